@@ -1,0 +1,80 @@
+"""The scorer: a process reward model over a search tree, computing only what a new step adds."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Collection, Mapping, Sequence
+
+from prm.codec import PrmCodec
+from search.errors import ScoringError
+from search.protocols import Engine
+from search.tree import SearchTree
+from search.types import NodeId, Prefix, Segment, Usage
+
+
+class PrmScorer:
+    """Scores each step once, when it is written, on an engine that keeps the path above it cached."""
+
+    def __init__(self, engine: Engine, codec: PrmCodec) -> None:
+        """Read `engine`'s model through `codec`."""
+        self.engine = engine
+        self.codec = codec
+        self._segments: dict[str, dict[NodeId, Segment]] = {}
+
+    @property
+    def engines(self) -> Mapping[str, Engine]:
+        """The one engine, as "prm"."""
+        return {"prm": self.engine}
+
+    async def score(self, tree: SearchTree, nodes: Sequence[NodeId]) -> tuple[float, ...]:
+        """Rewards in [0, 1] of these nodes' own steps, in order.
+
+        Raises:
+            ScoringError: a reward is NaN or outside [0, 1]; names the node's path and its text.
+            EngineError: the model could not be asked.
+        """
+        return tuple(await asyncio.gather(*(self._score(tree, node) for node in nodes)))
+
+    async def _score(self, tree: SearchTree, node_id: NodeId) -> float:
+        logprobs = await self.engine.label_logprobs(self._prefix(tree, node_id), self.codec.labels)
+        reward = self.codec.reward(logprobs)
+        if math.isnan(reward) or not 0.0 <= reward <= 1.0:
+            path = "/".join(str(node.id) for node in tree.path(node_id))
+            text = tree[node_id].text.strip()
+            raise ScoringError(
+                f"problem {tree.id.rpartition('#')[0]}: the reward model gave {reward} for node {path} ({text[:80]!r}); "
+                "a reward must be a number from 0 to 1"
+            )
+        return reward
+
+    def _prefix(self, tree: SearchTree, node_id: NodeId) -> Prefix:
+        return Prefix(self._tree_name(tree), tuple(self._segment(tree, node.id) for node in tree.path(node_id)))
+
+    def _segment(self, tree: SearchTree, node_id: NodeId) -> Segment:
+        """A node as the model reads it; encoded once."""
+        known = self._segments.setdefault(tree.id, {})
+        if (segment := known.get(node_id)) is None:
+            node = tree[node_id]
+            ids = self.codec.prompt_ids(tree) if node.parent is None else self.codec.step_ids(node)
+            segment = known[node_id] = Segment(node_id, ids)
+        return segment
+
+    def usage(self, tree: SearchTree) -> Mapping[str, Usage]:
+        """What the engine did for a tree, as "prm"."""
+        return {"prm": self.engine.usage(self._tree_name(tree))}
+
+    def num_unique_tokens(self, tree: SearchTree) -> int:
+        """Tokens of all nodes scored so far and of the paths above them, each shared one once."""
+        return sum(len(segment.ids) for segment in self._segments.get(tree.id, {}).values())
+
+    async def release(self, tree: SearchTree, nodes: Collection[NodeId] | None) -> None:
+        """Free what is cached for these nodes, or for the whole tree; the count of unique tokens stays till then."""
+        if nodes is None:
+            self._segments.pop(tree.id, None)
+        await self.engine.release(self._tree_name(tree), nodes)
+
+    @staticmethod
+    def _tree_name(tree: SearchTree) -> str:
+        # A name of its own: one engine may serve as policy and as reward model, with other ids under equal keys.
+        return f"{tree.id}/prm"

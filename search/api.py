@@ -1,0 +1,295 @@
+"""The Python API: models, method and width in; answers with their trees and costs out."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
+from dataclasses import dataclass
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any, Self, TypeVar, cast
+
+from search.config import SearchSettings, build, config_hash
+from search.driver import Driver, Limits
+from search.errors import ConfigError, SearchError
+from search.grade import Grader, PlainGrader
+from search.prompts import PromptFormat, choose_format, render
+from search.protocols import Engine, FeatureProvider, Policy, Scorer, Writer
+from search.registry import make_engine, make_policy, make_scorer, prm_config, with_method
+from search.result import Result, conclude
+from search.types import Problem, Reduce, Sampling, VoteRule
+from search.writer import ModelWriter
+
+T = TypeVar("T")
+
+DEFAULT_CONCURRENCY = 8
+"""Problems side by side where nothing else is said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A problem whose search broke with an error of its own; other problems went on."""
+
+    problem: Problem
+    error: SearchError
+
+
+class Search:
+    """A search set up once and used for any number of problems.
+
+    Models load on the first use and stay loaded until `close`; a `with` block closes at its end.
+    """
+
+    def __init__(
+        self,
+        policy: str | Engine | Writer = "mini:target",
+        prm: str | Scorer | None = "mini:prm",
+        method: str | Policy = "rebase",
+        width: int = 16,
+        *,
+        grader: Grader | None = None,
+        features: Iterable[FeatureProvider] = (),
+        settings: SearchSettings | None = None,
+        **others: Any,
+    ) -> None:
+        """Choose the parts.
+
+        Args:
+            policy: "mini:target", "mini:draft", a path, a hub id; or an engine or a writer of your own.
+            prm: "mini:prm", a path, a hub id, None for no reward model; or a scorer of your own.
+            method: a method's name, or a policy of your own.
+            width: trajectories to spend on a problem.
+            grader: finds and compares answers; by default numbers and plain text.
+            features: providers for features that a policy of your own declares.
+            settings: everything at once; the arguments above are then left at their defaults.
+            others: any other field of `search.config.SearchSettings`, e.g. seed=1, temperature=0.8.
+
+        Raises:
+            ConfigError: an unknown name or a value out of range; says what is accepted.
+        """
+        if settings is None:
+            named: dict[str, Any] = {"width": width, **others}
+            for key, part in (
+                ("policy", policy),
+                ("prm", "none" if prm is None else prm),
+                ("method", method),
+            ):
+                if isinstance(part, str):
+                    named[key] = part
+            # A value that equals its default counts as not given, so that a method may stand for another.
+            settings = build(SearchSettings, {k: v for k, v in named.items() if not _is_default(k, v)})
+        self._policy = None if isinstance(method, str) else method
+        self._own_writer = None if isinstance(policy, str) else _as_writer(policy)
+        self._own_scorer = None if prm is None or isinstance(prm, str) else prm
+        self._features = tuple(features)
+        self.grader: Grader = grader or PlainGrader()
+        self.settings = self._resolve(settings if self._policy is not None else with_method(settings))
+        self._make_policy()  # wrong options are said now and not after a model has loaded
+        self._driver: Driver | None = None
+        self._prompt_format: PromptFormat = "plain"
+        self._loading = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    # Setting up
+
+    def _resolve(self, settings: SearchSettings) -> SearchSettings:
+        """Settle every "auto", so that the settings say what really runs."""
+        scored = self._own_scorer is not None or settings.prm != "none"
+        declared = prm_config(settings.prm).reduce if scored and self._own_scorer is None else "last"
+        values = settings.model_dump()
+        values["vote"] = values["vote"] if settings.vote != "auto" else "weighted" if scored else "majority"
+        for name in ("reduce", "search_reduce"):
+            values[name] = declared if values[name] == "auto" else values[name]
+        if not scored and values["vote"] != "majority":
+            raise ConfigError(f"vote {settings.vote} needs a reward model; without one the vote is majority")
+        return build(type(settings), values)
+
+    def _make_policy(self) -> Policy:
+        return self._policy or make_policy(self.settings, self.settings.search_reduce)
+
+    @property
+    def config_hash(self) -> str:
+        """Equal for equal settings alone; the key under which a run may be gone on with."""
+        return config_hash(self.settings)
+
+    @property
+    def driver(self) -> Driver:
+        """The loop with its parts; loads the models on first use.
+
+        Raises:
+            ConfigError: a checkpoint cannot be used.
+        """
+        with self._loading:
+            if self._driver is None:
+                self._driver = self._load()
+            return self._driver
+
+    def _load(self) -> Driver:
+        settings = self.settings
+        writer = self._own_writer or ModelWriter(
+            make_engine(settings.engine, settings.policy, settings, settings.max_kv_tokens), settings.policy
+        )
+        scorer = self._own_scorer
+        if scorer is None and settings.prm != "none":
+            engine = make_engine(settings.prm_engine, settings.prm, settings, settings.prm_max_kv_tokens)
+            scorer = make_scorer(settings, engine, writer.tokenizer)
+        self._prompt_format = choose_format(settings.prompt, writer.tokenizer)
+        return Driver(
+            self._make_policy(),
+            writer,
+            scorer,
+            width=settings.width,
+            sampling=Sampling(settings.temperature, settings.top_p, settings.max_step_tokens),
+            limits=Limits(settings.max_tokens, settings.max_depth, settings.max_seconds),
+            seed=settings.seed,
+            features=self._features,
+        )
+
+    # Solving
+
+    async def asolve(self, problem: str | Problem) -> Result:
+        """Search one problem.
+
+        Args:
+            problem: the question, or a problem with an id and a reference answer.
+
+        Raises:
+            ConfigError: the problem is empty or too long for the model.
+            SearchError: the search could not be run.
+        """
+        asked = problem if isinstance(problem, Problem) else Problem("0", problem)
+        driver = await asyncio.to_thread(lambda: self.driver)
+        outcome = await driver.solve(asked, render(self._prompt_format, asked.text, driver.writer.tokenizer))
+        return conclude(
+            outcome,
+            rule=cast(VoteRule, self.settings.vote),
+            reduce=cast(Reduce, self.settings.reduce),
+            grader=self.grader,
+            method=driver.policy.name if self._policy is not None else self.settings.method,
+            width=self.settings.width,
+            seed=self.settings.seed,
+        )
+
+    async def asolve_many(
+        self, problems: Iterable[Problem], concurrency: int = DEFAULT_CONCURRENCY
+    ) -> AsyncGenerator[Result | Failure, None]:
+        """Search many problems side by side and yield each when it is done.
+
+        A problem whose search raises is yielded as a `Failure`; the others go on. Closing the generator cancels
+        what runs.
+
+        Raises:
+            ConfigError: the concurrency is below 1.
+        """
+        if concurrency < 1:
+            raise ConfigError(f"concurrency {concurrency}: must be at least 1")
+        todo = iter(problems)
+        running: set[asyncio.Task[Result | Failure]] = set()
+
+        async def attempt(problem: Problem) -> Result | Failure:
+            try:
+                return await self.asolve(problem)
+            except SearchError as error:
+                return Failure(problem, error)
+
+        try:
+            while True:
+                while len(running) < concurrency and (problem := next(todo, None)) is not None:
+                    running.add(asyncio.create_task(attempt(problem)))
+                if not running:
+                    return
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    yield task.result()
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    def solve(self, problem: str | Problem) -> Result:
+        """Search one problem; as `asolve`, from ordinary code or a notebook."""
+        return self._wait(self.asolve(problem))
+
+    def solve_many(
+        self, problems: Iterable[Problem], concurrency: int = DEFAULT_CONCURRENCY
+    ) -> Iterator[Result | Failure]:
+        """Search many problems side by side; as `asolve_many`, in the order of completion."""
+        arrived: SimpleQueue[Result | Failure | BaseException | None] = SimpleQueue()
+
+        async def collect() -> None:
+            try:
+                async for item in self.asolve_many(problems, concurrency):
+                    arrived.put(item)
+                arrived.put(None)
+            except BaseException as error:
+                arrived.put(error)
+                raise
+
+        future = asyncio.run_coroutine_threadsafe(collect(), self._background())
+        try:
+            while (item := arrived.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            future.cancel()
+
+    # The loop behind the synchronous calls
+
+    def _background(self) -> asyncio.AbstractEventLoop:
+        with self._loading:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, name="search", daemon=True).start()
+            return self._loop
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(work, self._background())
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    async def aclose(self) -> None:
+        """Free the models; the search may be used again and then loads them anew."""
+        driver, self._driver = self._driver, None
+        if driver is None:
+            return
+        engines = list(driver.writer.engines.values())
+        if driver.scorer is not None:
+            engines += driver.scorer.engines.values()
+        for engine in engines:
+            await engine.aclose()
+
+    def close(self) -> None:
+        """As `aclose`, from ordinary code; also ends the thread behind `solve`."""
+        loop = self._background()
+        self._wait(self.aclose())
+        loop.call_soon_threadsafe(loop.stop)
+        self._loop = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+def _as_writer(part: Engine | Writer) -> Writer:
+    return part if isinstance(part, Writer) else ModelWriter(part)
+
+
+def _is_default(name: str, value: object) -> bool:
+    return SearchSettings.model_fields[name].default == value if name in SearchSettings.model_fields else False

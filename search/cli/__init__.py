@@ -1,0 +1,5 @@
+"""The command line: `ets`."""
+
+from search.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,35 @@
+"""`ets bench NAME`: a measurement, as a table or as one JSON object with flat `figures`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from search.cli.show import print_json
+from search.registry import BENCHES, load, pick
+
+
+@click.command()
+@click.argument("name", metavar="NAME")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="problems or trees to measure on; default: the bench's own",
+)
+@click.option(
+    "--repeats", type=click.IntRange(min=1), metavar="N", help="interleaved repeats; default: the bench's own"
+)
+@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="seed of the whole measurement")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+def bench(name: str, limit: int | None, repeats: int | None, seed: int, as_json: bool) -> None:
+    """Measure a part of the framework; NAME is engine or widths."""
+    given: dict[str, Any] = {"limit": limit, "repeats": repeats, "seed": seed}
+    report = load(pick("bench", name, BENCHES))(**{key: value for key, value in given.items() if value is not None})
+    if as_json:
+        print_json(report)
+        return
+    for key, value in report["figures"].items():
+        sys.stdout.write(f"{key:40} {value:.4g}\n" if isinstance(value, float) else f"{key:40} {value}\n")

@@ -1,0 +1,51 @@
+"""`ets eval`: a search over a data set, one record per problem, resumable."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import click
+
+from search.cli.options import read_settings, settings_options
+from search.cli.show import print_json, progress
+from search.config import EvalSettings
+
+
+@click.command("eval")
+@settings_options(EvalSettings)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="keep the run here; resumes it if it is there",
+)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    metavar="C",
+    help="problems side by side",
+)
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+@click.pass_context
+def evaluate(
+    ctx: click.Context, /, config: Path | None, out: Path | None, concurrency: int, as_json: bool, **_: object
+) -> int:
+    """Search every problem of a data set and print the accuracy with its cost."""
+    settings = read_settings(EvalSettings, ctx, config)
+
+    from search.evaluation import Evaluation
+
+    evaluation = Evaluation(settings, out)
+    with progress("eval", len(evaluation.problems), evaluation.num_done) as bar:
+        summary = asyncio.run(evaluation.run(concurrency, bar.update))
+    if as_json:
+        print_json(summary.to_dict())
+    else:
+        sys.stdout.write(summary.to_text() + "\n")
+    for line in summary.failures[:10]:
+        sys.stderr.write(line + "\n")
+    return 3 if summary.num_failed else 0

@@ -1,0 +1,80 @@
+"""The `ets` command: its subcommands, loaded when they are used, and how errors become exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from typing import NoReturn
+
+import click
+
+from search.errors import ConfigError, DataError, SearchError
+
+EXIT_FAILURE, EXIT_BAD_INPUT, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 1, 2, 3, 130
+
+_COMMANDS: Mapping[str, tuple[str, str]] = {
+    "solve": ("search.cli.solve:solve", "Solve one problem by search and show how."),
+    "eval": ("search.cli.evaluate:evaluate", "Search a data set, with a record per problem; resumes."),
+    "bench": ("search.cli.bench:bench", "Measure a part of the framework."),
+    "doctor": ("search.cli.doctor:doctor", "Say what is installed, what runs, and what is wrong."),
+    "mini": ("search.cli.mini:mini", "The mini family: train it, check it, export its problems."),
+}
+
+
+class _LazyGroup(click.Group):
+    """A group that imports a subcommand only when it is run, so that --help stays quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ets-arbitrage", prog_name="ets")
+def cli() -> None:
+    """Tree search for LLM reasoning that is cheap.
+
+    Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong input, 3 some problems
+    failed, 130 interrupted.
+    """
+
+
+def main(args: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its code."""
+    try:
+        code = cli.main(args, prog_name="ets", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(EXIT_BAD_INPUT)
+    except click.ClickException as error:
+        _say(error.format_message())
+        sys.exit(EXIT_BAD_INPUT)
+    except (ConfigError, DataError) as error:
+        _say(str(error))
+        sys.exit(EXIT_BAD_INPUT)
+    except SearchError as error:
+        _say(str(error))
+        sys.exit(EXIT_FAILURE)
+    except (KeyboardInterrupt, click.Abort):
+        _say("interrupted")
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(EXIT_FAILURE)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say(message: str) -> None:
+    """One line on stderr, whatever the message holds."""
+    click.echo("ets: " + " ".join(message.split()), err=True)

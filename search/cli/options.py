@@ -1,0 +1,93 @@
+"""Flags made from the settings' schema: names, types, ranges, defaults and help are written there once."""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import click
+from click.core import ParameterSource
+from pydantic import TypeAdapter
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from search.config import SearchSettings, build, flag, load_yaml
+from search.errors import ConfigError
+
+Command = Callable[..., Any]
+Settings = TypeVar("Settings", bound=SearchSettings)
+
+
+def settings_options(schema: type[SearchSettings]) -> Callable[[Command], Command]:
+    """Add a flag for every setting of `schema`, and --config. Each is also read from ETS_<SETTING>."""
+
+    def decorate(command: Command) -> Command:
+        for name, info in reversed(schema.model_fields.items()):
+            command = _option(name, info)(command)
+        return click.option(
+            "--config",
+            type=click.Path(path_type=Path),
+            metavar="FILE.yaml",
+            help="settings as YAML; flags win",
+        )(command)
+
+    return decorate
+
+
+def read_settings(schema: type[Settings], ctx: click.Context, config: Path | None) -> Settings:
+    """The settings of one call: flag over environment over YAML over default.
+
+    Raises:
+        ConfigError: a value that the schema does not accept, from wherever it came.
+    """
+    values: dict[str, Any] = load_yaml(config) if config is not None else {}
+    for name in schema.model_fields:
+        if ctx.get_parameter_source(name) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT):
+            given = ctx.params[name]
+            values[name] = _pairs(given) if name == "options" else given
+    return build(schema, values)
+
+
+def _option(name: str, info: FieldInfo) -> Callable[[Command], Command]:
+    default = None if info.default is PydanticUndefined else info.default
+    shown = f"  [default: {default}]" if default is not None else ""
+    common: dict[str, Any] = {
+        "help": f"{info.description}{shown}",
+        "envvar": f"ETS_{name.upper()}",
+        "default": None,
+    }
+    if name == "options":
+        return click.option("--set", name, multiple=True, metavar="KEY=VALUE", **{**common, "default": ()})
+    kind = _plain(info.annotation)
+    if kind is bool:
+        return click.option(f"{flag(name)}/--no-{name.replace('_', '-')}", name, **common)
+    if typing.get_origin(kind) is Literal:
+        return click.option(flag(name), name, type=click.Choice(typing.get_args(kind)), **common)
+    metavar = {int: "N", float: "X"}.get(kind, "NAME")
+    return click.option(flag(name), name, type=kind, metavar=metavar, **common)
+
+
+def _plain(annotation: Any) -> Any:
+    """The type under Annotated and Optional."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _plain(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return _plain(next(kind for kind in typing.get_args(annotation) if kind is not type(None)))
+    return annotation
+
+
+def _pairs(given: tuple[str, ...]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for pair in given:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {pair!r}: must be KEY=VALUE")
+        try:
+            values[key] = TypeAdapter(bool | int | float).validate_python(json.loads(text), strict=True)
+        except ValueError:
+            values[key] = text
+    return values

@@ -1,0 +1,172 @@
+"""How results look: on a terminal with rich, and anywhere else as plain lines."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from search.result import Result
+from search.tree import Node
+from search.types import NodeId, NodeStatus
+
+_MARKS: Mapping[NodeStatus, str] = {
+    NodeStatus.FINISHED: "*",
+    NodeStatus.PRUNED: "x",
+    NodeStatus.FAILED: "!",
+    NodeStatus.EXPANDED: "o",
+    NodeStatus.OPEN: "o",
+    NodeStatus.PENDING: "?",
+}
+_PLAIN_EVERY_SECONDS = 10.0
+
+
+def print_json(values: Mapping[str, Any]) -> None:
+    """One JSON object on stdout."""
+    sys.stdout.write(json.dumps(values, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def print_result(result: Result, console: Console | None = None) -> None:
+    """The problem, the winning solution, the vote, the tree and its cost, in 80 columns."""
+    console = console or Console(highlight=False, soft_wrap=False)
+    console.print(Text("Problem", style="bold"), Text(result.problem.text), "", sep="\n")
+    if result.error is not None:
+        console.print(Text(f"Failed: {result.error}\n", style="bold red"))
+    else:
+        console.print(Text("Best solution", style="bold"))
+        console.print(Text(result.text.strip().replace("\n\n", "\n")))
+        console.print(_verdict(result), "", sep="\n")
+    if result.tally:
+        console.print(_vote_table(result), "")
+    console.print(_tree(result), "")
+    console.print(_cost_table(result))
+
+
+def _verdict(result: Result) -> Text:
+    text = Text(f"\nAnswer: {result.answer if result.answer is not None else 'none'}", style="bold")
+    if result.correct is not None:
+        reference = result.problem.answer
+        text.append("  right" if result.correct else f"  wrong, the reference is {reference}", style="")
+    return text
+
+
+def _vote_table(result: Result) -> Table:
+    table = Table(title="Vote", title_justify="left", box=None, pad_edge=False)
+    table.add_column("answer")
+    table.add_column("weight", justify="right")
+    table.add_column("trajectories", justify="right")
+    for answer, weight in list(result.tally.items())[:5]:
+        count = sum(one.answer == answer for one in result.trajectories)
+        table.add_row(Text(answer), f"{weight:.3f}", str(count))
+    return table
+
+
+def _tree(result: Result) -> Tree:
+    """The tree, siblings that led nowhere folded into one line."""
+    tree = result.tree
+    shown = Tree(Text("Tree (o expanded, * finished, x pruned, ! failed; reward; step)", style="bold"))
+
+    def describe(node: Node) -> Text:
+        reward = "  -  " if node.reward is None else f"{node.reward:.3f}"
+        return Text(f"{_MARKS[node.status]} {reward} {_shorten(node.text)}")
+
+    def grow(branch: Tree, node_id: NodeId) -> None:
+        children = [tree[child] for child in tree.children(node_id)]
+        dead = [child for child in children if child.status in (NodeStatus.PRUNED, NodeStatus.FAILED)]
+        for child in children:
+            if child not in dead:
+                grow(branch.add(describe(child)), child.id)
+        for child in dead[:1]:
+            branch.add(describe(child))
+        if len(dead) > 1:
+            branch.add(Text(f"x and {len(dead) - 1} more that were not kept", style="dim"))
+
+    grow(shown, tree.root.id)
+    return shown
+
+
+def _shorten(text: str, width: int = 48) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 3] + "..."
+
+
+def _cost_table(result: Result) -> Table:
+    stats = result.stats
+    table = Table(title="Cost", title_justify="left", box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column()
+    apart = sum(one.num_tokens for one in result.trajectories)
+    rows: list[tuple[str, str, str]] = [
+        ("method", f"{result.method}", f"width {result.width}, seed {result.seed}"),
+        ("tree", f"{stats.num_nodes}", f"nodes, {stats.num_pruned} pruned, {stats.num_finished} finished"),
+        ("policy tokens", _count(stats.computed_tokens), f"computed, of {stats.unique_tokens} in the tree"),
+        ("reward tokens", _count(stats.prm_tokens), f"computed, of {stats.prm_unique_tokens} in the tree"),
+        ("KV kept", f"{stats.kv_tokens_mean:.0f}", f"tokens on average, {stats.kv_tokens_peak} at most"),
+        ("KV unshared", f"{apart}", "tokens, had each finished solution its own cache"),
+        (
+            "seconds",
+            f"{stats.seconds:.2f}",
+            f"policy {stats.seconds_policy:.2f}, reward {stats.seconds_prm:.2f}",
+        ),
+    ]
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _count(value: int | None) -> str:
+    return "unknown" if value is None else str(value)
+
+
+class Progress(Protocol):
+    """Receives what is done; see `progress`."""
+
+    def update(self, done: int, note: str) -> None:
+        """Say how many are done, and a short note."""
+
+
+@contextmanager
+def progress(label: str, total: int, done: int = 0) -> Iterator[Progress]:
+    """A progress bar on a terminal, a plain line every ten seconds elsewhere; always on stderr."""
+    if sys.stderr.isatty():
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Bar(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task(label, total=total, completed=done, note="")
+
+            class _OnTerminal:
+                def update(self, done: int, note: str) -> None:
+                    bar.update(task, completed=done, note=note)
+
+            yield _OnTerminal()
+        return
+
+    class _Plain:
+        last = time.monotonic()
+
+        def update(self, done: int, note: str) -> None:
+            now = time.monotonic()
+            if done == total or now - self.last >= _PLAIN_EVERY_SECONDS:
+                self.last = now
+                sys.stderr.write(f"{label}: {done}/{total} {note}\n")
+                sys.stderr.flush()
+
+    yield _Plain()

@@ -1,0 +1,86 @@
+"""`ets solve`: one problem, its answer, its tree and its cost."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import click
+
+from search.cli.options import read_settings, settings_options
+from search.cli.show import print_json, print_result
+from search.config import SearchSettings
+from search.errors import ConfigError
+from search.types import Problem
+
+
+@click.command()
+@click.argument("problem", required=False)
+@click.option("--mini", "mini_index", type=int, metavar="I", help="solve test problem I of the mini family")
+@settings_options(SearchSettings)
+@click.option("--tree", type=click.Path(path_type=Path), metavar="OUT.json", help="write the whole tree to a file")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+@click.pass_context
+def solve(
+    ctx: click.Context,
+    /,
+    problem: str | None,
+    mini_index: int | None,
+    config: Path | None,
+    tree: Path | None,
+    as_json: bool,
+    **_: object,
+) -> int:
+    """Solve PROBLEM by search; - reads it from standard input."""
+    settings = read_settings(SearchSettings, ctx, config)
+    asked = _problem(problem, mini_index)
+    if tree is not None:
+        _check_writable(tree)
+
+    from search.api import Search
+    from search.record import write_atomic
+
+    async def run() -> int:
+        async with Search(settings=settings) as search:
+            result = await search.asolve(asked)
+            if tree is not None:
+                write_atomic(tree, result.to_record(search.config_hash).model_dump_json(indent=1) + "\n")
+            if as_json:
+                print_json(result.to_dict())
+            else:
+                print_result(result)
+            return 1 if result.error is not None else 0
+
+    return asyncio.run(run())
+
+
+def _problem(text: str | None, mini_index: int | None) -> Problem:
+    if (text is None) == (mini_index is None):
+        raise ConfigError("give one problem: its text, - for standard input, or --mini I")
+    if mini_index is not None:
+        from search.mini.problems import problem
+
+        if mini_index < 0:
+            raise ConfigError(f"--mini {mini_index}: must be 0 or more")
+        made = problem("test", mini_index)
+        return Problem(made.id, made.text, made.answer)
+    assert text is not None
+    if text == "-":
+        try:
+            text = sys.stdin.buffer.read().decode("utf-8")
+        except UnicodeDecodeError:
+            raise ConfigError("standard input is not UTF-8 text") from None
+    return Problem("0", text)
+
+
+def _check_writable(file: Path) -> None:
+    """Say before the search, not after it, that its tree has no place to go."""
+    from search.record import write_atomic
+
+    if file.is_dir():
+        raise ConfigError(f"cannot write {file}: it is a directory")
+    existed = file.exists()
+    if not existed:
+        write_atomic(file, "")
+        file.unlink()

@@ -1,0 +1,138 @@
+"""One schema for YAML, flags and --help: every setting of a search, its default and what it accepts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from search.errors import ConfigError
+
+Count = Annotated[int, Field(ge=1)]
+Scalar = bool | int | float | str
+
+
+class SearchSettings(BaseModel):
+    """Everything that decides what a search does. Two runs with equal settings are the same run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    policy: str = Field("mini:target", description="policy model: mini:target, mini:draft, a path, or a hub id")
+    prm: str = Field("mini:prm", description="process reward model: mini:prm, a path, a hub id, or none")
+    engine: str = Field("local", description="where the policy runs: local (in this process)")
+    prm_engine: str = Field("local", description="where the reward model runs, as for engine")
+    method: str = Field(
+        "rebase",
+        description="greedy, self-consistency, best-of-n, beam, dvts, rebase, or particle",
+    )
+    width: Count = Field(16, description="trajectories to spend on a problem")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of the whole run")
+    temperature: float = Field(1.0, ge=0, le=100, description="sampling temperature; 0 is greedy")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus mass; 1 keeps the whole distribution")
+    max_step_tokens: Count = Field(256, description="tokens of one step")
+    max_tokens: Count = Field(1024, description="tokens of one trajectory, the prompt not counted")
+    max_depth: Count = Field(25, description="steps of one trajectory")
+    max_seconds: float | None = Field(None, gt=0, description="wall seconds of one problem; default: no limit")
+    vote: Literal["auto", "majority", "weighted", "best"] = Field(
+        "auto",
+        description="how trajectories become an answer; auto: weighted with a reward model, else majority",
+    )
+    reduce: Literal["auto", "last", "min", "mean", "prod"] = Field(
+        "auto",
+        description="how a trajectory's step rewards become its weight in the vote; auto: as the reward model says",
+    )
+    search_reduce: Literal["auto", "last", "min", "mean", "prod"] = Field(
+        "auto",
+        description="how a path's step rewards become what the method reads; auto: as the reward model says",
+    )
+    options: dict[str, Scalar] = Field(
+        default_factory=dict, description="options of the method, as KEY=VALUE; may be repeated"
+    )
+    prompt: Literal["auto", "chat", "plain"] = Field(
+        "auto", description="prompt format; auto: the model's chat template where it has one, else plain"
+    )
+    device: str = Field("cpu", description="device of local models: cpu, cuda, cuda:N")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="precision of local models; only float32 is reproducible over batches"
+    )
+    max_kv_tokens: Count | None = Field(None, description="KV slots of the policy's engine; default: no limit")
+    prm_max_kv_tokens: Count | None = Field(
+        None, description="KV slots of the reward model's engine; default: no limit"
+    )
+    trust_remote_code: bool = Field(False, description="run code that comes with a checkpoint")
+
+
+class EvalSettings(SearchSettings):
+    """A search over a whole data set."""
+
+    data: str = Field("mini:test", description="mini:SPLIT or a .jsonl file with problem and answer")
+    limit: Count | None = Field(None, description="problems to take from the start; default: all")
+
+
+Settings = TypeVar("Settings", bound=SearchSettings)
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file of settings.
+
+    Raises:
+        ConfigError: the file cannot be read, is not YAML, or is not a mapping at its top.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration {path}: {_reason(error)}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark is not None else ""
+        raise ConfigError(f"configuration {path}{where}: not valid YAML") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise ConfigError(f"configuration {path}: must be a mapping of settings to values")
+    return values
+
+
+def build(schema: type[Settings], values: Mapping[str, Any]) -> Settings:
+    """Validate settings.
+
+    Raises:
+        ConfigError: names the first wrong setting, its value and what is accepted.
+    """
+    try:
+        return schema(**values)
+    except ValidationError as error:
+        raise ConfigError(_explain(schema, error)) from None
+
+
+def config_hash(settings: SearchSettings) -> str:
+    """12 hexadecimal digits that are equal for equal settings alone.
+
+    How many problems are taken is left out: it changes no record, so a run can be gone on with under another limit.
+    """
+    text = json.dumps(settings.model_dump(mode="json", exclude={"limit"}), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def flag(name: str) -> str:
+    """The command-line spelling of a setting."""
+    return "--" + name.replace("_", "-")
+
+
+def _explain(schema: type[SearchSettings], error: ValidationError) -> str:
+    first = error.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else "settings"
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(sorted(schema.model_fields))
+        return f"unknown setting {name!r}; known: {known}"
+    message = first["msg"]
+    return f"{name} = {first['input']!r}: {message[:1].lower()}{message[1:]}"
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -1,0 +1,71 @@
+"""Problems from where they are kept: the mini family's splits, or a .jsonl file."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from pathlib import Path
+
+from search.errors import ConfigError, DataError
+from search.types import Problem
+
+MINI_SPLIT_SIZE = 500
+"""Problems of a mini split where no limit is given; the splits themselves have no end."""
+
+_MAX_LINE_BYTES = 1 << 20
+_ACCEPTED = "accepted: mini:train, mini:dev, mini:test, or a .jsonl file with problem (or question) and answer"
+
+
+def load_problems(source: str, limit: int | None = None) -> list[Problem]:
+    """The first `limit` problems of a source, in its own order.
+
+    Raises:
+        ConfigError: no such split or file.
+        DataError: a broken line; names the file and the line.
+    """
+    if source.startswith("mini:"):
+        return _mini(source.removeprefix("mini:"), limit)
+    file = Path(source)
+    if not file.is_file():
+        raise ConfigError(f"data {source!r}: no such file; {_ACCEPTED}")
+    problems: list[Problem] = []
+    seen: dict[str, int] = {}
+    with file.open("rb") as lines:
+        for number, line in enumerate(islice(lines, limit), 1):
+            problem = _parse(file, number, line)
+            if problem.id in seen:
+                raise DataError(f"{file}, line {number}: id {problem.id!r} stands on line {seen[problem.id]} already")
+            seen[problem.id] = number
+            problems.append(problem)
+    if not problems:
+        raise DataError(f"{file}: holds no problems")
+    return problems
+
+
+def _mini(split: str, limit: int | None) -> list[Problem]:
+    from search.mini.problems import problems
+
+    count = MINI_SPLIT_SIZE if limit is None else limit
+    return [Problem(one.id, one.text, one.answer) for one in problems(split, count)]
+
+
+def _parse(file: Path, number: int, line: bytes) -> Problem:
+    where = f"{file}, line {number}"
+    if len(line) > _MAX_LINE_BYTES:
+        raise DataError(f"{where}: longer than {_MAX_LINE_BYTES} bytes")
+    try:
+        row = json.loads(line)
+    except ValueError:
+        raise DataError(f"{where}: not valid JSON") from None
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: must be an object with problem and answer")
+    text = row.get("problem", row.get("question"))
+    if not isinstance(text, str) or not text.strip():
+        raise DataError(f"{where}: needs a text under 'problem' or 'question'")
+    answer = row.get("answer")
+    if not isinstance(answer, str | int | float) or isinstance(answer, bool):
+        raise DataError(f"{where}: needs a text or a number under 'answer'")
+    reference = str(answer)
+    if "####" in reference:
+        reference = reference.rpartition("####")[2].strip()
+    return Problem(str(row.get("id", number - 1)), text, reference)

@@ -1,0 +1,327 @@
+"""The one loop of every search: select, write, score, until nothing is left to expand."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from search.errors import ConfigError, ContextOverflowError, EngineError, PolicyError, SearchError
+from search.ledger import Ledger, Stats
+from search.protocols import FeatureProvider, Policy, Scorer, Writer
+from search.streams import closing
+from search.tree import SearchTree
+from search.types import (
+    ROOT,
+    Expansion,
+    FinishReason,
+    NodeId,
+    NodeStatus,
+    Problem,
+    Sampling,
+    Selection,
+    Step,
+    StepFailure,
+    WriteJob,
+)
+
+_tree_numbers = itertools.count()
+
+_END_REASONS = {
+    FinishReason.EOS: "end of text",
+    FinishReason.CONTEXT: "context full",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Where a search stops although the model would go on.
+
+    Attributes:
+        max_tokens: tokens of one trajectory, the prompt not counted.
+        max_depth: steps of one trajectory.
+        max_seconds: wall seconds of one problem; None for no limit.
+    """
+
+    max_tokens: int = 1024
+    max_depth: int = 25
+    max_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOutcome:
+    """A finished search.
+
+    Attributes:
+        problem: what was asked.
+        tree: every node with its fate.
+        stats: what it cost.
+        notes: what policies wanted kept, one line each, e.g. a solver that found no optimum.
+        levels: the nodes kept at each selection below the root, for replays.
+    """
+
+    problem: Problem
+    tree: SearchTree
+    stats: Stats
+    notes: tuple[str, ...] = ()
+    levels: tuple[tuple[NodeId, ...], ...] = ()
+
+
+def derive_seed(*parts: object) -> int:
+    """A 64-bit seed from the run's seed, the problem's id and what else tells two draws apart."""
+    text = "\0".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def _first(errors: BaseExceptionGroup[SearchError]) -> SearchError:
+    """The first single error of a group: one clear line says more than all siblings that failed alike."""
+    first: BaseException = errors
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    assert isinstance(first, SearchError)
+    return first
+
+
+@dataclass(slots=True)
+class _Run:
+    """The state of one search while it runs."""
+
+    problem: Problem
+    tree: SearchTree
+    ledger: Ledger = field(default_factory=Ledger)
+    live: set[NodeId] = field(default_factory=lambda: {ROOT})
+    notes: list[str] = field(default_factory=list)
+    levels: list[tuple[NodeId, ...]] = field(default_factory=list)
+
+
+class Driver:
+    """Runs a policy with a writer and a scorer. One driver may run any number of problems at the same time."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        writer: Writer,
+        scorer: Scorer | None,
+        *,
+        width: int,
+        sampling: Sampling | None = None,
+        limits: Limits | None = None,
+        seed: int = 0,
+        features: Sequence[FeatureProvider] = (),
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            policy: the search method.
+            writer: who writes the steps.
+            scorer: who scores them; None leaves all rewards None.
+            width: trajectories to spend, at least 1.
+            sampling: of a step; `max_new_tokens` is the limit for one step.
+            limits: of trajectories and of the whole search.
+            seed: the run's seed.
+            features: providers for the features that `policy` declares.
+
+        Raises:
+            ConfigError: the width is below 1, or a declared feature has no provider.
+        """
+        if width < 1:
+            raise ConfigError(f"width {width}: must be at least 1")
+        self.policy, self.writer, self.scorer = policy, writer, scorer
+        self.width, self.seed = width, seed
+        self.sampling = sampling or Sampling()
+        self.limits = limits or Limits()
+        self._features: Mapping[str, FeatureProvider] = {provider.name: provider for provider in features}
+        missing = sorted(policy.features - self._features.keys())
+        if missing:
+            raise ConfigError(f"policy {policy.name} needs the feature {missing[0]!r}, which nothing provides")
+        self._context_tokens = min(engine.info.context_tokens for engine in writer.engines.values())
+
+    async def solve(self, problem: Problem, prompt_text: str) -> SearchOutcome:
+        """Search one problem to its end.
+
+        A node that cannot be written or scored stays in the tree as failed and the others go on.
+
+        Args:
+            problem: what to solve.
+            prompt_text: the problem as the policy model reads it.
+
+        Raises:
+            ConfigError: the prompt is empty or leaves no room in the model's context.
+            ScoringError: the scorer gave something that is not a reward.
+        """
+        prompt_ids = self.writer.tokenizer.encode(prompt_text)
+        if not prompt_ids:
+            raise ConfigError(f"problem {problem.id}: the prompt is empty")
+        if len(prompt_ids) >= self._context_tokens:
+            raise ConfigError(
+                f"problem {problem.id}: the prompt has {len(prompt_ids)} tokens, "
+                f"the model's context holds {self._context_tokens}"
+            )
+        tree = SearchTree(f"{problem.id}#{next(_tree_numbers)}", prompt_ids, prompt_text, problem.text)
+        run = _Run(problem, tree)
+        try:
+            with run.ledger.whole.running():
+                await self._search(run)
+            stats = self._stats(run)
+        except* SearchError as errors:
+            raise _first(errors) from None
+        finally:
+            await self._close(tree)
+        return SearchOutcome(problem, tree, stats, tuple(run.notes), tuple(run.levels))
+
+    async def _search(self, run: _Run) -> None:
+        try:
+            async with asyncio.timeout(self.limits.max_seconds):
+                for level in itertools.count():
+                    jobs = await self._select(run, level)
+                    if not jobs:
+                        return
+                    await self._write_level(run, jobs)
+                    run.ledger.level_written(run.tree, run.live)
+        except TimeoutError:
+            self._stop_for_time(run.tree)
+
+    # Selecting
+
+    async def _select(self, run: _Run, level: int) -> list[WriteJob]:
+        """One selection: prune what is left out, free its cache, and create the pending children."""
+        tree, ledger = run.tree, run.ledger
+        leaves = tree.leaves()
+        width = self.width - tree.num_finished
+        if leaves and width > 0:
+            await self._compute_features(run, [leaf.id for leaf in leaves])
+            rng = random.Random(derive_seed(self.seed, run.problem.id, "level", level))
+            with ledger.select.running():
+                selection = self.policy.select(tree, width, rng)
+            self._check(selection, tree, width)
+        else:
+            selection = Selection((), {leaf.id: "no width left" for leaf in leaves})
+        if selection.note:
+            run.notes.append(f"level {level}: {selection.note}")
+        kept = {expansion.node for expansion in selection.expansions}
+        if leaves and leaves[0].id != ROOT:
+            ledger.selected(tree, [leaf.id for leaf in leaves], sorted(kept))
+            run.levels.append(tuple(sorted(kept)))
+        for leaf in leaves:
+            if leaf.id not in kept:
+                tree.prune(leaf.id, selection.reasons.get(leaf.id) or f"{self.policy.name}: not selected")
+        await self._release_all_but(run, kept)
+        jobs = [self._job(run, expansion) for expansion in selection.expansions]
+        run.live.update(child for job in jobs for child in job.children)
+        return jobs
+
+    async def _compute_features(self, run: _Run, leaves: list[NodeId]) -> None:
+        for name in sorted(self.policy.features):
+            todo = [run.tree[leaf] for leaf in leaves if name not in run.tree[leaf].features]
+            if not todo:
+                continue
+            with run.ledger.features.running():
+                values = await self._features[name].compute(run.tree, todo)
+            for node, value in zip(todo, values, strict=True):
+                node.features[name] = value
+
+    def _check(self, selection: Selection, tree: SearchTree, width: int) -> None:
+        """Hold a policy to its contract: a budget overrun or a lost leaf is an error, never silently mended."""
+        seen: set[NodeId] = set()
+        for expansion in selection.expansions:
+            node, count = expansion.node, expansion.num_children
+            if node in seen or tree[node].status is not NodeStatus.OPEN or count < 1:
+                raise PolicyError(f"policy {self.policy.name}: {count} children for node {node} ({tree[node].status})")
+            seen.add(node)
+        spent = sum(expansion.num_children for expansion in selection.expansions)
+        if not 1 <= spent <= width:
+            raise PolicyError(f"policy {self.policy.name}: handed out {spent} children, the budget is {width}")
+
+    def _job(self, run: _Run, expansion: Expansion) -> WriteJob:
+        """Create the pending children of one expansion; their ids and seeds depend on nothing that runs beside."""
+        tree = run.tree
+        children = []
+        for _ in range(expansion.num_children):
+            seed = derive_seed(self.seed, run.problem.id, len(tree))
+            children.append(tree.add_child(expansion.node, seed))
+        left = self.limits.max_tokens - self._written_tokens(tree, expansion.node)
+        return WriteJob(expansion.node, tuple(children), max(1, min(left, self.sampling.max_new_tokens)))
+
+    # Writing and scoring
+
+    async def _write_level(self, run: _Run, jobs: list[WriteJob]) -> None:
+        """Write all children; each goes to the scorer as soon as it is written."""
+        async with asyncio.TaskGroup() as scoring:
+            try:
+                with run.ledger.policy.running():
+                    async with closing(self.writer.write(run.tree, jobs, self.sampling)) as results:
+                        async for result in results:
+                            if self._accept(run.tree, result) and self.scorer is not None:
+                                scoring.create_task(self._score(run, self.scorer, result.node))
+            except EngineError as error:
+                for node in run.tree.leaves(NodeStatus.PENDING):
+                    run.tree.fail(node.id, str(error))
+
+    def _accept(self, tree: SearchTree, result: Step | StepFailure) -> bool:
+        """Put a result into the tree; whether there is something to score."""
+        if isinstance(result, StepFailure):
+            tree.fail(result.node, result.reason)
+            return False
+        node = tree.write(result)
+        if result.finish is FinishReason.ABORT or not result.ids:
+            tree.fail(node.id, "the engine aborted it" if result.ids else "the engine wrote nothing")
+            return False
+        reason = _END_REASONS.get(result.finish, "")
+        if not reason and self._written_tokens(tree, node.id) >= self.limits.max_tokens:
+            reason = f"limit of {self.limits.max_tokens} tokens"
+        if not reason and node.depth >= self.limits.max_depth:
+            reason = f"limit of {self.limits.max_depth} steps"
+        if not reason and node.num_path_tokens >= self._context_tokens:
+            reason = _END_REASONS[FinishReason.CONTEXT]
+        if reason:
+            tree.finish(node.id, reason)
+        return True
+
+    async def _score(self, run: _Run, scorer: Scorer, node_id: NodeId) -> None:
+        start = time.perf_counter()
+        try:
+            with run.ledger.prm.running():
+                (reward,) = await scorer.score(run.tree, [node_id])
+        except ContextOverflowError:
+            run.tree.fail(node_id, "the path is longer than the reward model's context")
+        except EngineError as error:
+            run.tree.fail(node_id, f"not scored: {error}")
+        else:
+            run.tree.set_reward(node_id, reward, time.perf_counter() - start)
+
+    # Ending
+
+    async def _release_all_but(self, run: _Run, kept: set[NodeId]) -> None:
+        """Free every cached node that no kept leaf needs."""
+        gone = run.live - run.tree.union(kept)
+        if not gone:
+            return
+        run.live -= gone
+        await self.writer.release(run.tree, gone)
+        if self.scorer is not None:
+            await self.scorer.release(run.tree, gone)
+
+    def _stop_for_time(self, tree: SearchTree) -> None:
+        reason = f"limit of {self.limits.max_seconds} seconds"
+        for node in tree.leaves(NodeStatus.PENDING):
+            tree.prune(node.id, f"{reason}, while it was written")
+        for node in tree.leaves():
+            tree.finish(node.id, reason)
+
+    def _stats(self, run: _Run) -> Stats:
+        tree, scorer = run.tree, self.scorer
+        if scorer is None:
+            return run.ledger.stats(tree, self.writer.usage(tree), {}, 0)
+        return run.ledger.stats(tree, self.writer.usage(tree), scorer.usage(tree), scorer.num_unique_tokens(tree))
+
+    async def _close(self, tree: SearchTree) -> None:
+        await self.writer.release(tree, None)
+        if self.scorer is not None:
+            await self.scorer.release(tree, None)
+
+    def _written_tokens(self, tree: SearchTree, node_id: NodeId) -> int:
+        return tree[node_id].num_path_tokens - tree.root.num_path_tokens

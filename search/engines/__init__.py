@@ -1,0 +1,1 @@
+"""Engines: what runs a model. Nothing is imported here: a backend is loaded when it is asked for."""

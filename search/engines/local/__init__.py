@@ -1,0 +1,5 @@
+"""The in-process engine: any Hugging Face decoder, one KV arena a tree, all searches advancing in one batch."""
+
+from search.engines.local.engine import LocalEngine, PoolUse
+
+__all__ = ["LocalEngine", "PoolUse"]

@@ -1,0 +1,57 @@
+"""One tree of errors: every failure a caller may want to tell apart has a class here."""
+
+from __future__ import annotations
+
+
+class SearchError(Exception):
+    """Base of all errors raised on purpose by this project."""
+
+
+class ConfigError(SearchError):
+    """The caller's input is wrong. The message says what was wrong and what is accepted."""
+
+
+class DataError(SearchError):
+    """A data file or record cannot be read; the message names the file and, where known, the line."""
+
+
+class EngineError(SearchError):
+    """A model engine could not do what was asked.
+
+    Attributes:
+        endpoint: which engine failed: a URL, or the name of an in-process model.
+        status: the HTTP status, or None where there was none.
+        hint: what a person may do about it; empty if nothing is known.
+        retryable: whether the same request may succeed later.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        endpoint: str = "",
+        status: int | None = None,
+        hint: str = "",
+        retryable: bool = False,
+    ) -> None:
+        super().__init__(f"{message} ({hint})" if hint else message)
+        self.endpoint = endpoint
+        self.status = status
+        self.hint = hint
+        self.retryable = retryable
+
+
+class ContextOverflowError(EngineError):
+    """A prefix leaves no room for a new token in the model's context."""
+
+
+class ScoringError(SearchError):
+    """A process reward model gave something that is not a reward in [0, 1]."""
+
+
+class PolicyError(SearchError):
+    """A search policy broke its contract: more children than the budget, a closed node, a negative count."""
+
+
+class SolverError(SearchError):
+    """A linear program could not be solved."""

@@ -1,0 +1,238 @@
+"""A search over a data set: what is done is read back, what is missing is run, the rest is a summary."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from search.api import Failure, Search
+from search.config import EvalSettings, SearchSettings
+from search.data import load_problems
+from search.ledger import Stats, total
+from search.record import ProblemRecord, RunDirectory, problem_record, stats_record, write_atomic
+from search.statistics import wilson_interval
+
+OnProgress = Callable[[int, str], None]
+"""Called with the number of problems done and a short note."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A whole run in one object.
+
+    Attributes:
+        num_problems: problems asked for.
+        num_failed: those without a result; they count as wrong.
+        accuracy: share of right answers among all problems; None if no problem has a reference.
+        accuracy_ci95: Wilson's 95% interval.
+        config_hash: of the resolved settings.
+        settings: resolved.
+        stats: sums over all problems; kv_tokens_mean and the peaks are per problem, averaged.
+        seconds_wall: of this call; problems run side by side, so less than the sum in `stats`.
+        num_resumed: problems that were found done.
+        failures: one line each.
+    """
+
+    num_problems: int
+    num_failed: int
+    accuracy: float | None
+    accuracy_ci95: tuple[float, float] | None
+    config_hash: str
+    settings: SearchSettings
+    stats: dict[str, float | int | None]
+    seconds_wall: float
+    num_resumed: int
+    failures: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `ets eval --json` prints it: the totals of the statistics lie flat beside the rest."""
+        values = {
+            item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("stats", "settings")
+        }
+        return {
+            **values,
+            "failures": list(self.failures),
+            "settings": self.settings.model_dump(mode="json"),
+            **self.stats,
+        }
+
+    def to_text(self) -> str:
+        """A few lines; accuracy never without its interval and cost."""
+        stats, settings = self.stats, self.settings
+        if self.accuracy is None or self.accuracy_ci95 is None:
+            accuracy = "unknown (no reference answers)"
+        else:
+            low, high = self.accuracy_ci95
+            accuracy = f"{self.accuracy:.3f}  (95% interval {low:.3f} to {high:.3f})"
+        return "\n".join(
+            [
+                f"{settings.method}, width {settings.width}, seed {settings.seed}, run {self.config_hash}",
+                f"problems          {self.num_problems}, {self.num_failed} failed, {self.num_resumed} done before",
+                f"accuracy          {accuracy}",
+                f"policy tokens     {stats['computed_tokens']} computed, {stats['unique_tokens']} unique",
+                f"reward tokens     {stats['prm_tokens']} computed, {stats['prm_unique_tokens']} unique",
+                f"KV tokens         {stats['kv_tokens_mean']:.0f} kept on average, {stats['kv_tokens_peak']:.0f} at most,"
+                " mean over problems",
+                f"seconds           {self.seconds_wall:.1f} wall, {stats['seconds']:.1f} summed over problems",
+            ]
+        )
+
+
+_MEANS = (
+    "kv_tokens_mean",
+    "kv_tokens_peak",
+    "kv_tokens_engine_peak",
+    "kv_tokens_ledger_peak",
+    "kv_tokens_prm_peak",
+)
+
+
+def sum_stats(stats: Iterable[Stats]) -> dict[str, float | int | None]:
+    """Totals over problems; figures of the KV cache are means over problems instead, as sums would mean nothing."""
+    every = list(stats)
+    summed = stats_record(total(every))
+    for name in _MEANS:
+        value = summed[name]
+        summed[name] = value / len(every) if value is not None and every else value
+    return summed
+
+
+def summarise(
+    records: Iterable[ProblemRecord],
+    settings: SearchSettings,
+    config_hash: str,
+    *,
+    seconds_wall: float = 0.0,
+    num_resumed: int = 0,
+) -> Summary:
+    """The summary of a run's records."""
+    every = list(records)
+    graded = [record for record in every if record.reference is not None]
+    right = sum(record.correct is True for record in graded)
+    failed = [record for record in every if record.error is not None]
+    return Summary(
+        num_problems=len(every),
+        num_failed=len(failed),
+        accuracy=right / len(graded) if graded else None,
+        accuracy_ci95=wilson_interval(right, len(graded)) if graded else None,
+        config_hash=config_hash,
+        settings=settings,
+        stats=sum_stats(Stats(**record.stats) for record in every),  # type: ignore[arg-type]
+        seconds_wall=seconds_wall,
+        num_resumed=num_resumed,
+        failures=tuple(f"problem {record.problem_id} failed: {record.error}" for record in failed),
+    )
+
+
+class Evaluation:
+    """One data set under one configuration; with a directory it is kept and can be gone on with."""
+
+    def __init__(self, settings: EvalSettings, out: Path | None = None, search: Search | None = None) -> None:
+        """Read the problems, and what of them is done.
+
+        Args:
+            settings: what to run.
+            out: where the run is kept; None keeps nothing.
+            search: parts that are loaded already; must have been made from equal settings.
+
+        Raises:
+            ConfigError: the data or a setting is wrong, or `out` holds another run or cannot be written.
+            DataError: a line of the data is broken.
+        """
+        self.problems = load_problems(settings.data, settings.limit)
+        self.search = search or Search(settings=settings)
+        self.config_hash = self.search.config_hash
+        self._directory = None if out is None else RunDirectory(out)
+        self._records: dict[str, ProblemRecord] = {}
+        if self._directory is not None:
+            self._directory.open(provenance(self.search))
+            for problem in self.problems:
+                if (record := self._directory.load(problem.id, self.config_hash)) is not None:
+                    self._records[problem.id] = record
+        self.num_done = len(self._records)
+
+    async def run(self, concurrency: int, on_progress: OnProgress = lambda done, note: None) -> Summary:
+        """Run what is missing and sum up everything.
+
+        Records are written as problems end, so an interruption loses only the problems in flight.
+        """
+        start = time.perf_counter()
+        todo = [problem for problem in self.problems if problem.id not in self._records]
+        if todo:
+            async with self.search:
+                async for item in self.search.asolve_many(todo, concurrency):
+                    self._keep(self._record(item))
+                    on_progress(len(self._records), self._note())
+        ordered = [self._records[problem.id] for problem in self.problems]
+        summary = summarise(
+            ordered,
+            self.search.settings,
+            self.config_hash,
+            seconds_wall=time.perf_counter() - start,
+            num_resumed=self.num_done,
+        )
+        if self._directory is not None:
+            from json import dumps
+
+            write_atomic(self._directory.path / "summary.json", dumps(summary.to_dict(), indent=1) + "\n")
+        return summary
+
+    def _record(self, item: Any) -> ProblemRecord:
+        if isinstance(item, Failure):
+            return problem_record(item.problem, self.config_hash, error=str(item.error))
+        record: ProblemRecord = item.to_record(self.config_hash)
+        return record
+
+    def _keep(self, record: ProblemRecord) -> None:
+        self._records[record.problem_id] = record
+        if self._directory is not None:
+            self._directory.save(record)
+
+    def _note(self) -> str:
+        graded = [record.correct is True for record in self._records.values() if record.reference is not None]
+        return f"accuracy {sum(graded) / len(graded):.3f}" if graded else ""
+
+
+def provenance(search: Search) -> dict[str, Any]:
+    """What a run directory says of how it came about."""
+    return {
+        "version": package_version(),
+        "commit": _commit(),
+        "argv": sys.argv,
+        "python": platform.python_version(),
+        "config_hash": search.config_hash,
+        "seed": search.settings.seed,
+        "settings": search.settings.model_dump(mode="json"),
+        "engines": {},
+    }
+
+
+def package_version() -> str:
+    """The installed version of this distribution."""
+    try:
+        return version("ets-arbitrage")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _commit() -> str | None:
+    """The commit of the source tree this runs from; None outside one."""
+    here = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None

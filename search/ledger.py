@@ -1,0 +1,185 @@
+"""What one search cost: tokens, KV cache and seconds, counted per problem and summed at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+
+from search.tree import SearchTree
+from search.types import ROOT, NodeId, NodeStatus, Usage
+
+
+class StageClock:
+    """Wall seconds during which at least one piece of work of a stage was under way."""
+
+    __slots__ = ("_running", "_since", "seconds")
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._running = 0
+        self._since = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count the time inside the block once, however many blocks overlap."""
+        if self._running == 0:
+            self._since = time.perf_counter()
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
+            if self._running == 0:
+                self.seconds += time.perf_counter() - self._since
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """The cost of one search, or of many summed by `total`. None: an engine could not tell.
+
+    Attributes:
+        policy_tokens: tokens sampled by the policy models, dropped ones included.
+        computed_tokens: positions that went through the policy models, prompts included.
+        unique_tokens: tokens of the tree, each shared one once, prompt and pruned branches included; with a router,
+            the dropped drafts too. Computing each once is the least a search with a shared cache can do.
+        prm_tokens: positions that went through the process reward model.
+        prm_unique_tokens: the tree's tokens as the reward model sees it.
+        kv_tokens_mean: unique tokens of the trajectories kept after a selection, mean over the selections below the root.
+        kv_tokens_peak: the largest such figure.
+        kv_tokens_code: the count of the ETS code: at each selection the unique tokens of all unfinished candidates
+            before pruning, summed over selections.
+        kv_tokens_engine_peak: the most KV slots the policy's engine held for this tree.
+        kv_tokens_ledger_peak: the same figure as the tree itself implies it: all that is not released, less the last
+            token of each unexpanded step, which no model has read yet.
+        kv_tokens_prm_peak: the most KV slots the reward model's engine held for this tree.
+        num_nodes: nodes, the root included.
+        num_finished, num_pruned, num_failed: nodes by their fate.
+        num_policy_calls, num_prm_calls: requests to the engines.
+        depth: the longest trajectory in steps.
+        seconds: wall time.
+        seconds_policy, seconds_prm: wall time with such a request in flight; the two overlap.
+        seconds_features: wall time for the features a policy asked for, such as embeddings.
+        seconds_select: wall time in the policy's selection.
+    """
+
+    policy_tokens: int = 0
+    computed_tokens: int | None = 0
+    unique_tokens: int = 0
+    prm_tokens: int | None = 0
+    prm_unique_tokens: int = 0
+    kv_tokens_mean: float = 0.0
+    kv_tokens_peak: int = 0
+    kv_tokens_code: int = 0
+    kv_tokens_engine_peak: int | None = 0
+    kv_tokens_ledger_peak: int = 0
+    kv_tokens_prm_peak: int | None = 0
+    num_nodes: int = 0
+    num_finished: int = 0
+    num_pruned: int = 0
+    num_failed: int = 0
+    num_policy_calls: int = 0
+    num_prm_calls: int = 0
+    depth: int = 0
+    seconds: float = 0.0
+    seconds_policy: float = 0.0
+    seconds_prm: float = 0.0
+    seconds_features: float = 0.0
+    seconds_select: float = 0.0
+
+
+_MAXIMA = frozenset({"depth"})
+
+
+def total(stats: list[Stats]) -> Stats:
+    """Sum the costs of several problems; `depth` is the largest, and one None makes a sum None."""
+    values: dict[str, float | int | None] = {}
+    for item in fields(Stats):
+        column: list[float | int | None] = [getattr(one, item.name) for one in stats]
+        if any(value is None for value in column):
+            values[item.name] = None
+            continue
+        known = [value for value in column if value is not None]
+        values[item.name] = max(known, default=0) if item.name in _MAXIMA else sum(known)
+    return Stats(**values)  # type: ignore[arg-type]
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Counts one search while it runs. The driver calls it; it never looks at the clock of a finished stage."""
+
+    policy: StageClock = field(default_factory=StageClock)
+    prm: StageClock = field(default_factory=StageClock)
+    features: StageClock = field(default_factory=StageClock)
+    select: StageClock = field(default_factory=StageClock)
+    whole: StageClock = field(default_factory=StageClock)
+    kv_tokens: list[int] = field(default_factory=list)
+    kv_tokens_candidates: list[int] = field(default_factory=list)
+    kv_tokens_ledger_peak: int = 0
+
+    def level_written(self, tree: SearchTree, live: set[NodeId]) -> None:
+        """Note what a cache must hold when a level is written and nothing of it released yet.
+
+        Args:
+            tree: the search tree.
+            live: every node whose cache has not been released.
+        """
+        held = 0
+        for node_id in live:
+            node = tree[node_id]
+            unread = 0 if node_id == ROOT or tree.children(node_id) else 1
+            held += max(0, len(node.ids) - unread)
+        self.kv_tokens_ledger_peak = max(self.kv_tokens_ledger_peak, held)
+
+    def selected(self, tree: SearchTree, candidates: list[NodeId], kept: list[NodeId]) -> None:
+        """Note one selection below the root: its candidates, and those it keeps."""
+        self.kv_tokens_candidates.append(tree.unique_tokens(candidates))
+        self.kv_tokens.append(tree.unique_tokens(kept))
+
+    def stats(
+        self,
+        tree: SearchTree,
+        policy: Mapping[str, Usage],
+        prm: Mapping[str, Usage],
+        prm_unique_tokens: int,
+    ) -> Stats:
+        """The final figures.
+
+        Args:
+            tree: the finished tree.
+            policy: usage of the writer's engines by role, taken before the tree was closed.
+            prm: usage of the scorer's engines by role; empty without a scorer.
+            prm_unique_tokens: the tree's tokens as the scorer sees it.
+        """
+        by_status = {status: len(tree.leaves(status)) for status in NodeStatus}
+        return Stats(
+            policy_tokens=sum(usage.sampled_tokens for usage in policy.values()),
+            computed_tokens=_sum(usage.computed_tokens for usage in policy.values()),
+            unique_tokens=sum(len(node.ids) + node.dropped_tokens for node in tree),
+            prm_tokens=_sum(usage.computed_tokens for usage in prm.values()),
+            prm_unique_tokens=prm_unique_tokens,
+            kv_tokens_mean=sum(self.kv_tokens) / len(self.kv_tokens) if self.kv_tokens else 0.0,
+            kv_tokens_peak=max(self.kv_tokens, default=0),
+            kv_tokens_code=sum(self.kv_tokens_candidates),
+            kv_tokens_engine_peak=_sum(usage.kv_tokens_peak for usage in policy.values()),
+            kv_tokens_ledger_peak=self.kv_tokens_ledger_peak,
+            kv_tokens_prm_peak=_sum(usage.kv_tokens_peak for usage in prm.values()),
+            num_nodes=len(tree),
+            num_finished=by_status[NodeStatus.FINISHED],
+            num_pruned=by_status[NodeStatus.PRUNED],
+            num_failed=by_status[NodeStatus.FAILED],
+            num_policy_calls=sum(usage.num_calls for usage in policy.values()),
+            num_prm_calls=sum(usage.num_calls for usage in prm.values()),
+            depth=max(node.depth for node in tree),
+            seconds=self.whole.seconds,
+            seconds_policy=self.policy.seconds,
+            seconds_prm=self.prm.seconds,
+            seconds_features=self.features.seconds,
+            seconds_select=self.select.seconds,
+        )
+
+
+def _sum(values: Iterator[int | None]) -> int | None:
+    known = list(values)
+    return None if any(value is None for value in known) else sum(value for value in known if value is not None)

@@ -1,0 +1,28 @@
+"""Where the shipped checkpoints lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from search.errors import ConfigError
+
+NAMES: tuple[str, ...] = ("target", "draft", "prm")
+
+
+def weights_folder() -> Path:
+    """The folder of all shipped checkpoints."""
+    return Path(__file__).parent / "weights"
+
+
+def checkpoint_path(name: str) -> Path:
+    """The folder of a shipped checkpoint, in Hugging Face layout.
+
+    Raises:
+        ConfigError: if the name is unknown, or the files are not there.
+    """
+    if name not in NAMES:
+        raise ConfigError(f"unknown mini model {name!r}; known: {', '.join(NAMES)}")
+    folder = weights_folder() / name
+    if not (folder / "model.safetensors").is_file():
+        raise ConfigError(f"mini model {name!r} is not there: {folder} has no weights; run `ets mini train {name}`")
+    return folder

@@ -1,0 +1,94 @@
+"""Mini models in the plain Hugging Face layout: written in bf16, read back in float32."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from search.errors import DataError
+from search.mini.model import MAX_POSITIONS, NORM_EPSILON, ROPE_THETA, MiniModel, ModelShape
+from search.mini.tokenizer import EOS_TOKEN, PAD_TOKEN, save_tokenizer, token_id
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write a whole file or nothing of it."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)  # noqa: PTH105
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write an object as indented JSON, atomically."""
+    write_text_atomically(path, json.dumps(content, indent=2) + "\n")
+
+
+def save_model(model: MiniModel, folder: Path) -> None:
+    """Write configuration, weights (bf16) and tokenizer into a folder, made where it does not exist."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    shape = model.shape
+    end, pad = token_id(EOS_TOKEN), token_id(PAD_TOKEN)
+    write_json(
+        folder / "config.json",
+        {
+            "architectures": ["Qwen2ForCausalLM"],
+            "model_type": "qwen2",
+            "vocab_size": shape.vocab_size,
+            "hidden_size": shape.dim,
+            "intermediate_size": shape.mlp_dim,
+            "num_hidden_layers": shape.num_layers,
+            "num_attention_heads": shape.num_heads,
+            "num_key_value_heads": shape.num_heads,
+            "hidden_act": "silu",
+            "max_position_embeddings": MAX_POSITIONS,
+            "rms_norm_eps": NORM_EPSILON,
+            "rope_theta": ROPE_THETA,
+            "tie_word_embeddings": False,
+            "use_sliding_window": False,
+            "attention_dropout": 0.0,
+            "initializer_range": 0.02,
+            "bos_token_id": None,
+            "eos_token_id": end,
+            "pad_token_id": pad,
+            "torch_dtype": "bfloat16",
+        },
+    )
+    write_json(
+        folder / "generation_config.json",
+        {"do_sample": True, "temperature": 1.0, "eos_token_id": end, "pad_token_id": pad},
+    )
+    weights = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()}
+    partial = folder / "model.safetensors.partial"
+    save_file(weights, str(partial), metadata={"format": "pt"})
+    os.replace(partial, folder / "model.safetensors")  # noqa: PTH105
+    save_tokenizer(folder)
+
+
+def load_model(folder: Path) -> MiniModel:
+    """Read a mini model back, in float32 on the CPU.
+
+    Raises:
+        DataError: if a file is missing, broken or not of a mini model.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        weights = load_file(str(folder / "model.safetensors"))
+        shape = ModelShape(
+            config["vocab_size"],
+            config["num_hidden_layers"],
+            config["hidden_size"],
+            config["num_attention_heads"],
+            config["intermediate_size"],
+        )
+        model = MiniModel(shape)
+        model.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    except Exception as error:
+        raise DataError(f"{folder}: not a mini checkpoint that can be read: {error}") from error
+    return model.eval()

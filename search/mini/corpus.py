@@ -1,0 +1,162 @@
+"""Documents to train on, made on the fly: any chunk of any corpus by its number, the same on every machine."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from search.mini.checker import check_steps, split_steps
+from search.mini.problems import MiniProblem, format_prompt, problem
+from search.mini.solutions import CLEAN_RATES, DRAFT_RATES, TARGET_RATES, SlipRates, write_solution
+from search.mini.tokenizer import EOS_TOKEN, PAD_TOKEN, encode, encode_batch, token_id
+from search.mini.wording import BAD_LABEL, GOOD_LABEL, STEP_SEPARATOR
+
+IGNORED = -100
+BATCHES_PER_CHUNK = 32
+TRAIN_SPLITS = ("train", "train", "train", "train-easy", "train-medium", "train-hard")
+RateDraw = Callable[[random.Random], SlipRates]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A prompt and a solution as token ids, with the label of each step.
+
+    Attributes:
+        ids: prompt, steps with their separators, end token.
+        num_prompt_tokens: length of the prompt.
+        ends: position of each step's last token.
+        labels: whether each step is right given what stands before it.
+    """
+
+    ids: tuple[int, ...]
+    num_prompt_tokens: int
+    ends: tuple[int, ...] = ()
+    labels: tuple[bool, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Documents padded on the right.
+
+    Attributes:
+        ids: (num_documents, length).
+        wanted: (num_wanted,) flat positions whose next-token loss counts.
+        targets: (num_wanted,) the tokens wanted there.
+        num_tokens: tokens that are no padding.
+    """
+
+    ids: Tensor
+    wanted: Tensor
+    targets: Tensor
+    num_tokens: int
+
+
+def policy_documents(seed: str, chunk: int, count: int, rates: SlipRates) -> list[Document]:
+    """A chunk of a policy's corpus: one solution to each of ``count`` fresh train problems, with slips."""
+    return _written(seed, chunk, count, lambda _: rates)
+
+
+def prm_documents(seed: str, chunk: int, count: int) -> list[Document]:
+    """A chunk of the PRM's corpus: labelled solutions of mixed quality.
+
+    8% are clean, 20% as the target slips, 20% as the draft slips, and the rest at rates drawn anew for each document,
+    with noise on any result: only checking the step itself tells whether it is right.
+    """
+
+    def draw(rng: random.Random) -> SlipRates:
+        point = rng.random()
+        if point < 0.08:
+            return CLEAN_RATES
+        if point < 0.28:
+            return TARGET_RATES
+        if point < 0.48:
+            return DRAFT_RATES
+        return SlipRates.drawn(rng)
+
+    return _written(seed, chunk, count, draw)
+
+
+def _written(seed: str, chunk: int, count: int, draw: RateDraw) -> list[Document]:
+    rng = random.Random(f"{seed}/{chunk}")  # noqa: S311
+    prompts: list[str] = []
+    solutions = []
+    for number in range(count):
+        split = rng.choice(TRAIN_SPLITS)
+        found = problem(split, chunk * count + number)
+        prompts.append(format_prompt(found.text))
+        solutions.append(write_solution(found, rng, draw(rng)))
+    encoded = zip(encode_batch(prompts), encode_batch([found.text for found in solutions]), strict=True)
+    labels = [tuple(step.right for step in found.steps) for found in solutions]
+    return [_document(p, s, label) for (p, s), label in zip(encoded, labels, strict=True)]
+
+
+def checked_document(found: MiniProblem, solution_ids: Sequence[int], text: str) -> Document | None:
+    """A model's own solution, labelled by the checker; None where its steps do not match its tokens.
+
+    Args:
+        found: the problem.
+        solution_ids: what the model wrote, with the end token if it came to one.
+        text: the same as text.
+    """
+    end = token_id(EOS_TOKEN)
+    body = [token for token in solution_ids if token != end]
+    verdict = check_steps(found, split_steps(text))
+    document = _document(encode(format_prompt(found.text)), body, tuple(v.right for v in verdict.steps))
+    return document if len(document.ends) == len(document.labels) and document.labels else None
+
+
+def _document(prompt: Sequence[int], body: Sequence[int], labels: tuple[bool, ...]) -> Document:
+    separator = token_id(STEP_SEPARATOR)
+    ids = (*prompt, *body, token_id(EOS_TOKEN))
+    start = len(prompt)
+    ends = [place for place in range(start, len(ids) - 1) if ids[place] == separator]
+    return Document(ids, start, (*ends, len(ids) - 1), labels)
+
+
+def solution_batch(documents: Sequence[Document]) -> Batch:
+    """A batch whose loss counts every token of the solutions."""
+    ids, length = _padded(documents)
+    wanted: list[int] = []
+    targets: list[int] = []
+    for row, document in enumerate(documents):
+        for place in range(document.num_prompt_tokens - 1, len(document.ids) - 1):
+            wanted.append(row * length + place)
+            targets.append(document.ids[place + 1])
+    return _batch(ids, wanted, targets, documents)
+
+
+def label_batch(documents: Sequence[Document]) -> Batch:
+    """A batch whose loss counts the label token after each step's last token."""
+    good, bad = token_id(GOOD_LABEL), token_id(BAD_LABEL)
+    ids, length = _padded(documents)
+    wanted: list[int] = []
+    targets: list[int] = []
+    for row, document in enumerate(documents):
+        wanted.extend(row * length + place for place in document.ends)
+        targets.extend(good if label else bad for label in document.labels)
+    return _batch(ids, wanted, targets, documents)
+
+
+def in_batches(documents: list[Document], size: int, rng: random.Random) -> list[list[Document]]:
+    """Cut documents into batches of similar lengths, the batches in random order; a short last one is dropped."""
+    ordered = sorted(documents, key=lambda document: len(document.ids))
+    batches = [ordered[place : place + size] for place in range(0, len(ordered) - size + 1, size)]
+    rng.shuffle(batches)
+    return batches
+
+
+def _padded(documents: Sequence[Document]) -> tuple[Tensor, int]:
+    length = max(len(document.ids) for document in documents)
+    ids = torch.full((len(documents), length), token_id(PAD_TOKEN))
+    for row, document in enumerate(documents):
+        ids[row, : len(document.ids)] = torch.tensor(document.ids)
+    return ids, length
+
+
+def _batch(ids: Tensor, wanted: list[int], targets: list[int], documents: Sequence[Document]) -> Batch:
+    num_tokens = sum(len(document.ids) for document in documents)
+    return Batch(ids, torch.tensor(wanted), torch.tensor(targets), num_tokens)

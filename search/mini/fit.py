@@ -1,0 +1,233 @@
+"""The training loop: steps, dev curve, progress, and a checkpoint file from which it goes on as if never stopped."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from search.errors import ConfigError, DataError
+from search.mini.corpus import Batch
+from search.mini.model import MiniModel
+from search.mini.muon import MuonAdam, OptimiserSettings
+
+BatchSource = Callable[[int], Sequence[Batch]]
+Evaluate = Callable[[MiniModel], dict[str, float]]
+_REPORT_SECONDS = 5.0
+_SAVE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class TrainEvent:
+    """What a training tells while it runs.
+
+    Attributes:
+        role: which model.
+        step: batches done.
+        num_steps: batches in all.
+        loss: mean training loss since the last event.
+        tokens: tokens seen, padding not counted.
+        seconds: training seconds, earlier runs of a resumed training included.
+        figures: dev figures; empty between points of the dev curve.
+    """
+
+    role: str
+    step: int
+    num_steps: int
+    loss: float
+    tokens: int
+    seconds: float
+    figures: dict[str, float]
+
+
+Report = Callable[[TrainEvent], None]
+
+
+@dataclass(frozen=True, slots=True)
+class FitSettings:
+    """What a training is; a checkpoint is taken up only where all of it is equal.
+
+    Attributes:
+        role: which model.
+        fingerprint: names data, recipe and seed.
+        num_steps: batches in all.
+        num_evals: points of the dev curve.
+        optimiser: rates and schedule.
+    """
+
+    role: str
+    fingerprint: str
+    num_steps: int
+    num_evals: int
+    optimiser: OptimiserSettings
+
+
+@dataclass(frozen=True, slots=True)
+class FitResult:
+    """What a training came to.
+
+    Attributes:
+        finished: False where a time limit stopped it; its checkpoint file goes on from there.
+        curve: the dev curve's events.
+        seconds: wall seconds of training, evaluation included.
+        cpu_seconds: processor seconds of the same.
+        tokens: tokens seen.
+    """
+
+    finished: bool
+    curve: tuple[TrainEvent, ...]
+    seconds: float
+    cpu_seconds: float
+    tokens: int
+
+
+@dataclass(slots=True)
+class _Progress:
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+
+def fit(
+    model: MiniModel,
+    source: BatchSource,
+    chunk_batches: int,
+    settings: FitSettings,
+    *,
+    evaluate: Evaluate,
+    report: Report,
+    state_file: Path | None = None,
+    resume: bool = False,
+    max_seconds: float | None = None,
+) -> FitResult:
+    """Train a model in place.
+
+    Args:
+        model: trained in place, in bf16 autocast over float32 weights.
+        source: gives the batches of a chunk by its number.
+        chunk_batches: batches in a chunk.
+        settings: what this training is.
+        evaluate: dev figures of the model; called ``num_evals`` times and at the end.
+        report: told of progress every few seconds and of each point of the dev curve.
+        state_file: where the state is kept, written atomically every half minute; removed by the caller.
+        resume: take up the state file where it exists.
+        max_seconds: stop, with the state kept, after as many seconds of this run.
+
+    Raises:
+        ConfigError: if the state file belongs to another training.
+        DataError: if it cannot be read.
+    """
+    optimiser = MuonAdam(model, settings.optimiser)
+    progress = _Progress()
+    curve: list[TrainEvent] = []
+    if resume and state_file is not None and state_file.exists():
+        progress, curve = _load(state_file, model, optimiser, settings)
+    clock = _Clock(progress.seconds, progress.cpu_seconds)
+    eval_steps = {round(settings.num_steps * (i + 1) / settings.num_evals) for i in range(settings.num_evals)}
+    losses: list[float] = []
+    batches: Sequence[Batch] = ()
+    chunk = -1
+    last_report = last_save = clock.seconds()
+    while progress.step < settings.num_steps:
+        number, place = divmod(progress.step, chunk_batches)
+        if number != chunk:
+            batches, chunk = source(number), number
+        losses.append(_train_step(model, optimiser, batches[place], progress.step, settings.num_steps))
+        progress.step += 1
+        progress.tokens += batches[place].num_tokens
+        now = clock.seconds()
+        figures = evaluate(model) if progress.step in eval_steps else {}
+        if figures or now - last_report > _REPORT_SECONDS:
+            loss = sum(losses) / len(losses)
+            event = TrainEvent(
+                settings.role, progress.step, settings.num_steps, loss, progress.tokens, now, figures
+            )
+            report(event)
+            curve.extend([event] if figures else [])
+            losses, last_report = [], now
+        over = max_seconds is not None and clock.run_seconds() > max_seconds
+        if state_file is not None and (over or now - last_save > _SAVE_SECONDS):
+            progress.seconds, progress.cpu_seconds = clock.seconds(), clock.cpu_seconds()
+            _save(state_file, model, optimiser, settings, progress, curve)
+            last_save = now
+        if over:
+            break
+    finished = progress.step >= settings.num_steps
+    return FitResult(finished, tuple(curve), clock.seconds(), clock.cpu_seconds(), progress.tokens)
+
+
+def _train_step(model: MiniModel, optimiser: MuonAdam, batch: Batch, step: int, num_steps: int) -> float:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(batch.ids, logit_rows=batch.wanted)
+    loss = functional.cross_entropy(logits.float(), batch.targets)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimiser.step(step, num_steps)
+    return float(loss.detach())
+
+
+class _Clock:
+    """Seconds of a training over all its runs."""
+
+    def __init__(self, earlier_seconds: float, earlier_cpu_seconds: float) -> None:
+        self._earlier = earlier_seconds
+        self._earlier_cpu = earlier_cpu_seconds
+        self._start = time.monotonic()
+        self._start_cpu = time.process_time()
+
+    def run_seconds(self) -> float:
+        return time.monotonic() - self._start
+
+    def seconds(self) -> float:
+        return self._earlier + self.run_seconds()
+
+    def cpu_seconds(self) -> float:
+        return self._earlier_cpu + time.process_time() - self._start_cpu
+
+
+def _save(
+    path: Path,
+    model: MiniModel,
+    optimiser: MuonAdam,
+    settings: FitSettings,
+    progress: _Progress,
+    curve: list[TrainEvent],
+) -> None:
+    state = {
+        "fingerprint": settings.fingerprint,
+        "model": model.state_dict(),
+        "optimiser": optimiser.state(),
+        "progress": (progress.step, progress.tokens, progress.seconds, progress.cpu_seconds),
+        "curve": [(e.step, e.loss, e.tokens, e.seconds, e.figures) for e in curve],
+    }
+    partial = path.with_name(path.name + ".partial")
+    torch.save(state, partial)
+    os.replace(partial, path)  # noqa: PTH105
+
+
+def _load(
+    path: Path, model: MiniModel, optimiser: MuonAdam, settings: FitSettings
+) -> tuple[_Progress, list[TrainEvent]]:
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+        fingerprint = state["fingerprint"]
+    except Exception as error:
+        raise DataError(f"{path}: not a training state that can be read: {error}") from error
+    if fingerprint != settings.fingerprint:
+        raise ConfigError(
+            f"{path} belongs to another training ({fingerprint}, not {settings.fingerprint}); "
+            "remove it, or train without resume"
+        )
+    model.load_state_dict(state["model"])
+    optimiser.load_state(state["optimiser"])
+    curve = [
+        TrainEvent(settings.role, step, settings.num_steps, loss, tokens, seconds, figures)
+        for step, loss, tokens, seconds, figures in state["curve"]
+    ]
+    return _Progress(*state["progress"]), curve

@@ -1,0 +1,114 @@
+"""Where the batches of each training come from, and what its dev curve measures."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Protocol
+
+from search.mini.checkpoint import load_model
+from search.mini.corpus import (
+    BATCHES_PER_CHUNK,
+    Batch,
+    Document,
+    in_batches,
+    label_batch,
+    policy_documents,
+    prm_documents,
+    solution_batch,
+)
+from search.mini.evaluate import attempts, labelled_documents, policy_figures, prm_figures
+from search.mini.model import MiniModel, ModelShape, initialise
+from search.mini.problems import problems
+from search.mini.recipes import Recipe
+from search.mini.solutions import DRAFT_RATES, TARGET_RATES
+from search.mini.tokenizer import vocab_size
+
+#: Train problems for the PRM's on-policy solutions start here, far from those of the written corpora.
+POLICY_PROBLEMS_START = 10_000_000
+
+
+class Source(Protocol):
+    """A training's data."""
+
+    def start(self) -> MiniModel:
+        """The model to begin with."""
+        ...
+
+    def batches(self, chunk: int) -> list[Batch]:
+        """The batches of a chunk, the same whenever asked."""
+        ...
+
+    def evaluate(self, model: MiniModel) -> dict[str, float]:
+        """Dev figures."""
+        ...
+
+
+class PolicySource:
+    """Written solutions with a policy's slips, and its dev problems."""
+
+    def __init__(self, recipe: Recipe, seed: int) -> None:
+        self._recipe = recipe
+        self._name = f"{recipe.role}/{seed}"
+        self._seed = seed
+        self._rates = TARGET_RATES if recipe.role == "target" else DRAFT_RATES
+        self._dev = list(problems("dev", recipe.num_eval_problems))
+
+    def start(self) -> MiniModel:
+        """A model with fresh weights."""
+        recipe = self._recipe
+        shape = ModelShape(vocab_size(), recipe.num_layers, recipe.dim, recipe.num_heads, recipe.mlp_dim)
+        model = MiniModel(shape)
+        initialise(model, self._seed)
+        return model
+
+    def batches(self, chunk: int) -> list[Batch]:
+        """Fresh solutions to fresh problems."""
+        size = self._recipe.batch_documents
+        documents = policy_documents(self._name, chunk, size * BATCHES_PER_CHUNK, self._rates)
+        order = random.Random(f"{self._name}/order/{chunk}")  # noqa: S311
+        return [solution_batch(part) for part in in_batches(documents, size, order)]
+
+    def evaluate(self, model: MiniModel) -> dict[str, float]:
+        """Pass rates on dev problems."""
+        return policy_figures(model, self._dev)
+
+
+class PrmSource:
+    """Written solutions of mixed quality, then also the policies' own, labelled by the checker."""
+
+    def __init__(self, recipe: Recipe, seed: int, policies: Path) -> None:
+        self._recipe = recipe
+        self._name = f"prm/{seed}"
+        self._target = load_model(policies / "target")
+        models = [self._target, load_model(policies / "draft")]
+        found = list(problems("train", recipe.policy_problems, POLICY_PROBLEMS_START))
+        dev = list(problems("dev", recipe.num_eval_problems))
+        self._pool: list[Document] = []
+        self._dev: list[list[Document]] = []
+        for model in models:
+            tries = attempts(model, found, seed + 1, num_samples=recipe.policy_samples)
+            self._pool.extend(labelled_documents(found, tries))
+            self._dev.append(labelled_documents(dev, attempts(model, dev, seed + 2, num_samples=2)))
+
+    def start(self) -> MiniModel:
+        """The target's weights."""
+        model = MiniModel(self._target.shape)
+        model.load_state_dict(self._target.state_dict())
+        return model
+
+    def batches(self, chunk: int) -> list[Batch]:
+        """Written solutions; after the recipe's start, a share of them replaced by the policies' own."""
+        recipe = self._recipe
+        size = recipe.batch_documents
+        documents = prm_documents(self._name, chunk, size * BATCHES_PER_CHUNK)
+        order = random.Random(f"{self._name}/order/{chunk}")  # noqa: S311
+        if chunk * BATCHES_PER_CHUNK >= recipe.policy_start * recipe.num_steps and self._pool:
+            count = round(recipe.policy_share * len(documents))
+            documents[:count] = order.choices(self._pool, k=count)
+        return [label_batch(part) for part in in_batches(documents, size, order)]
+
+    def evaluate(self, model: MiniModel) -> dict[str, float]:
+        """Step AUC on the target's and on the draft's dev solutions."""
+        target, draft = (prm_figures(model, documents) for documents in self._dev)
+        return {**target, **{f"draft_{name}": value for name, value in draft.items()}}

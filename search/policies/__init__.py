@@ -1,0 +1,9 @@
+"""Search policies: how a search spends its width on the leaves of its tree. Pure functions of the tree."""
+
+from search.policies.beam import Beam
+from search.policies.best_of_n import BestOfN
+from search.policies.dvts import Dvts
+from search.policies.particle import ParticleFilter
+from search.policies.rebase import Rebase
+
+__all__ = ["Beam", "BestOfN", "Dvts", "ParticleFilter", "Rebase"]

@@ -1,0 +1,184 @@
+"""The seams: what a policy, an engine, a writer, a scorer and a router must do, and nothing of how."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+from search.tree import Node, SearchTree
+from search.types import (
+    Child,
+    EngineInfo,
+    Generation,
+    NodeId,
+    Prefix,
+    Sampling,
+    Selection,
+    Step,
+    StepFailure,
+    Usage,
+    WriteJob,
+)
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Text to token ids and back, as one model sees it."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the tokenizer's content: equal for two models that give every text the same ids."""
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """Ids that end a text."""
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of `text`; nothing is added, special tokens written out in `text` are recognised."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of `ids`, special tokens left out."""
+
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> str | None:
+        """The prompt for a conversation, ready for the assistant's turn; None without a chat template."""
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A model that continues prefixes and reads label probabilities, keeping its KV cache between calls.
+
+    A key names its ids within its tree: a segment that comes with other ids than the engine holds under that key
+    replaces them and drops what hung below. Segments the engine does not hold are computed, in one pass, once,
+    however many requests wait for them.
+    """
+
+    @property
+    def info(self) -> EngineInfo:
+        """What this engine is."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer."""
+
+    def generate(self, prefix: Prefix, children: Sequence[Child], sampling: Sampling) -> AsyncIterator[Generation]:
+        """Write one step for each child after `prefix`; steps come in the order in which they end.
+
+        Closing the iterator, or cancelling the task that reads it, stops the rows still being written. What a
+        finished step computed stays cached under its child's key until released.
+
+        Raises:
+            ContextOverflowError: `prefix` leaves no room in the context.
+            EngineError: the engine cannot do it; `retryable` says whether later may be better.
+        """
+
+    async def label_logprobs(self, prefix: Prefix, labels: Sequence[int]) -> tuple[float, ...]:
+        """Natural-log probabilities of each id in `labels` as the token after `prefix`.
+
+        The full vocabulary is the normaliser. The prefix stays cached under its segments' keys.
+
+        Raises:
+            ContextOverflowError: `prefix` is longer than the context.
+            EngineError: as for `generate`.
+        """
+
+    def usage(self, tree: str) -> Usage:
+        """What was done for a tree since it was first seen or last closed; zeros for an unknown tree."""
+
+    async def release(self, tree: str, keys: Collection[int] | None = None) -> None:
+        """Give back the cache of these keys and all below them, or close the whole tree (None).
+
+        Unknown keys and trees are ignored. Engines that cannot free memory do nothing. Closing also forgets the
+        tree's usage.
+        """
+
+    async def aclose(self) -> None:
+        """Stop, and free everything. Calls in flight end with `EngineError`."""
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """A search method: spends a budget on the leaves of a tree. Pure: it changes nothing and keeps no state."""
+
+    @property
+    def name(self) -> str:
+        """As on the command line."""
+
+    @property
+    def features(self) -> frozenset[str]:
+        """Names of the node features that must stand in `Node.features` of every open leaf before `select`."""
+
+    def select(self, tree: SearchTree, width: int, rng: random.Random) -> Selection:
+        """Choose which open leaves get how many children.
+
+        Args:
+            tree: its open leaves are the candidates; at the start this is the root alone.
+            width: children to hand out, at least 1: the search's width less the trajectories that have ended.
+            rng: the only source of chance, seeded from (run seed, problem id, level).
+
+        Returns:
+            Expansions of open leaves, each at most once and with at least one child, `width` children at most
+            altogether. All other open leaves are pruned.
+        """
+
+
+@runtime_checkable
+class Writer(Protocol):
+    """Writes the steps of pending nodes: one model, or a draft and a target under a router."""
+
+    @property
+    def engines(self) -> Mapping[str, Engine]:
+        """The engines it uses, by role ("policy", or "draft" and "target")."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer whose ids stand in the tree."""
+
+    def write(
+        self, tree: SearchTree, jobs: Sequence[WriteJob], sampling: Sampling
+    ) -> AsyncIterator[Step | StepFailure]:
+        """Write every child of every job; results come as they are done, one for each child."""
+
+    def usage(self, tree: SearchTree) -> Mapping[str, Usage]:
+        """What its engines did for a tree, by role; to be read before the tree is released."""
+
+    async def release(self, tree: SearchTree, nodes: Collection[NodeId] | None) -> None:
+        """Free what is cached for these nodes and all below, or for the whole tree (None)."""
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """A process reward model over a tree."""
+
+    @property
+    def engines(self) -> Mapping[str, Engine]:
+        """The engines it uses, by role ("prm")."""
+
+    async def score(self, tree: SearchTree, nodes: Sequence[NodeId]) -> tuple[float, ...]:
+        """Rewards in [0, 1] of the newest step of each node's path.
+
+        Raises:
+            ScoringError: something else than a number in [0, 1] came out; names the node's path.
+            EngineError: the model could not be asked.
+        """
+
+    def usage(self, tree: SearchTree) -> Mapping[str, Usage]:
+        """What its engines did for a tree, by role; to be read before the tree is released."""
+
+    def num_unique_tokens(self, tree: SearchTree) -> int:
+        """Tokens of the tree as this model sees it, each shared token once: the least it could compute."""
+
+    async def release(self, tree: SearchTree, nodes: Collection[NodeId] | None) -> None:
+        """Free what is cached for these nodes and all below, or for the whole tree (None)."""
+
+
+@runtime_checkable
+class FeatureProvider(Protocol):
+    """Computes a node feature that a policy declared, e.g. embeddings of the newest steps."""
+
+    @property
+    def name(self) -> str:
+        """The feature's key in `Node.features`."""
+
+    async def compute(self, tree: SearchTree, nodes: Sequence[Node]) -> Sequence[object]:
+        """One value for each node, in order; batched, and off the event loop."""

@@ -1,0 +1,248 @@
+"""What is kept of a search: one versioned JSON file per problem, whole or not there at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from search.errors import ConfigError, DataError
+from search.ledger import Stats
+from search.tree import Node, SearchTree
+from search.types import NodeId, NodeStatus, Problem
+
+VERSION: Final = 1
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NodeRecord(_Record):
+    """A node as it is kept; see `search.tree.Node`. Features are left out: they can be computed again."""
+
+    id: int
+    parent: int | None
+    depth: int
+    ids: tuple[int, ...]
+    text: str
+    reward: float | None
+    writer: str
+    status: NodeStatus
+    reason: str
+    seed: int
+    seconds_write: float
+    seconds_score: float
+    estimate: float | None
+    dropped_tokens: int
+
+
+class TreeRecord(_Record):
+    """A whole tree, nodes in the order of their ids."""
+
+    id: str
+    question: str
+    nodes: tuple[NodeRecord, ...]
+
+
+class ProblemRecord(_Record):
+    """One problem's search.
+
+    Attributes:
+        version: of this layout.
+        config_hash: of the settings it ran with.
+        problem_id, problem, reference: what was asked, and the reference answer.
+        answer, correct: what the vote gave, and whether it is right (None without a reference).
+        error: why the search as a whole failed; None if it did not.
+        tree, stats, notes, levels: as in `search.driver.SearchOutcome`.
+    """
+
+    version: Literal[1] = VERSION
+    config_hash: str
+    problem_id: str
+    problem: str
+    reference: str | None
+    answer: str | None
+    correct: bool | None
+    error: str | None
+    stats: dict[str, float | int | None]
+    notes: tuple[str, ...]
+    levels: tuple[tuple[int, ...], ...]
+    tree: TreeRecord | None
+
+
+def tree_record(tree: SearchTree) -> TreeRecord:
+    """The record of a tree."""
+    names = NodeRecord.model_fields
+    nodes = tuple(NodeRecord(**{name: getattr(node, name) for name in names}) for node in tree)
+    return TreeRecord(id=tree.id, question=tree.question, nodes=nodes)
+
+
+def tree_from_record(record: TreeRecord) -> SearchTree:
+    """The tree again, for voting, grading and viewing; it has no features.
+
+    Raises:
+        DataError: the nodes are not a tree.
+    """
+    if not record.nodes or record.nodes[0].parent is not None:
+        raise DataError(f"tree {record.id}: the first node must be the root")
+    root = record.nodes[0]
+    tree = SearchTree(record.id, root.ids, root.text, record.question)
+    tree.root.status, tree.root.reason = root.status, root.reason
+    for kept in record.nodes[1:]:
+        if kept.id != len(tree) or kept.parent is None or not 0 <= kept.parent < kept.id:
+            raise DataError(f"tree {record.id}: node {kept.id} is out of place")
+        values = kept.model_dump()
+        values.update(id=NodeId(kept.id), parent=NodeId(kept.parent))
+        values["num_path_tokens"] = tree.nodes[kept.parent].num_path_tokens + len(kept.ids)
+        tree.restore(Node(**values))
+    return tree
+
+
+def stats_record(stats: Stats) -> dict[str, float | int | None]:
+    """The statistics as a flat mapping, seconds rounded to microseconds."""
+    return {name: round(value, 6) if isinstance(value, float) else value for name, value in asdict(stats).items()}
+
+
+def write_atomic(file: Path, text: str) -> None:
+    """Write a file so that a reader, or a crash, sees the old one or the whole new one.
+
+    Raises:
+        ConfigError: the place cannot be written to.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".part")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as out:
+                out.write(text)
+                out.flush()
+                os.fsync(out.fileno())
+            Path(name).replace(file)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise ConfigError(f"cannot write {file}: {error.strerror or error}") from None
+
+
+class RunDirectory:
+    """A run on disk: `run.json` (settings and provenance), `problems/*.json` (records), `summary.json`."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the place; nothing is read or written yet."""
+        self.path = path
+
+    def open(self, run: Mapping[str, Any]) -> None:
+        """Start the run, or go on with it.
+
+        Args:
+            run: what `run.json` is to hold; `config_hash` decides whether an earlier run may be gone on with.
+
+        Raises:
+            ConfigError: the place holds a run with other settings, or cannot be written to.
+            DataError: its `run.json` cannot be read.
+        """
+        file = self.path / "run.json"
+        if file.exists():
+            known = read_json(file)
+            if known.get("config_hash") != run["config_hash"]:
+                changed = _difference(known.get("settings", {}), run.get("settings", {}))
+                raise ConfigError(
+                    f"{self.path} holds a run with other settings ({changed}); give another --out, or the same settings"
+                )
+            return
+        write_atomic(file, json.dumps(run, indent=1) + "\n")
+
+    def record_file(self, problem_id: str) -> Path:
+        """Where a problem's record lies; the name is safe on every file system and unique for the id."""
+        safe = re.sub(r"[^A-Za-z0-9._-]", "_", problem_id)[:80].lstrip(".")
+        if safe != problem_id:
+            safe = f"{safe}-{hashlib.sha256(problem_id.encode()).hexdigest()[:8]}"
+        return self.path / "problems" / f"{safe}.json"
+
+    def save(self, record: ProblemRecord) -> None:
+        """Write a problem's record, atomically."""
+        write_atomic(self.record_file(record.problem_id), record.model_dump_json() + "\n")
+
+    def load(self, problem_id: str, config_hash: str) -> ProblemRecord | None:
+        """A problem's finished record, or None if it has to be run: missing, failed, unreadable, or of other settings."""
+        file = self.record_file(problem_id)
+        try:
+            record = read_record(file)
+        except DataError:
+            return None
+        return record if record.config_hash == config_hash and record.error is None else None
+
+
+def read_record(file: Path) -> ProblemRecord:
+    """Read a problem's record.
+
+    Raises:
+        DataError: the file cannot be read or is not a record.
+    """
+    try:
+        return ProblemRecord.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror or error}") from None
+    except ValidationError as error:
+        raise DataError(f"{file}: not a problem's record ({error.errors()[0]['msg']})") from None
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        DataError: the file cannot be read or holds something else.
+    """
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror or error}") from None
+    except ValueError:
+        raise DataError(f"{file}: not valid JSON") from None
+    if not isinstance(values, dict):
+        raise DataError(f"{file}: must hold an object")
+    return values
+
+
+def problem_record(
+    problem: Problem,
+    config_hash: str,
+    *,
+    answer: str | None = None,
+    correct: bool | None = None,
+    error: str | None = None,
+    stats: Stats | None = None,
+    notes: tuple[str, ...] = (),
+    levels: tuple[tuple[NodeId, ...], ...] = (),
+    tree: SearchTree | None = None,
+) -> ProblemRecord:
+    """Put a record together; without a tree it stands for a search that failed before it had one."""
+    return ProblemRecord(
+        config_hash=config_hash,
+        problem_id=problem.id,
+        problem=problem.text,
+        reference=problem.answer,
+        answer=answer,
+        correct=correct,
+        error=error,
+        stats=stats_record(stats or Stats()),
+        notes=notes,
+        levels=levels,
+        tree=None if tree is None else tree_record(tree),
+    )
+
+
+def _difference(known: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    names = [name for name in sorted({*known, *new}) if known.get(name) != new.get(name)]
+    shown = [f"{name}: {known.get(name)!r} there, {new.get(name)!r} now" for name in names[:3]]
+    return "; ".join(shown) + (" ..." if len(names) > 3 else "") if shown else "no settings recorded"

@@ -1,0 +1,212 @@
+"""The search tree: append-only, shared prefixes stored once, every node kept with its fate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from search.types import ROOT, NodeId, NodeStatus, Prefix, Reduce, Segment, Step
+
+
+@dataclass(slots=True)
+class Node:
+    """One step of a solution, or the prompt (the root). Changed through `SearchTree` alone.
+
+    Attributes:
+        id: position in the tree.
+        parent: None for the root.
+        depth: number of steps from the root; the root has 0.
+        ids: the token ids this node adds.
+        text: the text this node adds.
+        reward: the process reward of this step in [0, 1]; None until scored, or without a scorer.
+        writer: the model that wrote it.
+        status: where it stands.
+        reason: why it finished, was pruned, or failed; empty while it lives.
+        seed: the 64-bit seed of its sampling.
+        seconds_write: time its writing took.
+        seconds_score: time its scoring took.
+        estimate: the router's estimate; None where there was no router.
+        dropped_tokens: tokens of a replaced draft.
+        num_path_tokens: tokens from the root's first to this node's last.
+        features: what policies asked for, by name (e.g. "embedding").
+    """
+
+    id: NodeId
+    parent: NodeId | None
+    depth: int
+    ids: tuple[int, ...] = ()
+    text: str = ""
+    reward: float | None = None
+    writer: str = ""
+    status: NodeStatus = NodeStatus.PENDING
+    reason: str = ""
+    seed: int = 0
+    seconds_write: float = 0.0
+    seconds_score: float = 0.0
+    estimate: float | None = None
+    dropped_tokens: int = 0
+    num_path_tokens: int = 0
+    features: dict[str, object] = field(default_factory=dict)
+
+
+def reduce_rewards(rewards: Iterable[float], how: Reduce) -> float:
+    """Reduce the rewards of a path's steps to one number in [0, 1]; a path without steps gives 1."""
+    values = list(rewards)
+    if not values:
+        return 1.0
+    if how == "last":
+        return values[-1]
+    if how == "min":
+        return min(values)
+    if how == "mean":
+        return math.fsum(values) / len(values)
+    return math.prod(values)
+
+
+class SearchTree:
+    """Nodes by id, with their children; ids are dense, and a parent's id is smaller than its children's."""
+
+    def __init__(self, tree_id: str, prompt_ids: Iterable[int], prompt_text: str, question: str | None = None) -> None:
+        """Start a tree at its prompt.
+
+        Args:
+            tree_id: unique among the trees an engine serves at one time; also the routing key.
+            prompt_ids: the prompt's token ids for the policy model; at least one.
+            prompt_text: the same prompt as text.
+            question: the bare question, for models that put it into a prompt of their own; `prompt_text` if None.
+        """
+        ids = tuple(prompt_ids)
+        self.id = tree_id
+        self.question = prompt_text if question is None else question
+        self.nodes: list[Node] = [
+            Node(ROOT, None, 0, ids, prompt_text, status=NodeStatus.OPEN, num_path_tokens=len(ids))
+        ]
+        self._children: list[list[NodeId]] = [[]]
+        self._num_finished = 0
+
+    # Reading
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def __getitem__(self, node_id: NodeId) -> Node:
+        return self.nodes[node_id]
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes)
+
+    @property
+    def root(self) -> Node:
+        """The prompt's node."""
+        return self.nodes[ROOT]
+
+    @property
+    def num_finished(self) -> int:
+        """How many trajectories have finished."""
+        return self._num_finished
+
+    def children(self, node_id: NodeId) -> tuple[NodeId, ...]:
+        """Ids of a node's children in the order of creation."""
+        return tuple(self._children[node_id])
+
+    def leaves(self, status: NodeStatus = NodeStatus.OPEN) -> list[Node]:
+        """All nodes of one status in the order of their ids; by default those that may be expanded."""
+        return [node for node in self.nodes if node.status is status]
+
+    def path(self, node_id: NodeId) -> list[Node]:
+        """The nodes from the root to `node_id`, both included."""
+        nodes = [self.nodes[node_id]]
+        while (parent := nodes[-1].parent) is not None:
+            nodes.append(self.nodes[parent])
+        nodes.reverse()
+        return nodes
+
+    def prefix(self, node_id: NodeId) -> Prefix:
+        """The path to `node_id` as an engine takes it."""
+        return Prefix(self.id, tuple(Segment(node.id, node.ids) for node in self.path(node_id)))
+
+    def steps_text(self, node_id: NodeId) -> str:
+        """The text of a trajectory without its prompt."""
+        return "".join(node.text for node in self.path(node_id)[1:])
+
+    def path_reward(self, node_id: NodeId, how: Reduce) -> float:
+        """One reward for the path to `node_id`; steps without a reward are left out.
+
+        A path on which no step has a reward gives 1, so that every policy also runs without a scorer.
+        """
+        return reduce_rewards((n.reward for n in self.path(node_id)[1:] if n.reward is not None), how)
+
+    def union(self, node_ids: Iterable[NodeId]) -> set[NodeId]:
+        """All nodes on the paths to `node_ids`."""
+        seen: set[NodeId] = set()
+        for node_id in node_ids:
+            current: NodeId | None = node_id
+            while current is not None and current not in seen:
+                seen.add(current)
+                current = self.nodes[current].parent
+        return seen
+
+    def unique_tokens(self, node_ids: Iterable[NodeId]) -> int:
+        """Tokens on the paths to `node_ids`, each shared token counted once."""
+        return sum(len(self.nodes[node_id].ids) for node_id in self.union(node_ids))
+
+    # Growing
+
+    def add_child(self, parent: NodeId, seed: int = 0) -> NodeId:
+        """Append a pending child below `parent` and return its id. The parent becomes expanded."""
+        above = self.nodes[parent]
+        assert above.status in (NodeStatus.OPEN, NodeStatus.EXPANDED), f"node {parent} is {above.status}"
+        node_id = NodeId(len(self.nodes))
+        self.nodes.append(Node(node_id, parent, above.depth + 1, seed=seed))
+        self._children.append([])
+        self._children[parent].append(node_id)
+        above.status = NodeStatus.EXPANDED
+        return node_id
+
+    def restore(self, node: Node) -> None:
+        """Append a node read from a record; its id must be the next one and its parent known."""
+        assert node.id == len(self.nodes) and node.parent is not None
+        self.nodes.append(node)
+        self._children.append([])
+        self._children[node.parent].append(node.id)
+        self._num_finished += node.status is NodeStatus.FINISHED
+
+    def write(self, step: Step) -> Node:
+        """Fill a pending node with the step written for it; the node becomes open."""
+        node = self.nodes[step.node]
+        assert node.status is NodeStatus.PENDING, f"node {step.node} is {node.status}"
+        assert node.parent is not None
+        node.ids, node.text, node.writer = step.ids, step.text, step.writer
+        node.seconds_write, node.estimate = step.seconds, step.estimate
+        node.dropped_tokens = step.dropped_tokens
+        node.num_path_tokens = self.nodes[node.parent].num_path_tokens + len(step.ids)
+        node.status = NodeStatus.OPEN
+        return node
+
+    def set_reward(self, node_id: NodeId, reward: float, seconds: float = 0.0) -> None:
+        """Give a written node its reward in [0, 1]."""
+        node = self.nodes[node_id]
+        node.reward, node.seconds_score = reward, seconds
+
+    def finish(self, node_id: NodeId, reason: str) -> None:
+        """End a trajectory at an open node."""
+        self._close(node_id, NodeStatus.FINISHED, reason)
+        self._num_finished += 1
+
+    def prune(self, node_id: NodeId, reason: str) -> None:
+        """Leave a node out of the search, with its reason."""
+        self._close(node_id, NodeStatus.PRUNED, reason)
+
+    def fail(self, node_id: NodeId, reason: str) -> None:
+        """Mark a node whose writing or scoring failed; a finished one is no longer counted as finished."""
+        if self.nodes[node_id].status is NodeStatus.FINISHED:
+            self._num_finished -= 1
+            self.nodes[node_id].status = NodeStatus.OPEN
+        self._close(node_id, NodeStatus.FAILED, reason)
+
+    def _close(self, node_id: NodeId, status: NodeStatus, reason: str) -> None:
+        node = self.nodes[node_id]
+        assert node.status in (NodeStatus.OPEN, NodeStatus.PENDING), f"node {node_id} is {node.status}"
+        assert reason, "a closed node needs its reason"
+        node.status, node.reason = status, reason

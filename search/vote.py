@@ -1,0 +1,181 @@
+"""Votes: finished trajectories become one answer. Pure; reads saved trees and never runs inside a search."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, get_args
+
+from search.errors import ConfigError
+from search.tree import SearchTree, reduce_rewards
+from search.types import NodeId, NodeStatus, Reduce, VoteRule
+
+
+class AnswerReader(Protocol):
+    """What a vote needs of a grader."""
+
+    def extract(self, text: str) -> str | None:
+        """The answer in a trajectory's text; None where there is none."""
+
+    def key(self, answer: str) -> str:
+        """Answers of equal keys are one answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A finished trajectory as a vote sees it.
+
+    Attributes:
+        node: its last node; of equal candidates the lower one wins.
+        answer: what it answers; None does not vote.
+        reward: the rewards of its steps reduced to one, in [0, 1]; None without a scorer.
+        key: the answer's canonical form; None for the answer itself.
+    """
+
+    node: NodeId
+    answer: str | None
+    reward: float | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerClass:
+    """The candidates that agree on one answer.
+
+    Attributes:
+        answer: as the member of the lowest node wrote it.
+        nodes: the members, lowest first.
+        weight: what decides: their number, the sum of their rewards, or the best of their rewards.
+        best: the member with the highest reward; of equals, or without rewards, the lowest.
+    """
+
+    answer: str
+    nodes: tuple[NodeId, ...]
+    weight: float
+    best: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """The outcome of a vote.
+
+    Attributes:
+        classes: all answers by falling weight, so the winner first; of equals the one with the lowest node.
+        num_silent: candidates without an answer.
+    """
+
+    classes: tuple[AnswerClass, ...] = ()
+    num_silent: int = 0
+
+    @property
+    def answer(self) -> str | None:
+        """The winner; None where no candidate had an answer."""
+        return self.classes[0].answer if self.classes else None
+
+    @property
+    def winner(self) -> NodeId | None:
+        """The best trajectory that gives the winning answer."""
+        return self.classes[0].best if self.classes else None
+
+    @property
+    def tally(self) -> Mapping[str, float]:
+        """The weight of each answer, heaviest first."""
+        return {one.answer: one.weight for one in self.classes}
+
+
+def candidates(tree: SearchTree, reduce: Reduce, reader: AnswerReader) -> tuple[Candidate, ...]:
+    """The finished trajectories of a tree in the order of their nodes; pruned and failed ones are left out.
+
+    Args:
+        tree: a searched tree.
+        reduce: how the rewards of a trajectory's steps become one; steps without a reward are left out.
+        reader: finds the answers, e.g. a grader.
+
+    Raises:
+        ConfigError: an unknown reduction.
+    """
+    _check_choice("reduce", reduce, get_args(Reduce))
+    found = []
+    for node in tree.leaves(NodeStatus.FINISHED):
+        rewards = [step.reward for step in tree.path(node.id)[1:] if step.reward is not None]
+        answer = reader.extract(tree.steps_text(node.id))
+        found.append(
+            Candidate(
+                node.id,
+                answer,
+                reduce_rewards(rewards, reduce) if rewards else None,
+                None if answer is None else reader.key(answer),
+            )
+        )
+    return tuple(found)
+
+
+def vote(
+    voters: Sequence[Candidate],
+    rule: VoteRule = "weighted",
+    equivalent: Callable[[str, str], bool] | None = None,
+) -> Vote:
+    """Decide on one answer.
+
+    `majority` counts, `weighted` adds up the rewards of those that agree, `best` takes the answer of the
+    candidate with the highest reward. Of equal weights the answer with the lowest node wins. The order in
+    which candidates are passed does not matter.
+
+    Args:
+        voters: finished trajectories.
+        rule: how to decide.
+        equivalent: tells whether two answers of unequal keys are one all the same. An answer is compared with
+            the first member of each class, and joins the first class that says yes.
+
+    Raises:
+        ConfigError: an unknown rule, or one that needs rewards and a candidate with an answer but without one.
+    """
+    _check_choice("vote", rule, get_args(VoteRule))
+    speaking = sorted((voter for voter in voters if voter.answer is not None), key=lambda voter: voter.node)
+    if rule != "majority":
+        for voter in speaking:
+            if voter.reward is None:
+                raise ConfigError(
+                    f"vote {rule!r} needs rewards, and trajectory {voter.node} has none: "
+                    "give a process reward model, or take vote 'majority'"
+                )
+    classes = [_answer_class(members, rule) for members in _agreeing(speaking, equivalent)]
+    classes.sort(key=lambda one: (-one.weight, one.nodes[0]))
+    return Vote(tuple(classes), len(voters) - len(speaking))
+
+
+def _agreeing(speaking: Sequence[Candidate], equivalent: Callable[[str, str], bool] | None) -> list[list[Candidate]]:
+    """Candidates that agree, each class in the order given."""
+    by_key: dict[str, list[Candidate]] = {}
+    classes: list[list[Candidate]] = []
+    for voter in speaking:
+        answer = _answer(voter)
+        key = answer if voter.key is None else voter.key
+        members = by_key.get(key)
+        if members is None and equivalent is not None:
+            members = next((old for old in classes if equivalent(_answer(old[0]), answer)), None)
+        if members is None:
+            members = []
+            classes.append(members)
+        by_key[key] = members
+        members.append(voter)
+    return classes
+
+
+def _answer_class(members: Sequence[Candidate], rule: VoteRule) -> AnswerClass:
+    rewards = [0.0 if member.reward is None else member.reward for member in members]
+    weight = {"majority": float(len(members)), "weighted": math.fsum(rewards), "best": max(rewards)}[rule]
+    # Members come lowest first, and `max` keeps the first of equals.
+    best = max(zip(members, rewards, strict=True), key=lambda pair: pair[1])[0]
+    return AnswerClass(_answer(members[0]), tuple(member.node for member in members), weight, best.node)
+
+
+def _answer(voter: Candidate) -> str:
+    assert voter.answer is not None
+    return voter.answer
+
+
+def _check_choice(what: str, value: str, accepted: tuple[str, ...]) -> None:
+    if value not in accepted:
+        raise ConfigError(f"{what} must be one of {', '.join(accepted)}, not {value!r}")

@@ -1,0 +1,63 @@
+"""The plain writer: one model writes every step."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from dataclasses import replace
+
+from search.errors import EngineError
+from search.protocols import Engine, Tokenizer
+from search.streams import closing, merge
+from search.tree import SearchTree
+from search.types import Child, NodeId, Sampling, Step, StepFailure, Usage, WriteJob
+
+
+class ModelWriter:
+    """Has one engine write all steps; a job's children travel as one request."""
+
+    def __init__(self, engine: Engine, name: str = "policy") -> None:
+        """Write with `engine`; `name` stands on each node it writes."""
+        self.engine = engine
+        self.name = name
+
+    @property
+    def engines(self) -> Mapping[str, Engine]:
+        """The one engine, as "policy"."""
+        return {"policy": self.engine}
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The engine's tokenizer."""
+        return self.engine.tokenizer
+
+    async def write(
+        self, tree: SearchTree, jobs: Sequence[WriteJob], sampling: Sampling
+    ) -> AsyncGenerator[Step | StepFailure, None]:
+        """Write every child of every job; a job whose request fails yields failures for what it still owed."""
+        async for result in merge([self._write_job(tree, job, sampling) for job in jobs]):
+            yield result
+
+    async def _write_job(
+        self, tree: SearchTree, job: WriteJob, sampling: Sampling
+    ) -> AsyncGenerator[Step | StepFailure, None]:
+        owed = {int(child): child for child in job.children}
+        children = [Child(int(child), tree[child].seed) for child in job.children]
+        limited = replace(sampling, max_new_tokens=job.max_new_tokens)
+        problem = "the engine ended without this step"
+        try:
+            async with closing(self.engine.generate(tree.prefix(job.node), children, limited)) as made:
+                async for step in made:
+                    node = owed.pop(step.key)
+                    yield Step(node, step.ids, step.text, step.finish, self.name, step.seconds)
+        except EngineError as error:
+            problem = str(error)
+        for node in owed.values():
+            yield StepFailure(node, problem)
+
+    def usage(self, tree: SearchTree) -> Mapping[str, Usage]:
+        """What the engine did for a tree, as "policy"."""
+        return {"policy": self.engine.usage(tree.id)}
+
+    async def release(self, tree: SearchTree, nodes: Collection[NodeId] | None) -> None:
+        """Free what the engine holds for these nodes, or for the whole tree."""
+        await self.engine.release(tree.id, nodes)
