@@ -101,7 +101,5 @@ class LabelTokenCodec:
     def reward(self, label_logprobs: Sequence[float]) -> float:
         """p(good) / (p(good) + p(bad)), computed without overflow."""
         good, bad = label_logprobs
-        if good == bad:
-            return 0.5
         difference = bad - good
         return 0.0 if difference > 700 else 1.0 / (1.0 + math.exp(difference))

@@ -43,8 +43,8 @@ class PrmScorer:
             path = "/".join(str(node.id) for node in tree.path(node_id))
             text = tree[node_id].text.strip()
             raise ScoringError(
-                f"problem {tree.id.rpartition('#')[0]}: the reward model gave {reward} for node {path} ({text[:80]!r}); "
-                "a reward must be a number from 0 to 1"
+                f"problem {tree.id.rpartition('#')[0]}: the reward model gave {reward} for node {path} "
+                f"({text[:80]!r}); a reward must be a number from 0 to 1"
             )
         return reward
 

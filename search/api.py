@@ -125,15 +125,25 @@ class Search:
                 self._driver = self._load()
             return self._driver
 
-    def _load(self) -> Driver:
+    def use(self, policy: Engine | None, prm: Engine | None) -> None:
+        """Take engines that are loaded already, in place of those that the settings name.
+
+        Several searches may share them; `close` of one then closes them for all. They should be what the settings
+        say, since that is what records say. None: loaded as the settings say.
+        """
+        with self._loading:
+            self._driver = self._load(policy, prm)
+
+    def _load(self, policy: Engine | None = None, prm: Engine | None = None) -> Driver:
         settings = self.settings
         writer = self._own_writer or ModelWriter(
-            make_engine(settings.engine, settings.policy, settings, settings.max_kv_tokens), settings.policy
+            policy or make_engine(settings.engine, settings.policy, settings, settings.max_kv_tokens),
+            settings.policy,
         )
         scorer = self._own_scorer
         if scorer is None and settings.prm != "none":
-            engine = make_engine(settings.prm_engine, settings.prm, settings, settings.prm_max_kv_tokens)
-            scorer = make_scorer(settings, engine, writer.tokenizer)
+            prm = prm or make_engine(settings.prm_engine, settings.prm, settings, settings.prm_max_kv_tokens)
+            scorer = make_scorer(settings, prm, writer.tokenizer)
         self._prompt_format = choose_format(settings.prompt, writer.tokenizer)
         return Driver(
             self._make_policy(),

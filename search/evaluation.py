@@ -78,8 +78,8 @@ class Summary:
                 f"accuracy          {accuracy}",
                 f"policy tokens     {stats['computed_tokens']} computed, {stats['unique_tokens']} unique",
                 f"reward tokens     {stats['prm_tokens']} computed, {stats['prm_unique_tokens']} unique",
-                f"KV tokens         {stats['kv_tokens_mean']:.0f} kept on average, {stats['kv_tokens_peak']:.0f} at most,"
-                " mean over problems",
+                f"KV tokens         {stats['kv_tokens_mean']:.0f} kept on average,"
+                f" {stats['kv_tokens_peak']:.0f} at most, mean over problems",
                 f"seconds           {self.seconds_wall:.1f} wall, {stats['seconds']:.1f} summed over problems",
             ]
         )

@@ -89,8 +89,8 @@ def extract_answer(text: str) -> str | None:
     r"""The answer in a solution, stripped; None where there is none.
 
     In this order: the last complete `\boxed{...}`, braces nested as deep as may be (of nested boxes the inner
-    one); what follows the last "answer is" up to the end of its sentence or line; what follows the last "####"
-    in its line. A box that is cut off or empty is no answer.
+    one); what follows the last "answer is" up to the end of its sentence or line; what follows the last
+    "####" in its line. A box that is cut off or empty is no answer.
     """
     for find in (_last_box, _after_phrase, _after_hashes):
         answer = find(text)

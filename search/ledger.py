@@ -46,7 +46,8 @@ class Stats:
             the dropped drafts too. Computing each once is the least a search with a shared cache can do.
         prm_tokens: positions that went through the process reward model.
         prm_unique_tokens: the tree's tokens as the reward model sees it.
-        kv_tokens_mean: unique tokens of the trajectories kept after a selection, mean over the selections below the root.
+        kv_tokens_mean: unique tokens of the trajectories kept after a selection, mean over the
+            selections below the root.
         kv_tokens_peak: the largest such figure.
         kv_tokens_code: the count of the ETS code: at each selection the unique tokens of all unfinished candidates
             before pruning, summed over selections.

@@ -174,7 +174,7 @@ class RunDirectory:
         write_atomic(self.record_file(record.problem_id), record.model_dump_json() + "\n")
 
     def load(self, problem_id: str, config_hash: str) -> ProblemRecord | None:
-        """A problem's finished record, or None if it has to be run: missing, failed, unreadable, or of other settings."""
+        """A problem's finished record, or None if it has to be run: missing, failed, unreadable, or other settings."""
         file = self.record_file(problem_id)
         try:
             record = read_record(file)

@@ -129,7 +129,7 @@ def vote(
             the first member of each class, and joins the first class that says yes.
 
     Raises:
-        ConfigError: an unknown rule, or one that needs rewards and a candidate with an answer but without one.
+        ConfigError: an unknown rule, or one that needs rewards where a candidate with an answer has none.
     """
     _check_choice("vote", rule, get_args(VoteRule))
     speaking = sorted((voter for voter in voters if voter.answer is not None), key=lambda voter: voter.node)

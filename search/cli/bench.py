@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from typing import Any
 
 import click
 
 from search.cli.show import print_json
+from search.errors import ConfigError
 from search.registry import BENCHES, load, pick
 
 
@@ -22,12 +24,16 @@ from search.registry import BENCHES, load, pick
 @click.option(
     "--repeats", type=click.IntRange(min=1), metavar="N", help="interleaved repeats; default: the bench's own"
 )
-@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="seed of the whole measurement")
+@click.option("--seed", type=click.IntRange(min=0), metavar="N", help="seed of the whole measurement; default: 0")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
-def bench(name: str, limit: int | None, repeats: int | None, seed: int, as_json: bool) -> None:
+def bench(name: str, limit: int | None, repeats: int | None, seed: int | None, as_json: bool) -> None:
     """Measure a part of the framework; NAME is engine or widths."""
     given: dict[str, Any] = {"limit": limit, "repeats": repeats, "seed": seed}
-    report = load(pick("bench", name, BENCHES))(**{key: value for key, value in given.items() if value is not None})
+    run = load(pick("bench", name, BENCHES))
+    options = {key: value for key, value in given.items() if value is not None}
+    for key in options.keys() - inspect.signature(run).parameters.keys():
+        raise ConfigError(f"bench {name} takes no --{key}")
+    report = run(**options)
     if as_json:
         print_json(report)
         return

@@ -209,9 +209,7 @@ class FakeEngine:
             await self._closed.wait()
             raise self._error("the engine was closed")
         if fault.kind == "error" or fault.method == "generate":
-            raise self._error(
-                f"scripted {fault.kind} at call {fault.call} of {fault.method}", fault.retryable
-            )
+            raise self._error(f"scripted {fault.kind} at call {fault.call} of {fault.method}", fault.retryable)
 
     async def _pause(self, seconds: float) -> None:
         """Let others run for at least `seconds`; ends at once when the engine is closed."""

@@ -125,9 +125,7 @@ class MarkovModel:
             unknown = probabilities.keys() - ids.keys()
             if unknown or not any(p > 0 for p in probabilities.values()):
                 raise ConfigError(f"a row of the fake model is wrong: {dict(probabilities)}")
-            return tuple(
-                math.log(p) if (p := probabilities.get(text, 0.0)) > 0 else -math.inf for text in vocabulary
-            )
+            return tuple(math.log(p) if (p := probabilities.get(text, 0.0)) > 0 else -math.inf for text in vocabulary)
 
         if unknown := rows.keys() - ids.keys():
             raise ConfigError(f"the fake model has rows for unknown tokens: {sorted(unknown)}")
@@ -173,9 +171,7 @@ class LabelModel:
         return row
 
 
-def story_model(
-    right_digit: int = 4, right: float = 0.4, answer: float = 0.3, stray_eos: float = 0.0
-) -> MarkovModel:
+def story_model(right_digit: int = 4, right: float = 0.4, answer: float = 0.3, stray_eos: float = 0.0) -> MarkovModel:
     """A chain that writes short "solutions": steps such as "Add 3.", then a boxed digit as the answer.
 
     Args:

@@ -51,9 +51,7 @@ def training_record(recipe: Recipe, seed: int, fingerprint: str, result: FitResu
     }
 
 
-def write_notes(
-    folder: Path, model: MiniModel, recipe: Recipe, seed: int, fingerprint: str, result: FitResult
-) -> None:
+def write_notes(folder: Path, model: MiniModel, recipe: Recipe, seed: int, fingerprint: str, result: FitResult) -> None:
     """Write ``training.json`` and the card ``README.md`` into a checkpoint's folder."""
     record = training_record(recipe, seed, fingerprint, result)
     write_json(folder / TRAINING_FILE, record)
@@ -78,9 +76,9 @@ def _card(model: MiniModel, recipe: Recipe, seed: int, record: dict[str, Any]) -
         _data(role),
         "## Training\n"
         f"From {'nothing' if role != 'prm' else 'the target'} on one CPU core: {recipe.num_steps:,} batches of "
-        f"{recipe.batch_documents} solutions, {record['tokens']:,} tokens, {record['cpu_seconds'] / 60:.1f} CPU minutes "
-        f"({record['seconds'] / 60:.1f} minutes on the clock); Muon at {recipe.optimiser.muon_rate} on the matrices, "
-        f"Adam at {recipe.optimiser.adam_rate} on the rest; seed {seed}. Command: "
+        f"{recipe.batch_documents} solutions, {record['tokens']:,} tokens, {record['cpu_seconds'] / 60:.1f} CPU "
+        f"minutes ({record['seconds'] / 60:.1f} minutes on the clock); Muon at {recipe.optimiser.muon_rate} on the "
+        f"matrices, Adam at {recipe.optimiser.adam_rate} on the rest; seed {seed}. Command: "
         f"`ets mini train {role} --seed {seed}`.",
         _table(curve),
         "The curve is measured on dev problems. Gate figures on test problems: `docs/mini-family.md`.",
@@ -92,8 +90,8 @@ def _data(role: str) -> str:
     if role == "prm":
         return (
             "## Data and reading\n"
-            "Labels are step-local: a step that goes on correctly from a wrong value is right. So a path's reward is the "
-            "product of its steps' rewards (`reduce_in_search` in `prm_config.json`). The reward of a step is "
+            "Labels are step-local: a step that goes on correctly from a wrong value is right. So a path's reward is "
+            "the product of its steps' rewards (`reduce_in_search` in `prm_config.json`). The reward of a step is "
             "p('+') / (p('+') + p('-')) of the next token after the step's last token (the blank line, or the end "
             "token).\n\n"
             "Written solutions: 8% clean, 20% at the target's slip rates, 20% at the draft's, 52% at rates drawn anew "

@@ -98,7 +98,7 @@ def split_steps(text: str) -> list[str]:
 
 
 def answer_of(text: str) -> str | None:
-    """The number in the last ``\\boxed{...}`` answer of a text, without leading zeros, or None."""
+    r"""The number in the last ``\\boxed{...}`` answer of a text, without leading zeros, or None."""
     found = _ANSWER.findall(text)
     return str(int(found[-1])) if found else None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ def write_text_atomically(path: Path, text: str) -> None:
     """Write a whole file or nothing of it."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)  # noqa: PTH105
+    partial.replace(path)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -65,7 +64,7 @@ def save_model(model: MiniModel, folder: Path) -> None:
     weights = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()}
     partial = folder / "model.safetensors.partial"
     save_file(weights, str(partial), metadata={"format": "pt"})
-    os.replace(partial, folder / "model.safetensors")  # noqa: PTH105
+    partial.replace(folder / "model.safetensors")
     save_tokenizer(folder)
 
 

@@ -81,7 +81,7 @@ def prm_documents(seed: str, chunk: int, count: int) -> list[Document]:
 
 
 def _written(seed: str, chunk: int, count: int, draw: RateDraw) -> list[Document]:
-    rng = random.Random(f"{seed}/{chunk}")  # noqa: S311
+    rng = random.Random(f"{seed}/{chunk}")
     prompts: list[str] = []
     solutions = []
     for number in range(count):

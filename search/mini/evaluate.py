@@ -48,9 +48,7 @@ def attempts(
     """Sample solutions to problems; for each problem its attempts."""
     prompts = [encode(format_prompt(item.text)) for item in found]
     written = sample(model, prompts, seed, num_samples=num_samples, temperature=temperature)
-    return [
-        [_attempt(item, ids) for ids in solutions] for item, solutions in zip(found, written, strict=True)
-    ]
+    return [[_attempt(item, ids) for ids in solutions] for item, solutions in zip(found, written, strict=True)]
 
 
 def _attempt(found: MiniProblem, ids: list[int]) -> Attempt:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -146,9 +145,7 @@ def fit(
         figures = evaluate(model) if progress.step in eval_steps else {}
         if figures or now - last_report > _REPORT_SECONDS:
             loss = sum(losses) / len(losses)
-            event = TrainEvent(
-                settings.role, progress.step, settings.num_steps, loss, progress.tokens, now, figures
-            )
+            event = TrainEvent(settings.role, progress.step, settings.num_steps, loss, progress.tokens, now, figures)
             report(event)
             curve.extend([event] if figures else [])
             losses, last_report = [], now
@@ -208,7 +205,7 @@ def _save(
     }
     partial = path.with_name(path.name + ".partial")
     torch.save(state, partial)
-    os.replace(partial, path)  # noqa: PTH105
+    partial.replace(path)
 
 
 def _load(

@@ -1,7 +1,7 @@
 """Muon for a model's matrices beside Adam for all else, on a schedule.
 
-Muon (Keller Jordan and others, 2024): momentum, made orthogonal by five Newton-Schulz iterations. At this size it learns
-from far fewer tokens than Adam alone.
+Muon (Keller Jordan and others, 2024): momentum, made orthogonal by five Newton-Schulz iterations. At this size it
+learns from far fewer tokens than Adam alone.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def orthogonalise(gradient: Tensor, num_iterations: int = 5) -> Tensor:
     """
     a, b, c = _COEFFICIENTS
     flip = gradient.shape[-2] > gradient.shape[-1]
-    found = gradient.mT if flip else gradient
-    found = found / (found.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    found: Tensor = gradient.mT if flip else gradient
+    found = found / (torch.linalg.matrix_norm(found, keepdim=True) + 1e-7)
     for _ in range(num_iterations):
         square = found @ found.mT
         found = a * found + (b * square + c * square @ square) @ found

@@ -147,7 +147,7 @@ def problem(split: str, index: int) -> MiniProblem:
         raise ConfigError(f"unknown mini split {split!r}; known: {', '.join(SPLITS)}")
     if index < 0:
         raise ConfigError(f"a mini problem's index must be 0 or more, not {index}")
-    rng = random.Random(f"mini-family-1/{split}/{index}")  # noqa: S311
+    rng = random.Random(f"mini-family-1/{split}/{index}")
     while True:
         found = _draw(rng, split, index, DIFFICULTIES[level])
         if found is not None and _bucket(found) in BUCKETS[base]:

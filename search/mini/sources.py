@@ -66,7 +66,7 @@ class PolicySource:
         """Fresh solutions to fresh problems."""
         size = self._recipe.batch_documents
         documents = policy_documents(self._name, chunk, size * BATCHES_PER_CHUNK, self._rates)
-        order = random.Random(f"{self._name}/order/{chunk}")  # noqa: S311
+        order = random.Random(f"{self._name}/order/{chunk}")
         return [solution_batch(part) for part in in_batches(documents, size, order)]
 
     def evaluate(self, model: MiniModel) -> dict[str, float]:
@@ -102,7 +102,7 @@ class PrmSource:
         recipe = self._recipe
         size = recipe.batch_documents
         documents = prm_documents(self._name, chunk, size * BATCHES_PER_CHUNK)
-        order = random.Random(f"{self._name}/order/{chunk}")  # noqa: S311
+        order = random.Random(f"{self._name}/order/{chunk}")
         if chunk * BATCHES_PER_CHUNK >= recipe.policy_start * recipe.num_steps and self._pool:
             count = round(recipe.policy_share * len(documents))
             documents[:count] = order.choices(self._pool, k=count)

@@ -66,8 +66,7 @@ def train_all(
 ) -> list[TrainResult]:
     """Train target, draft and PRM, in this order, into ``out/<role>``; arguments as in ``train``."""
     return [
-        train(role, out / role, seed=seed, resume=resume, scale=scale, report=report, policies=out)
-        for role in ROLES
+        train(role, out / role, seed=seed, resume=resume, scale=scale, report=report, policies=out) for role in ROLES
     ]
 
 

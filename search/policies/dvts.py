@@ -50,19 +50,14 @@ class Dvts:
         live = sorted(best)
         by_reward = [live[position] for position in ranking([best[subtree].reward for subtree in live])]
         kept = sorted(by_reward[:width])
-        counts = {
-            best[subtree].node: count
-            for subtree, count in zip(kept, even_split(width, len(kept)), strict=True)
-        }
+        counts = {best[subtree].node: count for subtree, count in zip(kept, even_split(width, len(kept)), strict=True)}
         reasons = {}
         for leaf in leaves:
             subtree = subtree_of[tree.path(leaf.node)[1].id]
             if leaf is not best[subtree]:
                 reasons[leaf.node] = f"dvts: not the best of subtree {subtree + 1}"
             elif leaf.node not in counts:
-                reasons[leaf.node] = (
-                    f"dvts: {len(live)} subtrees live, {width} children left, none for {subtree + 1}"
-                )
+                reasons[leaf.node] = f"dvts: {len(live)} subtrees live, {width} children left, none for {subtree + 1}"
         return Selection(tuple(Expansion(node, counts[node]) for node in sorted(counts)), reasons)
 
     def _subtrees(self, tree: SearchTree) -> dict[NodeId, int]:

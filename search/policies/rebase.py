@@ -35,9 +35,7 @@ class Rebase:
     def __post_init__(self) -> None:
         check_positive("temperature", self.temperature)
         if self.rounding not in get_args(Rounding):
-            raise ConfigError(
-                f"rounding must be one of {', '.join(get_args(Rounding))}, not {self.rounding!r}"
-            )
+            raise ConfigError(f"rounding must be one of {', '.join(get_args(Rounding))}, not {self.rounding!r}")
         check_reduce(self.reduce)
 
     def select(self, tree: SearchTree, width: int, rng: random.Random) -> Selection:

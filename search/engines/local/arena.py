@@ -124,8 +124,10 @@ class Arena:
 
     def compact(self, nodes: Iterable[Node]) -> None:
         """Close all holes, keeping the order; changes the nodes' pieces and shrinks what is far too large."""
-        pieces = sorted((piece, node) for node in nodes for piece in node.pieces) if self.num_holes else []
+        if not self.num_holes:
+            return
         self.num_holes = 0
+        pieces = sorted(((piece, node) for node in nodes for piece in node.pieces), key=lambda item: item[0])
         taken: list[NDArray[np.int64]] = []
         for node in {id(node): node for _, node in pieces}.values():
             node.pieces = []

@@ -1,0 +1,240 @@
+"""From a batch to logits: the model's own forward over our attention, or, where that is not exact, over dense copies.
+
+Both take the same batches and keep the same arenas, so the scheduler does not know which of them runs.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from search.engines.local.arena import KVShape
+from search.engines.local.attention import PartialAttention, attend, best_partial
+from search.engines.local.batch import Batch
+
+ATTENTION_NAME = "search_tree"
+
+
+class Forward(Protocol):
+    """Runs batches through one model."""
+
+    name: str
+    shape: KVShape
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Logits (num_reads, vocab) of the tokens in `batch.reads`; writes the new KV."""
+
+
+class _Slot:
+    """Where the attention function of one model finds the batch that runs, and says what it was given."""
+
+    def __init__(self, partial: PartialAttention) -> None:
+        self.partial = partial
+        self.batch: Batch | None = None
+        self.calls: list[tuple[int, tuple[int, ...], tuple[int, ...], dict[str, object]]] = []
+
+
+def _tree_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: object,
+) -> tuple[Tensor, None]:
+    """Attention as transformers calls it: (1, heads, tokens, dim) -> (1, tokens, heads, dim)."""
+    slot: _Slot = module.search_slot  # type: ignore[assignment]
+    layer: int = module.layer_idx  # type: ignore[assignment]
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if slot.batch is None:
+        slot.calls.append((layer, tuple(key.shape), tuple(value.shape), kwargs))
+        # Only shapes are asked for: the values do not matter.
+        return torch.zeros_like(query).transpose(1, 2)[..., : value.shape[-1]], None
+    return attend(slot.batch, layer, query[0], key[0], value[0], scale, slot.partial)[None], None
+
+
+@contextmanager
+def attention_of(model: nn.Module, name: str) -> Iterator[None]:
+    """Set the attention implementation of a model's configurations, and put it back."""
+    configs = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}
+    before = {key: config._attn_implementation for key, config in configs.items()}
+    for config in configs.values():
+        config._attn_implementation = name
+    try:
+        yield
+    finally:
+        for key, config in configs.items():
+            config._attn_implementation = before[key]
+
+
+class Refused(Exception):
+    """The model's attention is not what the cascade computes; the message names why."""
+
+
+class CascadeForward:
+    """The model's own forward with cascade attention in every layer."""
+
+    name = "cascade"
+
+    def __init__(self, model: nn.Module, device: torch.device, dtype: torch.dtype, context_tokens: int) -> None:
+        """Probe a model.
+
+        Raises:
+            Refused: its layers do not call the attention interface, or ask it for more than a causal mask.
+        """
+        from transformers import AttentionInterface
+
+        AttentionInterface.register(ATTENTION_NAME, _tree_attention)
+        self._model = model
+        self._slot = _Slot(best_partial(device, dtype))
+        self._keep = _logits_argument(model)
+        for module in model.modules():
+            module.search_slot = self._slot  # type: ignore[assignment]
+        with attention_of(model, ATTENTION_NAME):
+            self.shape = self._probe(device, context_tokens)
+
+    def _probe(self, device: torch.device, context_tokens: int) -> KVShape:
+        slot = self._slot
+        ids = torch.zeros((1, 2), dtype=torch.long, device=device)
+        with torch.inference_mode():
+            try:
+                self._model(input_ids=ids, position_ids=torch.arange(2, device=device)[None], use_cache=False)
+            except (AttributeError, TypeError, ValueError, RuntimeError, KeyError) as error:
+                raise Refused(f"its forward does not take our attention ({error})") from error
+        calls, slot.calls = slot.calls, []
+        num_layers = getattr(self._model.config.get_text_config(decoder=True), "num_hidden_layers", len(calls))
+        if sorted(call[0] for call in calls) != list(range(num_layers)):
+            raise Refused(f"{len(calls)} of {num_layers} layers call the attention interface")
+        shapes = {call[1] for call in calls} | {call[2] for call in calls}
+        if len(shapes) != 1:
+            raise Refused(f"keys and values have different sizes: {sorted(shapes)}")
+        for layer, _, _, asked in calls:
+            _refuse_extras(layer, asked, context_tokens)
+        _, heads, _, dim = shapes.pop()
+        return KVShape(num_layers, heads, dim)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Logits (num_reads, vocab); writes the new KV to lanes and arenas."""
+        slot = self._slot
+        slot.batch = batch
+        arguments: dict[str, Any] = {self._keep: batch.reads} if self._keep else {}
+        try:
+            logits: Tensor = self._model(
+                input_ids=batch.ids[None],
+                position_ids=batch.positions[None],
+                use_cache=False,
+                **arguments,
+            ).logits[0]
+        finally:
+            slot.batch = None
+        return logits if self._keep else logits.index_select(0, batch.reads)
+
+
+class DenseForward:
+    """The model's own forward and attention over a copy of each path's KV: exact for more models, and slow."""
+
+    name = "dense"
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        """Probe a model.
+
+        Raises:
+            Refused: its cache is not one key and one value tensor of equal sizes a layer.
+        """
+        from transformers import DynamicCache
+
+        self._model, self._device = model, device
+        self._cache_type = DynamicCache
+        cache = DynamicCache()
+        with torch.inference_mode():
+            try:
+                self._model(
+                    input_ids=torch.zeros((1, 2), dtype=torch.long, device=device),
+                    past_key_values=cache,
+                    use_cache=True,
+                )
+                shapes = {tuple(kv.shape) for layer in cache.layers for kv in (layer.keys, layer.values)}
+            except (AttributeError, TypeError, ValueError, RuntimeError, KeyError, IndexError) as error:
+                raise Refused(f"its forward does not take a plain KV cache ({error})") from error
+        if len(shapes) != 1 or len(next(iter(shapes))) != 4:
+            raise Refused(f"its cache is not one key and value of equal sizes a layer: {sorted(shapes)}")
+        _, heads, num_tokens, dim = shapes.pop()
+        if num_tokens != 2:
+            raise Refused("its cache does not hold one entry a token")
+        self.shape = KVShape(len(cache.layers), heads, dim)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Logits (num_reads, vocab); writes the new KV to lanes and arenas."""
+        logits: list[Tensor] = []
+        lane_logits: dict[int, Tensor] = {}
+        for part in batch.decode:
+            for row, lane in enumerate(part.lanes):
+                slots = torch.nonzero(part.mask[row] == 0)[:, 0]
+                own = torch.nonzero(batch.lanes_mask[lane, 0, 0, :-1] == 0)[:, 0] + batch.first_column
+                past = torch.cat(
+                    [part.arena.kv.index_select(3, slots), batch.lanes_kv[:, :, lane].index_select(3, own)], 3
+                )
+                token = slice(lane, lane + 1)
+                lane_logits[lane], new = self._run(past, batch.ids[token], batch.positions[token])
+                batch.lanes_kv[:, :, lane, :, batch.column] = new[:, :, :, 0]
+        logits.extend(lane_logits[lane] for lane in range(batch.num_lanes))
+        for part in batch.prefill:
+            at = part.first
+            for chunk in part.chunks:
+                slots = torch.from_numpy(chunk.prefix).to(self._device)
+                tokens = slice(at, at + len(chunk.ids))
+                last, new = self._run(part.arena.kv.index_select(3, slots), batch.ids[tokens], batch.positions[tokens])
+                part.arena.store(chunk.start, new)
+                if chunk.wants_logits:
+                    logits.append(last)
+                at += len(chunk.ids)
+        return torch.stack(logits) if logits else torch.zeros((0, 1))
+
+    def _run(self, past: Tensor, ids: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """One path: the last token's logits (vocab,) and the new KV, shaped like `past` (2, layers, heads, n, dim)."""
+        cache = self._cache_type()
+        num_past = past.shape[3]
+        if num_past:
+            for layer in range(self.shape.num_layers):
+                cache.update(past[0, layer][None], past[1, layer][None], layer)
+        logits = self._model(
+            input_ids=ids[None], position_ids=positions[None], past_key_values=cache, use_cache=True
+        ).logits[0, -1]
+        new = torch.stack(
+            [
+                torch.stack([layer.keys[0, :, num_past:] for layer in cache.layers]),
+                torch.stack([layer.values[0, :, num_past:] for layer in cache.layers]),
+            ]
+        )
+        return logits, new
+
+
+def _logits_argument(model: nn.Module) -> str:
+    """The argument by which a model computes the logits of some tokens only; empty if it has none."""
+    return "logits_to_keep" if "logits_to_keep" in inspect.signature(model.forward).parameters else ""
+
+
+def _refuse_extras(layer: int, asked: Mapping[str, object], context_tokens: int) -> None:
+    """Refuse what a plain causal mask does not express."""
+    window = asked.get("sliding_window")
+    if isinstance(window, int) and window < context_tokens:
+        raise Refused(f"layer {layer} has a sliding window of {window} tokens, shorter than the context")
+    names = {"softcap": "a soft cap on its scores", "s_aux": "attention sinks", "position_bias": "a position bias"}
+    for name, meaning in names.items():
+        value = asked.get(name)
+        if value is not None and not (isinstance(value, float) and value == 0.0):
+            raise Refused(f"layer {layer} has {meaning}")
+
+
+def lane_mask(mask: np.ndarray[Any, np.dtype[np.float32]], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """An additive mask on the model's device."""
+    # float32 on a CPU shares memory with the array: no copy a turn.
+    return torch.from_numpy(mask).to(device=device, dtype=dtype)

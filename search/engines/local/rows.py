@@ -1,0 +1,83 @@
+"""What the worker keeps for each request and for each step being written."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from search.engines.local.arena import Node
+from search.engines.local.cache import TreeCache
+from search.types import Generation, Prefix, Sampling
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """One step being written.
+
+    Attributes:
+        request: the request it belongs to.
+        node: the tree's node that it fills.
+        seed: of its sampling.
+        sampling: how it is sampled.
+        limit: tokens at which it ends.
+        by_context: whether that limit is the context's.
+        table: number of its stop rule.
+        ids: tokens written before it last joined the lanes; empty for a new row.
+        lane: where it runs; -1 while it waits.
+    """
+
+    request: Request
+    node: Node
+    seed: int
+    sampling: Sampling
+    limit: int
+    by_context: bool
+    table: int
+    ids: tuple[int, ...] = ()
+    lane: int = -1
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One call: the steps of a `generate`, or the label probabilities after a prefix.
+
+    Attributes:
+        order: (arrival of its tree, arrival): the order in which requests are served.
+        tree: the cache it uses.
+        prefix: what it reads.
+        deliver: takes each result, or the exception that ends the request; called in the worker thread.
+        loop: the event loop that waits for it.
+        arrived: `time.perf_counter()` at its arrival.
+        labels: ids whose log-probabilities are asked; None for a `generate`.
+        children: (key, seed) of the steps not yet made into rows.
+        sampling: for a `generate`.
+        target: the prefix's last node with tokens, once found.
+        parent: the prefix's last node, above the children.
+        logits: (vocab,) after the prefix, once known.
+        waiting: rows that have no lane.
+        num_open: results still owed.
+        started: whether it has been admitted once.
+    """
+
+    order: tuple[int, int]
+    tree: TreeCache
+    prefix: Prefix
+    deliver: Callable[[object], None]
+    loop: asyncio.AbstractEventLoop
+    arrived: float
+    labels: tuple[int, ...] | None = None
+    children: Sequence[tuple[int, int]] = ()
+    sampling: Sampling | None = None
+    target: Node | None = None
+    parent: Node | None = None
+    logits: Tensor | None = None
+    waiting: deque[Row] = field(default_factory=deque)
+    num_open: int = 1
+    done: bool = False
+
+
+Result = Generation | tuple[float, ...] | BaseException

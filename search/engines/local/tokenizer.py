@@ -1,0 +1,47 @@
+"""A Hugging Face tokenizer behind the project's own seam."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from search.engines.local.stops import TokenBytes
+
+
+class HFTokenizer:
+    """Text to ids and back as one model sees it.
+
+    Decoding goes token by token through their bytes, so that the texts of a path's steps, put together, are the text
+    of the whole path. (SentencePiece's own decoding drops a text's first space; this one keeps it.)
+    """
+
+    def __init__(self, tokenizer: Any, table: TokenBytes, eos_ids: frozenset[int]) -> None:
+        self.raw = tokenizer
+        self._table = table
+        self._eos_ids = eos_ids
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """Ids that end a text: the generation configuration's and the tokenizer's."""
+        return self._eos_ids
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of `text`; nothing is added, special tokens written out in `text` are recognised."""
+        # Not through `raw.__call__`: that warns about texts longer than the context, which the engine refuses itself.
+        backend = getattr(self.raw, "backend_tokenizer", None)
+        if backend is not None:
+            return tuple(backend.encode(text, add_special_tokens=False).ids)
+        return tuple(self.raw.encode(text, add_special_tokens=False))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of `ids`, special tokens left out."""
+        return self._table.join(ids)
+
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> str | None:
+        """The prompt for a conversation, ready for the assistant's turn; None without a chat template."""
+        if not getattr(self.raw, "chat_template", None):
+            return None
+        text: str = self.raw.apply_chat_template(
+            [dict(message) for message in messages], tokenize=False, add_generation_prompt=True
+        )
+        return text

@@ -1,0 +1,43 @@
+"""Extraction and grading take any text."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search.grade import IntegerGrader, PlainGrader, canonical_answer, extract_answer
+
+PIECES = st.sampled_from(
+    ["\\boxed{", "\\boxed", "{", "}", "\\", "\\{", "\\}", "####", "The answer is", ":", ".", "$", "%", ",", "{,}"]
+    + ["1", "000", "-", "+", " ", "\n", "x", "\\frac", "é", "\x00", "\ud800", "٣"]
+)
+TEXTS = st.one_of(st.text(), st.lists(PIECES, max_size=30).map("".join))
+
+
+@given(TEXTS, TEXTS)
+def test_any_text_is_taken(text, reference):
+    answer = extract_answer(text)
+    assert answer is None or answer == answer.strip() != ""
+    for grader in (PlainGrader(), IntegerGrader()):
+        assert isinstance(grader.correct(answer, reference), bool)
+        assert isinstance(grader.correct(text, reference), bool)
+        grader.key(text)
+
+
+@given(TEXTS)
+def test_a_canonical_answer_is_its_own_form_unless_it_was_wrapped(text):
+    key = canonical_answer(text)
+    assert canonical_answer(key) == key or any(mark in text for mark in ("$", "\\", "%", ",", "."))
+
+
+@given(st.integers(), st.sampled_from(["{}", "{}.0", " {} ", "${}$", "{}%", "+{}"]))
+def test_numbers_are_found_in_boxes_and_graded_by_value(number, form):
+    if form == "+{}" and number < 0:
+        return
+    text = f"So \\boxed{{1}} was wrong: \\boxed{{{form.format(number)}}} is right."
+    answer = extract_answer(text)
+    assert PlainGrader().correct(answer, f"{number:,}")
+    assert not PlainGrader().correct(answer, str(number + 1))
+
+
+@given(st.recursive(st.just("x"), lambda inner: st.builds("{{{}{}}}".format, inner, inner), max_leaves=30))
+def test_braces_nest_as_deep_as_may_be(content):
+    assert extract_answer(f"a \\boxed{{{content}}} }} b") == content

@@ -1,0 +1,94 @@
+"""Settings: one schema, its errors in one line, and hashes that tell runs apart."""
+
+from pathlib import Path
+
+import pytest
+
+from search.config import EvalSettings, SearchSettings, build, config_hash, load_yaml
+from search.errors import ConfigError
+from search.registry import METHODS, make_policy, with_method
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"width": 0}, "width = 0: input should be greater than or equal to 1"),
+        ({"width": -1}, "width = -1"),
+        ({"width": "many"}, "width = 'many': input should be a valid integer"),
+        ({"temperature": -0.1}, "temperature = -0.1: input should be greater than or equal to 0"),
+        ({"temperature": float("nan")}, "temperature = nan"),
+        ({"top_p": 0}, "top_p = 0"),
+        ({"vote": "loudest"}, "vote = 'loudest': input should be 'auto', 'majority', 'weighted' or 'best'"),
+        ({"widht": 3}, "unknown setting 'widht'; known: device"),
+    ],
+)
+def test_wrong_settings_say_what_was_wrong_and_what_is_accepted(values, message):
+    with pytest.raises(ConfigError, match=message.replace("(", r"\(")):
+        build(SearchSettings, values)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("width: [1", "line 1: not valid YAML"),
+        ("- width", "must be a mapping"),
+        ("1: 2", "must be a mapping"),
+        ("a: b: c", "line 1: not valid YAML"),
+    ],
+)
+def test_broken_yaml_names_its_line(tmp_path: Path, text, message):
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_yaml(file)
+
+
+def test_yaml_that_is_missing_empty_or_no_text(tmp_path: Path):
+    with pytest.raises(ConfigError, match="No such file"):
+        load_yaml(tmp_path / "none.yaml")
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00w")
+    with pytest.raises(ConfigError):
+        load_yaml(tmp_path / "bytes.yaml")
+    (tmp_path / "empty.yaml").write_text("")
+    assert load_yaml(tmp_path / "empty.yaml") == {}
+
+
+def test_the_hash_tells_settings_apart_and_ignores_how_many_problems_are_taken():
+    plain = EvalSettings()
+    assert config_hash(plain) == config_hash(EvalSettings(width=16)) == config_hash(EvalSettings(limit=3))
+    changed = [EvalSettings(seed=1), EvalSettings(width=4), EvalSettings(options={"temperature": 0.1})]
+    assert len({config_hash(plain), *map(config_hash, changed)}) == 4
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_can_be_built(method):
+    settings = with_method(SearchSettings(method=method))
+    assert make_policy(settings, "prod").reduce == "prod"
+
+
+def test_methods_that_stand_for_settings():
+    greedy = with_method(SearchSettings(method="greedy"))
+    assert (greedy.width, greedy.temperature) == (1, 0.0)
+    assert with_method(SearchSettings(method="self-consistency")).prm == "none"
+    with pytest.raises(ConfigError, match="greedy stands for width 1; width 16 contradicts it"):
+        with_method(SearchSettings(method="greedy", width=16))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "rebas"}, r"unknown method 'rebas' \(did you mean rebase\?\); known: greedy"),
+        ({"options": {"heat": 1}}, "method rebase has no option 'heat'; it has: rounding, temperature"),
+        ({"options": {"temperature": "hot"}}, "option temperature = 'hot': must be float"),
+        ({"options": {"temperature": -1}}, "temperature must be a positive number"),
+        ({"method": "beam", "options": {"num_keep": True}}, "option num_keep = True: must be int"),
+        ({"method": "beam", "options": {"num_keep": 0}}, "num_keep must be at least 1"),
+    ],
+)
+def test_wrong_methods_and_options(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        make_policy(with_method(SearchSettings(**settings)), "last")
+
+
+def test_a_whole_number_is_taken_for_a_float_option():
+    assert make_policy(SearchSettings(options={"temperature": 1}), "last").temperature == 1.0

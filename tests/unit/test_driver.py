@@ -1,0 +1,233 @@
+"""The driver over the fake engine: every method, limits, faults, costs and seeds."""
+
+import asyncio
+import itertools
+import random
+
+import pytest
+
+from prm import LabelTokenCodec, PrmScorer
+from search.driver import Driver, Limits, derive_seed
+from search.engines.fake import FakeEngine, Fault
+from search.engines.markov import BAD, GOOD, LabelModel
+from search.errors import ConfigError, PolicyError, ScoringError
+from search.policies import Beam, BestOfN, Dvts, ParticleFilter, Rebase
+from search.tree import SearchTree
+from search.types import ROOT, Expansion, NodeStatus, Problem, Sampling, Selection
+from search.writer import ModelWriter
+
+POLICIES = [BestOfN(), Beam(), Dvts(), Rebase(), ParticleFilter()]
+PROMPT = "Add 3.\n\n"
+PROBLEM = Problem("p1", PROMPT, "4")
+
+
+def make_scorer(**options):
+    engine = FakeEngine(LabelModel(), **options)
+    codec = LabelTokenCodec.build(engine.tokenizer, GOOD, BAD, shares_ids=True)
+    return PrmScorer(engine, codec)
+
+
+def make_driver(policy=None, *, engine=None, scorer=None, width=8, **options):
+    writer = ModelWriter(engine or FakeEngine())
+    return Driver(policy or Rebase(), writer, scorer, width=width, **options)
+
+
+def run(driver, problem=PROBLEM):
+    return asyncio.run(driver.solve(problem, PROMPT))
+
+
+def shape(tree: SearchTree):
+    return [(node.parent, node.ids, node.reward, node.status, node.reason) for node in tree]
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)
+@pytest.mark.parametrize("width", [1, 4, 16])
+def test_every_method_ends_with_all_nodes_accounted_for(policy, width):
+    outcome = run(make_driver(policy, scorer=make_scorer(), width=width))
+    tree, stats = outcome.tree, outcome.stats
+    assert {node.status for node in tree} <= {NodeStatus.EXPANDED, NodeStatus.FINISHED, NodeStatus.PRUNED}
+    assert all(node.reason for node in tree if node.status is not NodeStatus.EXPANDED)
+    assert 1 <= stats.num_finished <= width
+    assert len(tree.children(ROOT)) == width
+    assert all(node.reward is not None for node in tree if node.id != ROOT)
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)
+def test_each_unique_token_is_computed_once_and_nothing_stays_held(policy):
+    engine, scorer = FakeEngine(), make_scorer()
+    outcome = run(make_driver(policy, engine=engine, scorer=scorer, width=16))
+    stats, tree = outcome.stats, outcome.tree
+    assert stats.unique_tokens == sum(len(node.ids) for node in tree)
+    leaves = sum(1 for node in tree if not tree.children(node.id))
+    assert stats.computed_tokens == stats.unique_tokens - leaves
+    assert stats.prm_tokens == stats.prm_unique_tokens == stats.unique_tokens
+    assert stats.kv_tokens_engine_peak == stats.kv_tokens_ledger_peak > 0
+    assert engine.usage(tree.id).kv_tokens_held == 0
+    assert scorer.engine.usage(f"{tree.id}/prm").kv_tokens_held == 0
+
+
+def test_the_remaining_width_shrinks_by_one_for_each_finished_trajectory():
+    widths = []
+
+    class Spy(Rebase):
+        def select(self, tree, width, rng):
+            widths.append((width, tree.num_finished))
+            return super(Spy, self).select(tree, width, rng)
+
+    run(make_driver(Spy(), scorer=make_scorer(), width=16))
+    assert len(widths) > 2
+    assert all(width + finished == 16 for width, finished in widths)
+
+
+def test_kv_figures_of_a_known_tree():
+    """Two kept leaves below one parent: the shared tokens count once; before pruning all candidates count."""
+    outcome = run(make_driver(Beam(num_keep=1), scorer=make_scorer(), width=4, limits=Limits(max_depth=2)))
+    tree, stats = outcome.tree, outcome.stats
+    (kept,) = outcome.levels[0]
+    assert stats.kv_tokens_mean == stats.kv_tokens_peak == len(tree.root.ids) + len(tree[kept].ids)
+    candidates = [n for n in tree.children(ROOT) if tree[n].status is not NodeStatus.FINISHED]
+    assert stats.kv_tokens_code == len(tree.root.ids) + sum(len(tree[n].ids) for n in candidates)
+
+
+def test_results_do_not_depend_on_what_runs_beside():
+    alone = run(make_driver(scorer=make_scorer(), width=16))
+
+    async def together():
+        driver = make_driver(scorer=make_scorer(seconds_per_call=0.001), width=16)
+        others = [Problem(f"q{i}", PROMPT) for i in range(5)]
+        outcomes = await asyncio.gather(*(driver.solve(problem, PROMPT) for problem in [*others, PROBLEM]))
+        return outcomes[-1]
+
+    assert shape(asyncio.run(together()).tree) == shape(alone.tree)
+
+
+def test_another_seed_gives_another_search_and_the_same_seed_the_same():
+    first, again, other = (run(make_driver(scorer=make_scorer(), seed=seed)) for seed in (0, 0, 1))
+    assert shape(first.tree) == shape(again.tree) != shape(other.tree)
+
+
+def test_seeds_differ_for_every_node_problem_and_run():
+    drawn = [derive_seed(*parts) for parts in itertools.product((0, 1), ("p", "q"), range(50))]
+    assert len(set(drawn)) == len(drawn) and all(0 <= seed < 2**64 for seed in drawn)
+
+
+def test_limits_end_trajectories_with_their_reason():
+    by_depth = run(make_driver(scorer=make_scorer(), limits=Limits(max_depth=1)))
+    assert {node.reason for node in by_depth.tree.leaves(NodeStatus.FINISHED)} <= {"limit of 1 steps", "end of text"}
+    by_tokens = run(make_driver(scorer=make_scorer(), limits=Limits(max_tokens=6)))
+    for node in by_tokens.tree.leaves(NodeStatus.FINISHED):
+        assert node.num_path_tokens - len(by_tokens.tree.root.ids) <= 6
+    assert any(n.reason == "limit of 6 tokens" for n in by_tokens.tree)
+
+
+def test_a_step_at_its_own_token_limit_goes_on_in_the_next_step():
+    outcome = run(make_driver(BestOfN(), width=2, sampling=Sampling(max_new_tokens=1), limits=Limits(max_tokens=40)))
+    assert all(len(node.ids) == 1 for node in outcome.tree if node.id != ROOT)
+    assert outcome.stats.depth > 3
+
+
+def test_the_time_limit_stops_a_search_and_names_itself():
+    driver = make_driver(engine=FakeEngine(seconds_per_token=0.05), limits=Limits(max_seconds=0.2), width=2)
+    outcome = run(driver)
+    stopped = [node for node in outcome.tree if "limit of 0.2 seconds" in node.reason]
+    assert stopped and outcome.stats.seconds < 5
+    assert not outcome.tree.leaves(NodeStatus.PENDING) and not outcome.tree.leaves(NodeStatus.OPEN)
+
+
+def test_a_full_context_ends_a_trajectory():
+    outcome = run(make_driver(engine=FakeEngine(context_tokens=9), width=4))
+    assert all(node.num_path_tokens <= 9 for node in outcome.tree)
+    assert any(node.reason == "context full" for node in outcome.tree)
+
+
+def test_a_failed_request_fails_its_own_nodes_and_the_others_go_on():
+    engine = FakeEngine(faults=[Fault("generate", 3)])
+    outcome = run(make_driver(BestOfN(), engine=engine, width=4))
+    failed = outcome.tree.leaves(NodeStatus.FAILED)
+    assert len(failed) == outcome.stats.num_failed == 1 and failed[0].reason
+    assert outcome.stats.num_finished == 3
+
+
+def test_a_failed_score_fails_its_node():
+    outcome = run(make_driver(scorer=make_scorer(faults=[Fault("label_logprobs", 2)])))
+    (failed,) = outcome.tree.leaves(NodeStatus.FAILED)
+    assert failed.reason.startswith("not scored") and failed.reward is None
+
+
+def test_nan_from_the_reward_model_is_an_error_with_the_path():
+    driver = make_driver(scorer=make_scorer(faults=[Fault("label_logprobs", 12, kind="nan")]))
+    with pytest.raises(ScoringError, match=r"problem p1: the reward model gave nan for node 0/"):
+        run(driver)
+    assert run(driver).stats.num_finished > 0, "the driver is usable after an error"
+
+
+def test_cancelling_frees_everything():
+    engine, scorer = FakeEngine(seconds_per_token=0.02), make_scorer(seconds_per_call=0.02)
+    driver = make_driver(engine=engine, scorer=scorer)
+
+    async def cancel_midway():
+        task = asyncio.create_task(driver.solve(PROBLEM, PROMPT))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        trees = {call.prefix.tree for call in [*engine.calls, *scorer.engine.calls]}
+        return [one.usage(tree).kv_tokens_held for tree in trees for one in (engine, scorer.engine)]
+
+    assert set(asyncio.run(cancel_midway())) == {0}
+
+
+@pytest.mark.parametrize(
+    "expansions",
+    [
+        [Expansion(ROOT, 9)],
+        [Expansion(ROOT, 0)],
+        [Expansion(ROOT, 2), Expansion(ROOT, 2)],
+        [],
+    ],
+)
+def test_a_policy_that_breaks_its_contract_is_an_error(expansions):
+    class Broken:
+        name = "broken"
+        features = frozenset()
+
+        def select(self, tree, width, rng):
+            return Selection(tuple(expansions))
+
+    with pytest.raises(PolicyError, match="policy broken"):
+        run(make_driver(Broken()))
+
+
+def test_wrong_set_ups_are_refused():
+    with pytest.raises(ConfigError, match="width 0: must be at least 1"):
+        make_driver(width=0)
+
+    class Wanting(Rebase):
+        features = frozenset({"embedding"})
+
+    with pytest.raises(ConfigError, match="needs the feature 'embedding'"):
+        make_driver(Wanting())
+    with pytest.raises(ConfigError, match="context holds 4"):
+        run(make_driver(engine=FakeEngine(context_tokens=4)))
+
+
+def test_features_are_computed_once_for_each_leaf_before_selection():
+    class Lengths:
+        name = "length"
+        asked: list[int] = []  # noqa: RUF012
+
+        async def compute(self, tree, nodes):
+            self.asked += [node.id for node in nodes]
+            return [len(node.text) for node in nodes]
+
+    class ByLength(BestOfN):
+        features = frozenset({"length"})
+
+        def select(self, tree, width, rng: random.Random):
+            assert all(leaf.features["length"] == len(leaf.text) for leaf in tree.leaves())
+            return super(ByLength, self).select(tree, width, rng)
+
+    provider = Lengths()
+    outcome = run(make_driver(ByLength(), features=[provider], width=3))
+    assert len(provider.asked) == len(set(provider.asked))
+    assert outcome.stats.seconds_features > 0

@@ -1,0 +1,127 @@
+"""Answers out of texts, and plain grading."""
+
+import time
+
+import pytest
+
+from search.grade import Grader, IntegerGrader, PlainGrader, canonical_answer, extract_answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"The answer is \boxed{42}.", "42"),
+        (r"first \boxed{1}, then \boxed{2}", "2"),
+        (r"\boxed{\frac{1}{2}} and more }", r"\frac{1}{2}"),
+        (r"\boxed{{{{5}}}}", "{{{5}}}"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\boxed{\boxed{5}}", "5"),
+        (r"\boxed{1 + \boxed{5} + 2}", "5"),
+        (r"\boxed {7}", "7"),
+        (r"$x = \boxed{ 7 }$", "7"),
+        (r"\boxed{3} and cut off: \boxed{4", "3"),
+        (r"}}}{ \boxed{6}", "6"),
+        (r"a \\\boxed{6}", "6"),
+        (r"The answer is \boxed{7", None),
+        (r"\boxed{}", None),
+        ("\\boxed{12}, the answer is 9", "12"),
+        ("The answer is 5.", "5"),
+        ("The answer is: 5", "5"),
+        ("the final Answer is 3.14. Done.", "3.14"),
+        ("The answer is 1. No, the answer is 2.", "2"),
+        ("The answer is 8\nor so", "8"),
+        ("The answer is 5 apples! Yes.", "5 apples"),
+        ("steps\n#### 1,234\n", "1,234"),
+        ("#### 1\n#### 2", "2"),
+        ("The answer is", None),
+        ("####", None),
+        ("nothing", None),
+        ("", None),
+    ],
+)
+def test_extraction(text, answer):
+    assert extract_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("1,234", "1234"),
+        ("1{,}234,567.50", "1234567.5"),
+        ("+7", "7"),
+        ("007", "7"),
+        ("5.0", "5"),
+        ("5.", "5"),
+        (".5", "0.5"),
+        ("-0", "0"),
+        ("-0.0", "0"),
+        ("-3.10", "-3.1"),
+        ("$18", "18"),
+        (r"\$18.00", "18"),
+        ("$18$", "18"),
+        (r"\(18\)", "18"),
+        ("50%", "50"),
+        (r"50\%", "50"),
+        (" x + 1 ", "x+1"),
+        (r"\frac{1}{2}\,", r"\frac{1}{2}"),
+        ("9" * 5000, "9" * 5000 + ".000"),
+    ],
+)
+def test_equal_answers(one, other):
+    assert canonical_answer(one) == canonical_answer(other)
+    assert PlainGrader().correct(one, other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("1,23", "123"), ("12", "1.2"), ("7", "-7"), ("1/2", "2"), ("x", "X"), ("5", "5 apples"), ("1,234,56", "123456")],
+)
+def test_unequal_answers(one, other):
+    assert not PlainGrader().correct(one, other)
+
+
+def test_plain_grading_of_no_answer_and_of_whole_references():
+    grader = PlainGrader()
+    assert isinstance(grader, Grader)
+    assert not grader.correct(None, "5")
+    assert not grader.correct("", "")
+    assert not grader.correct("$", "%")
+    assert grader.correct("72", "He sells 48 / 2 = 24.\n#### 72")
+    assert not grader.correct("48", "He sells 48 / 2 = 24.\n#### 72")
+
+
+def test_integers_are_exact():
+    grader = IntegerGrader()
+    assert isinstance(grader, Grader)
+    assert grader.correct(" 0042 ", "42")
+    assert grader.correct("-0", "0")
+    assert grader.key("+05") == grader.key("5") == "5"
+    for wrong in ("42.0", "4 2", "42 apples", "4,2", "²", "٤٢", "", "-", None):
+        assert not grader.correct(wrong, "42")
+    assert not grader.correct("a", "a")
+    assert grader.correct("9" * 10_000, "9" * 10_000)
+
+
+HOSTILE = {
+    "open braces": "{" * 10_000_000,
+    "open boxes": r"\boxed{" * 1_400_000,
+    "closing braces": r"\boxed{" + "}" * 10_000_000,
+    "spaces": r"The answer is \boxed" + " " * 10_000_000,
+    "backslashes": r"\boxed{" + "\\" * 10_000_000,
+    "phrases": "answer is " * 1_000_000,
+    "hashes": "#" * 10_000_000,
+    "digits": "The answer is " + "9" * 10_000_000,
+    "thousands": r"\boxed{" + "1" + ",000" * 2_500_000 + "}",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_ten_hostile_megabytes_take_linear_time(name):
+    text = HOSTILE[name]
+    start = time.process_time()
+    answer = extract_answer(text)
+    for grader in (PlainGrader(), IntegerGrader()):
+        grader.key(text)
+        grader.correct(answer, text)
+    # Anything quadratic would take hours.
+    assert time.process_time() - start < 20

@@ -1,0 +1,91 @@
+"""The label-token codec and its scorer, over engines with known probabilities."""
+
+import asyncio
+import math
+
+import pytest
+
+from prm import LabelTokenCodec, PrmScorer
+from search.engines.fake import FakeEngine
+from search.engines.markov import BAD, GOOD, LabelModel
+from search.errors import ConfigError, ScoringError
+from search.tree import SearchTree
+from search.types import ROOT, FinishReason, Step
+
+
+def tree_of(tokenizer, *steps):
+    tree = SearchTree("t#0", tokenizer.encode("Add 3.\n\n"), "Add 3.\n\n", "Add 3.")
+    node = ROOT
+    for text in steps:
+        node = tree.add_child(node)
+        tree.write(Step(node, tokenizer.encode(text), text, FinishReason.STOP, "w"))
+    return tree, node
+
+
+def scorer_of(reward, **options):
+    engine = FakeEngine(LabelModel(reward))
+    return PrmScorer(engine, LabelTokenCodec.build(engine.tokenizer, GOOD, BAD, **options))
+
+
+@pytest.mark.parametrize("reward", [0.0, 1e-9, 0.25, 0.5, 1.0])
+def test_a_reward_is_the_share_of_the_good_label(reward):
+    scorer = scorer_of(lambda ids: reward, shares_ids=True)
+    tree, leaf = tree_of(scorer.engine.tokenizer, "Add 4.\n\n")
+    assert asyncio.run(scorer.score(tree, [leaf])) == pytest.approx((reward,), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("logprobs", "reward"),
+    [((-1.0, -1.0), 0.5), ((0.0, -1e9), 1.0), ((-1e9, 0.0), 0.0), ((-2.0, -1.0), 1 / (1 + math.e))],
+)
+def test_the_softmax_over_two_labels_never_overflows(logprobs, reward):
+    codec = scorer_of(lambda ids: 0.5).codec
+    assert codec.reward(logprobs) == pytest.approx(reward)
+
+
+@pytest.mark.parametrize("logprobs", [(math.nan, -1.0), (-math.inf, -math.inf)])
+def test_no_number_is_no_reward(logprobs):
+    assert math.isnan(scorer_of(lambda ids: 0.5).codec.reward(logprobs))
+
+
+def test_nan_names_the_problem_the_path_and_the_step():
+    scorer = scorer_of(lambda ids: 0.5, shares_ids=True)
+    tree, leaf = tree_of(scorer.engine.tokenizer, "Add 4.\n\n", "Take 1.\n\n")
+
+    async def broken(prefix, labels):
+        return (math.nan, math.nan)
+
+    scorer.engine.label_logprobs = broken
+    with pytest.raises(ScoringError, match=r"problem t: the reward model gave nan for node 0/1/2 \('Take 1\.'\)"):
+        asyncio.run(scorer.score(tree, [leaf]))
+
+
+def test_each_step_is_computed_once():
+    scorer = scorer_of(lambda ids: len(ids) / 100, shares_ids=True)
+    tree, leaf = tree_of(scorer.engine.tokenizer, "Add 4.\n\n", "Take 1.\n\n", "Add 9.\n\n")
+
+    async def score_all():
+        await scorer.score(tree, [tree.path(leaf)[1].id])
+        await scorer.score(tree, [node.id for node in tree.path(leaf)[1:]])
+
+    asyncio.run(score_all())
+    usage = scorer.usage(tree)["prm"]
+    assert usage.computed_tokens == scorer.num_unique_tokens(tree) == sum(len(node.ids) for node in tree)
+
+
+def test_without_shared_ids_question_and_steps_are_encoded_with_the_tag_last():
+    scorer = scorer_of(lambda ids: 0.5, step_tag=" 7", shares_ids=True)
+    tokenizer = scorer.engine.tokenizer
+    tree, leaf = tree_of(tokenizer, "Add 4.\n\n", "Take 1.\n\n")
+    asyncio.run(scorer.score(tree, [leaf]))
+    (call,) = scorer.engine.calls
+    assert tokenizer.decode(call.prefix.ids) == "Add 3. Add 4. 7\nTake 1. 7"
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "message"),
+    [("Add 33", BAD, "label token 'Add 33' is 3 tokens"), (GOOD, GOOD, "are the same token"), ("", BAD, "is 0 tokens")],
+)
+def test_labels_that_are_not_one_token_each_are_refused(good, bad, message):
+    with pytest.raises(ConfigError, match=message):
+        LabelTokenCodec.build(FakeEngine().tokenizer, good, bad)

@@ -1,0 +1,98 @@
+"""Records: whole or not there, equal after a round trip, and never of two runs in one place."""
+
+import asyncio
+import os
+
+import pytest
+
+from search.driver import Driver
+from search.engines.fake import FakeEngine
+from search.errors import ConfigError, DataError
+from search.policies import Rebase
+from search.record import (
+    RunDirectory,
+    problem_record,
+    read_record,
+    tree_from_record,
+    tree_record,
+    write_atomic,
+)
+from search.types import Problem
+from search.writer import ModelWriter
+
+PROBLEM = Problem("p/1 é", "Add 3.\n\n", "4")
+
+
+@pytest.fixture(scope="module")
+def outcome():
+    driver = Driver(Rebase(), ModelWriter(FakeEngine()), None, width=6)
+    return asyncio.run(driver.solve(PROBLEM, "Add 3.\n\n"))
+
+
+def test_a_tree_survives_its_record(outcome):
+    again = tree_from_record(tree_record(outcome.tree))
+    assert list(again) == list(outcome.tree)
+    assert again.num_finished == outcome.tree.num_finished
+    assert all(again.children(n.id) == outcome.tree.children(n.id) for n in again)
+
+
+def test_a_problem_record_is_read_back_equal(outcome, tmp_path):
+    record = problem_record(PROBLEM, "abc", answer="4", correct=True, stats=outcome.stats, tree=outcome.tree)
+    run = RunDirectory(tmp_path / "run")
+    run.save(record)
+    assert read_record(run.record_file(PROBLEM.id)) == record
+    assert run.load(PROBLEM.id, "abc") == record
+    assert run.load(PROBLEM.id, "other") is None
+
+
+def test_failed_missing_and_broken_records_are_run_again(tmp_path):
+    run = RunDirectory(tmp_path)
+    assert run.load("p", "h") is None
+    run.save(problem_record(Problem("p", "x"), "h", error="the server died"))
+    assert run.load("p", "h") is None
+    run.record_file("p").write_text('{"version": 1, "conf')
+    assert run.load("p", "h") is None
+    with pytest.raises(DataError, match="not a problem's record"):
+        read_record(run.record_file("p"))
+
+
+def test_a_run_is_not_mixed_with_another(tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    run.open({"config_hash": "a", "settings": {"width": 4, "seed": 0}})
+    run.open({"config_hash": "a", "settings": {"width": 4, "seed": 0}})
+    with pytest.raises(ConfigError, match=r"other settings \(width: 4 there, 16 now\)"):
+        run.open({"config_hash": "b", "settings": {"width": 16, "seed": 0}})
+
+
+def test_different_ids_never_share_a_file(tmp_path):
+    run = RunDirectory(tmp_path)
+    ids = ["a/b", "a_b", "a b", "..", "", "A" * 300, "A" * 301, "é"]
+    files = {run.record_file(one) for one in ids}
+    assert len(files) == len(ids) and all(file.parent == tmp_path / "problems" for file in files)
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch):
+    file = tmp_path / "x.json"
+    write_atomic(file, "old")
+
+    def die(handle):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", die)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomic(file, "new")
+    assert file.read_text() == "old" and os.listdir(tmp_path) == ["x.json"]  # noqa: PTH208
+
+
+def test_a_place_that_cannot_be_written_to_is_one_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot write"):
+        write_atomic(tmp_path / "file" / "x.json", "text")
+
+
+@pytest.mark.parametrize("nodes", [(), "orphan"])
+def test_a_record_that_is_no_tree_is_refused(outcome, nodes):
+    record = tree_record(outcome.tree)
+    broken = () if nodes == () else (record.nodes[0], record.nodes[1].model_copy(update={"parent": 5}))
+    with pytest.raises(DataError):
+        tree_from_record(record.model_copy(update={"nodes": broken}))
