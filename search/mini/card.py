@@ -69,9 +69,10 @@ def _card(model: MiniModel, recipe: Recipe, seed: int, record: dict[str, Any]) -
         "text, no other arithmetic. Its use is to run every search and routing method for real, on a CPU, in "
         "seconds, with errors that search can repair. It says nothing about how large models reason.",
         "## Model\n"
-        f"Qwen2 form, {recipe.num_layers} layers of width {recipe.dim}, {recipe.num_heads} heads, feed-forward width "
-        f"{recipe.mlp_dim}, {model.num_parameters():,} parameters, untied head, stored in bf16. Loads in transformers "
-        "and SGLang as it is. Prompt: each sentence of the problem on its own line, then a blank line "
+        f"Llama form with attention biases: {recipe.num_layers} layers of width {recipe.dim}, {recipe.num_heads} "
+        f"heads, feed-forward width {recipe.mlp_dim}, untied head, {model.num_parameters():,} parameters, stored in "
+        "bf16. Loads in transformers and SGLang as it is. Prompt: each sentence of the problem on its own line, then "
+        "a blank line "
         "(`search.mini.problems.format_prompt`). Each step ends with a blank line, the last with the end token.",
         _data(role),
         "## Training\n"

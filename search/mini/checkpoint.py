@@ -35,8 +35,8 @@ def save_model(model: MiniModel, folder: Path) -> None:
     write_json(
         folder / "config.json",
         {
-            "architectures": ["Qwen2ForCausalLM"],
-            "model_type": "qwen2",
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
             "vocab_size": shape.vocab_size,
             "hidden_size": shape.dim,
             "intermediate_size": shape.mlp_dim,
@@ -48,7 +48,8 @@ def save_model(model: MiniModel, folder: Path) -> None:
             "rms_norm_eps": NORM_EPSILON,
             "rope_theta": ROPE_THETA,
             "tie_word_embeddings": False,
-            "use_sliding_window": False,
+            "attention_bias": True,
+            "mlp_bias": False,
             "attention_dropout": 0.0,
             "initializer_range": 0.02,
             "bos_token_id": None,

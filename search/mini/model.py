@@ -1,7 +1,10 @@
-"""A small Qwen2-form decoder for training and for measuring, with the parameter names of ``transformers``.
+"""A small Llama-form decoder for training and for measuring, with the parameter names of ``transformers``.
 
-It computes what ``transformers.Qwen2ForCausalLM`` computes, with plain-matmul attention, which at this size is the
-faster on a CPU. A batch is padded on the right in training and on the left in sampling.
+It computes what ``transformers.LlamaForCausalLM`` computes with attention biases, with plain-matmul attention, which at
+this size is the faster on a CPU. A batch is padded on the right in training and on the left in sampling.
+
+Llama rather than Qwen2, which differs by one bias alone: for Qwen2 checkpoints transformers 5 puts its own tokenizer in
+the place of ours, whatever ``tokenizer.json`` says. Llama 3's own files are a Llama with a fast tokenizer, as ours are.
 """
 
 from __future__ import annotations
@@ -88,7 +91,7 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention with rotary positions and q/k/v biases."""
+    """Multi-head attention with rotary positions and biases."""
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
@@ -96,7 +99,7 @@ class Attention(nn.Module):
         self.q_proj = nn.Linear(shape.dim, shape.dim)
         self.k_proj = nn.Linear(shape.dim, shape.dim)
         self.v_proj = nn.Linear(shape.dim, shape.dim)
-        self.o_proj = nn.Linear(shape.dim, shape.dim, bias=False)
+        self.o_proj = nn.Linear(shape.dim, shape.dim)
 
     def forward(
         self, hidden: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor, cache: KVCache | None, layer: int
@@ -156,7 +159,7 @@ class Decoder(nn.Module):
 
 
 class MiniModel(nn.Module):
-    """A decoder and its head, untied; parameter names are those of ``Qwen2ForCausalLM``."""
+    """A decoder and its head, untied; parameter names are those of ``LlamaForCausalLM``."""
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 It is a byte-level BPE without merges: a word of the stories (with the space before it, where there is one), a digit, a
 sign or the blank line is one token, and any other text falls back to one token a byte. So every text round-trips
-exactly, every token has its byte string, and whatever serves a GPT-2 or Qwen2 tokenizer serves this one. A sentence's
+exactly, every token has its byte string, and whatever serves a GPT-2 or Llama 3 tokenizer serves this one. A sentence's
 first word follows a newline and every other word a space, so a word is the same token wherever it stands.
 """
 
@@ -42,6 +42,17 @@ def word_tokens() -> tuple[str, ...]:
     digits = [f" {digit}" for digit in range(10)]
     signs = [" +", " -", " =", " \\boxed{"]
     return (STEP_SEPARATOR, *digits, *signs, *bare, *spaced)
+
+
+CHAT_TEMPLATE = (
+    "{%- set words = messages[-1]['content'].split() -%}"
+    "{%- for word in words -%}"
+    "{{- word -}}"
+    "{%- if not loop.last -%}{{- '\\n' if word[-1] in '.?!' else ' ' -}}{%- endif -%}"
+    "{%- endfor -%}"
+    "{{- '\\n\\n' -}}"
+)
+"""`format_prompt` of the last message, for servers and searches that know models by their chat template alone."""
 
 
 @lru_cache(maxsize=1)
@@ -110,6 +121,7 @@ def save_tokenizer(folder: Path) -> None:
         "model_max_length": 512,
         "clean_up_tokenization_spaces": False,
         "padding_side": "left",
+        "chat_template": CHAT_TEMPLATE,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 

@@ -68,7 +68,7 @@ def test_a_longer_text_is_no_single_token() -> None:
 
 def test_transformers_reads_it_back(tmp_path) -> None:
     save_tokenizer(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2"}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     assert len(loaded) == vocab_size()
     assert loaded.eos_token_id == token_id(EOS_TOKEN)

@@ -1,0 +1,5 @@
+"""`python -m search.cli` is `ets`."""
+
+from search.cli.main import main
+
+main()

@@ -1,0 +1,222 @@
+"""The budget of KV slots: who may start, who waits, and whose cache goes when there is no room.
+
+Trees are served in the order of their arrival, so that the oldest search ends, and gives its memory back, first.
+A request may push out the cache of younger trees and of trees that nobody has used for long, never that of an older
+one at work; when rows outgrow the pool the youngest row is put back and its tokens are computed again later. The
+oldest request can always go on: in the end everything else gives way to it. So nothing waits for ever.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING
+
+from search.engines.local.arena import Node
+from search.engines.local.cache import TreeCache
+from search.engines.local.rows import Request
+from search.errors import EngineError
+
+if TYPE_CHECKING:
+    from search.engines.local.scheduler import Scheduler
+
+_STALE_TURNS = 2048
+"""A tree without work for this many forwards counts as left behind."""
+
+GRACE_SECONDS = 0.25
+"""How long a blocked request waits for older trees between their levels before it pushes one out."""
+
+
+class Pool:
+    """Counts of KV slots over all trees, and the rules for a full pool.
+
+    Attributes:
+        capacity: most slots held at once; infinite without a budget.
+        peak: the most slots held at once so far.
+        blocked: whether the last admission left a request out for want of room while nothing ran.
+    """
+
+    def __init__(self, scheduler: Scheduler, max_kv_tokens: int | None) -> None:
+        self._scheduler = scheduler
+        self.capacity = math.inf if max_kv_tokens is None else max_kv_tokens
+        self.peak = 0
+        self.blocked = False
+        self._blocked_since: float | None = None
+        self._promised = 0
+        self._step_tokens = 16.0
+
+    @property
+    def num_held(self) -> int:
+        """Slots that hold a token, over all trees."""
+        return sum(tree.num_held for tree in list(self._scheduler.trees.values()))
+
+    @property
+    def num_reserved(self) -> int:
+        """Slots whose memory is allocated."""
+        trees = list(self._scheduler.trees.values())
+        return sum(tree.arena.capacity for tree in trees) + self._scheduler.lanes.num_reserved
+
+    def note(self, tree: TreeCache) -> None:
+        """Keep the peaks up to date after a tree's count rose."""
+        tree.num_peak = max(tree.num_peak, tree.num_held)
+        self.peak = max(self.peak, self.num_held)
+
+    def note_step(self, num_tokens: int) -> None:
+        """Learn how long steps are; only waiting depends on it, never a result."""
+        self._step_tokens += (num_tokens - self._step_tokens) / 32
+
+    # Admission
+
+    def begin_admission(self) -> None:
+        """Start a turn's admissions."""
+        self._promised = 0
+        self.blocked = False
+
+    def promise(self, num_tokens: int) -> None:
+        """Set slots aside for prefix tokens of this turn."""
+        self._promised += num_tokens
+
+    def admit_prefix(self, request: Request, num_missing: int, num_now: int, busy: bool) -> bool:
+        """Whether a request's missing prefix tokens may be computed, `num_now` of them this turn.
+
+        Args:
+            request: whose prefix it is.
+            num_missing: tokens of the path without KV.
+            num_now: how many of them this turn takes.
+            busy: whether other prefix tokens are planned in this turn.
+        """
+        if self.capacity == math.inf:
+            return True
+        wanted = num_missing + (0 if request.labels is not None else self._step_tokens)
+        return self._room(request, wanted, num_now, busy)
+
+    def admit_row(self, request: Request, num_starting: int, busy: bool) -> bool:
+        """Whether one more row may start, after `num_starting` others of this turn."""
+        if self.capacity == math.inf:
+            return True
+        wanted = self._step_tokens * (1 + num_starting)
+        return self._room(request, wanted, 1 + num_starting, busy or num_starting > 0)
+
+    def _room(self, request: Request, wanted: float, least: int, busy: bool) -> bool:
+        """Make room for `wanted` slots; `least` will do where nothing else runs."""
+        lanes = self._scheduler.lanes
+        idle = not busy and not lanes.rows
+        if not idle:
+            rows = len(lanes.rows)
+            grown = sum(int(n) for n in lanes.count[:rows])
+            wanted += max(float(rows), rows * self._step_tokens - grown)
+        while self._free() < wanted:
+            victim = self._victim(request, idle)
+            if victim is not None:
+                self._evict(victim)
+            elif idle and self._free() >= least and self._free() >= 1:
+                break
+            elif not (idle and self._evict_own(request)):
+                return self._block(request, least, idle)
+        self._blocked_since = None
+        return True
+
+    def _block(self, request: Request, least: int, idle: bool) -> bool:
+        if idle and self._only_holder(request):
+            raise NoRoomError(
+                request,
+                EngineError(
+                    f"a request needs at least {self._held_by_path(request) + least} KV tokens",
+                    hint=f"max_kv_tokens is {self.capacity}",
+                ),
+            )
+        if idle:
+            self.blocked = True
+            if self._blocked_since is None:
+                self._blocked_since = time.monotonic()
+        return False
+
+    # Rows
+
+    def fit_rows(self) -> None:
+        """Before a forward: see to it that every live row has a slot for its token."""
+        if self.capacity == math.inf:
+            return
+        self._promised = 0
+        scheduler = self._scheduler
+        while scheduler.lanes.rows and self._free() < len(scheduler.lanes.rows):
+            rows = scheduler.lanes.rows
+            oldest = min(rows, key=lambda row: row.request.order).request
+            victim = self._victim(oldest, idle=len(rows) == 1, grace=False)
+            if victim is not None:
+                self._evict(victim)
+            elif len(rows) > 1:
+                scheduler.preempt(max(rows, key=lambda row: (row.request.order, row.node.key)))
+            elif not self._evict_own(oldest):
+                needed = self._held_by_path(oldest) + scheduler.lanes.num_suffix(0) + 1
+                scheduler.fail(
+                    oldest,
+                    EngineError(f"a step needs {needed} KV tokens", hint=f"max_kv_tokens is {self.capacity}"),
+                )
+
+    # Eviction
+
+    def _free(self) -> float:
+        return self.capacity - self.num_held - self._promised
+
+    def _victim(self, request: Request, idle: bool, grace: bool = True) -> TreeCache | None:
+        """The tree without running rows whose cache goes first; None if none may go for this request."""
+        now = self._scheduler.now
+        own = request.tree
+        trees = [
+            tree
+            for tree in self._scheduler.trees.values()
+            if tree is not own and tree.num_held and not tree.rows and tree.used < now
+        ]
+        stale = [tree for tree in trees if now - tree.used > _STALE_TURNS]
+        if stale:
+            return min(stale, key=lambda tree: tree.used)
+        younger = [tree for tree in trees if tree.order > own.order]
+        if younger:
+            return max(younger, key=lambda tree: tree.order)
+        waited = self._blocked_since is not None and time.monotonic() - self._blocked_since > GRACE_SECONDS
+        if trees and idle and (waited or not grace):
+            return min(trees, key=lambda tree: tree.used)
+        return None
+
+    def _evict(self, tree: TreeCache) -> None:
+        for node in tree.nodes.values():
+            tree.forget_kv(node)
+        tree.compact()
+
+    def _evict_own(self, request: Request) -> bool:
+        """Free the least recently used leaf of a request's own tree that lies on no path at work."""
+        tree = request.tree
+        protected: set[Node] = set()
+        ends = [row.node for row in tree.rows] + [row.node for row in request.waiting[:0] if False]
+        if request.parent is not None:
+            ends.append(request.parent)
+        for end in ends:
+            protected.update(end.path())
+        leaves = [
+            node
+            for node in tree.nodes.values()
+            if node.num_cached
+            and node not in protected
+            and not any(child.num_cached for child in node.children.values())
+        ]
+        if not leaves:
+            return False
+        tree.forget_kv(min(leaves, key=lambda node: (node.used, node.key)))
+        tree.compact()
+        return True
+
+    def _only_holder(self, request: Request) -> bool:
+        return all(not tree.num_held for tree in self._scheduler.trees.values() if tree is not request.tree)
+
+    @staticmethod
+    def _held_by_path(request: Request) -> int:
+        return sum(len(node.ids) for node in request.parent.path()) if request.parent is not None else 0
+
+
+class NoRoomError(Exception):
+    """A request can never fit in the pool."""
+
+    def __init__(self, request: Request, error: EngineError) -> None:
+        super().__init__(str(error))
+        self.request, self.error = request, error

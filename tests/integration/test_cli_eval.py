@@ -1,0 +1,118 @@
+"""`ets eval` through the real command line: records, resuming, interruption, failures."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+
+def records(folder):
+    return {file.name: json.loads(file.read_text()) for file in sorted((folder / "problems").glob("*.json"))}
+
+
+def outcome(record):
+    return [(node["ids"], node["reward"], node["status"]) for node in record["tree"]["nodes"]]
+
+
+EVAL = ("eval", "--data", "mini:test", "--limit", 12, "--width", 4)
+
+
+def test_a_run_its_records_and_its_resumption(ets, tmp_path):
+    first = ets(*EVAL, "--out", "run", "--json")
+    assert first.code == 0
+    summary = first.json
+    assert summary.keys() >= {"num_problems", "num_failed", "accuracy", "accuracy_ci95", "config_hash", "computed_tokens"}
+    assert (summary["num_problems"], summary["num_failed"], summary["num_resumed"]) == (12, 0, 0)
+    low, high = summary["accuracy_ci95"]
+    assert 0 <= low <= summary["accuracy"] <= high <= 1
+    kept = records(tmp_path / "run")
+    assert len(kept) == 12 and {record["config_hash"] for record in kept.values()} == {summary["config_hash"]}
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert run["settings"]["width"] == 4 and run["version"] and run["argv"]
+
+    (tmp_path / "run" / "problems" / sorted(kept)[3]).unlink()
+    again = ets(*EVAL, "--out", "run", "--json").json
+    assert again["num_resumed"] == 11 and again["accuracy"] == summary["accuracy"]
+    assert {name: outcome(r) for name, r in records(tmp_path / "run").items()} == {
+        name: outcome(r) for name, r in kept.items()
+    }
+
+
+def test_results_are_equal_at_any_concurrency(ets, tmp_path):
+    seen = []
+    for concurrency in (1, 4, 32):
+        assert ets(*EVAL, "--out", f"run{concurrency}", "--concurrency", concurrency).code == 0
+        seen.append({name: outcome(r) for name, r in records(tmp_path / f"run{concurrency}").items()})
+    assert seen[0] == seen[1] == seen[2]
+
+
+def test_other_settings_do_not_mix_with_a_run(ets):
+    assert ets("eval", "--limit", 1, "--width", 1, "--out", "run").code == 0
+    ran = ets("eval", "--limit", 1, "--width", 2, "--out", "run")
+    assert ran.code == 2 and "width: 1 there, 2 now" in ran.err and len(ran.err.splitlines()) == 1
+
+
+def test_interrupted_it_leaves_whole_records_and_resumes(ets, tmp_path):
+    args = ["eval", "--data", "mini:test", "--limit", "300", "--width", "4", "--out", "run", "--concurrency", "4"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "search.cli", *args], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and len(list(tmp_path.glob("run/problems/*.json"))) < 5:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and err.decode().splitlines()[-1] == "ets: interrupted"
+    done = records(tmp_path / "run")
+    assert 5 <= len(done) < 300 and all(record["error"] is None for record in done.values())
+    assert not list(tmp_path.glob("run/**/*.part"))
+    rest = ets(*args[:4], str(len(done) + 3), *args[5:], "--json").json
+    assert rest["num_resumed"] > 0 and rest["num_failed"] == 0
+
+
+def test_problems_that_fail_are_counted_kept_and_tried_again(ets, tmp_path):
+    lines = [{"problem": "Ben has 13 coins. He gives 4 away. How many coins are left in the end?", "answer": "9"}]
+    lines.append({"problem": "He buys 3 more. " * 2000, "answer": "1"})
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    ran = ets("eval", "--data", "data.jsonl", "--width", 2, "--out", "run", "--json")
+    assert ran.code == 3 and ran.json["num_failed"] == 1
+    assert "problem 1 failed" in ran.err and "context holds" in ran.err
+    assert ets("eval", "--data", "data.jsonl", "--width", 2, "--out", "run", "--json").json["num_resumed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--data", "none.jsonl"], "no such file; accepted: mini:train"),
+        (["--data", "mini:tset"], "unknown mini split 'tset'"),
+        (["--limit", 0], "limit = 0"),
+        (["--concurrency", 0], "--concurrency"),
+        (["--limit", 1, "--out", "/proc/nowhere"], "cannot write /proc/nowhere"),
+    ],
+)
+def test_bad_input(ets, args, message):
+    ran = ets("eval", *args)
+    assert ran.code == 2 and message in ran.err and len(ran.err.splitlines()) == 1
+
+
+def test_broken_data_names_its_line(ets, tmp_path):
+    (tmp_path / "data.jsonl").write_text('{"problem": "x", "answer": "1"}\n{"problem": \n')
+    ran = ets("eval", "--data", "data.jsonl")
+    assert ran.code == 2 and "data.jsonl, line 2: not valid JSON" in ran.err
+
+
+def test_a_closed_pipe_is_no_traceback(tmp_path):
+    done = subprocess.run(
+        f"{sys.executable} -m search.cli solve --mini 0 --width 2 | head -c 1",
+        shell=True,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=os.environ,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr

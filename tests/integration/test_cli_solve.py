@@ -1,0 +1,135 @@
+"""`ets solve` on the shipped models, and every kind of bad input through the real command line."""
+
+import json
+
+import pytest
+
+STATS = {
+    "policy_tokens", "computed_tokens", "unique_tokens", "prm_tokens", "kv_tokens_mean", "kv_tokens_peak",
+    "kv_tokens_code", "kv_tokens_engine_peak", "num_nodes", "num_pruned", "num_failed", "depth", "seconds",
+    "seconds_policy", "seconds_prm", "seconds_select",
+}  # fmt: skip
+
+
+def test_one_object_with_everything_in_it(ets, tmp_path):
+    ran = ets("solve", "--mini", 0, "--json", "--tree", tmp_path / "tree.json")
+    assert (ran.code, ran.err) == (0, "")
+    result = ran.json
+    assert result.keys() >= {"answer", "correct", "method", "width", "seed", "text", "trajectories", "stats"}
+    assert result["stats"].keys() >= STATS
+    assert (result["method"], result["width"], result["seed"]) == ("rebase", 16, 0)
+    assert result["answer"] in {one["answer"] for one in result["trajectories"]}
+    assert result["text"] in {one["text"] for one in result["trajectories"]}
+    stats = result["stats"]
+    assert stats["computed_tokens"] <= 1.02 * stats["unique_tokens"]
+    assert stats["prm_tokens"] <= 1.02 * stats["prm_unique_tokens"]
+    assert stats["kv_tokens_engine_peak"] == stats["kv_tokens_ledger_peak"]
+    tree = json.loads((tmp_path / "tree.json").read_text())
+    assert len(tree["tree"]["nodes"]) == stats["num_nodes"] and tree["answer"] == result["answer"]
+
+
+def test_the_same_seed_gives_the_same_search(ets):
+    def trajectories(seed):
+        return ets("solve", "--mini", 1, "--width", 4, "--seed", seed, "--json").json["trajectories"]
+
+    assert trajectories(3) == trajectories(3) != trajectories(4)
+
+
+def test_a_person_reads_it_in_80_columns_without_colour(ets):
+    ran = ets("solve", "--mini", 2, "--width", 8, env={"COLUMNS": "80"})
+    assert ran.code == 0 and "\x1b" not in ran.out
+    assert all(len(line) <= 80 for line in ran.out.splitlines())
+    for word in ("Problem", "Best solution", "Answer:", "Vote", "Tree", "Cost"):
+        assert word in ran.out
+
+
+def test_a_problem_from_standard_input_and_from_the_argument(ets):
+    text = "Ben has 13 coins. He gives 4 away. He loses 3. He sells 4. How many coins are left in the end?"
+    from_argument = ets("solve", text, "--width", 4, "--json").json
+    from_stdin = ets("solve", "-", "--width", 4, "--json", stdin=text).json
+    assert from_argument["trajectories"] == from_stdin["trajectories"] and from_argument["correct"] is None
+
+
+def test_settings_from_flag_environment_and_yaml_in_this_order(ets, tmp_path):
+    (tmp_path / "c.yaml").write_text("width: 2\nseed: 5\nmethod: beam\n")
+    ran = ets("solve", "--mini", 0, "--config", "c.yaml", "--seed", 7, "--json", env={"ETS_WIDTH": "3", "ETS_SEED": "6"})
+    assert (ran.json["width"], ran.json["seed"], ran.json["method"]) == (3, 7, "beam")
+
+
+BAD = {
+    "no problem": ([], "give one problem"),
+    "two problems": (["x", "--mini", 0], "give one problem"),
+    "empty problem": (["  "], "the problem is empty"),
+    "negative index": (["--mini", -1], "--mini -1: must be 0 or more"),
+    "unknown method": (["x", "--method", "rebas"], "unknown method 'rebas' (did you mean rebase?)"),
+    "unknown mini model": (["x", "--policy", "mini:giant"], "unknown mini model 'giant'; known: target, draft, prm"),
+    "no such checkpoint": (["x", "--policy", "./nowhere"], "nowhere"),
+    "hub model not cached": (["x", "--policy", "someone/not-cached"], "someone/not-cached"),
+    "unknown engine": (["x", "--engine", "abacus"], "unknown engine 'abacus'"),
+    "width 0": (["x", "--width", 0], "width = 0: input should be greater than or equal to 1"),
+    "width -1": (["x", "--width", -1], "width = -1"),
+    "width as text": (["x", "--width", "many"], "--width"),
+    "negative temperature": (["x", "--temperature", -1], "temperature = -1.0"),
+    "unknown flag": (["x", "--widht", 3], "--widht"),
+    "unknown option": (["x", "--set", "heat=1"], "method rebase has no option 'heat'"),
+    "broken pair": (["x", "--set", "heat"], "must be KEY=VALUE"),
+    "contradiction": (["x", "--method", "greedy", "--width", 4], "greedy stands for width 1"),
+    "vote without rewards": (["x", "--prm", "none", "--vote", "best"], "vote best needs a reward model"),
+    "no configuration": (["x", "--config", "none.yaml"], "No such file"),
+    "unwritable tree": (["--mini", 0, "--tree", "/proc/nowhere/tree.json"], "cannot write /proc/nowhere/tree.json"),
+    "tree is a folder": (["--mini", 0, "--tree", "."], "is a directory"),
+    "no such device": (["--mini", 0, "--device", "abacus"], "abacus"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_clear_line_and_exit_2(ets, case):
+    args, message = BAD[case]
+    ran = ets("solve", *args)
+    assert ran.code == 2, ran.err
+    assert ran.out == "" and len(ran.err.splitlines()) == 1
+    assert message in ran.err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("width: [1", "not valid YAML"), ("widht: 4", "unknown setting 'widht'"), ("width: 0", "width = 0")],
+)
+def test_a_bad_configuration_file(ets, tmp_path, text, message):
+    (tmp_path / "c.yaml").write_text(text)
+    ran = ets("solve", "--mini", 0, "--config", "c.yaml")
+    assert ran.code == 2 and message in ran.err and len(ran.err.splitlines()) == 1
+
+
+def test_a_prompt_longer_than_the_context(ets):
+    ran = ets("solve", "-", stdin="He buys 3 more. " * (1 << 16))
+    assert ran.code == 2 and "tokens, the model's context holds" in ran.err and len(ran.err.splitlines()) == 1
+
+
+def test_standard_input_that_is_no_text(ets, tmp_path):
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-m", "search.cli", "solve", "-"], input=b"\xff\xfe", capture_output=True, check=False
+    )
+    assert done.returncode == 2 and b"not UTF-8" in done.stderr
+
+
+def test_help_version_and_no_arguments(ets):
+    assert ets("--help").code == 0 and "solve" in ets("--help").out
+    assert ets("--version").out.startswith("ets")
+    assert ets().code == 2
+    assert ets("frobnicate").code == 2
+
+
+def test_unknown_benches_and_options(ets):
+    assert "unknown bench 'nothing'; known: engine" in ets("bench", "nothing").err
+    assert ets("bench", "widths", "--repeats", 3).err == "ets: bench widths takes no --repeats\n"
+
+
+def test_the_doctor_finds_a_healthy_machine_and_a_missing_model(ets):
+    well = ets("doctor", "--json")
+    assert well.code == 0 and well.json["ok"]
+    ill = ets("doctor", "--policy", "./nowhere")
+    assert ill.code == 1 and "BAD  policy" in ill.out
