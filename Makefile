@@ -2,6 +2,7 @@
 #   make demo    install, then solve real problems with the built-in models
 #   make test    install, then run the tests
 #   make lint    install, then check format, types and import layers
+#   make docs    write the parts of the documents that come from the code
 #   make wheel   build the wheel, install it outside the checkout, and use it there
 # TORCH names the PyTorch to install before all else, e.g. TORCH=torch to take your platform's default build.
 
@@ -10,9 +11,9 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-SOURCES := search prm ets arbitrage tests examples
+SOURCES := search prm ets arbitrage tests examples docs
 
-.PHONY: demo test lint format wheel clean
+.PHONY: demo test lint format docs wheel clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/ets solve --mini 0
@@ -30,6 +31,9 @@ lint: $(VENV)/.lint
 format: $(VENV)/.lint
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
+
+docs: $(VENV)/.test
+	$(BIN)/python docs/files.py
 
 wheel: $(VENV)/.test
 	$(BIN)/python tests/wheel.py --torch "$(TORCH)"

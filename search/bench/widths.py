@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from search.api import Failure, Search
+from search.config import SearchSettings, build
 from search.data import load_problems
 from search.engines.local import LocalEngine
 from search.evaluation import sum_stats
@@ -79,8 +80,8 @@ def run(limit: int = 100, seed: int = 0, data: str = "mini:test", widths: Sequen
 def _measure(
     policy: Engine, prm: Engine, method: str, width: int, seed: int, problems: Sequence[Problem]
 ) -> tuple[dict[str, Any], list[Result]]:
-    named = {"method": method, "seed": seed} | ({} if method == "greedy" else {"width": width})
-    search = Search(**named)
+    values = {"method": method, "seed": seed} | ({} if method == "greedy" else {"width": width})
+    search = Search(settings=build(SearchSettings, values))
     search.use(policy, None if search.settings.prm == "none" else prm)
 
     async def solve() -> list[Result]:

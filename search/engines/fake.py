@@ -123,7 +123,10 @@ class FakeEngine:
             while live:
                 await self._pause(self._seconds_per_token)
                 for row in live:
-                    self._advance(cache, row, ids, sampling)
+                    if cache.is_held(row.node):
+                        self._advance(cache, row, ids, sampling)
+                    else:
+                        row.finish = FinishReason.ABORT
                 for row in live:
                     if row.finish is not None:
                         cache.finish_row(row.node, tuple(row.ids))
@@ -156,11 +159,10 @@ class FakeEngine:
         return Usage() if cache is None else cache.usage()
 
     async def release(self, tree: str, keys: Collection[int] | None = None) -> None:
-        """Give back these keys and all below, or the whole tree; steps being written there go on uncached."""
-        if keys is None:
-            self._trees.pop(tree, None)
-        elif (cache := self._trees.get(tree)) is not None:
-            cache.release(keys)
+        """Give back these keys and all below, or the whole tree; steps being written there end as aborted."""
+        cache = self._trees.get(tree) if keys is not None else self._trees.pop(tree, None)
+        if cache is not None:
+            cache.release(cache.keys if keys is None else keys)
 
     async def aclose(self) -> None:
         """Stop: calls in flight, and all later ones, end with `EngineError`."""

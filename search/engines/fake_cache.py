@@ -25,7 +25,7 @@ class TreeCache:
 
     A step's end leaves its last token pending: it is computed when the segment is first continued or read, so
     a token is computed once. Nodes have handles of their own, as one key may come again with other ids while
-    a row under the old one still writes; a row whose node was released writes on, uncached.
+    a row under the old one still writes; whoever writes a row sees by `is_held` that its node is gone.
     """
 
     def __init__(self) -> None:
@@ -36,6 +36,11 @@ class TreeCache:
         self._nodes: dict[int, _Node] = {}
         self._handles: dict[int, int] = {}
         self._new_handle = itertools.count()
+
+    @property
+    def keys(self) -> tuple[int, ...]:
+        """The keys of all nodes, those being written included."""
+        return tuple(self._handles)
 
     def usage(self) -> Usage:
         """The books so far."""
@@ -72,15 +77,16 @@ class TreeCache:
             self._drop(old)
         return self._add(key, parent, None)
 
+    def is_held(self, handle: int) -> bool:
+        """Whether a node is still there: not released, not replaced."""
+        return handle in self._nodes
+
     def compute_row_token(self, handle: int) -> None:
         """Put one more token of a step being written through the model."""
-        if (node := self._nodes.get(handle)) is not None:
-            self._hold(node, 1)
-        else:
-            self._computed += 1
+        self._hold(self._nodes[handle], 1)
 
     def finish_row(self, handle: int, ids: tuple[int, ...]) -> None:
-        """Give a written step its ids; all but the last are held."""
+        """Give a written step its ids; all but the last are held. One that is gone stays gone."""
         if (node := self._nodes.get(handle)) is not None:
             assert node.num_held == len(ids) - 1
             node.ids = ids

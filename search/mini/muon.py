@@ -15,7 +15,7 @@ _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalise(gradient: Tensor, num_iterations: int = 5) -> Tensor:
-    """A matrix with the same singular vectors and singular values near 1.
+    """A matrix with the same singular vectors and singular values near 1, computed in bf16.
 
     Args:
         gradient: (num_rows, num_columns), or a stack (num_matrices, num_rows, num_columns).
@@ -24,11 +24,11 @@ def orthogonalise(gradient: Tensor, num_iterations: int = 5) -> Tensor:
     a, b, c = _COEFFICIENTS
     flip = gradient.shape[-2] > gradient.shape[-1]
     found: Tensor = gradient.mT if flip else gradient
-    found = found / (torch.linalg.matrix_norm(found, keepdim=True) + 1e-7)
+    found = (found / (torch.linalg.matrix_norm(found, keepdim=True) + 1e-7)).bfloat16()
     for _ in range(num_iterations):
         square = found @ found.mT
         found = a * found + (b * square + c * square @ square) @ found
-    return found.mT if flip else found
+    return (found.mT if flip else found).to(gradient.dtype)
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,8 +117,10 @@ class Batch:
     prefill: list[PrefillPart]
 
 
-def lay_out(part: PrefillPart, first: int, max_block_keys: int, device: torch.device) -> list[Chunk]:
-    """Order a tree's chunks, and build their blocks; fills `part`.
+def lay_out(
+    part: PrefillPart, first: int, max_block_keys: int, device: torch.device, dtype: torch.dtype
+) -> None:
+    """Build the blocks of a tree's chunks; fills `part`.
 
     The chunks' slots must be consecutive in the order in which `part.chunks` has them.
 
@@ -127,9 +129,7 @@ def lay_out(part: PrefillPart, first: int, max_block_keys: int, device: torch.de
         first: the flat token at which they begin.
         max_block_keys: most padded keys of a block, unless one group has more.
         device: where the model runs.
-
-    Returns:
-        The chunks in flat order.
+        dtype: of the model.
     """
     part.first, part.start = first, part.chunks[0].start
     groups: list[list[Chunk]] = []
@@ -152,12 +152,11 @@ def lay_out(part: PrefillPart, first: int, max_block_keys: int, device: torch.de
             if end > begin and (uneven or keys * many > max_block_keys):
                 break
             end, num_queries, num_keys = end + 1, queries, keys
-        block = _block(groups[begin:end], sizes[begin:end], cursor, num_queries, num_keys, device)
+        block = _block(groups[begin:end], sizes[begin:end], cursor, num_queries, num_keys, device, dtype)
         part.blocks.append(block)
         cursor += block.num_tokens
         begin = end
     part.last = cursor
-    return part.chunks
 
 
 def _block(
@@ -167,6 +166,7 @@ def _block(
     num_queries: int,
     num_keys: int,
     device: torch.device,
+    dtype: torch.dtype,
 ) -> Block:
     slots = np.zeros((len(groups), num_keys), np.int64)
     mask = np.full((len(groups), 1, num_queries, num_keys), BLOCKED, np.float32)
@@ -195,5 +195,5 @@ def _block(
         queries=torch.from_numpy(queries.reshape(-1)).to(device) if padded else None,
         unpad=torch.from_numpy(np.concatenate(unpad)).to(device) if padded else None,
         slots=torch.from_numpy(slots).to(device),
-        mask=torch.from_numpy(mask).to(device),
+        mask=torch.from_numpy(mask).to(device=device, dtype=dtype),
     )

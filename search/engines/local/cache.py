@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from search.engines.local.arena import BLOCKED, Arena, KVShape, Node
 from search.types import Prefix, Usage
@@ -35,7 +34,6 @@ class TreeCache:
         self.nodes: dict[int, Node] = {}
         self.rows: list[Row] = []
         self.used = 0
-        self.num_requests = 0
         self.num_computed = 0
         self.num_recomputed = 0
         self.num_sampled = 0
@@ -189,7 +187,3 @@ class TreeCache:
                 extent = start + length
         self._extents[index] = extent
 
-
-def as_tensor(array: NDArray[np.generic], device: torch.device) -> Tensor:
-    """An array on the model's device; on a CPU without a copy."""
-    return torch.from_numpy(array).to(device)

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -61,21 +60,26 @@ def _tree_attention(
     return attend(slot.batch, layer, query[0], key[0], value[0], scale, slot.partial)[None], None
 
 
+def set_attention(model: nn.Module, names: str | dict[int, str]) -> dict[int, str]:
+    """Set the attention implementation of all of a model's configurations; returns what stood there before."""
+    configs: dict[int, Any] = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}
+    before = {key: config._attn_implementation for key, config in configs.items()}
+    for key, config in configs.items():
+        config._attn_implementation = names if isinstance(names, str) else names[key]
+    return before
+
+
 @contextmanager
 def attention_of(model: nn.Module, name: str) -> Iterator[None]:
-    """Set the attention implementation of a model's configurations, and put it back."""
-    configs = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}
-    before = {key: config._attn_implementation for key, config in configs.items()}
-    for config in configs.values():
-        config._attn_implementation = name
+    """Another attention implementation for a while."""
+    before = set_attention(model, name)
     try:
         yield
     finally:
-        for key, config in configs.items():
-            config._attn_implementation = before[key]
+        set_attention(model, before)
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The model's attention is not what the cascade computes; the message names why."""
 
 
@@ -88,7 +92,7 @@ class CascadeForward:
         """Probe a model.
 
         Raises:
-            Refused: its layers do not call the attention interface, or ask it for more than a causal mask.
+            RefusedError: its layers do not call the attention interface, or ask it for more than a causal mask.
         """
         from transformers import AttentionInterface
 
@@ -100,6 +104,11 @@ class CascadeForward:
             module.search_slot = self._slot  # type: ignore[assignment]
         with attention_of(model, ATTENTION_NAME):
             self.shape = self._probe(device, context_tokens)
+        self._before = set_attention(model, ATTENTION_NAME)
+
+    def undo(self) -> None:
+        """Put the model's own attention back."""
+        set_attention(self._model, self._before)
 
     def _probe(self, device: torch.device, context_tokens: int) -> KVShape:
         slot = self._slot
@@ -108,14 +117,14 @@ class CascadeForward:
             try:
                 self._model(input_ids=ids, position_ids=torch.arange(2, device=device)[None], use_cache=False)
             except (AttributeError, TypeError, ValueError, RuntimeError, KeyError) as error:
-                raise Refused(f"its forward does not take our attention ({error})") from error
+                raise RefusedError(f"its forward does not take our attention ({error})") from error
         calls, slot.calls = slot.calls, []
         num_layers = getattr(self._model.config.get_text_config(decoder=True), "num_hidden_layers", len(calls))
         if sorted(call[0] for call in calls) != list(range(num_layers)):
-            raise Refused(f"{len(calls)} of {num_layers} layers call the attention interface")
+            raise RefusedError(f"{len(calls)} of {num_layers} layers call the attention interface")
         shapes = {call[1] for call in calls} | {call[2] for call in calls}
         if len(shapes) != 1:
-            raise Refused(f"keys and values have different sizes: {sorted(shapes)}")
+            raise RefusedError(f"keys and values have different sizes: {sorted(shapes)}")
         for layer, _, _, asked in calls:
             _refuse_extras(layer, asked, context_tokens)
         _, heads, _, dim = shapes.pop()
@@ -147,7 +156,7 @@ class DenseForward:
         """Probe a model.
 
         Raises:
-            Refused: its cache is not one key and one value tensor of equal sizes a layer.
+            RefusedError: its cache is not one key and one value tensor of equal sizes a layer.
         """
         from transformers import DynamicCache
 
@@ -163,12 +172,12 @@ class DenseForward:
                 )
                 shapes = {tuple(kv.shape) for layer in cache.layers for kv in (layer.keys, layer.values)}
             except (AttributeError, TypeError, ValueError, RuntimeError, KeyError, IndexError) as error:
-                raise Refused(f"its forward does not take a plain KV cache ({error})") from error
+                raise RefusedError(f"its forward does not take a plain KV cache ({error})") from error
         if len(shapes) != 1 or len(next(iter(shapes))) != 4:
-            raise Refused(f"its cache is not one key and value of equal sizes a layer: {sorted(shapes)}")
+            raise RefusedError(f"its cache is not one key and value of equal sizes a layer: {sorted(shapes)}")
         _, heads, num_tokens, dim = shapes.pop()
         if num_tokens != 2:
-            raise Refused("its cache does not hold one entry a token")
+            raise RefusedError("its cache does not hold one entry a token")
         self.shape = KVShape(len(cache.layers), heads, dim)
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -226,15 +235,10 @@ def _refuse_extras(layer: int, asked: Mapping[str, object], context_tokens: int)
     """Refuse what a plain causal mask does not express."""
     window = asked.get("sliding_window")
     if isinstance(window, int) and window < context_tokens:
-        raise Refused(f"layer {layer} has a sliding window of {window} tokens, shorter than the context")
+        raise RefusedError(f"layer {layer} has a sliding window of {window} tokens, shorter than the context")
     names = {"softcap": "a soft cap on its scores", "s_aux": "attention sinks", "position_bias": "a position bias"}
     for name, meaning in names.items():
         value = asked.get(name)
         if value is not None and not (isinstance(value, float) and value == 0.0):
-            raise Refused(f"layer {layer} has {meaning}")
+            raise RefusedError(f"layer {layer} has {meaning}")
 
-
-def lane_mask(mask: np.ndarray[Any, np.dtype[np.float32]], device: torch.device, dtype: torch.dtype) -> Tensor:
-    """An additive mask on the model's device."""
-    # float32 on a CPU shares memory with the array: no copy a turn.
-    return torch.from_numpy(mask).to(device=device, dtype=dtype)

@@ -106,10 +106,13 @@ class Lanes:
             self.column = 0
         return last
 
+    def open_column(self) -> None:
+        """Let every live row see the column that its next token goes to."""
+        self.mask[: len(self.rows), self.column] = 0.0
+
     def append(self, tokens: NDArray[np.int64]) -> None:
         """Take the newly sampled token of every live row; the tokens fed before now have KV."""
         live = len(self.rows)
-        self.mask[:live, self.column] = 0.0
         self.column += 1
         longest = int(self.count[:live].max())
         if longest >= self.written.shape[1]:

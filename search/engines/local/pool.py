@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from search.engines.local.arena import Node
@@ -42,7 +43,7 @@ class Pool:
         self.peak = 0
         self.blocked = False
         self._blocked_since: float | None = None
-        self._promised = 0
+        self._promised = self._starting = 0
         self._step_tokens = 16.0
 
     @property
@@ -69,67 +70,71 @@ class Pool:
 
     def begin_admission(self) -> None:
         """Start a turn's admissions."""
-        self._promised = 0
+        self._promised = self._starting = 0
         self.blocked = False
 
-    def promise(self, num_tokens: int) -> None:
-        """Set slots aside for prefix tokens of this turn."""
-        self._promised += num_tokens
+    def check_size(self, request: Request) -> None:
+        """Refuse a request that can never fit.
 
-    def admit_prefix(self, request: Request, num_missing: int, num_now: int, busy: bool) -> bool:
-        """Whether a request's missing prefix tokens may be computed, `num_now` of them this turn.
+        Raises:
+            NoRoomError: its prefix alone is larger than the pool.
+        """
+        needed = _num_path_tokens(request) + (request.labels is None)
+        if needed > self.capacity:
+            raise NoRoomError(request, needed, self.capacity)
+
+    def admit_prefix(
+        self, request: Request, num_missing: int, num_now: int, planned: Sequence[object]
+    ) -> None:
+        """Set slots aside for `num_now` of the `num_missing` prefix tokens of a request.
 
         Args:
             request: whose prefix it is.
             num_missing: tokens of the path without KV.
             num_now: how many of them this turn takes.
-            busy: whether other prefix tokens are planned in this turn.
+            planned: other prefix work of this turn.
+
+        Raises:
+            BlockedError: there is no room now.
+            NoRoomError: there never will be.
         """
-        if self.capacity == math.inf:
-            return True
-        wanted = num_missing + (0 if request.labels is not None else self._step_tokens)
-        return self._room(request, wanted, num_now, busy)
+        if self.capacity != math.inf:
+            step = 0 if request.labels is not None else self._step_tokens
+            self._make_room(request, num_missing + step, num_now, planned)
+        self._promised += num_now
 
-    def admit_row(self, request: Request, num_starting: int, busy: bool) -> bool:
-        """Whether one more row may start, after `num_starting` others of this turn."""
-        if self.capacity == math.inf:
-            return True
-        wanted = self._step_tokens * (1 + num_starting)
-        return self._room(request, wanted, 1 + num_starting, busy or num_starting > 0)
+    def admit_row(self, request: Request, planned: Sequence[object]) -> None:
+        """Set a slot aside for one more row; raises as `admit_prefix` does."""
+        if self.capacity != math.inf:
+            self._make_room(request, self._step_tokens, 1, planned)
+        self._starting += 1
 
-    def _room(self, request: Request, wanted: float, least: int, busy: bool) -> bool:
-        """Make room for `wanted` slots; `least` will do where nothing else runs."""
+    def _make_room(self, request: Request, wanted: float, least: int, planned: Sequence[object]) -> None:
+        """Make room for `wanted` slots; where nothing else runs, `least` will do."""
         lanes = self._scheduler.lanes
-        idle = not busy and not lanes.rows
-        if not idle:
-            rows = len(lanes.rows)
-            grown = sum(int(n) for n in lanes.count[:rows])
-            wanted += max(float(rows), rows * self._step_tokens - grown)
+        idle = not planned and not lanes.rows and not self._starting
+        rows = len(lanes.rows)
+        written = int(lanes.count[:rows].sum())
+        # What the running rows are going to take, judged by the steps seen so far, and at least one token each.
+        wanted += self._starting * self._step_tokens + max(rows, rows * self._step_tokens - written)
         while self._free() < wanted:
             victim = self._victim(request, idle)
             if victim is not None:
                 self._evict(victim)
-            elif idle and self._free() >= least and self._free() >= 1:
+            elif idle and self._free() >= least:
                 break
-            elif not (idle and self._evict_own(request)):
-                return self._block(request, least, idle)
+            elif not (idle and self._is_only_holder(request) and self._evict_own(request)):
+                self._refuse(request, least, idle)
         self._blocked_since = None
-        return True
 
-    def _block(self, request: Request, least: int, idle: bool) -> bool:
-        if idle and self._only_holder(request):
-            raise NoRoomError(
-                request,
-                EngineError(
-                    f"a request needs at least {self._held_by_path(request) + least} KV tokens",
-                    hint=f"max_kv_tokens is {self.capacity}",
-                ),
-            )
+    def _refuse(self, request: Request, least: int, idle: bool) -> None:
+        if idle and self._is_only_holder(request):
+            raise NoRoomError(request, _num_path_tokens(request) + least, self.capacity)
         if idle:
             self.blocked = True
             if self._blocked_since is None:
                 self._blocked_since = time.monotonic()
-        return False
+        raise BlockedError
 
     # Rows
 
@@ -137,7 +142,7 @@ class Pool:
         """Before a forward: see to it that every live row has a slot for its token."""
         if self.capacity == math.inf:
             return
-        self._promised = 0
+        self._promised = self._starting = 0
         scheduler = self._scheduler
         while scheduler.lanes.rows and self._free() < len(scheduler.lanes.rows):
             rows = scheduler.lanes.rows
@@ -148,11 +153,8 @@ class Pool:
             elif len(rows) > 1:
                 scheduler.preempt(max(rows, key=lambda row: (row.request.order, row.node.key)))
             elif not self._evict_own(oldest):
-                needed = self._held_by_path(oldest) + scheduler.lanes.num_suffix(0) + 1
-                scheduler.fail(
-                    oldest,
-                    EngineError(f"a step needs {needed} KV tokens", hint=f"max_kv_tokens is {self.capacity}"),
-                )
+                needed = int(scheduler.lanes.position[0]) + 1
+                scheduler.fail(oldest, NoRoomError(oldest, needed, self.capacity).error)
 
     # Eviction
 
@@ -188,9 +190,11 @@ class Pool:
         """Free the least recently used leaf of a request's own tree that lies on no path at work."""
         tree = request.tree
         protected: set[Node] = set()
-        ends = [row.node for row in tree.rows] + [row.node for row in request.waiting[:0] if False]
+        ends = [row.node for row in tree.rows]
         if request.parent is not None:
             ends.append(request.parent)
+        if request.waiting:
+            ends.append(request.waiting[0].node)
         for end in ends:
             protected.update(end.path())
         leaves = [
@@ -206,17 +210,27 @@ class Pool:
         tree.compact()
         return True
 
-    def _only_holder(self, request: Request) -> bool:
-        return all(not tree.num_held for tree in self._scheduler.trees.values() if tree is not request.tree)
+    def _is_only_holder(self, request: Request) -> bool:
+        trees = self._scheduler.trees.values()
+        return all(not tree.num_held for tree in trees if tree is not request.tree)
 
-    @staticmethod
-    def _held_by_path(request: Request) -> int:
-        return sum(len(node.ids) for node in request.parent.path()) if request.parent is not None else 0
+
+def _num_path_tokens(request: Request) -> int:
+    parent = request.parent
+    return 0 if parent is None else parent.start + len(parent.ids)
+
+
+class BlockedError(Exception):
+    """There is no room for a request now."""
 
 
 class NoRoomError(Exception):
     """A request can never fit in the pool."""
 
-    def __init__(self, request: Request, error: EngineError) -> None:
-        super().__init__(str(error))
-        self.request, self.error = request, error
+    def __init__(self, request: Request, needed: int, capacity: float) -> None:
+        super().__init__(f"{needed} of {capacity}")
+        self.request = request
+        self.error = EngineError(
+            f"a request needs {needed} KV tokens at least and the engine has {capacity}",
+            hint="raise max_kv_tokens",
+        )

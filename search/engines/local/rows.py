@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,10 @@ from torch import Tensor
 from search.engines.local.arena import Node
 from search.engines.local.cache import TreeCache
 from search.types import Generation, Prefix, Sampling
+
+
+Result = Generation | tuple[float, ...] | Exception
+"""A step, the label log-probabilities, or what ended the request."""
 
 
 @dataclass(slots=True, eq=False)
@@ -50,7 +53,6 @@ class Request:
         tree: the cache it uses.
         prefix: what it reads.
         deliver: takes each result, or the exception that ends the request; called in the worker thread.
-        loop: the event loop that waits for it.
         arrived: `time.perf_counter()` at its arrival.
         labels: ids whose log-probabilities are asked; None for a `generate`.
         children: (key, seed) of the steps not yet made into rows.
@@ -60,14 +62,12 @@ class Request:
         logits: (vocab,) after the prefix, once known.
         waiting: rows that have no lane.
         num_open: results still owed.
-        started: whether it has been admitted once.
     """
 
     order: tuple[int, int]
     tree: TreeCache
     prefix: Prefix
-    deliver: Callable[[object], None]
-    loop: asyncio.AbstractEventLoop
+    deliver: Callable[[Result], None]
     arrived: float
     labels: tuple[int, ...] | None = None
     children: Sequence[tuple[int, int]] = ()
@@ -77,7 +77,3 @@ class Request:
     logits: Tensor | None = None
     waiting: deque[Row] = field(default_factory=deque)
     num_open: int = 1
-    done: bool = False
-
-
-Result = Generation | tuple[float, ...] | BaseException

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from bisect import insort
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -21,8 +21,8 @@ from search.engines.local.batch import Batch, Chunk, DecodePart, PrefillPart, la
 from search.engines.local.cache import TreeCache
 from search.engines.local.forward import Forward
 from search.engines.local.lanes import Lanes
-from search.engines.local.pool import Pool
-from search.engines.local.rows import Request, Row
+from search.engines.local.pool import BlockedError, NoRoomError, Pool
+from search.engines.local.rows import Request, Result, Row
 from search.engines.local.sampling import sample, uniforms
 from search.engines.local.stops import StopRule, TokenBytes
 from search.errors import EngineError
@@ -36,7 +36,7 @@ _MAX_BLOCK_KEYS = 32_768
 class _Piece:
     """Tokens of one path to be computed this turn: (node, first token, number) along it.
 
-    `again`: the last token is only read again, its slot is kept.
+    `again`: the last token is only read again; it keeps its slot.
     """
 
     tree: TreeCache
@@ -44,11 +44,24 @@ class _Piece:
     spans: list[tuple[Node, int, int]]
     target: Node
     complete: bool
-    again: bool
+    again: bool = False
 
 
-class _Blocked(Exception):
-    """The pool has no room for the next request in the order."""
+@dataclass(slots=True)
+class _Plan:
+    """What one turn is going to do.
+
+    Attributes:
+        budget: prefix tokens it may still take.
+        pieces: prefix tokens to compute.
+        claimed: nodes on which a piece works; whoever else needs them waits for the next turn.
+        starts: rows that start, with the logits of their next token.
+    """
+
+    budget: int
+    pieces: list[_Piece] = field(default_factory=list)
+    claimed: set[Node] = field(default_factory=set)
+    starts: list[tuple[Row, Tensor]] = field(default_factory=list)
 
 
 class Scheduler:
@@ -107,22 +120,21 @@ class Scheduler:
     def submit(
         self,
         prefix: Prefix,
-        deliver: Callable[[object], None],
+        deliver: Callable[[Result], None],
         *,
         labels: tuple[int, ...] | None = None,
         children: Sequence[tuple[int, int]] = (),
         sampling: Sampling | None = None,
-        arrived: float = 0.0,
+        arrived: float,
     ) -> Request:
         """Take a request; its results go to `deliver`, one by one."""
         tree = self.tree(prefix.tree)
         self._arrivals += 1
         request = Request(
-            (tree.order, self._arrivals), tree, prefix, deliver, arrived or time.perf_counter(), labels, children, sampling
+            (tree.order, self._arrivals), tree, prefix, deliver, arrived, labels, children, sampling
         )
         request.num_open = 1 if labels is not None else len(children)
         tree.num_calls += 1
-        tree.num_requests += 1
         self.requests[request] = None
         insort(self._queue, request, key=lambda r: r.order)
         return request
@@ -198,110 +210,102 @@ class Scheduler:
 
     def _admit(self) -> list[_Piece]:
         """Start what can be started, in order; returns the prefix tokens to be computed this turn."""
-        pieces: list[_Piece] = []
-        claimed: set[Node] = set()
-        starts: list[tuple[Row, Tensor]] = []
-        budget = self._max_batch_tokens
+        plan = _Plan(self._max_batch_tokens)
         self.pool.begin_admission()
         try:
             for request in list(self._queue):
-                if budget <= 0 and len(self.lanes) + len(starts) >= self.lanes.max_rows:
+                if plan.budget <= 0 and not self._has_lane(plan):
                     break
-                budget -= self._serve(request, pieces, claimed, starts, budget)
-        except _Blocked:
+                try:
+                    self._serve(request, plan)
+                except NoRoomError as refusal:
+                    self.fail(request, refusal.error)
+        except BlockedError:
             pass
         while len(self._kept_logits) > self._max_kept_logits:
             node = next(iter(self._kept_logits))
             del self._kept_logits[node]
             node.logits = None
-        if starts:
-            self._start(starts)
-        return pieces
+        if plan.starts:
+            self._start(plan.starts)
+        return plan.pieces
 
-    def _serve(
-        self,
-        request: Request,
-        pieces: list[_Piece],
-        claimed: set[Node],
-        starts: list[tuple[Row, Tensor]],
-        budget: int,
-    ) -> int:
-        """Do what is next for one request; returns the prefix tokens it takes of the turn's budget."""
+    def _has_lane(self, plan: _Plan) -> bool:
+        return len(self.lanes) + len(plan.starts) < self.lanes.max_rows
+
+    def _serve(self, request: Request, plan: _Plan) -> None:
+        """Do what is next for one request.
+
+        Raises:
+            BlockedError: there is no room for it now.
+            NoRoomError: there never will be.
+        """
         tree = request.tree
         tree.used = self.now
         if request.parent is None or not request.parent.alive:
             request.parent, cut = tree.resolve(request.prefix)
             request.target = next(node for node in reversed(request.parent.path()) if node.ids)
             self.abort_rows(cut)
+            self.pool.check_size(request)
         assert request.target is not None
-        taken = 0
-        if not self._ready(request, request.target, pieces, claimed, budget):
-            return sum(n for _, _, n in pieces[-1].spans) if pieces and pieces[-1].target is request.target else 0
+        if not self._ready(request, request.target, plan):
+            return
+        if request.logits is None:
+            request.logits = request.target.logits
         logits = request.logits
-        if logits is None:
-            logits = request.logits = request.target.logits
         assert logits is not None
         if request.labels is not None:
             wide = torch.log_softmax(logits.double(), -1)
-            values = wide[list(request.labels)].tolist()
-            self._deliver(request, tuple(min(0.0, value) for value in values))
-            return taken
+            self._deliver(request, tuple(wide[list(request.labels)].tolist()))
+            return
         if request.children:
             self._make_rows(request)
-        while request.waiting:
+        while request.waiting and self._has_lane(plan):
             row = request.waiting[0]
-            if len(self.lanes) + len(starts) >= self.lanes.max_rows:
-                break
             source = logits
             if row.ids:
-                before = len(pieces)
-                if not self._ready(request, row.node, pieces, claimed, budget - taken):
-                    taken += sum(n for piece in pieces[before:] for _, _, n in piece.spans)
-                    break
+                if not self._ready(request, row.node, plan):
+                    return
                 assert row.node.logits is not None
                 source = row.node.logits
-            if not self.pool.admit_row(request, len(starts), bool(pieces)):
-                raise _Blocked
+            self.pool.admit_row(request, plan.pieces)
             request.waiting.popleft()
-            starts.append((row, source))
+            plan.starts.append((row, source))
         if not request.waiting:
             self._queue.remove(request)
-        return taken
 
-    def _ready(
-        self, request: Request, target: Node, pieces: list[_Piece], claimed: set[Node], budget: int
-    ) -> bool:
-        """Whether KV and logits up to `target` are there; if not, plan what is missing."""
+    def _ready(self, request: Request, target: Node, plan: _Plan) -> bool:
+        """Whether KV and logits up to `target` are there; if not, plan to compute what is missing."""
         path = target.path()
-        missing = next((at for at, node in enumerate(path) if node.num_missing), None)
         for node in path:
             node.used = self.now
+        missing = next((at for at, node in enumerate(path) if node.num_missing), None)
         if missing is None:
             if target.logits is not None or (target is request.target and request.logits is not None):
                 return True
-            if target not in claimed and budget > 0:
-                claimed.add(target)
+            if target not in plan.claimed and plan.budget > 0:
+                plan.claimed.add(target)
+                plan.budget -= 1
                 span = (target, len(target.ids) - 1, 1)
-                pieces.append(_Piece(request.tree, path, [span], target, True, True))
+                plan.pieces.append(_Piece(request.tree, path, [span], target, True, again=True))
             return False
-        if budget <= 0 or path[missing] in claimed:
+        if plan.budget <= 0 or path[missing] in plan.claimed:
             return False
         spans = []
-        left = budget
+        left = plan.budget
         for node in path[missing:]:
-            if node in claimed or not left:
+            if node in plan.claimed or not left:
                 break
             num = min(left, node.num_missing)
             if num:
                 spans.append((node, node.num_cached, num))
                 left -= num
         total = sum(node.num_missing for node in path[missing:])
-        if not self.pool.admit_prefix(request, total, budget - left, bool(pieces)):
-            raise _Blocked
-        complete = budget - left == total
-        claimed.update(node for node, _, _ in spans)
-        self.pool.promise(budget - left)
-        pieces.append(_Piece(request.tree, path, spans, target, complete, False))
+        taken = plan.budget - left
+        self.pool.admit_prefix(request, total, taken, plan.pieces)
+        plan.budget = left
+        plan.claimed.update(node for node, _, _ in spans)
+        plan.pieces.append(_Piece(request.tree, path, spans, target, taken == total))
         return False
 
     def _make_rows(self, request: Request) -> None:
@@ -335,7 +339,6 @@ class Scheduler:
                 self._finish(row, row.ids, finish)
                 continue
             self.lanes.join(row, row.ids)
-            row.node.ids = ()
             row.request.tree.add_row(row)
 
     # The forward
@@ -523,6 +526,8 @@ class Scheduler:
                 self._deliver(
                     request, self._generation(request, row.node.key, row.ids, FinishReason.ABORT)
                 )
+            if request.labels is None and not request.waiting and not request.children:
+                self._queue = [other for other in self._queue if other is not request]
 
     # Small things
 
@@ -538,7 +543,7 @@ class Scheduler:
     ) -> Generation:
         return Generation(key, ids, self._text.join(ids), finish, time.perf_counter() - request.arrived)
 
-    def _deliver(self, request: Request, result: object) -> None:
+    def _deliver(self, request: Request, result: Result) -> None:
         request.deliver(result)
         request.num_open -= 1
         if not request.num_open:
@@ -550,7 +555,6 @@ class Scheduler:
             self._queue.remove(request)
         request.waiting.clear()
         request.children = ()
-        request.tree.num_requests -= 1
 
     def _drop_node(self, tree: TreeCache, node: Node) -> None:
         if node.alive and tree.nodes.get(node.key) is node:

@@ -50,6 +50,13 @@ class TokenBytes:
                 self.full[i] = str(added[i].content).encode() if i in added else decode(i, str(token))
         self.text = [b"" if i in special else piece for i, piece in enumerate(self.full)]
 
+    @classmethod
+    def without_text(cls, vocab_size: int) -> TokenBytes:
+        """A table of tokens that have no text."""
+        table = cls.__new__(cls)
+        table.full = table.text = [b""] * vocab_size
+        return table
+
     def join(self, ids: Iterable[int]) -> str:
         """Text of tokens, special ones left out; broken characters become U+FFFD."""
         table = self.text

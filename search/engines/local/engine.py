@@ -1,0 +1,338 @@
+"""The engine as the rest of the project sees it: async calls in front, one worker thread behind.
+
+This file imports neither torch nor transformers, so that importing it is cheap; loading a model does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, NamedTuple
+
+from search.engines.local.tokenizer import HFTokenizer
+from search.engines.local.worker import shared_worker
+from search.errors import ConfigError, ContextOverflowError, EngineError
+from search.types import Child, EngineInfo, Generation, Prefix, Sampling, Usage
+
+if TYPE_CHECKING:
+    from search.engines.local.loading import LoadedModel
+    from search.engines.local.rows import Request, Result
+    from search.engines.local.scheduler import Scheduler
+
+DEFAULT_MAX_ROWS = 256
+DEFAULT_BATCH_TOKENS = 1024
+_SEED_MASK = 2**64 - 1
+
+
+class PoolUse(NamedTuple):
+    """KV slots of a whole engine.
+
+    Attributes:
+        held: slots that hold a token now.
+        reserved: slots whose memory is allocated now; arenas grow ahead of need.
+        peak: the most held at once.
+        capacity: most that may be held; None without a limit.
+    """
+
+    held: int
+    reserved: int
+    peak: int
+    capacity: int | None
+
+
+class LocalEngine:
+    """A Hugging Face decoder in this process; implements `search.protocols.Engine`.
+
+    All calls of all trees advance in one batch. A step depends on its prefix, its seed and its sampling alone.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        *,
+        max_kv_tokens: int | None = None,
+        max_rows: int = DEFAULT_MAX_ROWS,
+        max_batch_tokens: int = DEFAULT_BATCH_TOKENS,
+    ) -> None:
+        """Serve a loaded model; see `load`."""
+        for name, value in (("max_kv_tokens", max_kv_tokens), ("max_rows", max_rows)):
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, not {value}")
+        self._model = loaded
+        self._capacity = max_kv_tokens
+        self._scheduler: Scheduler = loaded.scheduler(max_kv_tokens, max_rows, max_batch_tokens)
+        self._lock = threading.Lock()
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._queued = False
+        self._closed = False
+        self._outbox: dict[asyncio.AbstractEventLoop, list[Callable[[], None]]] = {}
+
+    @classmethod
+    def load(
+        cls,
+        model: str,
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",
+        max_kv_tokens: int | None = None,
+        max_rows: int = DEFAULT_MAX_ROWS,
+        max_batch_tokens: int = DEFAULT_BATCH_TOKENS,
+        trust_remote_code: bool = False,
+    ) -> LocalEngine:
+        """Load a decoder.
+
+        Args:
+            model: a folder in the Hugging Face layout, or a hub id (from the cache where it is there).
+            device: "cpu", "cuda" or "cuda:N".
+            dtype: "float32", or "bfloat16": faster, but a step may then depend on what else is in its batch.
+            max_kv_tokens: most KV slots held at once over all trees; None: no limit.
+            max_rows: most steps written at once.
+            max_batch_tokens: most prefix tokens computed in one forward.
+            trust_remote_code: run code that comes with the model.
+
+        Raises:
+            ConfigError: no such model, not a complete safetensors checkpoint of a causal decoder, or an
+                architecture whose attention this engine cannot reproduce.
+        """
+        from search.engines.local.loading import load_model
+
+        loaded = load_model(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+        return cls(loaded, max_kv_tokens=max_kv_tokens, max_rows=max_rows, max_batch_tokens=max_batch_tokens)
+
+    @property
+    def info(self) -> EngineInfo:
+        """What this engine is."""
+        return self._model.info
+
+    @property
+    def tokenizer(self) -> HFTokenizer:
+        """The model's tokenizer."""
+        return self._model.tokenizer
+
+    async def generate(
+        self, prefix: Prefix, children: Sequence[Child], sampling: Sampling
+    ) -> AsyncIterator[Generation]:
+        """Write one step for each child after `prefix`; steps come in the order in which they end.
+
+        Raises:
+            ContextOverflowError: `prefix` leaves no room in the context.
+            EngineError: the request can never fit in `max_kv_tokens`, or the engine is closed or failed.
+        """
+        self._check(prefix, room=1)
+        if not children:
+            return
+        queue: asyncio.Queue[Result] = asyncio.Queue()
+        request = self._submit(
+            prefix,
+            queue.put_nowait,
+            children=tuple((child.key, child.seed & _SEED_MASK) for child in children),
+            sampling=sampling,
+        )
+        left = len(children)
+        try:
+            while left:
+                result = await queue.get()
+                if isinstance(result, Exception):
+                    left = 0
+                    raise result
+                assert isinstance(result, Generation)
+                left -= 1
+                yield result
+        finally:
+            if left:
+                self._cancel(request)
+
+    async def label_logprobs(self, prefix: Prefix, labels: Sequence[int]) -> tuple[float, ...]:
+        """Natural-log probabilities of each id in `labels` as the token after `prefix`.
+
+        Raises:
+            ContextOverflowError: `prefix` is longer than the context.
+            EngineError: as for `generate`.
+        """
+        self._check(prefix, room=0)
+        wrong = [label for label in labels if not 0 <= label < self.info.vocab_size]
+        if wrong:
+            raise EngineError(f"label id {wrong[0]} is not in the vocabulary", endpoint=self.info.model)
+        queue: asyncio.Queue[Result] = asyncio.Queue()
+        request = self._submit(prefix, queue.put_nowait, labels=tuple(labels))
+        answered = False
+        try:
+            result = await queue.get()
+            answered = True
+        finally:
+            if not answered:
+                self._cancel(request)
+        if isinstance(result, Exception):
+            raise result
+        assert isinstance(result, tuple)
+        return result
+
+    def usage(self, tree: str) -> Usage:
+        """What was done for a tree since it was first seen or last closed; zeros for an unknown tree."""
+        found = self._scheduler.trees.get(tree)
+        return found.usage() if found is not None else Usage()
+
+    def pool(self) -> PoolUse:
+        """KV slots of the whole engine now."""
+        pool = self._scheduler.pool
+        return PoolUse(pool.num_held, pool.num_reserved, pool.peak, self._capacity)
+
+    async def release(self, tree: str, keys: Collection[int] | None = None) -> None:
+        """Give back the cache of these keys and all below them, or close the whole tree (None).
+
+        Steps still being written below end with `FinishReason.ABORT`.
+        """
+        if self._closed:
+            return
+        chosen = None if keys is None else tuple(keys)
+        done: Future[None] = Future()
+
+        def work() -> None:
+            self._scheduler.release(tree, chosen)
+            done.set_result(None)
+
+        self._post(work)
+        await asyncio.wrap_future(done)
+
+    async def aclose(self) -> None:
+        """Stop, and free everything. Calls in flight end with `EngineError`."""
+        if self._closed:
+            return
+        done: Future[None] = Future()
+
+        def work() -> None:
+            self._scheduler.fail_all(self._error("the engine was closed"))
+            self._scheduler.trees.clear()
+            done.set_result(None)
+
+        self._post(work)
+        self._closed = True
+        await asyncio.wrap_future(done)
+
+    # Requests
+
+    def _check(self, prefix: Prefix, room: int) -> None:
+        num = prefix.num_tokens
+        if not num:
+            raise self._error("the prefix has no tokens")
+        if num + room > self.info.context_tokens:
+            raise ContextOverflowError(
+                f"a prefix of {num} tokens leaves no room in a context of {self.info.context_tokens}",
+                endpoint=self.info.model,
+            )
+        vocab = self.info.vocab_size
+        for segment in prefix.segments:
+            if segment.ids and not (0 <= min(segment.ids) and max(segment.ids) < vocab):
+                raise self._error(f"segment {segment.key} has ids outside the vocabulary of {vocab}")
+
+    def _error(self, message: str) -> EngineError:
+        return EngineError(message, endpoint=self.info.model)
+
+    def _submit(
+        self,
+        prefix: Prefix,
+        put: Callable[[Result], None],
+        *,
+        labels: tuple[int, ...] | None = None,
+        children: tuple[tuple[int, int], ...] = (),
+        sampling: Sampling | None = None,
+    ) -> list[Request]:
+        """Hand a request to the worker; the list gets it once the worker has it."""
+        loop = asyncio.get_running_loop()
+        arrived = time.perf_counter()
+        box: list[Request] = []
+
+        def deliver(result: Result) -> None:
+            self._outbox.setdefault(loop, []).append(lambda: put(result))
+
+        def work() -> None:
+            box.append(
+                self._scheduler.submit(
+                    prefix, deliver, labels=labels, children=children, sampling=sampling, arrived=arrived
+                )
+            )
+
+        self._post(work)
+        return box
+
+    def _cancel(self, box: list[Request]) -> None:
+        # The worker takes messages in order, so by then it has put the request into the box.
+        def work() -> None:
+            self._scheduler.cancel(box[0])
+
+        if not self._closed:
+            self._post(work)
+
+    # The worker's side
+
+    def _post(self, message: Callable[[], None]) -> None:
+        with self._lock:
+            if self._closed:
+                raise self._error("the engine is closed")
+            self._inbox.append(message)
+            if self._queued:
+                return
+            self._queued = True
+        self._enqueue()
+
+    def _wake(self) -> None:
+        """Look again at a request that waited for room."""
+        with self._lock:
+            if self._queued or self._closed:
+                return
+            self._queued = True
+        self._enqueue()
+
+    def _enqueue(self) -> None:
+        try:
+            shared_worker().submit(self._turn)
+        except RuntimeError:
+            # The interpreter is shutting down: nobody waits any more.
+            with self._lock:
+                self._queued = False
+
+    def _turn(self) -> None:
+        """One job of the worker: take messages, run one forward, send results, and come again while there is work."""
+        from search.engines.local.pool import GRACE_SECONDS
+
+        worked = False
+        try:
+            while self._inbox:
+                self._inbox.popleft()()
+            with self._model.computing():
+                worked = self._scheduler.turn()
+        except Exception as error:  # Whatever went wrong, every caller must hear of it.
+            failure = self._error(f"the model failed: {type(error).__name__}: {error}")
+            failure.__cause__ = error
+            self._scheduler.fail_all(failure)
+        self._send()
+        with self._lock:
+            again = worked or bool(self._inbox)
+            self._queued = again
+        if again:
+            self._enqueue()
+        elif self._scheduler.pool.blocked:
+            timer = threading.Timer(GRACE_SECONDS * 1.1, self._wake)
+            timer.daemon = True
+            timer.start()
+
+    def _send(self) -> None:
+        outbox, self._outbox = self._outbox, {}
+        for loop, calls in outbox.items():
+
+            def run(calls: list[Callable[[], None]] = calls) -> None:
+                for call in calls:
+                    call()
+
+            try:
+                loop.call_soon_threadsafe(run)
+            except RuntimeError:
+                # The loop that asked is gone; its requests end when their results have nowhere to go.
+                continue
+
+
+

@@ -1,0 +1,305 @@
+"""A Hugging Face checkpoint, by path or hub id, as a model that the engine can serve."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from search.engines.local.stops import TokenBytes
+from search.engines.local.tokenizer import HFTokenizer
+from search.errors import ConfigError
+from search.types import EngineInfo
+
+if TYPE_CHECKING:
+    import torch
+
+    from search.engines.local.forward import Forward
+    from search.engines.local.scheduler import Scheduler
+
+_SMALL_PARAMETERS = 20_000_000
+"""Below this one thread is faster than several: a forward's matrices are too small to share."""
+
+
+def import_torch() -> Any:
+    """Import torch, telling OpenMP first not to spin.
+
+    Threads that spin while they wait take the cores from each other: on a busy machine a tenth of the speed is left.
+    The variable is read once, when torch is imported, and one that is set is left alone.
+    """
+    if "torch" not in sys.modules:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import torch
+
+    return torch
+
+
+@dataclass(slots=True)
+class LoadedModel:
+    """A model that passed its self-check.
+
+    Attributes:
+        forward: runs batches.
+        tokenizer: its tokenizer.
+        table: bytes of its tokens.
+        info: what it is.
+        num_threads: torch threads its forwards use; None leaves them alone.
+    """
+
+    forward: Forward
+    tokenizer: HFTokenizer
+    table: TokenBytes
+    info: EngineInfo
+    device: torch.device
+    dtype: torch.dtype
+    num_threads: int | None
+
+    def scheduler(self, max_kv_tokens: int | None, max_rows: int, max_batch_tokens: int) -> Scheduler:
+        """A scheduler over this model."""
+        from search.engines.local.scheduler import Scheduler
+
+        return Scheduler(
+            self.forward,
+            device=self.device,
+            dtype=self.dtype,
+            context_tokens=self.info.context_tokens,
+            vocab_size=self.info.vocab_size,
+            table=self.table,
+            eos_ids=self.tokenizer.eos_ids,
+            max_kv_tokens=max_kv_tokens,
+            max_rows=max_rows,
+            max_batch_tokens=max_batch_tokens,
+        )
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Inference mode, with this model's number of threads."""
+        import torch
+
+        before = torch.get_num_threads()
+        if self.num_threads is not None and before != self.num_threads:
+            torch.set_num_threads(self.num_threads)
+        with torch.inference_mode():
+            yield
+
+
+def load_model(model: str, *, device: str, dtype: str, trust_remote_code: bool) -> LoadedModel:
+    """Load and check a model; see `LocalEngine.load`."""
+    torch = import_torch()
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if dtype not in dtypes:
+        raise ConfigError(f"dtype {dtype!r} is not one of {', '.join(dtypes)}")
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        raise ConfigError(f"device {device!r} is not one of cpu, cuda, cuda:N") from None
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device cuda: no CUDA device can be used here")
+    folder = find_model(model)
+    config = _read_config(model, folder, trust_remote_code)
+    raw_tokenizer = _read_tokenizer(model, folder, trust_remote_code)
+    network = _read_weights(model, folder, config, dtypes[dtype], trust_remote_code).to(place)
+    return prepare(network, raw_tokenizer, name=model)
+
+
+def prepare(network: Any, raw_tokenizer: Any, *, name: str) -> LoadedModel:
+    """Make a transformers causal model that is already in memory ready to be served.
+
+    Args:
+        network: a `PreTrainedModel` with a language-model head; the engine owns it from here on.
+        raw_tokenizer: its transformers tokenizer.
+        name: for records and messages.
+
+    Raises:
+        ConfigError: an architecture whose attention this engine cannot reproduce.
+    """
+    from search.engines.local.selfcheck import choose_forward
+
+    network.eval().requires_grad_(False)
+    parameter = next(network.parameters())
+    context = context_tokens(network.config, raw_tokenizer)
+    forward = choose_forward(network, parameter.device, parameter.dtype, context, name)
+    vocab = int(network.get_output_embeddings().weight.shape[0])
+    vocab = min(vocab, int(network.get_input_embeddings().weight.shape[0]))
+    table = TokenBytes(raw_tokenizer, vocab)
+    eos_ids = _eos_ids(network, raw_tokenizer)
+    num_parameters = sum(p.numel() for p in network.parameters())
+    info = EngineInfo(
+        name="local",
+        model=name,
+        context_tokens=context,
+        vocab_size=vocab,
+        num_parameters=num_parameters,
+        seeds="exact" if str(parameter.dtype) == "torch.float32" else "none",
+        details={
+            "architecture": type(network).__name__,
+            "device": str(parameter.device),
+            "dtype": str(parameter.dtype).removeprefix("torch."),
+            "attention": forward.name,
+        },
+    )
+    small = parameter.device.type == "cpu" and num_parameters < _SMALL_PARAMETERS
+    return LoadedModel(
+        forward=forward,
+        tokenizer=HFTokenizer(raw_tokenizer, table, eos_ids),
+        table=table,
+        info=info,
+        device=parameter.device,
+        dtype=parameter.dtype,
+        num_threads=1 if small else None,
+    )
+
+
+def find_model(model: str) -> Path:
+    """The folder of a model: itself, or where the hub's cache has it, or where it was downloaded to.
+
+    Raises:
+        ConfigError: there is no such folder, and the hub or its cache does not have it.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path
+    looks_like_path = path.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1
+    if looks_like_path:
+        raise ConfigError(f"model {model!r}: no such folder, and not a hub id (owner/name)")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.py"]
+    try:
+        cached = Path(snapshot_download(model, local_files_only=True, allow_patterns=patterns))
+        if any(cached.glob("*.safetensors")):
+            return cached
+    except LocalEntryNotFoundError:
+        pass
+    except HFValidationError as error:
+        raise ConfigError(f"model {model!r} is neither a folder nor a hub id: {_line(error)}") from None
+    try:
+        return Path(snapshot_download(model, allow_patterns=patterns))
+    except (LocalEntryNotFoundError, OSError) as error:
+        if isinstance(error, HfHubHTTPError) and not isinstance(error, LocalEntryNotFoundError):
+            raise ConfigError(f"model {model!r}: the hub refused it: {_line(error)}") from None
+        raise ConfigError(f"model {model!r} is not in the hub's cache, and the hub cannot be reached") from None
+
+
+def context_tokens(config: Any, raw_tokenizer: Any) -> int:
+    """The longest sequence for which a model's positions are what they were in training."""
+    text = config.get_text_config(decoder=True)
+    rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
+    kind = rope.get("rope_type", rope.get("type", "default")) if isinstance(rope, dict) else "default"
+    names = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
+    found = next((int(v) for name in names if isinstance(v := getattr(text, name, None), int) and v > 0), None)
+    if found is None:
+        limit = int(raw_tokenizer.model_max_length)
+        found = limit if limit < 10**7 else 4096
+    if kind in ("dynamic", "longrope"):
+        # Beyond the original length these stretch all positions by the sequence's length, which voids cached keys.
+        original = rope.get("original_max_position_embeddings") or getattr(
+            text, "original_max_position_embeddings", None
+        )
+        found = min(found, int(original)) if original else found
+    return found
+
+
+def _read_config(model: str, folder: Path, trust_remote_code: bool) -> Any:
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
+
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"model {model!r} has no config.json in {folder}")
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ConfigError(f"model {model!r}: its config.json cannot be used: {_line(error)}") from None
+    architectures = list(config.architectures or [])
+    known = {name for names in CAUSAL.values() for name in ([names] if isinstance(names, str) else names)}
+    remote = trust_remote_code and bool(getattr(config, "auto_map", None))
+    if config.is_encoder_decoder or (architectures and not remote and not known & set(architectures)):
+        raise ConfigError(
+            f"model {model!r} is a {', '.join(architectures) or config.model_type}, not a causal language model"
+        )
+    if not remote and config.model_type not in CAUSAL:
+        raise ConfigError(f"model {model!r}: type {config.model_type!r} is not a causal language model")
+    return config
+
+
+def _read_tokenizer(model: str, folder: Path, trust_remote_code: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    names = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+    if not any((folder / name).is_file() for name in names):
+        raise ConfigError(f"model {model!r} has no tokenizer in {folder}")
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except Exception as error:  # The Rust tokenizer raises plain Exception for a broken file.
+        raise ConfigError(f"model {model!r}: its tokenizer cannot be read: {_line(error)}") from None
+
+
+def _read_weights(model: str, folder: Path, config: Any, dtype: torch.dtype, trust_remote_code: bool) -> Any:
+    from safetensors import SafetensorError, safe_open
+    from transformers import AutoModelForCausalLM
+
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ConfigError(f"model {model!r} has no safetensors weights in {folder}; other formats are not read")
+    for file in files:
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ConfigError(f"model {model!r}: {file.name} is damaged or cut short: {_line(error)}") from None
+    try:
+        with _quiet():
+            network, report = AutoModelForCausalLM.from_pretrained(
+                folder,
+                config=config,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
+        raise ConfigError(f"model {model!r}: its weights cannot be loaded: {_line(error)}") from None
+    missing = sorted(report.get("missing_keys") or ())
+    if missing:
+        raise ConfigError(f"model {model!r}: its weights lack {missing[0]} and {len(missing) - 1} others")
+    return network
+
+
+def _eos_ids(network: Any, raw_tokenizer: Any) -> frozenset[int]:
+    """End tokens: the generation configuration's (one or several), and the tokenizer's."""
+    found: set[int] = set()
+    configs = (getattr(network, "generation_config", None), network.config)
+    for value in [getattr(config, "eos_token_id", None) for config in configs] + [raw_tokenizer.eos_token_id]:
+        if isinstance(value, int):
+            found.add(value)
+        elif value is not None:
+            found.update(int(one) for one in value)
+    return frozenset(found)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and no advice while weights are read; what matters is raised."""
+    from transformers.utils import logging
+
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def _line(error: BaseException) -> str:
+    """The first line of an error, without its tail."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:200]
