@@ -30,6 +30,8 @@ _SLIPS = {
     "drop": 'the trap "drops 12" (or "leaves 12"), which takes away, is read as adding',
     "make": 'the trap "makes 3 times as many" (or "packs"), which multiplies, is read as adding 3',
     "noise": "a result is off by 1, 2, 10 or 20",
+    "skip": "an operation is left out",
+    "copy": "a count or an operand is copied with a wrong digit",
 }
 
 

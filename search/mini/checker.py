@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from search.mini.problems import MiniProblem, Operation, apply
-from search.mini.solutions import Slip, can_split, direct_slip, slipped_result
+from search.mini.solutions import can_split, direct_slip, slipped_result
 from search.mini.wording import (
     ANSWER_PREFIX,
     ANSWER_SUFFIX,
@@ -39,7 +39,7 @@ _ANSWER = re.compile(rf"{re.escape(ANSWER_PREFIX)}{_NUMBER}{re.escape(ANSWER_SUF
 
 
 class Fault(StrEnum):
-    """Why a step is wrong; the first seven are the corpora's slips."""
+    """Why a step is wrong; the first seven are slips by the same name."""
 
     CARRY = "carry"
     BORROW = "borrow"
@@ -266,6 +266,3 @@ def _judge(equation: _Equation, left: int, sign: str, right: int) -> Fault | Non
 
 def _off(result: int, exact: int) -> Fault:
     return Fault.NOISE if abs(result - exact) in (1, 2, 10, 20) else Fault.ARITHMETIC
-
-
-assert {slip.value for slip in Slip} <= {fault.value for fault in Fault}

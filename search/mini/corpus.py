@@ -11,14 +11,22 @@ from torch import Tensor
 
 from search.mini.checker import check_steps, split_steps
 from search.mini.problems import MiniProblem, format_prompt, problem
-from search.mini.solutions import CLEAN_RATES, DRAFT_RATES, TARGET_RATES, SlipRates, write_solution
+from search.mini.solutions import (
+    CLEAN_RATES,
+    DRAFT_RATES,
+    DRILL_RATES,
+    SPLIT_RATE,
+    TARGET_RATES,
+    SlipRates,
+    write_solution,
+)
 from search.mini.tokenizer import EOS_TOKEN, PAD_TOKEN, encode, encode_batch, token_id
 from search.mini.wording import BAD_LABEL, GOOD_LABEL, STEP_SEPARATOR
 
 IGNORED = -100
 BATCHES_PER_CHUNK = 32
 TRAIN_SPLITS = ("train", "train", "train", "train-easy", "train-medium", "train-hard")
-RateDraw = Callable[[random.Random], SlipRates]
+DRILL_SPLIT_RATE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +65,15 @@ class Batch:
 
 def policy_documents(seed: str, chunk: int, count: int, rates: SlipRates) -> list[Document]:
     """A chunk of a policy's corpus: one solution to each of ``count`` fresh train problems, with slips."""
-    return _written(seed, chunk, count, lambda _: rates)
+    plan = _Plan(lambda rng: rng.choice(TRAIN_SPLITS), lambda _: rates)
+    return _written(f"{seed}/{chunk}", chunk * count, count, plan)
 
 
 def prm_documents(seed: str, chunk: int, count: int) -> list[Document]:
     """A chunk of the PRM's corpus: labelled solutions of mixed quality.
 
     8% are clean, 20% as the target slips, 20% as the draft slips, and the rest at rates drawn anew for each document,
-    with noise on any result: only checking the step itself tells whether it is right.
+    with noise on any result.
     """
 
     def draw(rng: random.Random) -> SlipRates:
@@ -77,18 +86,36 @@ def prm_documents(seed: str, chunk: int, count: int) -> list[Document]:
             return DRAFT_RATES
         return SlipRates.drawn(rng)
 
-    return _written(seed, chunk, count, draw)
+    plan = _Plan(lambda rng: rng.choice(TRAIN_SPLITS), draw)
+    return _written(f"{seed}/{chunk}", chunk * count, count, plan)
 
 
-def _written(seed: str, chunk: int, count: int, draw: RateDraw) -> list[Document]:
-    rng = random.Random(f"{seed}/{chunk}")
+def drill_documents(seed: str, chunk: int, count: int) -> list[Document]:
+    """A chunk of the PRM's drills: long stories without traps, mostly in direct steps, half of the hard ones wrong.
+
+    Among drills no context tells how likely a slip is, so a PRM can only learn to check the arithmetic.
+    """
+    plan = _Plan(lambda _: "train-drill", lambda _: DRILL_RATES, DRILL_SPLIT_RATE)
+    return _written(f"{seed}/drill/{chunk}", chunk * count, count, plan)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How a document is drawn: from which split, at which slip rates, split how often."""
+
+    split: Callable[[random.Random], str]
+    rates: Callable[[random.Random], SlipRates]
+    split_rate: float = SPLIT_RATE
+
+
+def _written(seed: str, start: int, count: int, plan: _Plan) -> list[Document]:
+    rng = random.Random(seed)
     prompts: list[str] = []
     solutions = []
     for number in range(count):
-        split = rng.choice(TRAIN_SPLITS)
-        found = problem(split, chunk * count + number)
+        found = problem(plan.split(rng), start + number)
         prompts.append(format_prompt(found.text))
-        solutions.append(write_solution(found, rng, draw(rng)))
+        solutions.append(write_solution(found, rng, plan.rates(rng), plan.split_rate))
     encoded = zip(encode_batch(prompts), encode_batch([found.text for found in solutions]), strict=True)
     labels = [tuple(step.right for step in found.steps) for found in solutions]
     return [_document(p, s, label) for (p, s), label in zip(encoded, labels, strict=True)]

@@ -48,6 +48,7 @@ DIFFICULTIES: dict[str, Difficulty] = {
     "easy": Difficulty({3: 1.0}, (0.70, 0.30, 0.0)),
     "medium": Difficulty({4: 1.0}, (0.25, 0.45, 0.30)),
     "hard": Difficulty({5: 0.5, 6: 0.5}, (0.10, 0.40, 0.50)),
+    "drill": Difficulty({6: 1.0}, (1.0, 0.0, 0.0)),
 }
 SPLITS: tuple[str, ...] = tuple(
     f"{base}-{level}" if level else base for base in ("train", "dev", "test") for level in DIFFICULTIES

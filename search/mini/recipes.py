@@ -29,8 +29,10 @@ class Recipe:
         num_evals: points of the dev curve.
         policy_problems: for the PRM, train problems that each policy solves for it.
         policy_samples: solutions sampled to each of these.
-        policy_share: share of these solutions in a batch of the PRM's second part.
+        policy_share: share of these solutions in the PRM's second part.
         policy_start: share of training after which they come in.
+        drill_share: share of drills in the PRM's first part.
+        drill_share_later: share of drills in its second part.
     """
 
     role: Role
@@ -47,6 +49,8 @@ class Recipe:
     policy_samples: int = 1
     policy_share: float = 0.0
     policy_start: float = 0.5
+    drill_share: float = 0.0
+    drill_share_later: float = 0.0
 
 
 RECIPES: dict[Role, Recipe] = {
@@ -63,7 +67,9 @@ RECIPES: dict[Role, Recipe] = {
         OptimiserSettings(0.005, 1e-3),
         policy_problems=1000,
         policy_samples=3,
-        policy_share=0.4,
+        policy_share=0.5,
+        drill_share=0.8,
+        drill_share_later=0.2,
     ),
 }
 

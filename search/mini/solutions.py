@@ -39,6 +39,8 @@ class Slip(StrEnum):
     DROP = "drop"
     MAKE = "make"
     NOISE = "noise"
+    SKIP = "skip"
+    COPY = "copy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,8 @@ class SlipRates:
         drop: the trap "drops" is read as an addition.
         make: the trap "makes k times as many" is read as an addition of k.
         noise: any result is off by 1, 2, 10 or 20.
+        skip: an operation is left out.
+        copy: a direct step's count or operand is copied with a wrong digit.
     """
 
     carry: float = 0.0
@@ -62,16 +66,22 @@ class SlipRates:
     drop: float = 0.0
     make: float = 0.0
     noise: float = 0.0
+    skip: float = 0.0
+    copy: float = 0.0
 
     @classmethod
-    def drawn(cls, rng: random.Random, highest: float = 0.8, noise: float = 0.15) -> SlipRates:
+    def drawn(cls, rng: random.Random) -> SlipRates:
         """Rates drawn anew for one document, so that no context tells how likely a slip is."""
-        rates = {field.name: rng.uniform(0.0, highest) for field in fields(cls)}
-        return cls(**{**rates, "noise": rng.uniform(0.0, noise)})
+        highest = {"noise": 0.15, "skip": 0.12, "copy": 0.12}
+        return cls(**{field.name: rng.uniform(0.0, highest.get(field.name, 0.8)) for field in fields(cls)})
 
 
 CLEAN_RATES = SlipRates()
 TARGET_RATES = SlipRates(carry=0.20, borrow=0.25, table=0.20, forget=0.04, drop=0.45, make=0.65)
+#: Half of all tempting steps wrong: nothing but the arithmetic tells which.
+DRILL_RATES = SlipRates(
+    carry=0.5, borrow=0.5, table=0.5, forget=0.3, drop=0.5, make=0.5, noise=0.12, skip=0.04, copy=0.05
+)
 DRAFT_RATES = SlipRates(carry=0.45, borrow=0.48, table=0.45, forget=0.10, drop=0.48, make=0.70)
 
 
@@ -169,12 +179,14 @@ class _Writer:
         self.rates = rates
         self.split_rate = split_rate
         self.value = found.start
-        self.forgot = False
+        self.left_out: Slip | None = None
         self.steps: list[WrittenStep] = []
 
     def write(self) -> WrittenSolution:
         for op in self.found.operations:
-            if can_split(op, self.value) and self.rng.random() < self.split_rate:
+            if self._happens(self.rates.skip):
+                self.left_out = self.left_out or Slip.SKIP
+            elif can_split(op, self.value) and self.rng.random() < self.split_rate:
                 self._split(op)
             else:
                 self._direct(op)
@@ -185,6 +197,9 @@ class _Writer:
         slip = direct_slip(op, self.value)
         if slip is not None and self.rng.random() >= getattr(self.rates, slip.value):
             slip = None
+        if slip is None and self._happens(self.rates.copy):
+            self._miscopied(op)
+            return
         result = apply(op.kind, self.value, op.number)
         sign = SIGN[op.kind]
         if slip is not None:
@@ -210,7 +225,7 @@ class _Writer:
         self._add(f"{self._subject()} {op.phrase}, {lead} {equation} = {result}.", slip)
         self.value = result
         if self.rng.random() < self.rates.forget:
-            self.forgot = True
+            self.left_out = Slip.FORGET
             return
         self._rest(op, units)
 
@@ -228,6 +243,28 @@ class _Writer:
         self._add(f"{self._subject()} {phrase}, {connector} {equation} = {result}.", slip)
         self.value = result
 
+    def _miscopied(self, op: Operation) -> None:
+        """A direct step, right but for one digit of the count or of the operand."""
+        value, number = self.value, op.number
+        if self.rng.random() < 0.5:
+            value = self._other_digit(value)
+        else:
+            number = self._other_digit(number)
+        result = apply(op.kind, value, number)
+        equation = f"{value} {SIGN[op.kind]} {number} = {result}"
+        phrase = op.wording.phrase(number if self.rng.random() < 0.5 else op.number)
+        self._add(f"{self._subject()} {phrase}, {self.rng.choice(CONNECTORS)} {equation}.", Slip.COPY)
+        self.value = result
+
+    def _other_digit(self, number: int) -> int:
+        digits = list(str(number))
+        place = self.rng.randrange(len(digits))
+        digits[place] = self.rng.choice([digit for digit in "123456789" if digit != digits[place]])
+        return int("".join(digits))
+
+    def _happens(self, rate: float) -> bool:
+        return rate > 0 and self.rng.random() < rate
+
     def _noisy(self, exact: int) -> tuple[int, Slip | None]:
         if self.rng.random() >= self.rates.noise:
             return exact, None
@@ -238,7 +275,7 @@ class _Writer:
         return self.found.name if self.rng.random() < NAME_RATE else self.found.pronoun
 
     def _add(self, text: str, slip: Slip | None) -> None:
-        """Append a step; the step after a forgotten one is wrong because it leaves that one out."""
-        if self.forgot:
-            slip, self.forgot = Slip.FORGET, False
+        """Append a step; one that leaves something out before it is wrong for that."""
+        if self.left_out is not None:
+            slip, self.left_out = self.left_out, None
         self.steps.append(WrittenStep(text, slip is None, slip))

@@ -6,11 +6,14 @@ import random
 from pathlib import Path
 from typing import Protocol
 
+import torch
+
 from search.mini.checkpoint import load_model
 from search.mini.corpus import (
     BATCHES_PER_CHUNK,
     Batch,
     Document,
+    drill_documents,
     in_batches,
     label_batch,
     policy_documents,
@@ -22,7 +25,8 @@ from search.mini.model import MiniModel, ModelShape, initialise
 from search.mini.problems import problems
 from search.mini.recipes import Recipe
 from search.mini.solutions import DRAFT_RATES, TARGET_RATES
-from search.mini.tokenizer import vocab_size
+from search.mini.tokenizer import token_id, vocab_size
+from search.mini.wording import BAD_LABEL, GOOD_LABEL, NAMES
 
 #: Train problems for the PRM's on-policy solutions start here, far from those of the written corpora.
 POLICY_PROBLEMS_START = 10_000_000
@@ -92,20 +96,28 @@ class PrmSource:
             self._dev.append(labelled_documents(dev, attempts(model, dev, seed + 2, num_samples=2)))
 
     def start(self) -> MiniModel:
-        """The target's weights."""
+        """The target's weights; the head's label rows start as what usually follows a step, so as to start calm."""
         model = MiniModel(self._target.shape)
         model.load_state_dict(self._target.state_dict())
+        starts = [token_id(word) for word in (*NAMES, "She", "He", "The")]
+        with torch.no_grad():
+            usual = model.lm_head.weight[starts].mean(0)
+            for label in (GOOD_LABEL, BAD_LABEL):
+                model.lm_head.weight[token_id(label)] = usual
         return model
 
     def batches(self, chunk: int) -> list[Batch]:
-        """Written solutions; after the recipe's start, a share of them replaced by the policies' own."""
+        """Drills and written solutions; after the recipe's start, also the policies' own."""
         recipe = self._recipe
         size = recipe.batch_documents
-        documents = prm_documents(self._name, chunk, size * BATCHES_PER_CHUNK)
+        count = size * BATCHES_PER_CHUNK
         order = random.Random(f"{self._name}/order/{chunk}")
-        if chunk * BATCHES_PER_CHUNK >= recipe.policy_start * recipe.num_steps and self._pool:
-            count = round(recipe.policy_share * len(documents))
-            documents[:count] = order.choices(self._pool, k=count)
+        later = chunk * BATCHES_PER_CHUNK >= recipe.policy_start * recipe.num_steps
+        num_drills = round((recipe.drill_share_later if later else recipe.drill_share) * count)
+        num_policy = round(recipe.policy_share * count) if later and self._pool else 0
+        documents = order.choices(self._pool, k=num_policy)
+        documents.extend(drill_documents(self._name, chunk, num_drills))
+        documents.extend(prm_documents(self._name, chunk, count - num_drills - num_policy))
         return [label_batch(part) for part in in_batches(documents, size, order)]
 
     def evaluate(self, model: MiniModel) -> dict[str, float]:

@@ -1,7 +1,5 @@
 """The counter-based random numbers: test vectors, and the vectorised form against the plain one."""
 
-import pytest
-
 from search.engines.counter import splitmix64, uniform
 
 
@@ -36,8 +34,10 @@ def test_numbers_are_spread_evenly_over_seeds_and_over_indices():
 
 
 def test_the_local_engine_draws_the_same_numbers():
-    numpy = pytest.importorskip("numpy")
-    sampling = pytest.importorskip("search.engines.local.sampling")
+    import numpy
+
+    from search.engines.local import sampling
+
     seeds = [0, 1, 7, 123456789, 2**63, 2**64 - 1]
     indices = [0, 1, 2, 1000, 2**31, 5]
     drawn = sampling.uniforms(numpy.array(seeds, numpy.uint64), numpy.array(indices, numpy.int64))

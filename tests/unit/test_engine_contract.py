@@ -6,6 +6,7 @@ stop string within some ten tokens, so that a few dozen samples show every way o
 
 import asyncio
 import math
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -55,6 +56,8 @@ CASES = {"fake": Case(open_fake), "local": Case(open_local)}
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama of random weights with a vocabulary of 22 words, so that each ends a step or a text soon."""
+    # Threads that spin while they wait cost more than a tiny model does.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -99,7 +102,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 def run(case: Case, body) -> None:
     async def main() -> None:
         async with case.open(case.folder) as engine:
-            await asyncio.wait_for(body(engine, Prompt(case, engine)), 60)
+            await asyncio.wait_for(body(engine, Prompt(case, engine)), 20)
 
     asyncio.run(main())
 

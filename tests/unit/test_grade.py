@@ -119,9 +119,8 @@ HOSTILE = {
 def test_ten_hostile_megabytes_take_linear_time(name):
     text = HOSTILE[name]
     start = time.process_time()
-    answer = extract_answer(text)
-    for grader in (PlainGrader(), IntegerGrader()):
-        grader.key(text)
-        grader.correct(answer, text)
+    extract_answer(text)
+    assert not PlainGrader().correct(text, "1")
+    assert not IntegerGrader().correct(text, "1")
     # Anything quadratic would take hours.
     assert time.process_time() - start < 20

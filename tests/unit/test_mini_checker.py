@@ -118,19 +118,20 @@ def test_separators_and_answers() -> None:
     assert answer_of("The answer is") is None
 
 
-@pytest.mark.parametrize("rates", [CLEAN_RATES, TARGET_RATES, DRAFT_RATES, SlipRates(*[0.5] * 7)])
+@pytest.mark.parametrize("rates", [CLEAN_RATES, TARGET_RATES, DRAFT_RATES, SlipRates(*[0.4] * 9)])
 def test_the_checker_finds_the_labels_of_the_corpus(rates: SlipRates) -> None:
     rng = random.Random(3)
     seen: Counter[Slip | None] = Counter()
     for found in problems("dev", 150):
         solution = write_solution(found, rng, rates)
-        assert 4 <= len(solution.steps) <= 10
+        assert len(solution.steps) <= 10
+        assert len(solution.steps) >= 4 or rates.skip > 0
         verdict = check_steps(found, [step.text for step in solution.steps])
         assert [step.right for step in verdict.steps] == [step.right for step in solution.steps]
         assert verdict.answer == str(solution.answer)
         for written, read in zip(solution.steps, verdict.steps, strict=True):
             seen[written.slip] += 1
-            if written.slip not in (None, Slip.NOISE):
+            if written.slip not in (None, Slip.NOISE, Slip.SKIP):
                 assert read.fault is not None
                 assert read.fault.value == written.slip
     slips = {slip for slip in Slip if getattr(rates, slip.value) > 0}

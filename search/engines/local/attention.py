@@ -22,7 +22,8 @@ class PartialAttention(Protocol):
     (batch, heads), and the scale; gives the output like q and the log-sum-exp (batch, heads, num_queries).
     """
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]: ...
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        """Output and log-sum-exp."""
 
 
 def matmul_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]:
@@ -101,7 +102,7 @@ def _decode(
     lanes[0, :, :, batch.column] = key.transpose(0, 1)
     lanes[1, :, :, batch.column] = value.transpose(0, 1)
     seen = lanes[:, :, :, batch.first_column : batch.column + 1]
-    grouped = query.unflatten(0, (kv_heads, -1))
+    grouped = query.view(kv_heads, -1, live, dim)
     own, own_lse = partial(grouped.permute(2, 0, 1, 3), seen[0], seen[1], batch.lanes_mask, scale)
 
     if batch.order is not None:

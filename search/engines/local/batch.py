@@ -117,9 +117,7 @@ class Batch:
     prefill: list[PrefillPart]
 
 
-def lay_out(
-    part: PrefillPart, first: int, max_block_keys: int, device: torch.device, dtype: torch.dtype
-) -> None:
+def lay_out(part: PrefillPart, first: int, max_block_keys: int, device: torch.device, dtype: torch.dtype) -> None:
     """Build the blocks of a tree's chunks; fills `part`.
 
     The chunks' slots must be consecutive in the order in which `part.chunks` has them.

@@ -186,4 +186,3 @@ class TreeCache:
                 mask[start : start + length] = 0.0
                 extent = start + length
         self._extents[index] = extent
-

@@ -189,29 +189,18 @@ class LocalEngine:
         if self._closed:
             return
         chosen = None if keys is None else tuple(keys)
-        done: Future[None] = Future()
-
-        def work() -> None:
-            self._scheduler.release(tree, chosen)
-            done.set_result(None)
-
-        self._post(work)
-        await asyncio.wrap_future(done)
+        await self._call(lambda: self._scheduler.release(tree, chosen))
 
     async def aclose(self) -> None:
         """Stop, and free everything. Calls in flight end with `EngineError`."""
         if self._closed:
             return
-        done: Future[None] = Future()
 
         def work() -> None:
             self._scheduler.fail_all(self._error("the engine was closed"))
             self._scheduler.trees.clear()
-            done.set_result(None)
 
-        self._post(work)
-        self._closed = True
-        await asyncio.wrap_future(done)
+        await self._call(work, last=True)
 
     # Requests
 
@@ -226,7 +215,7 @@ class LocalEngine:
             )
         vocab = self.info.vocab_size
         for segment in prefix.segments:
-            if segment.ids and not (0 <= min(segment.ids) and max(segment.ids) < vocab):
+            if segment.ids and not (min(segment.ids) >= 0 and max(segment.ids) < vocab):
                 raise self._error(f"segment {segment.key} has ids outside the vocabulary of {vocab}")
 
     def _error(self, message: str) -> EngineError:
@@ -269,10 +258,26 @@ class LocalEngine:
 
     # The worker's side
 
-    def _post(self, message: Callable[[], None]) -> None:
+    async def _call(self, work: Callable[[], None], *, last: bool = False) -> None:
+        """Have the worker do something, and wait for it; `last`: take no message after it."""
+        done: Future[None] = Future()
+
+        def message() -> None:
+            try:
+                work()
+            except BaseException as error:
+                done.set_exception(error)
+                raise
+            done.set_result(None)
+
+        self._post(message, last=last)
+        await asyncio.wrap_future(done)
+
+    def _post(self, message: Callable[[], None], *, last: bool = False) -> None:
         with self._lock:
             if self._closed:
                 raise self._error("the engine is closed")
+            self._closed = last
             self._inbox.append(message)
             if self._queued:
                 return
@@ -301,9 +306,9 @@ class LocalEngine:
 
         worked = False
         try:
-            while self._inbox:
-                self._inbox.popleft()()
             with self._model.computing():
+                while self._inbox:
+                    self._inbox.popleft()()
                 worked = self._scheduler.turn()
         except Exception as error:  # Whatever went wrong, every caller must hear of it.
             failure = self._error(f"the model failed: {type(error).__name__}: {error}")
@@ -333,6 +338,3 @@ class LocalEngine:
             except RuntimeError:
                 # The loop that asked is gone; its requests end when their results have nowhere to go.
                 continue
-
-
-

@@ -60,7 +60,7 @@ def _tree_attention(
     return attend(slot.batch, layer, query[0], key[0], value[0], scale, slot.partial)[None], None
 
 
-def set_attention(model: nn.Module, names: str | dict[int, str]) -> dict[int, str]:
+def set_attention(model: Any, names: str | dict[int, str]) -> dict[int, str]:
     """Set the attention implementation of all of a model's configurations; returns what stood there before."""
     configs: dict[int, Any] = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}
     before = {key: config._attn_implementation for key, config in configs.items()}
@@ -70,7 +70,7 @@ def set_attention(model: nn.Module, names: str | dict[int, str]) -> dict[int, st
 
 
 @contextmanager
-def attention_of(model: nn.Module, name: str) -> Iterator[None]:
+def attention_of(model: Any, name: str) -> Iterator[None]:
     """Another attention implementation for a while."""
     before = set_attention(model, name)
     try:
@@ -88,7 +88,7 @@ class CascadeForward:
 
     name = "cascade"
 
-    def __init__(self, model: nn.Module, device: torch.device, dtype: torch.dtype, context_tokens: int) -> None:
+    def __init__(self, model: Any, device: torch.device, dtype: torch.dtype, context_tokens: int) -> None:
         """Probe a model.
 
         Raises:
@@ -101,7 +101,7 @@ class CascadeForward:
         self._slot = _Slot(best_partial(device, dtype))
         self._keep = _logits_argument(model)
         for module in model.modules():
-            module.search_slot = self._slot  # type: ignore[assignment]
+            module.search_slot = self._slot
         with attention_of(model, ATTENTION_NAME):
             self.shape = self._probe(device, context_tokens)
         self._before = set_attention(model, ATTENTION_NAME)
@@ -152,7 +152,7 @@ class DenseForward:
 
     name = "dense"
 
-    def __init__(self, model: nn.Module, device: torch.device) -> None:
+    def __init__(self, model: Any, device: torch.device) -> None:
         """Probe a model.
 
         Raises:
@@ -170,7 +170,8 @@ class DenseForward:
                     past_key_values=cache,
                     use_cache=True,
                 )
-                shapes = {tuple(kv.shape) for layer in cache.layers for kv in (layer.keys, layer.values)}
+                layers: list[Any] = cache.layers
+                shapes = {tuple(kv.shape) for layer in layers for kv in (layer.keys, layer.values)}
             except (AttributeError, TypeError, ValueError, RuntimeError, KeyError, IndexError) as error:
                 raise RefusedError(f"its forward does not take a plain KV cache ({error})") from error
         if len(shapes) != 1 or len(next(iter(shapes))) != 4:
@@ -195,13 +196,13 @@ class DenseForward:
                 lane_logits[lane], new = self._run(past, batch.ids[token], batch.positions[token])
                 batch.lanes_kv[:, :, lane, :, batch.column] = new[:, :, :, 0]
         logits.extend(lane_logits[lane] for lane in range(batch.num_lanes))
-        for part in batch.prefill:
-            at = part.first
-            for chunk in part.chunks:
+        for fresh in batch.prefill:
+            at = fresh.first
+            for chunk in fresh.chunks:
                 slots = torch.from_numpy(chunk.prefix).to(self._device)
                 tokens = slice(at, at + len(chunk.ids))
                 last, new = self._run(part.arena.kv.index_select(3, slots), batch.ids[tokens], batch.positions[tokens])
-                part.arena.store(chunk.start, new)
+                fresh.arena.store(chunk.start, new)
                 if chunk.wants_logits:
                     logits.append(last)
                 at += len(chunk.ids)
@@ -209,7 +210,7 @@ class DenseForward:
 
     def _run(self, past: Tensor, ids: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """One path: the last token's logits (vocab,) and the new KV, shaped like `past` (2, layers, heads, n, dim)."""
-        cache = self._cache_type()
+        cache: Any = self._cache_type()
         num_past = past.shape[3]
         if num_past:
             for layer in range(self.shape.num_layers):
@@ -226,7 +227,7 @@ class DenseForward:
         return logits, new
 
 
-def _logits_argument(model: nn.Module) -> str:
+def _logits_argument(model: Any) -> str:
     """The argument by which a model computes the logits of some tokens only; empty if it has none."""
     return "logits_to_keep" if "logits_to_keep" in inspect.signature(model.forward).parameters else ""
 
@@ -241,4 +242,3 @@ def _refuse_extras(layer: int, asked: Mapping[str, object], context_tokens: int)
         value = asked.get(name)
         if value is not None and not (isinstance(value, float) and value == 0.0):
             raise RefusedError(f"layer {layer} has {meaning}")
-

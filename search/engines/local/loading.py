@@ -255,7 +255,8 @@ def _read_weights(model: str, folder: Path, config: Any, dtype: torch.dtype, tru
             raise ConfigError(f"model {model!r}: {file.name} is damaged or cut short: {_line(error)}") from None
     try:
         with _quiet():
-            network, report = AutoModelForCausalLM.from_pretrained(
+            loader: Any = AutoModelForCausalLM
+            network, report = loader.from_pretrained(
                 folder,
                 config=config,
                 dtype=dtype,
@@ -286,8 +287,9 @@ def _eos_ids(network: Any, raw_tokenizer: Any) -> frozenset[int]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """No progress bars and no advice while weights are read; what matters is raised."""
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
+    logging: Any = transformers_logging
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

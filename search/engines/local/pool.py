@@ -83,9 +83,7 @@ class Pool:
         if needed > self.capacity:
             raise NoRoomError(request, needed, self.capacity)
 
-    def admit_prefix(
-        self, request: Request, num_missing: int, num_now: int, planned: Sequence[object]
-    ) -> None:
+    def admit_prefix(self, request: Request, num_missing: int, num_now: int, planned: Sequence[object]) -> None:
         """Set slots aside for `num_now` of the `num_missing` prefix tokens of a request.
 
         Args:

@@ -12,7 +12,6 @@ from search.engines.local.arena import Node
 from search.engines.local.cache import TreeCache
 from search.types import Generation, Prefix, Sampling
 
-
 Result = Generation | tuple[float, ...] | Exception
 """A step, the label log-probabilities, or what ended the request."""
 

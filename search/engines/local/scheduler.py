@@ -130,9 +130,7 @@ class Scheduler:
         """Take a request; its results go to `deliver`, one by one."""
         tree = self.tree(prefix.tree)
         self._arrivals += 1
-        request = Request(
-            (tree.order, self._arrivals), tree, prefix, deliver, arrived, labels, children, sampling
-        )
+        request = Request((tree.order, self._arrivals), tree, prefix, deliver, arrived, labels, children, sampling)
         request.num_open = 1 if labels is not None else len(children)
         tree.num_calls += 1
         self.requests[request] = None
@@ -517,15 +515,11 @@ class Scheduler:
         for row in rows:
             ids = self.lanes.ids(row.lane)
             self._remove_row(row)
-            self._deliver(
-                row.request, self._generation(row.request, row.node.key, ids, FinishReason.ABORT)
-            )
+            self._deliver(row.request, self._generation(row.request, row.node.key, ids, FinishReason.ABORT))
         for request in list(self._queue):
             for row in [row for row in request.waiting if not row.node.alive]:
                 request.waiting.remove(row)
-                self._deliver(
-                    request, self._generation(request, row.node.key, row.ids, FinishReason.ABORT)
-                )
+                self._deliver(request, self._generation(request, row.node.key, row.ids, FinishReason.ABORT))
             if request.labels is None and not request.waiting and not request.children:
                 self._queue = [other for other in self._queue if other is not request]
 
@@ -538,9 +532,7 @@ class Scheduler:
             self._maybe = np.stack([rule.maybe for rule in self._rule_list])
         return self._rules[stops]
 
-    def _generation(
-        self, request: Request, key: int, ids: tuple[int, ...], finish: FinishReason
-    ) -> Generation:
+    def _generation(self, request: Request, key: int, ids: tuple[int, ...], finish: FinishReason) -> Generation:
         return Generation(key, ids, self._text.join(ids), finish, time.perf_counter() - request.arrived)
 
     def _deliver(self, request: Request, result: Result) -> None:

@@ -21,9 +21,7 @@ from search.errors import ConfigError
 from search.types import Generation, Prefix, Sampling, Segment
 
 
-def choose_forward(
-    network: Any, device: torch.device, dtype: torch.dtype, context_tokens: int, name: str
-) -> Forward:
+def choose_forward(network: Any, device: torch.device, dtype: torch.dtype, context_tokens: int, name: str) -> Forward:
     """The fastest forward that is exact for a model; warns once where that is the slow one.
 
     Raises:
@@ -69,9 +67,7 @@ class _Recorder:
         return logits
 
 
-def _compare(
-    forward: Forward, network: Any, device: torch.device, dtype: torch.dtype, context_tokens: int
-) -> None:
+def _compare(forward: Forward, network: Any, device: torch.device, dtype: torch.dtype, context_tokens: int) -> None:
     """Compare a random tree of two levels with the plain forward.
 
     Raises:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from search.engines.local.stops import TokenBytes
@@ -19,6 +24,23 @@ class HFTokenizer:
         self.raw = tokenizer
         self._table = table
         self._eos_ids = eos_ids
+        self._fingerprint = _fingerprint(tokenizer)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the tokenizer's content: equal for two models that give every text the same ids."""
+        backend = getattr(self.raw, "backend_tokenizer", None)
+        if backend is None:
+            content: object = [type(self.raw).__name__, sorted(self.raw.get_vocab().items())]
+        else:
+            # Padding and truncation are settings of one use, not of the tokenizer.
+            content = {**json.loads(backend.to_str()), "padding": None, "truncation": None}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the tokenizer's content: equal for two models that give every text the same ids."""
+        return self._fingerprint
 
     @property
     def eos_ids(self) -> frozenset[int]:
@@ -45,3 +67,11 @@ class HFTokenizer:
             [dict(message) for message in messages], tokenize=False, add_generation_prompt=True
         )
         return text
+
+
+def _fingerprint(tokenizer: Any) -> str:
+    """Hash what decides about ids: the whole pipeline, without how a batch is padded or cut."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    content: dict[str, Any] = json.loads(backend.to_str()) if backend is not None else {"vocab": tokenizer.get_vocab()}
+    kept = {key: value for key, value in content.items() if key not in ("version", "truncation", "padding")}
+    return hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -1,0 +1,36 @@
+"""Embedders by name. A model is loaded when it is asked for, not before."""
+
+from __future__ import annotations
+
+from ets.embedders.base import DEFAULT_CACHE_TEXTS, Embedder, EmbeddingFeature
+from search.errors import ConfigError
+from search.protocols import FeatureProvider
+
+__all__ = ["EMBEDDERS", "Embedder", "EmbeddingFeature", "make_embedder"]
+
+EMBEDDERS = ("tfidf", "minilm", "sentence-transformers:MODEL")
+"""What `make_embedder` knows. A provider that reads hidden states needs a scorer and is made where one is known."""
+
+
+def make_embedder(name: str, *, device: str = "cpu", cache_texts: int = DEFAULT_CACHE_TEXTS) -> FeatureProvider:
+    """The provider of the feature "embedding".
+
+    Args:
+        name: "tfidf", "minilm", or "sentence-transformers:MODEL" with a hub id or a path; for real mathematics that of
+            the paper, math-similarity/Bert-MLM_arXiv-MP-class_zbMath.
+        device: of a model.
+        cache_texts: vectors to keep at most.
+
+    Raises:
+        ConfigError: unknown; or its package or model is not here.
+    """
+    kind, _, model = name.partition(":")
+    if name == "tfidf":
+        from ets.embedders.tfidf import TfidfEmbedder
+
+        return EmbeddingFeature(TfidfEmbedder(), cache_texts=cache_texts)
+    if name == "minilm" or (kind == "sentence-transformers" and model):
+        from ets.embedders.sentence import SentenceEmbedder
+
+        return EmbeddingFeature(SentenceEmbedder.load(model, device=device), cache_texts=cache_texts)
+    raise ConfigError(f"unknown embedder {name!r}; known: {', '.join(EMBEDDERS)}")

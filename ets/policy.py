@@ -1,0 +1,200 @@
+"""ETS and ETS-KV: REBASE's allocation, pruned by what a leaf's own part of the tree costs the KV cache."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, get_args
+
+from ets.coverage import DEFAULT_DISTANCE, Clusters, check_distance, cluster_steps
+from ets.problem import NodeCost, PruneSolution, build_problem
+from ets.reasons import LeafFate, pruned_reason
+from ets.solvers import DEFAULT_SECONDS, make_solver
+from search.allocate import DEFAULT_TEMPERATURE, rebase_allocation
+from search.errors import ConfigError, PolicyError, SolverError
+from search.tree import Node, SearchTree
+from search.types import Expansion, Reduce, Selection
+
+PAPER_COVERAGE: dict[int, float] = {16: 1.5, 64: 1.4, 256: 1.45}
+"""lambda_d by width, as tuned in ETS (arXiv 2502.13575)."""
+
+
+def paper_coverage(width: int) -> float:
+    """lambda_d of the tuned width nearest to `width` by ratio; of two as near, the smaller one's."""
+    return PAPER_COVERAGE[min(PAPER_COVERAGE, key=lambda tuned: (abs(math.log2(tuned / max(width, 1))), tuned))]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EtsKv:
+    """ETS-KV of ETS (arXiv 2502.13575): the pruning program without coverage.
+
+    REBASE allocates the width; the allocation, normalised, is what each leaf is worth; the program keeps the leaves
+    worth more than their own part of the tree; REBASE allocates the full width again over those. Of leaves that
+    differ in nothing the lower node ids are kept, and of equal sets the larger. A solver that fails, or runs out of
+    time, leaves a note, and the step goes on with the first allocation.
+
+    Attributes:
+        node_cost_weight: lambda_b >= 0; 0 is REBASE.
+        node_cost: "uniform" as in the paper, or "tokens": by a node's share of the tree's tokens.
+        temperature: T of REBASE's softmax(reward / T).
+        solver: highs, pulp, pulp-highs, tree, or exhaustive.
+        solver_seconds: time limit of one solve.
+        reduce: which reward of a leaf's path is meant.
+    """
+
+    name: ClassVar[str] = "ets-kv"
+    features: ClassVar[frozenset[str]] = frozenset()
+
+    node_cost_weight: float = 1.0
+    node_cost: NodeCost = "uniform"
+    temperature: float = DEFAULT_TEMPERATURE
+    solver: str = "highs"
+    solver_seconds: float = DEFAULT_SECONDS
+    reduce: Reduce = "last"
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def select(self, tree: SearchTree, width: int, rng: random.Random) -> Selection:
+        """Allocate, prune, allocate again."""
+        return _select(self, tree, tree.leaves(), width, None, 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ets:
+    """ETS (arXiv 2502.13575): ETS-KV with a reward for every semantic cluster of steps that a kept leaf covers.
+
+    Needs the node feature "embedding", unless the coverage weight is 0.
+
+    Attributes:
+        node_cost_weight: lambda_b >= 0; 0 charges nothing.
+        coverage_weight: lambda_d >= 0; None for the paper's at the nearest width of 16, 64, 256: 1.5, 1.4, 1.45.
+        cluster_distance: cosine distance at which clusters are cut; it goes with the embedder.
+        node_cost: "uniform" as in the paper, or "tokens": by a node's share of the tree's tokens.
+        temperature: T of REBASE's softmax(reward / T).
+        solver: highs, pulp, pulp-highs, exhaustive; tree where the coverage weight is 0.
+        solver_seconds: time limit of one solve.
+        reduce: which reward of a leaf's path is meant.
+    """
+
+    name: ClassVar[str] = "ets"
+
+    node_cost_weight: float = 1.0
+    coverage_weight: float | None = None
+    cluster_distance: float = DEFAULT_DISTANCE
+    node_cost: NodeCost = "uniform"
+    temperature: float = DEFAULT_TEMPERATURE
+    solver: str = "highs"
+    solver_seconds: float = DEFAULT_SECONDS
+    reduce: Reduce = "last"
+
+    def __post_init__(self) -> None:
+        _check(self)
+        if self.coverage_weight is not None:
+            _check_weight("coverage_weight", self.coverage_weight)
+        check_distance(self.cluster_distance)
+        if self.solver == "tree" and self.coverage_weight != 0:
+            raise ConfigError("solver tree takes no coverage; set coverage_weight to 0 or use the method ets-kv")
+
+    @property
+    def features(self) -> frozenset[str]:
+        """The newest step's embedding, where coverage counts."""
+        return frozenset() if self.coverage_weight == 0 else frozenset({"embedding"})
+
+    def select(self, tree: SearchTree, width: int, rng: random.Random) -> Selection:
+        """Cluster, allocate, prune, allocate again.
+
+        Raises:
+            PolicyError: a leaf has no embedding.
+        """
+        leaves = tree.leaves()
+        weight = self.coverage_weight
+        if weight is None:
+            weight = paper_coverage(width + tree.num_finished)
+        clusters = None
+        if weight and len(leaves) > 1:
+            clusters = self._clusters(leaves)
+        return _select(self, tree, leaves, width, clusters, weight)
+
+    def _clusters(self, leaves: Sequence[Node]) -> Clusters:
+        missing = [leaf.id for leaf in leaves if "embedding" not in leaf.features]
+        if missing:
+            raise PolicyError(f"ets: node {missing[0]} has no embedding")
+        texts = [leaf.text.strip() for leaf in leaves]
+        return cluster_steps(texts, [leaf.features["embedding"] for leaf in leaves], self.cluster_distance)  # type: ignore[misc]
+
+
+def _check(policy: Ets | EtsKv) -> None:
+    _check_weight("node_cost_weight", policy.node_cost_weight)
+    if not 0 < policy.temperature < float("inf"):
+        raise ConfigError(f"temperature must be a positive number, not {policy.temperature}")
+    for option, value, accepted in (
+        ("node_cost", policy.node_cost, get_args(NodeCost)),
+        ("reduce", policy.reduce, get_args(Reduce)),
+    ):
+        if value not in accepted:
+            raise ConfigError(f"{option} must be one of {', '.join(accepted)}, not {value!r}")
+    make_solver(policy.solver, policy.solver_seconds)
+
+
+def _check_weight(option: str, value: float) -> None:
+    if not 0 <= value < float("inf"):
+        raise ConfigError(f"{option} must be a number of at least 0, not {value}")
+
+
+def _select(
+    policy: Ets | EtsKv,
+    tree: SearchTree,
+    leaves: Sequence[Node],
+    width: int,
+    clusters: Clusters | None,
+    coverage_weight: float,
+) -> Selection:
+    rewards = [tree.path_reward(leaf.id, policy.reduce) for leaf in leaves]
+    first = rebase_allocation(rewards, width, policy.temperature)
+    if len(leaves) == 1:
+        return Selection((Expansion(leaves[0].id, width),))
+    notes = []
+    if clusters is not None and clusters.num_unknown:
+        notes.append(f"{clusters.num_unknown} leaves with an embedding that is not finite, each text a cluster")
+    solution = _prune(policy, tree, leaves, first, clusters, coverage_weight)
+    solved = solution.status == "optimal"
+    if solved:
+        again = rebase_allocation([rewards[leaf] for leaf in solution.kept], width, policy.temperature)
+        counts = dict(zip(solution.kept, again, strict=True))
+    else:
+        counts = dict(enumerate(first))
+        notes.append(f"solver {policy.solver}: {solution.status}, {solution.message}; went on with REBASE's allocation")
+    fate = LeafFate(policy.name, tree, leaves, solution.kept, first, width, solved, clusters)
+    return Selection(
+        tuple(Expansion(leaf.id, counts[i]) for i, leaf in enumerate(leaves) if counts.get(i)),
+        {leaf.id: pruned_reason(fate, i) for i, leaf in enumerate(leaves) if not counts.get(i)},
+        "; ".join(notes),
+    )
+
+
+def _prune(
+    policy: Ets | EtsKv,
+    tree: SearchTree,
+    leaves: Sequence[Node],
+    allocation: Sequence[int],
+    clusters: Clusters | None,
+    coverage_weight: float,
+) -> PruneSolution:
+    """The program's optimum; a solver's error becomes a status."""
+    total = sum(allocation)
+    problem = build_problem(
+        tree,
+        [leaf.id for leaf in leaves],
+        [count / total for count in allocation],
+        None if clusters is None else clusters.labels,
+        node_cost_weight=policy.node_cost_weight,
+        coverage_weight=coverage_weight,
+        node_cost=policy.node_cost,
+    )
+    try:
+        return make_solver(policy.solver, policy.solver_seconds).solve(problem)
+    except SolverError as error:
+        return PruneSolution((), float("-inf"), "failed", policy.solver, message=str(error))

@@ -1,0 +1,114 @@
+"""Tiny random models and tokenizers for the tests of the local engine, and a plain reference of what it must give."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from search.engines.local import LocalEngine
+from search.engines.local.loading import prepare
+from search.engines.local.stops import byte_alphabet
+
+T = TypeVar("T")
+VOCAB = 260
+CONTEXT = 160
+
+
+def run(work: Coroutine[Any, Any, T], seconds: float = 60.0) -> T:
+    """Run a coroutine; a hang is a failure."""
+
+    async def bounded() -> T:
+        return await asyncio.wait_for(work, seconds)
+
+    return asyncio.run(bounded())
+
+
+@lru_cache(maxsize=1)
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a byte, and two special ones."""
+    vocab = byte_alphabet()
+    inner = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    inner.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|end|>", pad_token="<|pad|>")
+
+
+def network(kind: str, seed: int = 0) -> Any:
+    """A random model of one architecture, float32, in evaluation mode."""
+    torch.manual_seed(seed)
+    sizes: dict[str, Any] = {
+        "vocab_size": VOCAB,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "max_position_embeddings": CONTEXT,
+        "initializer_range": 0.3,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "pad_token_id": None,
+    }
+    if kind == "llama":
+        model: Any = LlamaForCausalLM(LlamaConfig(**sizes, num_key_value_heads=4))
+    elif kind == "llama-gqa":
+        model = LlamaForCausalLM(LlamaConfig(**sizes, num_key_value_heads=2))
+    elif kind == "qwen2":
+        model = Qwen2ForCausalLM(Qwen2Config(**sizes, num_key_value_heads=2))
+    elif kind == "mistral":
+        model = MistralForCausalLM(MistralConfig(**sizes, num_key_value_heads=1, sliding_window=None))
+    elif kind == "neox":
+        model = GPTNeoXForCausalLM(GPTNeoXConfig(**sizes))
+    elif kind == "opt":
+        del sizes["intermediate_size"], sizes["initializer_range"]
+        model = OPTForCausalLM(OPTConfig(**sizes, ffn_dim=48, init_std=0.3, word_embed_proj_dim=32))
+    else:
+        raise ValueError(kind)
+    return model.eval()
+
+
+def engine(kind: str = "qwen2", model: Any = None, **settings: Any) -> LocalEngine:
+    """An engine over a random model."""
+    return LocalEngine(prepare(model or network(kind), byte_tokenizer(), name=kind), **settings)
+
+
+@lru_cache(maxsize=8)
+def _reference(kind: str) -> Any:
+    return network(kind)
+
+
+@torch.inference_mode()
+def reference_logprobs(kind: str, ids: Sequence[int]) -> torch.Tensor:
+    """(vocab,) log-probabilities after `ids`, by the model's own forward."""
+    logits = _reference(kind)(input_ids=torch.tensor([list(ids)]), use_cache=False).logits[0, -1]
+    return torch.log_softmax(logits.double(), -1)
+
+
+@torch.inference_mode()
+def reference_greedy(kind: str, ids: Sequence[int], num_tokens: int) -> tuple[int, ...]:
+    """What transformers' `generate` writes greedily."""
+    out = _reference(kind).generate(
+        torch.tensor([list(ids)]),
+        attention_mask=torch.ones((1, len(ids)), dtype=torch.long),
+        max_new_tokens=num_tokens,
+        do_sample=False,
+        pad_token_id=0,
+    )
+    return tuple(out[0, len(ids) :].tolist())
