@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,4 +30,6 @@ def page() -> str:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["--check"]:
+        sys.exit(0 if PAGE.read_text(encoding="utf-8") == page() else "docs/architecture.md is old; run `make docs`")
     PAGE.write_text(page(), encoding="utf-8")

@@ -4,23 +4,48 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
 from prm.codec import PrmCodec
 from search.errors import ScoringError
 from search.protocols import Engine
-from search.tree import SearchTree
+from search.tree import Node, SearchTree
 from search.types import NodeId, Prefix, Segment, Usage
 
 
+class _TreeState:
+    """What is known of one tree: nodes as the model reads them, and the rewards of their contents."""
+
+    __slots__ = ("_contents", "locks", "rewards", "segments")
+
+    def __init__(self) -> None:
+        self.segments: dict[NodeId, Segment] = {}
+        self.rewards: dict[int, float] = {}
+        self.locks: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._contents: dict[tuple[int, tuple[int, ...], str], int] = {}
+
+    def content(self, path: Sequence[Node]) -> int:
+        """A number that two paths share exactly if they say the same."""
+        above = -1
+        for node in path:
+            above = self._contents.setdefault((above, node.ids, node.text), len(self._contents))
+        return above
+
+
 class PrmScorer:
-    """Scores each step once, when it is written, on an engine that keeps the path above it cached."""
+    """Scores each step when it is written, on an engine that keeps the path above it cached.
+
+    Siblings often say the same to the last token. They are asked about once, and so have one and the same reward:
+    computed apart, in other batches, two rewards could differ in their last digit, and a tie would fall this way or
+    that with what happens to run beside.
+    """
 
     def __init__(self, engine: Engine, codec: PrmCodec) -> None:
         """Read `engine`'s model through `codec`."""
         self.engine = engine
         self.codec = codec
-        self._segments: dict[str, dict[NodeId, Segment]] = {}
+        self._trees: defaultdict[str, _TreeState] = defaultdict(_TreeState)
 
     @property
     def engines(self) -> Mapping[str, Engine]:
@@ -37,6 +62,14 @@ class PrmScorer:
         return tuple(await asyncio.gather(*(self._score(tree, node) for node in nodes)))
 
     async def _score(self, tree: SearchTree, node_id: NodeId) -> float:
+        state = self._trees[tree.id]
+        content = state.content(tree.path(node_id))
+        async with state.locks[content]:
+            if content not in state.rewards:
+                state.rewards[content] = await self._ask(tree, node_id)
+        return state.rewards[content]
+
+    async def _ask(self, tree: SearchTree, node_id: NodeId) -> float:
         logprobs = await self.engine.label_logprobs(self._prefix(tree, node_id), self.codec.labels)
         reward = self.codec.reward(logprobs)
         if math.isnan(reward) or not 0.0 <= reward <= 1.0:
@@ -53,7 +86,7 @@ class PrmScorer:
 
     def _segment(self, tree: SearchTree, node_id: NodeId) -> Segment:
         """A node as the model reads it; encoded once."""
-        known = self._segments.setdefault(tree.id, {})
+        known = self._trees[tree.id].segments
         if (segment := known.get(node_id)) is None:
             node = tree[node_id]
             ids = self.codec.prompt_ids(tree) if node.parent is None else self.codec.step_ids(node)
@@ -65,13 +98,13 @@ class PrmScorer:
         return {"prm": self.engine.usage(self._tree_name(tree))}
 
     def num_unique_tokens(self, tree: SearchTree) -> int:
-        """Tokens of all nodes scored so far and of the paths above them, each shared one once."""
-        return sum(len(segment.ids) for segment in self._segments.get(tree.id, {}).values())
+        """Tokens of all nodes asked about so far and of the paths above them, each shared one once."""
+        return sum(len(segment.ids) for segment in self._trees[tree.id].segments.values())
 
     async def release(self, tree: SearchTree, nodes: Collection[NodeId] | None) -> None:
         """Free what is cached for these nodes, or for the whole tree; the count of unique tokens stays till then."""
         if nodes is None:
-            self._segments.pop(tree.id, None)
+            self._trees.pop(tree.id, None)
         await self.engine.release(self._tree_name(tree), nodes)
 
     @staticmethod

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -53,15 +55,11 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """As `ets eval --json` prints it: the totals of the statistics lie flat beside the rest."""
-        values = {
-            item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("stats", "settings")
-        }
-        return {
-            **values,
-            "failures": list(self.failures),
-            "settings": self.settings.model_dump(mode="json"),
-            **self.stats,
-        }
+        apart = ("stats", "settings", "failures")
+        values = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in apart}
+        stats = {"num_failed_nodes" if name == "num_failed" else name: value for name, value in self.stats.items()}
+        settings = self.settings.model_dump(mode="json")
+        return {**values, "failures": list(self.failures), "settings": settings, **stats}
 
     def to_text(self) -> str:
         """A few lines; accuracy never without its interval and cost."""
@@ -167,6 +165,8 @@ class Evaluation:
         todo = [problem for problem in self.problems if problem.id not in self._records]
         if todo:
             async with self.search:
+                if self._directory is not None:
+                    self._directory.note("engines", await asyncio.to_thread(engine_infos, self.search))
                 async for item in self.search.asolve_many(todo, concurrency):
                     self._keep(self._record(item))
                     on_progress(len(self._records), self._note())
@@ -179,9 +179,7 @@ class Evaluation:
             num_resumed=self.num_done,
         )
         if self._directory is not None:
-            from json import dumps
-
-            write_atomic(self._directory.path / "summary.json", dumps(summary.to_dict(), indent=1) + "\n")
+            write_atomic(self._directory.path / "summary.json", json.dumps(summary.to_dict(), indent=1) + "\n")
         return summary
 
     def _record(self, item: Any) -> ProblemRecord:
@@ -210,8 +208,14 @@ def provenance(search: Search) -> dict[str, Any]:
         "config_hash": search.config_hash,
         "seed": search.settings.seed,
         "settings": search.settings.model_dump(mode="json"),
-        "engines": {},
     }
+
+
+def engine_infos(search: Search) -> dict[str, Any]:
+    """What the engines of a search are, by role; loads them."""
+    driver = search.driver
+    engines = {**driver.writer.engines, **(driver.scorer.engines if driver.scorer is not None else {})}
+    return {role: asdict(engine.info) for role, engine in engines.items()}
 
 
 def package_version() -> str:

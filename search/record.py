@@ -162,6 +162,11 @@ class RunDirectory:
             return
         write_atomic(file, json.dumps(run, indent=1) + "\n")
 
+    def note(self, name: str, value: Any) -> None:
+        """Keep one more thing in `run.json`."""
+        file = self.path / "run.json"
+        write_atomic(file, json.dumps({**read_json(file), name: value}, indent=1) + "\n")
+
     def record_file(self, problem_id: str) -> Path:
         """Where a problem's record lies; the name is safe on every file system and unique for the id."""
         safe = re.sub(r"[^A-Za-z0-9._-]", "_", problem_id)[:80].lstrip(".")

@@ -63,7 +63,7 @@ def network(kind: str, seed: int = 0) -> Any:
         "max_position_embeddings": CONTEXT,
         "initializer_range": 0.3,
         "bos_token_id": None,
-        "eos_token_id": None,
+        "eos_token_id": 256,
         "pad_token_id": None,
     }
     if kind == "llama":
@@ -109,6 +109,6 @@ def reference_greedy(kind: str, ids: Sequence[int], num_tokens: int) -> tuple[in
         attention_mask=torch.ones((1, len(ids)), dtype=torch.long),
         max_new_tokens=num_tokens,
         do_sample=False,
-        pad_token_id=0,
+        pad_token_id=257,
     )
     return tuple(out[0, len(ids) :].tolist())

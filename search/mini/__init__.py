@@ -5,7 +5,7 @@ Nothing here imports torch; the models' files are in ``assets``, their training 
 
 from search.mini.assets import checkpoint_path
 from search.mini.checker import answer_of, check_steps
-from search.mini.problems import SPLITS, MiniProblem, format_prompt, problem, problems
+from search.mini.problems import SPLITS, MiniProblem, format_prompt, problem
 
 __all__ = [
     "SPLITS",
@@ -15,5 +15,4 @@ __all__ = [
     "checkpoint_path",
     "format_prompt",
     "problem",
-    "problems",
 ]

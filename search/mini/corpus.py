@@ -54,12 +54,14 @@ class Batch:
         ids: (num_documents, length).
         wanted: (num_wanted,) flat positions whose next-token loss counts.
         targets: (num_wanted,) the tokens wanted there.
+        weights: (num_wanted,) their weights in the loss.
         num_tokens: tokens that are no padding.
     """
 
     ids: Tensor
     wanted: Tensor
     targets: Tensor
+    weights: Tensor
     num_tokens: int
 
 
@@ -153,19 +155,35 @@ def solution_batch(documents: Sequence[Document]) -> Batch:
         for place in range(document.num_prompt_tokens - 1, len(document.ids) - 1):
             wanted.append(row * length + place)
             targets.append(document.ids[place + 1])
-    return _batch(ids, wanted, targets, documents)
+    return _batch(ids, wanted, targets, [1.0 / len(wanted)] * len(wanted), documents)
 
 
-def label_batch(documents: Sequence[Document]) -> Batch:
-    """A batch whose loss counts the label token after each step's last token."""
+def label_batch(documents: Sequence[Document], writing_weight: float = 0.0) -> Batch:
+    """A batch whose loss counts the label token after each step's last token, and the words of right steps.
+
+    Args:
+        documents: with labels.
+        writing_weight: weight of the words against the labels. To predict what a right step says is the better part
+            of telling a wrong one.
+    """
     good, bad = token_id(GOOD_LABEL), token_id(BAD_LABEL)
     ids, length = _padded(documents)
     wanted: list[int] = []
     targets: list[int] = []
+    words: list[int] = []
+    word_targets: list[int] = []
     for row, document in enumerate(documents):
         wanted.extend(row * length + place for place in document.ends)
         targets.extend(good if label else bad for label in document.labels)
-    return _batch(ids, wanted, targets, documents)
+        start = document.num_prompt_tokens
+        for end, label in zip(document.ends, document.labels, strict=True):
+            if label and writing_weight:
+                words.extend(range(row * length + start, row * length + end))
+                word_targets.extend(document.ids[start + 1 : end + 1])
+            start = end + 1
+    weights = [1.0 / len(wanted)] * len(wanted)
+    weights.extend([writing_weight / max(1, len(words))] * len(words))
+    return _batch(ids, wanted + words, targets + word_targets, weights, documents)
 
 
 def in_batches(documents: list[Document], size: int, rng: random.Random) -> list[list[Document]]:
@@ -184,6 +202,8 @@ def _padded(documents: Sequence[Document]) -> tuple[Tensor, int]:
     return ids, length
 
 
-def _batch(ids: Tensor, wanted: list[int], targets: list[int], documents: Sequence[Document]) -> Batch:
+def _batch(
+    ids: Tensor, wanted: list[int], targets: list[int], weights: list[float], documents: Sequence[Document]
+) -> Batch:
     num_tokens = sum(len(document.ids) for document in documents)
-    return Batch(ids, torch.tensor(wanted), torch.tensor(targets), num_tokens)
+    return Batch(ids, torch.tensor(wanted), torch.tensor(targets), torch.tensor(weights), num_tokens)

@@ -163,7 +163,8 @@ def fit(
 def _train_step(model: MiniModel, optimiser: MuonAdam, batch: Batch, step: int, num_steps: int) -> float:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = model(batch.ids, logit_rows=batch.wanted)
-    loss = functional.cross_entropy(logits.float(), batch.targets)
+    losses = functional.cross_entropy(logits.float(), batch.targets, reduction="none")
+    loss = (losses * batch.weights).sum()
     loss.backward()  # type: ignore[no-untyped-call]
     optimiser.step(step, num_steps)
     return float(loss.detach())

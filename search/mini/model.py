@@ -10,7 +10,7 @@ the place of ours, whatever ``tokenizer.json`` says. Llama 3's own files are a L
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -219,16 +219,12 @@ class MiniModel(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
 
-def initialise(model: MiniModel, seed: int, look_back: float = 5.0) -> None:
-    """Fill a model with random weights; its first layer's heads start out looking 1, 2, 3, ... tokens back.
-
-    The look is in the q and k biases: turned by the rotary angles, their product peaks at one distance, whatever the
-    content.
+def initialise(model: MiniModel, seed: int) -> None:
+    """Fill a model with random weights; its first layer's heads start out looking back.
 
     Args:
         model: filled in place.
         seed: decides the weights.
-        look_back: size of the biases.
     """
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
@@ -240,18 +236,57 @@ def initialise(model: MiniModel, seed: int, look_back: float = 5.0) -> None:
             nn.init.normal_(parameter, 0.0, scale, generator=generator)
         elif name.endswith("bias"):
             nn.init.zeros_(parameter)
-    first = model.model.layers[0]
-    assert isinstance(first, Layer)
+    look_back(model, 0)
+
+
+def look_back(model: MiniModel, number: int, size: float = 5.0) -> None:
+    """Set the q and k biases of a layer so that its heads start out looking 1, 2, 3, ... tokens back.
+
+    Turned by the rotary angles, the biases' product peaks at one distance, whatever the content.
+
+    Args:
+        model: changed in place.
+        number: the layer.
+        size: of the biases.
+    """
+    layer = model.model.layers[number]
+    assert isinstance(layer, Layer)
     half = model.shape.head_dim // 2
     frequencies = ROPE_THETA ** (-torch.arange(half).float() / half)
-    strong = (frequencies > 0.1).float() * look_back
+    strong = (frequencies > 0.1).float() * size
     with torch.no_grad():
         for head in range(model.shape.num_heads):
             start = head * model.shape.head_dim
             turn = -frequencies * (head + 1)
-            first.self_attn.q_proj.bias[start : start + half] = strong * turn.cos()
-            first.self_attn.q_proj.bias[start + half : start + 2 * half] = strong * turn.sin()
-            first.self_attn.k_proj.bias[start : start + half] = strong
+            layer.self_attn.q_proj.bias[start : start + half] = strong * turn.cos()
+            layer.self_attn.q_proj.bias[start + half : start + 2 * half] = strong * turn.sin()
+            layer.self_attn.k_proj.bias[start : start + half] = strong
+
+
+def grown(model: MiniModel, num_layers: int, seed: int) -> MiniModel:
+    """A copy with more layers on top, which change nothing yet.
+
+    The first of them looks back, so that it sees at each token what the layers below expected there.
+
+    Args:
+        model: left as it is.
+        num_layers: layers of the copy, at least as many as the model has.
+        seed: decides the new layers' weights.
+    """
+    shape = replace(model.shape, num_layers=num_layers)
+    larger = MiniModel(shape)
+    initialise(larger, seed)
+    larger.load_state_dict(model.state_dict(), strict=False)
+    fresh = range(model.shape.num_layers, num_layers)
+    with torch.no_grad():
+        for number in fresh:
+            layer = larger.model.layers[number]
+            assert isinstance(layer, Layer)
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+    if fresh:
+        look_back(larger, fresh[0])
+    return larger
 
 
 def _rotate(heads: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:

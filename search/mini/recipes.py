@@ -33,6 +33,7 @@ class Recipe:
         policy_start: share of training after which they come in.
         drill_share: share of drills in the PRM's first part.
         drill_share_later: share of drills in its second part.
+        writing_weight: for the PRM, weight of the words of right steps against that of the labels.
     """
 
     role: Role
@@ -51,6 +52,7 @@ class Recipe:
     policy_start: float = 0.5
     drill_share: float = 0.0
     drill_share_later: float = 0.0
+    writing_weight: float = 0.0
 
 
 RECIPES: dict[Role, Recipe] = {
@@ -58,7 +60,7 @@ RECIPES: dict[Role, Recipe] = {
     "draft": Recipe("draft", 2, 64, 2, 176, 3000, 13, OptimiserSettings(0.008, 3e-3)),
     "prm": Recipe(
         "prm",
-        4,
+        6,
         128,
         4,
         352,
@@ -67,9 +69,10 @@ RECIPES: dict[Role, Recipe] = {
         OptimiserSettings(0.005, 1e-3),
         policy_problems=1000,
         policy_samples=3,
-        policy_share=0.5,
+        policy_share=0.45,
         drill_share=0.8,
-        drill_share_later=0.2,
+        drill_share_later=0.35,
+        writing_weight=0.5,
     ),
 }
 

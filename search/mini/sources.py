@@ -21,7 +21,7 @@ from search.mini.corpus import (
     solution_batch,
 )
 from search.mini.evaluate import attempts, labelled_documents, policy_figures, prm_figures
-from search.mini.model import MiniModel, ModelShape, initialise
+from search.mini.model import MiniModel, ModelShape, grown, initialise
 from search.mini.problems import problems
 from search.mini.recipes import Recipe
 from search.mini.solutions import DRAFT_RATES, TARGET_RATES
@@ -84,7 +84,9 @@ class PrmSource:
     def __init__(self, recipe: Recipe, seed: int, policies: Path) -> None:
         self._recipe = recipe
         self._name = f"prm/{seed}"
+        self._seed = seed
         self._target = load_model(policies / "target")
+        self._num_layers = max(recipe.num_layers, self._target.shape.num_layers)
         models = [self._target, load_model(policies / "draft")]
         found = list(problems("train", recipe.policy_problems, POLICY_PROBLEMS_START))
         dev = list(problems("dev", recipe.num_eval_problems))
@@ -96,9 +98,11 @@ class PrmSource:
             self._dev.append(labelled_documents(dev, attempts(model, dev, seed + 2, num_samples=2)))
 
     def start(self) -> MiniModel:
-        """The target's weights; the head's label rows start as what usually follows a step, so as to start calm."""
-        model = MiniModel(self._target.shape)
-        model.load_state_dict(self._target.state_dict())
+        """The target with more layers on top.
+
+        The head's label rows start as those of the words that usually follow a step, so that training starts calm.
+        """
+        model = grown(self._target, self._num_layers, self._seed)
         starts = [token_id(word) for word in (*NAMES, "She", "He", "The")]
         with torch.no_grad():
             usual = model.lm_head.weight[starts].mean(0)
@@ -118,7 +122,7 @@ class PrmSource:
         documents = order.choices(self._pool, k=num_policy)
         documents.extend(drill_documents(self._name, chunk, num_drills))
         documents.extend(prm_documents(self._name, chunk, count - num_drills - num_policy))
-        return [label_batch(part) for part in in_batches(documents, size, order)]
+        return [label_batch(part, recipe.writing_weight) for part in in_batches(documents, size, order)]
 
     def evaluate(self, model: MiniModel) -> dict[str, float]:
         """Step AUC on the target's and on the draft's dev solutions."""

@@ -15,7 +15,16 @@ def records(folder):
 
 
 def outcome(record):
-    return [(node["ids"], node["reward"], node["status"]) for node in record["tree"]["nodes"]]
+    """What must be equal: every token and fate to the letter, rewards to float32's last digits."""
+    return [
+        (
+            node["ids"],
+            node["status"],
+            node["reason"],
+            None if node["reward"] is None else pytest.approx(node["reward"], abs=1e-5),
+        )
+        for node in record["tree"]["nodes"]
+    ]
 
 
 EVAL = ("eval", "--data", "mini:test", "--limit", 12, "--width", 4)
@@ -25,7 +34,14 @@ def test_a_run_its_records_and_its_resumption(ets, tmp_path):
     first = ets(*EVAL, "--out", "run", "--json")
     assert first.code == 0
     summary = first.json
-    assert summary.keys() >= {"num_problems", "num_failed", "accuracy", "accuracy_ci95", "config_hash", "computed_tokens"}
+    assert summary.keys() >= {
+        "num_problems",
+        "num_failed",
+        "accuracy",
+        "accuracy_ci95",
+        "config_hash",
+        "computed_tokens",
+    }
     assert (summary["num_problems"], summary["num_failed"], summary["num_resumed"]) == (12, 0, 0)
     low, high = summary["accuracy_ci95"]
     assert 0 <= low <= summary["accuracy"] <= high <= 1
@@ -33,6 +49,7 @@ def test_a_run_its_records_and_its_resumption(ets, tmp_path):
     assert len(kept) == 12 and {record["config_hash"] for record in kept.values()} == {summary["config_hash"]}
     run = json.loads((tmp_path / "run" / "run.json").read_text())
     assert run["settings"]["width"] == 4 and run["version"] and run["argv"]
+    assert run["engines"]["policy"]["seeds"] == "exact" and run["engines"]["prm"]["num_parameters"] > 0
 
     (tmp_path / "run" / "problems" / sorted(kept)[3]).unlink()
     again = ets(*EVAL, "--out", "run", "--json").json

@@ -52,7 +52,9 @@ def test_a_problem_from_standard_input_and_from_the_argument(ets):
 
 def test_settings_from_flag_environment_and_yaml_in_this_order(ets, tmp_path):
     (tmp_path / "c.yaml").write_text("width: 2\nseed: 5\nmethod: beam\n")
-    ran = ets("solve", "--mini", 0, "--config", "c.yaml", "--seed", 7, "--json", env={"ETS_WIDTH": "3", "ETS_SEED": "6"})
+    ran = ets(
+        "solve", "--mini", 0, "--config", "c.yaml", "--seed", 7, "--json", env={"ETS_WIDTH": "3", "ETS_SEED": "6"}
+    )
     assert (ran.json["width"], ran.json["seed"], ran.json["method"]) == (3, 7, "beam")
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from ets import Ets, EtsKv
 from search.policies import Beam, BestOfN, Dvts, ParticleFilter, Rebase
 from search.protocols import Policy
 from search.tree import SearchTree
@@ -20,10 +21,13 @@ POLICIES = {
     "dvts, 3 subtrees, prod": Dvts(num_subtrees=3, reduce="prod"),
     "rebase": Rebase(),
     "rebase, round, mean": Rebase(temperature=0.05, rounding="round", reduce="mean"),
+    "ets": Ets(),
+    "ets, tokens, distance 1": Ets(node_cost="tokens", node_cost_weight=1.5, cluster_distance=1.0, reduce="min"),
+    "ets-kv": EtsKv(),
     "particle": ParticleFilter(),
     "particle, systematic": ParticleFilter(resampling="systematic", weight="reward", temperature=0.5),
 }
-ORDER_FREE = [name for name in POLICIES if name.startswith(("beam", "rebase"))]
+ORDER_FREE = [name for name in POLICIES if name.startswith(("beam", "rebase", "ets-kv"))]
 
 REWARDS = st.one_of(st.none(), st.sampled_from([0.0, 0.5, 1.0]), st.floats(0, 1))
 FATES = st.sampled_from(["open", "open", "open", "finished", "pruned", "failed"])
@@ -37,6 +41,7 @@ def trees(draw: st.DrawFn) -> SearchTree:
         parents = [n.id for n in tree if n.status in (NodeStatus.OPEN, NodeStatus.EXPANDED)]
         node = tree.add_child(draw(st.sampled_from(parents)) if parents and number else ROOT)
         tree.write(Step(node, (number + 1,), f"step {number}", FinishReason.STOP, "m"))
+        tree[node].features["embedding"] = [float(draw(st.integers(-2, 2))) for _ in range(3)]
         reward = draw(REWARDS)
         if reward is not None:
             tree.set_reward(node, reward)

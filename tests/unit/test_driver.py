@@ -60,7 +60,7 @@ def test_each_unique_token_is_computed_once_and_nothing_stays_held(policy):
     assert stats.unique_tokens == sum(len(node.ids) for node in tree)
     leaves = sum(1 for node in tree if not tree.children(node.id))
     assert stats.computed_tokens == stats.unique_tokens - leaves
-    assert stats.prm_tokens == stats.prm_unique_tokens == stats.unique_tokens
+    assert stats.prm_tokens == stats.prm_unique_tokens <= stats.unique_tokens
     assert stats.kv_tokens_engine_peak == stats.kv_tokens_ledger_peak > 0
     assert engine.usage(tree.id).kv_tokens_held == 0
     assert scorer.engine.usage(f"{tree.id}/prm").kv_tokens_held == 0

@@ -6,9 +6,8 @@ import sys
 import pytest
 
 from search.errors import ConfigError
-from search.mini import SPLITS, format_prompt, problem, problems
 from search.mini.export import export_jsonl
-from search.mini.problems import apply
+from search.mini.problems import SPLITS, apply, format_prompt, problem, problems
 from search.mini.wording import OpKind
 
 

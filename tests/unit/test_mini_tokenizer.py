@@ -4,7 +4,7 @@ import random
 import pytest
 from transformers import AutoTokenizer
 
-from search.mini import format_prompt, problems
+from search.mini.problems import format_prompt, problems
 from search.mini.solutions import DRAFT_RATES, write_solution
 from search.mini.tokenizer import (
     EOS_TOKEN,

@@ -73,6 +73,17 @@ def test_each_step_is_computed_once():
     assert usage.computed_tokens == scorer.num_unique_tokens(tree) == sum(len(node.ids) for node in tree)
 
 
+def test_siblings_that_say_the_same_are_asked_about_once():
+    scorer = scorer_of(lambda ids: 0.25, shares_ids=True)
+    tree, _ = tree_of(scorer.engine.tokenizer)
+    texts = ["Add 4.\n\n", "Add 4.\n\n", "Add 5.\n\n", "Add 4.\n\n"]
+    for text in texts:
+        node = tree.add_child(ROOT)
+        tree.write(Step(node, scorer.engine.tokenizer.encode(text), text, FinishReason.STOP, "w"))
+    assert len(set(asyncio.run(scorer.score(tree, tree.children(ROOT))))) == 1
+    assert scorer.engine.num_calls("label_logprobs") == 2
+
+
 def test_without_shared_ids_question_and_steps_are_encoded_with_the_tag_last():
     scorer = scorer_of(lambda ids: 0.5, step_tag=" 7", shares_ids=True)
     tokenizer = scorer.engine.tokenizer

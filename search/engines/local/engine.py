@@ -125,6 +125,10 @@ class LocalEngine:
         self._check(prefix, room=1)
         if not children:
             return
+        keys = [child.key for child in children]
+        taken = {segment.key for segment in prefix.segments}
+        if len(set(keys)) < len(keys) or not taken.isdisjoint(keys):
+            raise self._error("children need keys of their own, none of which stands in the prefix")
         queue: asyncio.Queue[Result] = asyncio.Queue()
         request = self._submit(
             prefix,

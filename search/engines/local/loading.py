@@ -47,6 +47,7 @@ class LoadedModel:
         forward: runs batches.
         tokenizer: its tokenizer.
         table: bytes of its tokens.
+        eos_ids: tokens that end a text.
         info: what it is.
         num_threads: torch threads its forwards use; None leaves them alone.
     """
@@ -54,6 +55,7 @@ class LoadedModel:
     forward: Forward
     tokenizer: HFTokenizer
     table: TokenBytes
+    eos_ids: frozenset[int]
     info: EngineInfo
     device: torch.device
     dtype: torch.dtype
@@ -70,7 +72,7 @@ class LoadedModel:
             context_tokens=self.info.context_tokens,
             vocab_size=self.info.vocab_size,
             table=self.table,
-            eos_ids=self.tokenizer.eos_ids,
+            eos_ids=self.eos_ids,
             max_kv_tokens=max_kv_tokens,
             max_rows=max_rows,
             max_batch_tokens=max_batch_tokens,
@@ -148,6 +150,7 @@ def prepare(network: Any, raw_tokenizer: Any, *, name: str) -> LoadedModel:
         forward=forward,
         tokenizer=HFTokenizer(raw_tokenizer, table, eos_ids),
         table=table,
+        eos_ids=eos_ids,
         info=info,
         device=parameter.device,
         dtype=parameter.dtype,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -24,7 +22,6 @@ class HFTokenizer:
         self.raw = tokenizer
         self._table = table
         self._eos_ids = eos_ids
-        self._fingerprint = _fingerprint(tokenizer)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -36,11 +33,6 @@ class HFTokenizer:
             # Padding and truncation are settings of one use, not of the tokenizer.
             content = {**json.loads(backend.to_str()), "padding": None, "truncation": None}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of the tokenizer's content: equal for two models that give every text the same ids."""
-        return self._fingerprint
 
     @property
     def eos_ids(self) -> frozenset[int]:
@@ -67,11 +59,3 @@ class HFTokenizer:
             [dict(message) for message in messages], tokenize=False, add_generation_prompt=True
         )
         return text
-
-
-def _fingerprint(tokenizer: Any) -> str:
-    """Hash what decides about ids: the whole pipeline, without how a batch is padded or cut."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    content: dict[str, Any] = json.loads(backend.to_str()) if backend is not None else {"vocab": tokenizer.get_vocab()}
-    kept = {key: value for key, value in content.items() if key not in ("version", "truncation", "padding")}
-    return hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=16).hexdigest()

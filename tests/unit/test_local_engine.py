@@ -1,0 +1,339 @@
+"""The local engine against transformers itself: exact steps, exact scores, exact counts."""
+
+import asyncio
+import random
+
+import pytest
+import torch
+from local_models import (
+    CONTEXT,
+    byte_tokenizer,
+    engine,
+    network,
+    reference_greedy,
+    reference_logprobs,
+    run,
+)
+
+from search.engines.local import LocalEngine
+from search.engines.local.loading import prepare
+from search.errors import ConfigError, ContextOverflowError, EngineError
+from search.streams import closing
+from search.types import Child, FinishReason, Generation, Prefix, Sampling, Segment, Usage
+
+PROMPT = tuple(random.Random(5).randrange(256) for _ in range(20))
+GREEDY = Sampling(temperature=0.0, max_new_tokens=9, stop=())
+FAMILIES = ["llama", "llama-gqa", "qwen2", "mistral", "neox", "opt"]
+
+
+def prompt(tree: str = "t", *steps: Generation | Segment, ids: tuple[int, ...] = PROMPT) -> Prefix:
+    return Prefix(tree, (Segment(0, ids), *(Segment(step.key, step.ids) for step in steps)))
+
+
+async def write(
+    local: LocalEngine, prefix: Prefix, children: list[Child], sampling: Sampling
+) -> dict[int, Generation]:
+    async with closing(local.generate(prefix, children, sampling)) as made:
+        return {step.key: step async for step in made}
+
+
+async def grow(
+    local: LocalEngine, tree: str, rng: random.Random, sampling: Sampling, levels: int = 4, width: int = 6
+) -> list[tuple[tuple[int, ...], Generation]]:
+    """A random search with pruning and duplicates; every step with the ids before it."""
+    ids = tuple(rng.randrange(256) for _ in range(rng.randint(3, 20)))
+    leaves = [prompt(tree, ids=ids)]
+    found = []
+    key = 0
+    for _ in range(levels):
+        jobs = []
+        for _ in range(rng.randint(1, width)):
+            number = rng.randint(1, 3)
+            jobs.append((rng.choice(leaves), [Child(key + i + 1, rng.getrandbits(64)) for i in range(number)]))
+            key += number
+        chosen = {prefix.segments[-1].key for prefix, _ in jobs}
+        dropped = [leaf.segments[-1].key for leaf in leaves if leaf.segments[-1].key not in chosen]
+        await local.release(tree, dropped)
+        results = await asyncio.gather(*(write(local, prefix, children, sampling) for prefix, children in jobs))
+        leaves = []
+        for (prefix, _), steps in zip(jobs, results, strict=True):
+            for step in steps.values():
+                found.append((prefix.ids, step))
+                leaves.append(Prefix(tree, (*prefix.segments, Segment(step.key, step.ids))))
+    return found
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_greedy_equals_generate_under_pruning_and_duplicates(kind):
+    async def main() -> None:
+        local = engine(kind)
+        assert local.info.details["attention"] == "cascade"
+        done = await asyncio.gather(*(grow(local, f"t{i}", random.Random(i), GREEDY) for i in range(3)))
+        await local.aclose()
+        for before, step in {(before, step.ids): (before, step) for steps in done for before, step in steps}.values():
+            assert step.ids == reference_greedy(kind, before, GREEDY.max_new_tokens)
+
+    run(main())
+
+
+def test_a_long_step_moves_to_the_arena_and_stays_exact():
+    """More tokens than a lane has columns, beside rows that join in its middle."""
+    sampling = Sampling(temperature=0.0, max_new_tokens=130, stop=())
+
+    async def main() -> None:
+        local = engine("llama-gqa")
+        long = asyncio.create_task(write(local, prompt(), [Child(1, 1)], sampling))
+        others = []
+        for i in range(12):
+            await asyncio.sleep(0.005)
+            at = prompt(f"u{i}", ids=PROMPT[: 3 + i])
+            others.append((at, await write(local, at, [Child(1, i), Child(2, i)], GREEDY)))
+        step = (await long)[1]
+        assert step.ids == reference_greedy("llama-gqa", PROMPT, 130)
+        assert local.usage("t").kv_tokens_held == len(PROMPT) + 129
+        for at, steps in others:
+            assert steps[1].ids == steps[2].ids == reference_greedy("llama-gqa", at.ids, 9)
+        await local.aclose()
+
+    run(main())
+
+
+def test_seeded_steps_do_not_depend_on_batch_order_or_neighbours():
+    sampling = Sampling(temperature=1.0, top_p=0.9, max_new_tokens=24, stop=("\n",))
+    seeds = [random.Random(1).getrandbits(64) for _ in range(64)]
+
+    async def main() -> None:
+        local = engine("qwen2")
+        wanted = {s: (await write(local, prompt(f"a{s}"), [Child(1, s)], sampling))[1].ids for s in seeds}
+        for size in (2, 7, 64):
+            for at in range(0, 64, size):
+                some = seeds[at : at + size][::-1]
+                tree = f"b{size}-{at}"
+                steps = await write(local, prompt(tree), [Child(i + 1, s) for i, s in enumerate(some)], sampling)
+                assert [steps[i + 1].ids for i in range(len(some))] == [wanted[s] for s in some]
+        many = await asyncio.gather(
+            *(write(local, prompt(f"c{i}"), [Child(j + 1, s) for j, s in enumerate(seeds[i::4])], sampling) for i in range(4)),
+            *(grow(local, f"d{i}", random.Random(i), sampling) for i in range(4)),
+        )
+        for i in range(4):
+            assert [many[i][j + 1].ids for j in range(16)] == [wanted[s] for s in seeds[i::4]]
+        await local.aclose()
+
+    run(main())
+
+
+def test_a_whole_search_gives_the_same_steps_alone_and_beside_others():
+    sampling = Sampling(temperature=1.0, max_new_tokens=12, stop=())
+
+    async def main() -> None:
+        local = engine("llama")
+        alone = [await grow(local, f"a{i}", random.Random(i), sampling) for i in range(5)]
+        together = await asyncio.gather(*(grow(local, f"b{i}", random.Random(i), sampling) for i in range(5)))
+        narrow = engine("llama", max_rows=3, max_batch_tokens=5)
+        squeezed = await asyncio.gather(*(grow(narrow, f"b{i}", random.Random(i), sampling) for i in range(5)))
+        for one, two, three in zip(alone, together, squeezed, strict=True):
+            ids = [[step.ids for _, step in steps] for steps in (one, two, three)]
+            for steps in (one, two, three):
+                assert len(steps) == len(one)
+            assert {(b, s.key, s.ids) for b, s in one} == {(b, s.key, s.ids) for b, s in two} == {
+                (b, s.key, s.ids) for b, s in three
+            }, ids
+        await local.aclose()
+        await narrow.aclose()
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_label_logprobs_equal_the_models_own_from_nothing_and_step_by_step(kind):
+    rng = random.Random(2)
+    steps = [Segment(key, tuple(rng.randrange(256) for _ in range(rng.randint(1, 30)))) for key in range(1, 9)]
+    labels = (3, 77, 255)
+
+    async def main() -> None:
+        local = engine(kind)
+        fresh = await asyncio.gather(*(local.label_logprobs(prompt("f", step), labels) for step in steps))
+        for step, found in zip(steps, fresh, strict=True):
+            wanted = reference_logprobs(kind, (*PROMPT, *step.ids))[list(labels)].tolist()
+            assert found == pytest.approx(wanted, abs=1e-5)
+        deep: tuple[Segment, ...] = ()
+        for step in steps[:4]:
+            deep = (*deep, step)
+            found = await local.label_logprobs(prompt("g", *deep), labels)
+            ids = PROMPT + tuple(token for segment in deep for token in segment.ids)
+            assert found == pytest.approx(reference_logprobs(kind, ids)[list(labels)].tolist(), abs=1e-5)
+        usage = local.usage("g")
+        assert usage.computed_tokens == len(PROMPT) + sum(len(step.ids) for step in steps[:4])
+        assert usage.kv_tokens_held == usage.computed_tokens
+        await local.aclose()
+
+    run(main())
+
+
+def test_the_same_prefix_asked_again_costs_nothing_while_its_logits_are_kept():
+    async def main() -> None:
+        local = engine()
+        first = await local.label_logprobs(prompt(), [1, 2])
+        assert await local.label_logprobs(prompt(), [1, 2]) == first
+        assert local.usage("t") == Usage(20, 0, 2, 20, 20, 0)
+        for node in local._scheduler.trees["t"].nodes.values():
+            node.logits = None
+        assert await local.label_logprobs(prompt(), [1, 2]) == pytest.approx(first, abs=1e-6)
+        assert local.usage("t") == Usage(21, 0, 3, 20, 20, 1), "the last token alone is read again"
+        step = (await write(local, prompt(), [Child(1, 3)], GREEDY))[1]
+        assert step.ids == reference_greedy("qwen2", PROMPT, 9)
+        await local.aclose()
+
+    run(main())
+
+
+def test_a_prompt_is_computed_once_however_many_wait_for_it():
+    async def main() -> None:
+        local = engine(max_batch_tokens=7)
+        await asyncio.gather(
+            *(write(local, prompt(), [Child(10 + i, i)], GREEDY) for i in range(8)),
+            *(local.label_logprobs(prompt("t", Segment(50 + i, (i, i, i))), [0]) for i in range(8)),
+        )
+        assert local.usage("t").computed_tokens == len(PROMPT) + 8 * 8 + 8 * 3
+        await local.aclose()
+
+    run(main())
+
+
+def test_cancelled_steps_leave_nothing_and_harm_no_one():
+    sampling = Sampling(temperature=0.0, max_new_tokens=100, stop=())
+
+    async def main() -> None:
+        local = engine()
+        kept = asyncio.create_task(write(local, prompt(), [Child(1, 1)], sampling))
+        dropped = [
+            asyncio.create_task(write(local, prompt(), [Child(10 * i, 1), Child(10 * i + 1, 1)], sampling))
+            for i in range(1, 6)
+        ]
+        await asyncio.sleep(0.03)
+        for task in dropped:
+            task.cancel()
+        assert (await kept)[1].ids == reference_greedy("qwen2", PROMPT, 100)
+        await asyncio.gather(*dropped, return_exceptions=True)
+        stream = local.generate(prompt(), [Child(90, 1), Child(91, 1)], GREEDY)
+        first = await anext(stream)
+        await stream.aclose()
+        waiting = asyncio.create_task(local.label_logprobs(prompt("v"), [0]))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await local.release("t", [])
+        held = local.usage("t").kv_tokens_held
+        more = held - len(PROMPT) - 99 - (len(first.ids) - 1)
+        # The second of the two greedy rows ends in the same turn, before the cancellation can reach it.
+        assert more in (0, len(first.ids) - 1)
+        assert not local._scheduler.lanes.rows
+        assert not local._scheduler.requests
+        await local.aclose()
+        assert local.pool().held == 0
+
+    run(main())
+
+
+def test_releasing_a_node_aborts_what_is_written_below():
+    sampling = Sampling(temperature=0.0, max_new_tokens=120, stop=())
+
+    async def main() -> None:
+        local = engine()
+        step = (await write(local, prompt(), [Child(1, 1)], GREEDY))[1]
+        below = asyncio.create_task(write(local, prompt("t", step), [Child(2, 2), Child(3, 3)], sampling))
+        await asyncio.sleep(0.02)
+        await local.release("t", [1])
+        steps = await below
+        assert {s.finish for s in steps.values()} == {FinishReason.ABORT}
+        whole = reference_greedy("qwen2", (*PROMPT, *step.ids), 120)
+        assert all(s.ids == whole[: len(s.ids)] for s in steps.values())
+        assert local.usage("t").kv_tokens_held == len(PROMPT)
+        await local.release("t")
+        assert local.usage("t") == Usage()
+        await local.aclose()
+
+    run(main())
+
+
+def test_a_failing_model_is_an_error_for_everyone_and_the_engine_goes_on():
+    async def main() -> None:
+        local = engine()
+        working = local._scheduler._forward
+        local._scheduler._forward = lambda batch: 1 / 0  # type: ignore[assignment, return-value]
+        results = await asyncio.gather(
+            write(local, prompt(), [Child(1, 1)], GREEDY),
+            local.label_logprobs(prompt("u"), [0]),
+            return_exceptions=True,
+        )
+        assert all(isinstance(r, EngineError) and "division" in str(r) for r in results)
+        local._scheduler._forward = working
+        assert (await write(local, prompt(), [Child(1, 1)], GREEDY))[1].ids == reference_greedy("qwen2", PROMPT, 9)
+        await local.aclose()
+
+    run(main())
+
+
+def test_a_model_that_gives_nan_is_an_error():
+    model = network("llama")
+    loaded = prepare(model, byte_tokenizer(), name="broken")
+    with torch.no_grad():
+        model.lm_head.weight[3] = float("nan")
+
+    async def main() -> None:
+        local = LocalEngine(loaded)
+        with pytest.raises(EngineError, match="not finite"):
+            await write(local, prompt(), [Child(1, 1)], GREEDY)
+        await local.aclose()
+
+    run(main())
+
+
+def test_closing_ends_what_is_in_flight_with_an_error():
+    async def main() -> None:
+        local = engine()
+        sampling = Sampling(temperature=0.0, max_new_tokens=130, stop=())
+        tasks = [asyncio.create_task(write(local, prompt(), [Child(i, i)], sampling)) for i in range(1, 4)]
+        await asyncio.sleep(0.02)
+        await local.aclose()
+        assert all(isinstance(r, EngineError) for r in await asyncio.gather(*tasks, return_exceptions=True))
+        with pytest.raises(EngineError, match="closed"):
+            await local.label_logprobs(prompt(), [0])
+        await local.aclose()
+
+    run(main())
+
+
+def test_the_context_is_the_limit():
+    async def main() -> None:
+        local = engine()
+        full = Prefix("x", (Segment(0, (1,) * CONTEXT),))
+        with pytest.raises(ContextOverflowError):
+            await write(local, full, [Child(1, 1)], GREEDY)
+        assert len(await local.label_logprobs(full, [0])) == 1
+        near = Prefix("y", (Segment(0, (1,) * (CONTEXT - 4)),))
+        step = (await write(local, near, [Child(1, 1)], GREEDY))[1]
+        assert (step.finish, len(step.ids)) == (FinishReason.CONTEXT, 4)
+        await local.aclose()
+
+    run(main())
+
+
+def test_settings_are_checked():
+    with pytest.raises(ConfigError, match="max_kv_tokens"):
+        engine(max_kv_tokens=0)
+
+
+def test_two_engines_share_the_worker():
+    async def main() -> None:
+        one, two = engine("llama"), engine("neox")
+        results = await asyncio.gather(
+            *(write(one, prompt(f"t{i}"), [Child(1, 1)], GREEDY) for i in range(5)),
+            *(write(two, prompt(f"t{i}"), [Child(1, 1)], GREEDY) for i in range(5)),
+        )
+        assert {r[1].ids for r in results[:5]} == {reference_greedy("llama", PROMPT, 9)}
+        assert {r[1].ids for r in results[5:]} == {reference_greedy("neox", PROMPT, 9)}
+        await one.aclose()
+        await two.aclose()
+
+    run(main())
