@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, cast
 
+from search.background import BackgroundLoop
 from search.config import SearchSettings, build, config_hash
 from search.driver import Driver, Limits
 from search.errors import ConfigError, SearchError
@@ -20,8 +22,6 @@ from search.registry import make_engine, make_policy, make_scorer, prm_config, w
 from search.result import Result, conclude
 from search.types import Problem, Reduce, Sampling, VoteRule
 from search.writer import ModelWriter
-
-T = TypeVar("T")
 
 DEFAULT_CONCURRENCY = 8
 """Problems side by side where nothing else is said."""
@@ -89,7 +89,7 @@ class Search:
         self._driver: Driver | None = None
         self._prompt_format: PromptFormat = "plain"
         self._loading = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._background = BackgroundLoop()
 
     # Setting up
 
@@ -219,7 +219,7 @@ class Search:
 
     def solve(self, problem: str | Problem) -> Result:
         """Search one problem; as `asolve`, from ordinary code or a notebook."""
-        return self._wait(self.asolve(problem))
+        return self._background.wait(self.asolve(problem))
 
     def solve_many(
         self, problems: Iterable[Problem], concurrency: int = DEFAULT_CONCURRENCY
@@ -229,14 +229,15 @@ class Search:
 
         async def collect() -> None:
             try:
-                async for item in self.asolve_many(problems, concurrency):
-                    arrived.put(item)
+                async with aclosing(self.asolve_many(problems, concurrency)) as results:
+                    async for item in results:
+                        arrived.put(item)
                 arrived.put(None)
             except BaseException as error:
                 arrived.put(error)
                 raise
 
-        future = asyncio.run_coroutine_threadsafe(collect(), self._background())
+        future = self._background.submit(collect())
         try:
             while (item := arrived.get()) is not None:
                 if isinstance(item, BaseException):
@@ -245,22 +246,7 @@ class Search:
         finally:
             future.cancel()
 
-    # The loop behind the synchronous calls
-
-    def _background(self) -> asyncio.AbstractEventLoop:
-        with self._loading:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, name="search", daemon=True).start()
-            return self._loop
-
-    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        future = asyncio.run_coroutine_threadsafe(work, self._background())
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
+    # Ending
 
     async def aclose(self) -> None:
         """Free the models; the search may be used again and then loads them anew."""
@@ -275,10 +261,8 @@ class Search:
 
     def close(self) -> None:
         """As `aclose`, from ordinary code; also ends the thread behind `solve`."""
-        loop = self._background()
-        self._wait(self.aclose())
-        loop.call_soon_threadsafe(loop.stop)
-        self._loop = None
+        self._background.wait(self.aclose())
+        self._background.stop()
 
     def __enter__(self) -> Self:
         return self
