@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.sparse import csr_array
 
 from ets.problem import Floats, Ints
 from search.errors import ConfigError, PolicyError
@@ -15,7 +17,10 @@ DEFAULT_DISTANCE = 0.05
 """Where ETS (arXiv 2502.13575) cuts."""
 
 SPARSE = 0.15
-"""Vectors less filled than this are multiplied as sparse ones."""
+"""Vectors less filled than this are multiplied as sparse ones ..."""
+
+FEW = 128
+"""... unless they are fewer than this."""
 
 
 class Clusters(NamedTuple):
@@ -97,10 +102,8 @@ def _products(rows: Floats) -> Floats:
     Hashed words leave most of a vector empty. A sparse product is then faster, and unlike a dense one it never waits
     for another thread on a machine that is busy with the search itself.
     """
-    if np.count_nonzero(rows) > SPARSE * rows.size:
+    if len(rows) < FEW or np.count_nonzero(rows) > SPARSE * rows.size:
         return np.asarray(rows @ rows.T)
-    from scipy.sparse import csr_array
-
     sparse = csr_array(rows)
     return np.asarray((sparse @ sparse.T).toarray())
 
@@ -119,7 +122,5 @@ def _average_linkage(distances: Floats, cut: float) -> Ints:
     """Labels of the flat clusters, from 1, (n,)."""
     if len(distances) < 2:
         return np.ones(len(distances), dtype=np.int64)
-    from scipy.cluster.hierarchy import fcluster, linkage
-
     upper = distances[np.triu_indices(len(distances), 1)]
     return np.asarray(fcluster(linkage(upper, "average"), cut, "distance"), dtype=np.int64)

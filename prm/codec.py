@@ -1,15 +1,17 @@
-"""Codecs: what ids a process reward model reads for a tree's nodes, and how its output becomes a reward."""
+"""The seam of codecs: what ids a reward model reads for a tree's nodes, and how its output becomes a reward."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
-from search.errors import ConfigError
+from search.errors import ConfigError, ScoringError
 from search.protocols import Tokenizer
 from search.tree import Node, SearchTree
+
+Reads = Literal["labels", "head"]
+"""What a reward is made from: log-probabilities of label tokens, or the outputs of the checkpoint's reward head."""
 
 
 class PrmCodec(Protocol):
@@ -17,89 +19,80 @@ class PrmCodec(Protocol):
 
     @property
     def name(self) -> str:
-        """The family, as in the run record."""
+        """The family, as in the run record and on the command line."""
+
+    @property
+    def reads(self) -> Reads:
+        """What `reward` takes."""
 
     @property
     def labels(self) -> tuple[int, ...]:
-        """Token ids whose log-probabilities `reward` takes, in this order."""
+        """Token ids whose log-probabilities `reward` takes, in this order; empty for a head."""
 
     def prompt_ids(self, tree: SearchTree) -> tuple[int, ...]:
         """The ids of the question; at least one."""
 
-    def step_ids(self, node: Node) -> tuple[int, ...]:
-        """The ids that a step adds; the reward is read after the last one."""
+    def step_ids(self, tree: SearchTree, node: Node) -> tuple[int, ...]:
+        """The ids that a step adds to the path above it; the reward is read after the last one."""
 
-    def reward(self, label_logprobs: Sequence[float]) -> float:
-        """A reward in [0, 1] from the labels' log-probabilities; NaN in, NaN out."""
+    def reward(self, outputs: Sequence[float]) -> float:
+        """A reward in [0, 1] from the labels' log-probabilities or the head's outputs; NaN in, NaN out."""
 
 
-@dataclass(frozen=True, slots=True)
-class LabelTokenCodec:
-    """Reads the probability of a good against a bad label token, as Math-Shepherd (arXiv 2312.08935) does.
+def one_token(tokenizer: Tokenizer, text: str, what: str) -> int:
+    """The id of the one token that a text is.
 
-    The reward of a step is p(good) / (p(good) + p(bad)) of the token that would follow the step.
-
-    Attributes:
-        tokenizer: the reward model's own.
-        good, bad: the label tokens' ids.
-        shares_ids: the policy's tokenizer has the same content, so the tree's ids are taken as they are.
-        step_tag: text put after each step where the model expects one, e.g. " ки"; empty for none.
-        name: "label-tokens".
+    Raises:
+        ConfigError: it is none or several; `what` says what it was to be.
     """
+    ids = tokenizer.encode(text)
+    if len(ids) != 1:
+        raise ConfigError(f"{what} {text!r} is {len(ids)} tokens for this tokenizer; it must be exactly one")
+    return ids[0]
 
-    tokenizer: Tokenizer
-    good: int
-    bad: int
-    shares_ids: bool = False
-    step_tag: str = ""
-    name: str = "label-tokens"
 
-    @classmethod
-    def build(
-        cls,
-        tokenizer: Tokenizer,
-        good_token: str = "+",
-        bad_token: str = "-",
-        *,
-        shares_ids: bool = False,
-        step_tag: str = "",
-    ) -> LabelTokenCodec:
-        """Look the label tokens up.
+def label_ids(tokenizer: Tokenizer, good: str, bad: str) -> tuple[int, int]:
+    """The ids of a good and a bad label.
 
-        Raises:
-            ConfigError: the tokenizer splits a label token, or both are the same.
-        """
-        ids = []
-        for token in (good_token, bad_token):
-            encoded = tokenizer.encode(token)
-            if len(encoded) != 1:
-                raise ConfigError(
-                    f"label token {token!r} is {len(encoded)} tokens for this tokenizer; it must be exactly one"
-                )
-            ids.append(encoded[0])
-        if ids[0] == ids[1]:
-            raise ConfigError(f"label tokens {good_token!r} and {bad_token!r} are the same token for this tokenizer")
-        return cls(tokenizer, ids[0], ids[1], shares_ids and not step_tag, step_tag)
+    Raises:
+        ConfigError: the tokenizer splits one of them, or both are the same to it.
+    """
+    ids = (one_token(tokenizer, good, "label token"), one_token(tokenizer, bad, "label token"))
+    if ids[0] == ids[1]:
+        raise ConfigError(f"label tokens {good!r} and {bad!r} are the same token for this tokenizer")
+    return ids
 
-    @property
-    def labels(self) -> tuple[int, ...]:
-        """The good label, then the bad one."""
-        return (self.good, self.bad)
 
-    def prompt_ids(self, tree: SearchTree) -> tuple[int, ...]:
-        """The policy's prompt, by its ids where they are shared, else the bare question encoded."""
-        return tree.root.ids if self.shares_ids else self.tokenizer.encode(tree.question)
+def encode_after(tokenizer: Tokenizer, before: str, text: str) -> tuple[int, ...]:
+    """The ids that `text` adds where `before` stands in front of it.
 
-    def step_ids(self, node: Node) -> tuple[int, ...]:
-        """The step's own ids where they are shared, else its text and the step tag encoded."""
-        if self.shares_ids:
-            return node.ids
-        # The separator opens the segment, so that the tag, where the model is read, ends it.
-        separator = " " if node.depth == 1 else "\n"
-        return self.tokenizer.encode(separator + node.text.strip() + self.step_tag)
+    A SentencePiece tokenizer puts a space before whatever it encodes, so a piece encoded alone is not what it is
+    inside a text. Where the two texts share a token over their seam, `text` is encoded alone.
+    """
+    head, whole = tokenizer.encode(before), tokenizer.encode(before + text)
+    return whole[len(head) :] if whole[: len(head)] == head else tokenizer.encode(text)
 
-    def reward(self, label_logprobs: Sequence[float]) -> float:
-        """p(good) / (p(good) + p(bad)), computed without overflow."""
-        good, bad = label_logprobs
-        difference = bad - good
-        return 0.0 if difference > 700 else 1.0 / (1.0 + math.exp(difference))
+
+def two_way(bad: float, good: float) -> float:
+    """Softmax's share of `good`, computed without overflow."""
+    difference = bad - good
+    return 0.0 if difference > 700 else 1.0 / (1.0 + math.exp(difference))
+
+
+def label_reward(logprobs: Sequence[float]) -> float:
+    """p(good) / (p(good) + p(bad)) from the log-probabilities of the good label and the bad one."""
+    good, bad = logprobs
+    return two_way(bad, good)
+
+
+def head_reward(outputs: Sequence[float]) -> float:
+    """The sigmoid of a head's one output, or the share of class 1 of its two.
+
+    Raises:
+        ScoringError: the head has another number of outputs.
+    """
+    if len(outputs) == 1:
+        return two_way(0.0, outputs[0])
+    if len(outputs) == 2:
+        return two_way(outputs[0], outputs[1])
+    raise ScoringError(f"the reward head has {len(outputs)} outputs; a step's reward is read from 1 or 2")

@@ -144,10 +144,14 @@ def _search(
 
 
 async def _take_turns(searches: Mapping[str, Search], problems: Sequence[Problem]) -> dict[str, _Outcome]:
+    """Each method in turn, by chunks; who goes first changes, and the first call of all is not counted."""
     outcomes = {name: _Outcome() for name in searches}
-    for start in range(0, len(problems), CHUNK):
+    names = list(searches)
+    await searches[names[0]].asolve(problems[0])
+    for turn, start in enumerate(range(0, len(problems), CHUNK)):
         chunk = problems[start : start + CHUNK]
-        for name, search in searches.items():
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            search = searches[name]
             results: dict[str, Result] = {}
             begin = time.perf_counter()
             async for item in search.asolve_many(chunk, CONCURRENCY):

@@ -30,9 +30,6 @@ CLUSTER_DISTANCE = 0.35
 SOLVER_SECONDS = 120.0
 """Far beyond what any solver here needs: a comparison of times is no place for a limit."""
 
-AGREE = 1e-9
-"""Objectives of two solvers differ by no more than this."""
-
 RECORDED_PROBLEMS = 4
 RECORDED_WIDTHS = (16, 64)
 

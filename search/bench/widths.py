@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
-from search.api import Failure, Search
-from search.config import SearchSettings, build
+from search.bench.shared import Measured, Models, measure
 from search.data import load_problems
-from search.engines.local import LocalEngine
-from search.evaluation import sum_stats
-from search.protocols import Engine
-from search.registry import METHODS, model_path
-from search.result import Result
-from search.statistics import paired_bootstrap, wilson_interval
-from search.types import Problem
+from search.registry import METHODS
+from search.statistics import paired_bootstrap
 
 WIDTHS = (1, 4, 16)
 """Widths of the table; greedy runs at 1 alone, which is what it stands for."""
-
-CONCURRENCY = 16
 
 
 def run(limit: int = 100, seed: int = 0, data: str = "mini:test", widths: Sequence[int] = WIDTHS) -> dict[str, Any]:
@@ -41,32 +31,29 @@ def run(limit: int = 100, seed: int = 0, data: str = "mini:test", widths: Sequen
         engine's peak was the ledger's own in every search. `rows`: the table with intervals and costs.
     """
     problems = load_problems(data, limit)
-    policy = LocalEngine.load(model_path("mini:target"))
-    prm = LocalEngine.load(model_path("mini:prm"))
+    models = Models.mini()
     rows: list[dict[str, Any]] = []
-    figures: dict[str, float | int] = {}
-    peaks_equal = True
+    figures: dict[str, float | int] = {"kv_peaks_equal": 1}
     for method in METHODS:
-        right: dict[int, list[bool]] = {}
+        name = method.replace("-", "_")
+        by_width: dict[int, Measured] = {}
         for width in (1,) if method == "greedy" else widths:
-            row, results = _measure(policy, prm, method, width, seed, problems)
-            right[width] = [result.correct is True for result in results]
-            peaks_equal &= all(r.stats.kv_tokens_engine_peak == r.stats.kv_tokens_ledger_peak for r in results)
-            key = f"{method.replace('-', '_')}_{width}"
-            figures[f"accuracy_{key}"] = row["accuracy"]
-            figures[f"policy_work_{key}"] = row["computed_tokens"] / row["unique_tokens"]
-            if row["prm_unique_tokens"]:
-                figures[f"prm_work_{key}"] = row["prm_tokens"] / row["prm_unique_tokens"]
+            measured = by_width[width] = measure(models, problems, method=method, width=width, seed=seed)
+            row = measured.row()
             rows.append(row)
+            figures[f"accuracy_{name}_{width}"] = row["accuracy"]
+            figures[f"policy_work_{name}_{width}"] = row["computed_tokens"] / row["unique_tokens"]
+            if row["prm_unique_tokens"]:
+                figures[f"prm_work_{name}_{width}"] = row["prm_tokens"] / row["prm_unique_tokens"]
+            if any(r.stats.kv_tokens_engine_peak != r.stats.kv_tokens_ledger_peak for r in measured.results):
+                figures["kv_peaks_equal"] = 0
             sys.stderr.write(f"{method} {width}: accuracy {row['accuracy']:.3f}, {row['seconds_wall']:.1f} s\n")
-        if len(right) > 1:
-            least, greatest = right[min(right)], right[max(right)]
-            differences = [float(b) - float(a) for a, b in zip(least, greatest, strict=True)]
+        if len(by_width) > 1:
+            least, greatest = by_width[min(by_width)], by_width[max(by_width)]
+            differences = [after - before for before, after in zip(least.right, greatest.right, strict=True)]
             low, high = paired_bootstrap(differences)
-            name = method.replace("-", "_")
             figures[f"gain_{name}"] = sum(differences) / len(differences)
             figures[f"gain_{name}_lo"], figures[f"gain_{name}_hi"] = low, high
-    figures["kv_peaks_equal"] = int(peaks_equal)
     return {
         "bench": "widths",
         "data": data,
@@ -75,35 +62,3 @@ def run(limit: int = 100, seed: int = 0, data: str = "mini:test", widths: Sequen
         "figures": figures,
         "rows": rows,
     }
-
-
-def _measure(
-    policy: Engine, prm: Engine, method: str, width: int, seed: int, problems: Sequence[Problem]
-) -> tuple[dict[str, Any], list[Result]]:
-    values = {"method": method, "seed": seed} | ({} if method == "greedy" else {"width": width})
-    search = Search(settings=build(SearchSettings, values))
-    search.use(policy, None if search.settings.prm == "none" else prm)
-
-    async def solve() -> list[Result]:
-        results: dict[str, Result] = {}
-        async for item in search.asolve_many(problems, CONCURRENCY):
-            if isinstance(item, Failure):
-                raise item.error
-            results[item.problem.id] = item
-        return [results[problem.id] for problem in problems]
-
-    start = time.perf_counter()
-    results = asyncio.run(solve())
-    seconds = time.perf_counter() - start
-    right = sum(result.correct is True for result in results)
-    low, high = wilson_interval(right, len(results))
-    row = {
-        "method": method,
-        "width": width,
-        "accuracy": right / len(results),
-        "accuracy_lo": low,
-        "accuracy_hi": high,
-        "seconds_wall": seconds,
-        **sum_stats(result.stats for result in results),
-    }
-    return row, results

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from search.cli.show import print_json, progress
+from search.cli.show import print_json
 
-if TYPE_CHECKING:
-    from search.mini.fit import TrainEvent
-    from search.mini.train import TrainResult
-
-_ROLES = ("target", "draft", "prm", "all")
+_ROLES = ("target", "draft", "prm")
 
 
 @click.group()
@@ -24,14 +18,16 @@ def mini() -> None:
 
 
 @mini.command()
-@click.argument("role", type=click.Choice(_ROLES))
+@click.argument("role", type=click.Choice([*_ROLES, "all"]))
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="folder for the checkpoint, or for all three; default: where the shipped files lie",
+    help="folder that holds, or will hold, target, draft and prm; default: where the shipped files lie",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="N", help="seed of everything")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="N", help="seed of everything"
+)
 @click.option("--resume", is_flag=True, help="go on from an interrupted training")
 @click.option(
     "--scale",
@@ -43,22 +39,17 @@ def mini() -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def train(role: str, out: Path | None, seed: int, resume: bool, scale: float, as_json: bool) -> None:
-    """Train ROLE from nothing; `all` makes the shipped files again. The PRM needs target and draft beside it."""
-    from search.mini.assets import NAMES, weights_folder
+    """Train ROLE from nothing; `all` makes the shipped files again. The prm needs target and draft beside it."""
+    from search.mini.assets import weights_folder
+    from search.mini.progress import ProgressReport
     from search.mini.train import train as train_one
 
-    base = weights_folder() if out is None else out
-    folders = {name: base / name for name in NAMES} if role == "all" or out is None else {role: out}
-    policies = base if role == "all" or out is None else None
-    results: dict[str, TrainResult] = {}
-    for name in NAMES if role == "all" else (role,):
-        with progress(f"train {name}", 1000) as bar:
-
-            def report(event: TrainEvent) -> None:
-                bar.update(round(1000 * event.step / event.num_steps), _note(event))  # noqa: B023
-
+    base = out or weights_folder()
+    results = {}
+    with ProgressReport() as report:
+        for name in _ROLES if role == "all" else (role,):
             results[name] = train_one(
-                name, folders[name], seed=seed, resume=resume, scale=scale, report=report, policies=policies
+                name, base / name, seed=seed, resume=resume, scale=scale, report=report, policies=base
             )
     if as_json:
         print_json(
@@ -69,25 +60,45 @@ def train(role: str, out: Path | None, seed: int, resume: bool, scale: float, as
         )
         return
     for name, result in results.items():
-        figures = ", ".join(f"{key} {value:.3f}" for key, value in result.figures.items())
-        sys.stdout.write(f"{name}: {result.folder}, {result.cpu_seconds:.0f} CPU seconds, {figures}\n")
+        figures = "".join(f", {key} {value:.3f}" for key, value in result.figures.items())
+        sys.stdout.write(f"{name}: {result.folder}, {result.cpu_seconds:.0f} CPU seconds{figures}\n")
 
 
-def _note(event: TrainEvent) -> str:
-    figures = "".join(f", {key} {value:.3f}" for key, value in event.figures.items())
-    return f"loss {event.loss:.4f}{figures}"
+@mini.command()
+@click.option(
+    "--weights", type=click.Path(path_type=Path), metavar="DIR", help="folder of the family; default: shipped"
+)
+@click.option("--split", default="test", show_default=True, metavar="NAME", help="problems to measure on")
+@click.option("--limit", type=click.IntRange(min=1), default=300, show_default=True, metavar="N", help="problems")
+@click.option(
+    "--seed", "seeds", type=int, multiple=True, default=(0, 1), show_default=True, metavar="N", help="may be repeated"
+)
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+def check(weights: Path | None, split: str, limit: int, seeds: tuple[int, ...], as_json: bool) -> int:
+    """Measure the family against its gate; exit 1 if a line is missed."""
+    from search.bench.mini_check import run
+
+    def say(text: str) -> None:
+        sys.stderr.write(text + "\n")
+
+    report = run(weights=weights, split=split, num_problems=limit, seeds=seeds, say=say)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        for line in report.gate:
+            low, high = line.line.low, line.line.high
+            bounds = f"{'' if low is None else low} to {'' if high is None else high}"
+            sys.stdout.write(f"{'ok ' if line.passed else 'MISS'} {line.line.figure:32} {line.value:8.3f}   {bounds}\n")
+    return 0 if report.passed else 1
 
 
 @mini.command()
 @click.argument("split")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="problems; default: as for ets eval")
-def export(split: str, file: Path, limit: int | None) -> None:
+@click.option("--limit", type=click.IntRange(min=1), default=500, show_default=True, metavar="N", help="problems")
+def export(split: str, file: Path, limit: int) -> None:
     """Write the problems of SPLIT (such as test or dev-hard) to FILE, a line of JSON each."""
-    from search.data import load_problems
-    from search.record import write_atomic
+    from search.mini.export import export_jsonl
 
-    problems = load_problems(f"mini:{split}", limit)
-    lines = [json.dumps({"id": one.id, "problem": one.text, "answer": one.answer}) for one in problems]
-    write_atomic(file, "\n".join(lines) + "\n")
-    sys.stderr.write(f"{len(problems)} problems in {file}\n")
+    count = export_jsonl(split, limit, file)
+    sys.stderr.write(f"{count} problems in {file}\n")

@@ -57,14 +57,14 @@ class Recipe:
 
 RECIPES: dict[Role, Recipe] = {
     "target": Recipe("target", 4, 128, 4, 352, 2200, 13, OptimiserSettings(0.006, 3e-3)),
-    "draft": Recipe("draft", 2, 64, 2, 176, 3000, 13, OptimiserSettings(0.008, 3e-3)),
+    "draft": Recipe("draft", 2, 64, 2, 176, 4500, 13, OptimiserSettings(0.008, 3e-3)),
     "prm": Recipe(
         "prm",
         6,
         128,
         4,
         352,
-        3000,
+        2600,
         13,
         OptimiserSettings(0.005, 1e-3),
         policy_problems=1000,

@@ -85,17 +85,11 @@ class PrmSource:
         self._recipe = recipe
         self._name = f"prm/{seed}"
         self._seed = seed
+        self._policies = policies
         self._target = load_model(policies / "target")
         self._num_layers = max(recipe.num_layers, self._target.shape.num_layers)
-        models = [self._target, load_model(policies / "draft")]
-        found = list(problems("train", recipe.policy_problems, POLICY_PROBLEMS_START))
-        dev = list(problems("dev", recipe.num_eval_problems))
         self._pool: list[Document] = []
-        self._dev: list[list[Document]] = []
-        for model in models:
-            tries = attempts(model, found, seed + 1, num_samples=recipe.policy_samples)
-            self._pool.extend(labelled_documents(found, tries))
-            self._dev.append(labelled_documents(dev, attempts(model, dev, seed + 2, num_samples=2)))
+        self._dev: dict[str, list[Document]] = {}
 
     def start(self) -> MiniModel:
         """The target with more layers on top.
@@ -118,13 +112,32 @@ class PrmSource:
         order = random.Random(f"{self._name}/order/{chunk}")
         later = chunk * BATCHES_PER_CHUNK >= recipe.policy_start * recipe.num_steps
         num_drills = round((recipe.drill_share_later if later else recipe.drill_share) * count)
-        num_policy = round(recipe.policy_share * count) if later and self._pool else 0
-        documents = order.choices(self._pool, k=num_policy)
+        num_policy = round(recipe.policy_share * count) if later else 0
+        documents = order.choices(self._policy_documents(), k=num_policy) if num_policy else []
         documents.extend(drill_documents(self._name, chunk, num_drills))
         documents.extend(prm_documents(self._name, chunk, count - num_drills - num_policy))
         return [label_batch(part, recipe.writing_weight) for part in in_batches(documents, size, order)]
 
     def evaluate(self, model: MiniModel) -> dict[str, float]:
         """Step AUC on the target's and on the draft's dev solutions."""
-        target, draft = (prm_figures(model, documents) for documents in self._dev)
+        target = prm_figures(model, self._dev_documents("target"))
+        draft = prm_figures(model, self._dev_documents("draft"))
         return {**target, **{f"draft_{name}": value for name, value in draft.items()}}
+
+    def _policy_documents(self) -> list[Document]:
+        """Both policies' own solutions to train problems, sampled when first wanted."""
+        if not self._pool:
+            recipe = self._recipe
+            found = list(problems("train", recipe.policy_problems, POLICY_PROBLEMS_START))
+            for model in (self._target, load_model(self._policies / "draft")):
+                tries = attempts(model, found, self._seed + 1, num_samples=recipe.policy_samples)
+                self._pool.extend(labelled_documents(found, tries))
+        return self._pool
+
+    def _dev_documents(self, name: str) -> list[Document]:
+        """A policy's own solutions to dev problems, sampled when first wanted."""
+        if name not in self._dev:
+            dev = list(problems("dev", self._recipe.num_eval_problems))
+            tries = attempts(load_model(self._policies / name), dev, self._seed + 2, num_samples=2)
+            self._dev[name] = labelled_documents(dev, tries)
+        return self._dev[name]

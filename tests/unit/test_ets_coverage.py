@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ets.coverage import cluster_steps, cosine_distances
+from ets.coverage import FEW, cluster_steps, cosine_distances
 from search.errors import ConfigError, PolicyError
 
 
@@ -57,7 +57,7 @@ def test_what_is_not_finite_is_a_cluster_of_its_own_and_is_counted():
 
 def test_sparse_and_dense_vectors_give_the_same_distances():
     rng = np.random.default_rng(0)
-    dense = rng.random((12, 400)) * (rng.random((12, 400)) < 0.05)
+    dense = rng.random((FEW, 400)) * (rng.random((FEW, 400)) < 0.05)
     lengths = np.linalg.norm(dense, axis=1)
     assert cosine_distances(dense) == pytest.approx(1 - dense @ dense.T / np.outer(lengths, lengths), abs=1e-12)
     full = rng.normal(size=(12, 8))

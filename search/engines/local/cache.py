@@ -173,10 +173,7 @@ class TreeCache:
             grown = np.full(
                 (max(rows, 2 * index, 8), max(width, self.arena.end + self.arena.end // 4)), BLOCKED, np.float32
             )
-            if self.arena.end > width:
-                grown[:rows, :width] = self._masks
-            else:
-                grown[:rows] = self._masks
+            grown[:rows, :width] = self._masks
             self._masks = grown
         mask = self._masks[index]
         mask[:] = BLOCKED

@@ -201,7 +201,7 @@ class LocalEngine:
             return
 
         def work() -> None:
-            self._scheduler.fail_all(self._error("the engine was closed"))
+            self._scheduler.fail_all(lambda: self._error("the engine was closed"))
             self._scheduler.trees.clear()
 
         await self._call(work, last=True)
@@ -224,6 +224,17 @@ class LocalEngine:
 
     def _error(self, message: str) -> EngineError:
         return EngineError(message, endpoint=self.info.model)
+
+    def _failure(self, cause: Exception) -> Callable[[], EngineError]:
+        """Makes errors for what happened in the worker, one for each caller: raising one marks it."""
+        message = f"the model failed: {type(cause).__name__}: {cause}"
+
+        def make() -> EngineError:
+            error = self._error(message)
+            error.__cause__ = cause
+            return error
+
+        return make
 
     def _submit(
         self,
@@ -315,9 +326,7 @@ class LocalEngine:
                     self._inbox.popleft()()
                 worked = self._scheduler.turn()
         except Exception as error:  # Whatever went wrong, every caller must hear of it.
-            failure = self._error(f"the model failed: {type(error).__name__}: {error}")
-            failure.__cause__ = error
-            self._scheduler.fail_all(failure)
+            self._scheduler.fail_all(self._failure(error))
         self._send()
         with self._lock:
             again = worked or bool(self._inbox)

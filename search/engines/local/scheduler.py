@@ -89,6 +89,7 @@ class Scheduler:
         max_batch_tokens: int,
     ) -> None:
         self._forward, self._device, self._dtype = forward, device, dtype
+        self._shape = forward.shape
         self._context_tokens = context_tokens
         self._text, self._eos_ids = table, eos_ids
         self._max_batch_tokens = max_batch_tokens
@@ -112,7 +113,7 @@ class Scheduler:
         found = self.trees.get(name)
         if found is None:
             self._arrivals += 1
-            found = TreeCache(name, self._arrivals, self._forward.shape, self._dtype, self._device)
+            found = TreeCache(name, self._arrivals, self._shape, self._dtype, self._device)
             found.used = self.now
             self.trees[name] = found
         return found
@@ -174,16 +175,16 @@ class Scheduler:
             request.deliver(error)
             self.cancel(request)
 
-    def fail_all(self, error: Exception) -> None:
-        """End every request with an error and forget all KV: after an exception nothing in it is certain."""
+    def fail_all(self, error: Callable[[], Exception]) -> None:
+        """End every request with an error of its own and forget all KV: after an exception nothing in it is certain."""
         for request in list(self.requests):
-            request.deliver(error)
+            request.deliver(error())
         self.requests.clear()
         self._queue.clear()
-        self.lanes = Lanes(self._forward.shape, self._dtype, self._device, self.lanes.max_rows)
+        self.lanes = Lanes(self._shape, self._dtype, self._device, self.lanes.max_rows)
         self._kept_logits.clear()
         for name, old in list(self.trees.items()):
-            new = TreeCache(name, old.order, self._forward.shape, self._dtype, self._device)
+            new = TreeCache(name, old.order, self._shape, self._dtype, self._device)
             new.num_computed, new.num_recomputed = old.num_computed, old.num_recomputed
             new.num_sampled, new.num_calls, new.num_peak = old.num_sampled, old.num_calls, old.num_peak
             self.trees[name] = new

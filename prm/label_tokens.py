@@ -1,0 +1,110 @@
+"""Label tokens after each step: the mini family, and what `ets prm train` makes from any base model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from prm.checkpoint import PrmConfig
+from prm.codec import Reads, encode_after, label_ids, label_reward
+from search.errors import ConfigError
+from search.protocols import Tokenizer
+from search.tree import Node, SearchTree
+
+
+@dataclass(frozen=True, slots=True)
+class LabelTokenCodec:
+    """Reads the probability of a good against a bad label token, as Math-Shepherd (arXiv 2312.08935) does.
+
+    The reward of a step is p(good) / (p(good) + p(bad)) of the token that would follow the step.
+
+    Attributes:
+        tokenizer: the reward model's own.
+        good, bad: the label tokens' ids.
+        shares_ids: the policy's tokenizer has the same content, so the tree's ids are taken as they are.
+        step_tag: text put after each step where the model expects one, e.g. " ки"; empty for none.
+        prompt: "plain": the bare question; "chat": the question through the model's chat template.
+        step_end: text that ends each step in place of a separator before it, e.g. a blank line.
+        name: "label-tokens".
+    """
+
+    tokenizer: Tokenizer
+    good: int
+    bad: int
+    shares_ids: bool = False
+    step_tag: str = ""
+    prompt: Literal["plain", "chat"] = "plain"
+    step_end: str = ""
+    name: str = "label-tokens"
+    reads: Reads = "labels"
+
+    @classmethod
+    def build(
+        cls,
+        tokenizer: Tokenizer,
+        good_token: str = "+",
+        bad_token: str = "-",
+        *,
+        shares_ids: bool = False,
+        step_tag: str = "",
+        prompt: Literal["plain", "chat"] = "plain",
+        step_end: str = "",
+    ) -> LabelTokenCodec:
+        """Look the label tokens up.
+
+        Raises:
+            ConfigError: the tokenizer splits a label token, both are the same, or it has no chat template.
+        """
+        good, bad = label_ids(tokenizer, good_token, bad_token)
+        if prompt == "chat" and tokenizer.chat([{"role": "user", "content": "1 + 1"}]) is None:
+            raise ConfigError("this reward model is to be asked by chat, and its tokenizer has no chat template")
+        return cls(tokenizer, good, bad, shares_ids and not step_tag, step_tag, prompt, step_end)
+
+    @classmethod
+    def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> LabelTokenCodec:
+        """The codec as a checkpoint's configuration says; ids are shared only where it allows that."""
+        return cls.build(
+            tokenizer,
+            config.good_token,
+            config.bad_token,
+            shares_ids=same_tokenizer and config.shares_ids,
+            step_tag=config.step_tag,
+            prompt=config.prompt,
+            step_end=config.step_end,
+        )
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """The good label, then the bad one."""
+        return (self.good, self.bad)
+
+    def prompt_ids(self, tree: SearchTree) -> tuple[int, ...]:
+        """The policy's prompt, by its ids where they are shared, else the question as this model is asked."""
+        return tree.root.ids if self.shares_ids else self.tokenizer.encode(self._prompt_text(tree))
+
+    def step_ids(self, tree: SearchTree, node: Node) -> tuple[int, ...]:
+        """The step's own ids where they are shared, else its text and what ends it, encoded."""
+        if self.shares_ids:
+            return node.ids
+        text = node.text.strip() + self.step_tag + self.step_end
+        if node.depth > 1:
+            above = tree.path(node.id)[-2].text.strip()
+            before = above[-1:] + self.step_tag + self.step_end
+        else:
+            before = self._prompt_text(tree)
+        if not self.step_end:
+            # The separator opens the segment, so that the tag, where the model is read, ends it.
+            text = (" " if node.depth == 1 and self.prompt == "plain" else "\n") + text
+        return encode_after(self.tokenizer, before, text)
+
+    def _prompt_text(self, tree: SearchTree) -> str:
+        if self.prompt == "plain":
+            return tree.question + self.step_end
+        text = self.tokenizer.chat([{"role": "user", "content": tree.question}])
+        assert text is not None, "checked by `build`"
+        return text
+
+    def reward(self, outputs: Sequence[float]) -> float:
+        """p(good) / (p(good) + p(bad)), computed without overflow."""
+        return label_reward(outputs)

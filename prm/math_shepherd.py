@@ -1,0 +1,79 @@
+"""Math-Shepherd (arXiv 2312.08935): a tag after each step, and a good or a bad label predicted at the tag.
+
+As the model card of peiyi9979/math-shepherd-mistral-7b-prm does it (read there): the text is the question, a space and
+"Step 1: ... ки", further steps on lines of their own; the tokenizer puts its start token first; the candidates are
+the ids of "+ -" without the start token (648 and 387), and a step's score is the softmax over the two at the tag
+(12902). Steps that the policy did not number are numbered, as in the training data.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from prm.checkpoint import PrmConfig
+from prm.codec import Reads, encode_after, label_ids, label_reward, one_token
+from search.errors import ConfigError
+from search.protocols import Tokenizer
+from search.tree import Node, SearchTree
+
+STEP_TAG = "ки"
+NUMBERED = re.compile(r"Step\s*\d+\s*:")
+
+
+@dataclass(frozen=True, slots=True)
+class MathShepherdCodec:
+    """Reads p('+') / (p('+') + p('-')) at the step tag.
+
+    Attributes:
+        tokenizer: the reward model's own.
+        good, bad: ids of '+' and '-'.
+        start: ids that the tokenizer puts before every text; empty for none.
+        step_tag: the tag, one token.
+        name: "math-shepherd".
+    """
+
+    tokenizer: Tokenizer
+    good: int
+    bad: int
+    start: tuple[int, ...] = ()
+    step_tag: str = STEP_TAG
+    name: str = "math-shepherd"
+    reads: Reads = "labels"
+
+    @classmethod
+    def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> MathShepherdCodec:
+        """Look tag and labels up.
+
+        Raises:
+            ConfigError: one of them is not a single token, or the labels are the same.
+        """
+        del same_tokenizer  # tags and numbers stand between the steps, so no ids are shared
+        good, bad = label_ids(tokenizer, config.good_token, config.bad_token)
+        tag = config.step_tag.strip() or STEP_TAG
+        if len(encode_after(tokenizer, "1.", f" {tag}")) != 1:
+            raise ConfigError(f"step tag {tag!r} is not one token for this tokenizer; Math-Shepherd is read at it")
+        start = (one_token(tokenizer, config.bos_token, "start token"),) if config.bos_token else ()
+        return cls(tokenizer, good, bad, start, tag)
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """'+', then '-'."""
+        return (self.good, self.bad)
+
+    def prompt_ids(self, tree: SearchTree) -> tuple[int, ...]:
+        """The start token and the question."""
+        return self.start + self.tokenizer.encode(tree.question.strip())
+
+    def step_ids(self, tree: SearchTree, node: Node) -> tuple[int, ...]:
+        """A space or a line break, the numbered step, and the tag."""
+        text = node.text.strip()
+        if not NUMBERED.match(text):
+            text = f"Step {node.depth}: {text}"
+        separator, before = (" ", tree.question.strip()) if node.depth == 1 else ("\n", self.step_tag)
+        return encode_after(self.tokenizer, before, f"{separator}{text} {self.step_tag}")
+
+    def reward(self, outputs: Sequence[float]) -> float:
+        """p('+') / (p('+') + p('-'))."""
+        return label_reward(outputs)

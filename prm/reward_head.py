@@ -1,0 +1,65 @@
+"""A sequence-classification (or token-classification) reward head, read at the last token of each step.
+
+Checkpoints of this form agree in their layout (a linear `score` on the last hidden state) and not in how they are
+asked. The reading here is the common one: the question through the chat template where there is one, then the steps,
+a blank line between two. It is not checked against any one published checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from prm.checkpoint import PrmConfig
+from prm.codec import Reads, encode_after, head_reward
+from search.protocols import Tokenizer
+from search.tree import Node, SearchTree
+
+SEPARATOR = "\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class RewardHeadCodec:
+    """Reads the sigmoid of one output, or the share of class 1 of two, at a step's last token.
+
+    Attributes:
+        tokenizer: the reward model's own.
+        start: ids that the tokenizer puts before every text; not used where a chat template writes its own.
+        step_tag: text put after each step where the model expects one; empty for none.
+        name: "reward-head".
+    """
+
+    tokenizer: Tokenizer
+    start: tuple[int, ...] = ()
+    step_tag: str = ""
+    name: str = "reward-head"
+    reads: Reads = "head"
+    labels: tuple[int, ...] = ()
+
+    @classmethod
+    def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> RewardHeadCodec:
+        """The codec as a checkpoint's configuration says."""
+        del same_tokenizer  # separators open the segments, so no ids are shared
+        start = tokenizer.encode(config.bos_token) if config.bos_token else ()
+        return cls(tokenizer, start, config.step_tag)
+
+    def prompt_ids(self, tree: SearchTree) -> tuple[int, ...]:
+        """The question, as a user's turn where the tokenizer knows turns."""
+        chat = self._chat(tree)
+        return self.start + self.tokenizer.encode(tree.question) if chat is None else self.tokenizer.encode(chat)
+
+    def step_ids(self, tree: SearchTree, node: Node) -> tuple[int, ...]:
+        """The step after a blank line, or at once where a chat template has opened the assistant's turn."""
+        chat = self._chat(tree)
+        text = node.text.strip() + self.step_tag
+        if node.depth == 1 and chat is not None:
+            return encode_after(self.tokenizer, chat, text)
+        above = tree.path(node.id)[-2].text.strip()[-1:] + self.step_tag if node.depth > 1 else tree.question
+        return encode_after(self.tokenizer, above, SEPARATOR + text)
+
+    def _chat(self, tree: SearchTree) -> str | None:
+        return self.tokenizer.chat([{"role": "user", "content": tree.question}])
+
+    def reward(self, outputs: Sequence[float]) -> float:
+        """The sigmoid of one output, or the share of class 1 of two."""
+        return head_reward(outputs)

@@ -1,0 +1,99 @@
+"""RLHFlow's reward models: each step is a user's turn, and the assistant answers it with '+' or '-'.
+
+As RLHFlow's prm_evaluate.py does it for RLHFlow/Llama3.1-8B-PRM-Deepseek-Data and -Mistral-Data (read in the copy that
+huggingface/search-and-learn keeps of it): the first turn is the question, a space and step 1; every judged step is
+followed by an assistant's '+', whatever its reward was; a step's score is the softmax over '+' and '-' where the
+assistant's answer begins. ProcessBench's script joins question and step 1 by a blank line in place of the space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from prm.checkpoint import PrmConfig
+from prm.codec import Reads, encode_after, label_ids, label_reward
+from search.errors import ConfigError
+from search.protocols import Tokenizer
+from search.tree import Node, SearchTree
+
+
+@dataclass(frozen=True, slots=True)
+class RlhflowCodec:
+    """Reads p('+') / (p('+') + p('-')) at the last token of the assistant's header.
+
+    A node's segment holds the '+' that answers the step above, its own step as a user's turn, and the header.
+
+    Attributes:
+        tokenizer: the reward model's own, with a chat template.
+        good, bad: ids of '+' and '-'.
+        answer: what stands as the assistant's answer to every earlier step.
+        name: "rlhflow".
+    """
+
+    tokenizer: Tokenizer
+    good: int
+    bad: int
+    answer: str = "+"
+    name: str = "rlhflow"
+    reads: Reads = "labels"
+
+    @classmethod
+    def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> RlhflowCodec:
+        """Look the labels up.
+
+        Raises:
+            ConfigError: one of them is not a single token, or there is no chat template that this reading can follow.
+        """
+        del same_tokenizer  # headers stand between the steps, so no ids are shared
+        good, bad = label_ids(tokenizer, config.good_token, config.bad_token)
+        codec = cls(tokenizer, good, bad, config.good_token)
+        codec._check_template()
+        return codec
+
+    def _check_template(self) -> None:
+        question = "1 + 1?"
+        if self.tokenizer.chat([{"role": "user", "content": question}]) is None:
+            raise ConfigError("codec rlhflow: the tokenizer has no chat template, and steps are read as chat turns")
+        one, two = self._chat(question, ["a"]), self._chat(question, ["a", "b"])
+        if not (one.startswith(self._opening(question)) and two.startswith(one)):
+            raise ConfigError("codec rlhflow: the chat template changes earlier turns when one is added")
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """'+', then '-'."""
+        return (self.good, self.bad)
+
+    def prompt_ids(self, tree: SearchTree) -> tuple[int, ...]:
+        """All up to the end of the question in the user's first turn."""
+        return self.tokenizer.encode(self._opening(tree.question.strip()))
+
+    def step_ids(self, tree: SearchTree, node: Node) -> tuple[int, ...]:
+        """What the step's turn adds to the conversation, up to where the assistant is to answer."""
+        question = tree.question.strip()
+        steps = [above.text.strip() for above in tree.path(node.id)[1:]]
+        above = self._chat(question, steps[:-1]) if len(steps) > 1 else self._opening(question)
+        # Special tokens stand before the header, so what lies further back than the last turn cannot matter.
+        before = above if len(steps) == 1 else self._closing()
+        return encode_after(self.tokenizer, before, self._chat(question, steps)[len(above) :])
+
+    def _chat(self, question: str, steps: Sequence[str]) -> str:
+        turns = [{"role": "user", "content": f"{question} {steps[0]}"}]
+        for step in steps[1:]:
+            turns += [{"role": "assistant", "content": self.answer}, {"role": "user", "content": step}]
+        text = self.tokenizer.chat(turns)
+        assert text is not None, "checked by `configured`"
+        return text
+
+    def _opening(self, question: str) -> str:
+        text = self.tokenizer.chat([{"role": "user", "content": question}]) or ""
+        return text[: text.rfind(question) + len(question)]
+
+    def _closing(self) -> str:
+        question = "1 + 1?"
+        text = self.tokenizer.chat([{"role": "user", "content": question}]) or ""
+        return text[text.rfind(question) + len(question) :]
+
+    def reward(self, outputs: Sequence[float]) -> float:
+        """p('+') / (p('+') + p('-'))."""
+        return label_reward(outputs)

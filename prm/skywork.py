@@ -1,0 +1,60 @@
+"""Skywork-o1-Open-PRM: a value head, read at the line break that ends each step.
+
+As Skywork's skywork-o1-prm-inference does it (read in the copy that openr keeps of io_utils.py and prm_model.py): ids of
+start token + question + line break, then each line of the solution, encoded by itself, and the line break's id; the
+reward is the sigmoid of the value head (one linear layer on the last hidden state) at that line break. The published
+tokenizer's start token is `<|im_start|>` (read in its special_tokens_map.json). The reference reads every line; here a
+step of several lines is read at its last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from prm.checkpoint import PrmConfig
+from prm.codec import Reads, head_reward
+from search.protocols import Tokenizer
+from search.tree import Node, SearchTree
+
+LINE_BREAK = "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class SkyworkCodec:
+    """Reads the sigmoid of the value head at the line break after a step.
+
+    Attributes:
+        tokenizer: the reward model's own.
+        line_break: id of the line break.
+        start_token: text that stands before the question; empty for none.
+        name: "skywork-o1".
+    """
+
+    tokenizer: Tokenizer
+    line_break: int
+    start_token: str = ""
+    name: str = "skywork-o1"
+    reads: Reads = "head"
+    labels: tuple[int, ...] = ()
+
+    @classmethod
+    def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> SkyworkCodec:
+        """Look the line break up: as the reference, the last id of its encoding."""
+        del same_tokenizer  # each line is encoded by itself, so no ids are shared
+        return cls(tokenizer, tokenizer.encode(LINE_BREAK)[-1], config.bos_token)
+
+    def prompt_ids(self, tree: SearchTree) -> tuple[int, ...]:
+        """Start token, question, line break."""
+        return self.tokenizer.encode(self.start_token + tree.question.strip() + LINE_BREAK)
+
+    def step_ids(self, tree: SearchTree, node: Node) -> tuple[int, ...]:
+        """Each line's own ids and a line break."""
+        ids: list[int] = []
+        for line in node.text.strip().split(LINE_BREAK):
+            ids += [*self.tokenizer.encode(line), self.line_break]
+        return tuple(ids)
+
+    def reward(self, outputs: Sequence[float]) -> float:
+        """The sigmoid of the head's one output."""
+        return head_reward(outputs)

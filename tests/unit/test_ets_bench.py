@@ -1,0 +1,51 @@
+"""The benches of ETS: what they report, on few and small cases."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from search.bench import methods, prune
+
+
+def test_bench_prune_reports_every_solver():
+    report = prune.run(repeats=1, sizes=(16,), recorded=False)
+    figures = report["figures"]
+    assert {"cbc_over_highs_16", "highs_ms_16", "lp_ms_16", "cbc_ms_16", "tree_ms_16", "select_ms_16"} < figures.keys()
+    assert figures["max_gap"] <= 1e-9
+    assert all(value >= 0 for value in figures.values())
+    assert [row["source"] for row in report["rows"]] == ["synthetic, depth 3", "synthetic, depth 8"]
+    assert json.loads(json.dumps(report)) == report
+
+
+def test_synthetic_trees_depend_on_the_seed_alone():
+    one, same, other = (prune._synthetic(16, 3, seed).problem for seed in (0, 0, 1))
+    assert (one.leaf_values == same.leaf_values).all() and (one.clusters == same.clusters).all()
+    assert one.leaf_values.tolist() != other.leaf_values.tolist()
+    assert one.num_leaves == 16
+
+
+def outcome(right, kv_tokens, seconds):
+    stats = SimpleNamespace(kv_tokens_mean=kv_tokens, seconds_select=0.1)
+    results = [SimpleNamespace(correct=bool(one), stats=stats) for one in right]
+    return methods._Outcome(results, seconds)
+
+
+def test_bench_methods_compares_with_rebase_in_pairs():
+    figures = methods._compare(
+        {
+            "rebase": outcome([1, 1, 0, 1], 200.0, 8.0),
+            "ets-kv": outcome([1, 1, 0, 0], 100.0, 4.0),
+            "ets": outcome([1, 1, 1, 1], 125.0, 5.0),
+        },
+        64,
+    )
+    assert figures["accuracy_64_rebase"] == 0.75
+    assert figures["accuracy_64_ets"] == 1
+    assert (figures["kv_ratio_64"], figures["kv_ratio_64_ets_kv"]) == (1.6, 2.0)
+    assert (figures["speedup_64"], figures["speedup_64_ets_kv"]) == (1.6, 2.0)
+    assert (figures["accuracy_diff_64"], figures["accuracy_diff_64_ets_kv"]) == (0.25, -0.25)
+    assert figures["accuracy_diff_64_lo"] == 0 and figures["accuracy_diff_64_hi"] >= 0.5
+    assert figures["accuracy_diff_64_hi_ets_kv"] == 0
+    assert figures["coverage_gain_64"] == 0.5
+    assert figures["select_share_64"] == pytest.approx(0.08)
