@@ -1,6 +1,9 @@
 """Process reward models: how a checkpoint is read as a reward in [0, 1] for each step of a solution."""
 
-from prm.codec import LabelTokenCodec, PrmCodec
+from prm.checkpoint import PrmConfig
+from prm.codec import PrmCodec
+from prm.detect import CODECS, detect
+from prm.label_tokens import LabelTokenCodec
 from prm.scorer import PrmScorer
 
-__all__ = ["LabelTokenCodec", "PrmCodec", "PrmScorer"]
+__all__ = ["CODECS", "LabelTokenCodec", "PrmCodec", "PrmConfig", "PrmScorer", "detect"]

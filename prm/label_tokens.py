@@ -26,6 +26,7 @@ class LabelTokenCodec:
         step_tag: text put after each step where the model expects one, e.g. " ки"; empty for none.
         prompt: "plain": the bare question; "chat": the question through the model's chat template.
         step_end: text that ends each step in place of a separator before it, e.g. a blank line.
+        start: ids that the tokenizer puts before every plain text; a chat template writes its own.
         name: "label-tokens".
     """
 
@@ -36,6 +37,7 @@ class LabelTokenCodec:
     step_tag: str = ""
     prompt: Literal["plain", "chat"] = "plain"
     step_end: str = ""
+    start: tuple[int, ...] = ()
     name: str = "label-tokens"
     reads: Reads = "labels"
 
@@ -50,6 +52,7 @@ class LabelTokenCodec:
         step_tag: str = "",
         prompt: Literal["plain", "chat"] = "plain",
         step_end: str = "",
+        start_token: str = "",
     ) -> LabelTokenCodec:
         """Look the label tokens up.
 
@@ -59,7 +62,8 @@ class LabelTokenCodec:
         good, bad = label_ids(tokenizer, good_token, bad_token)
         if prompt == "chat" and tokenizer.chat([{"role": "user", "content": "1 + 1"}]) is None:
             raise ConfigError("this reward model is to be asked by chat, and its tokenizer has no chat template")
-        return cls(tokenizer, good, bad, shares_ids and not step_tag, step_tag, prompt, step_end)
+        start = tokenizer.encode(start_token) if start_token and prompt == "plain" else ()
+        return cls(tokenizer, good, bad, shares_ids and not step_tag, step_tag, prompt, step_end, start)
 
     @classmethod
     def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> LabelTokenCodec:
@@ -72,6 +76,7 @@ class LabelTokenCodec:
             step_tag=config.step_tag,
             prompt=config.prompt,
             step_end=config.step_end,
+            start_token=config.bos_token,
         )
 
     @property
@@ -81,7 +86,7 @@ class LabelTokenCodec:
 
     def prompt_ids(self, tree: SearchTree) -> tuple[int, ...]:
         """The policy's prompt, by its ids where they are shared, else the question as this model is asked."""
-        return tree.root.ids if self.shares_ids else self.tokenizer.encode(self._prompt_text(tree))
+        return tree.root.ids if self.shares_ids else self.start + self.tokenizer.encode(self._prompt_text(tree))
 
     def step_ids(self, tree: SearchTree, node: Node) -> tuple[int, ...]:
         """The step's own ids where they are shared, else its text and what ends it, encoded."""
@@ -95,8 +100,13 @@ class LabelTokenCodec:
             before = self._prompt_text(tree)
         if not self.step_end:
             # The separator opens the segment, so that the tag, where the model is read, ends it.
-            text = (" " if node.depth == 1 and self.prompt == "plain" else "\n") + text
+            text = self._separator(node) + text
         return encode_after(self.tokenizer, before, text)
+
+    def _separator(self, node: Node) -> str:
+        if node.depth > 1:
+            return "\n"
+        return " " if self.prompt == "plain" else ""
 
     def _prompt_text(self, tree: SearchTree) -> str:
         if self.prompt == "plain":

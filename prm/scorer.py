@@ -70,8 +70,12 @@ class PrmScorer:
         return state.rewards[content]
 
     async def _ask(self, tree: SearchTree, node_id: NodeId) -> float:
-        logprobs = await self.engine.label_logprobs(self._prefix(tree, node_id), self.codec.labels)
-        reward = self.codec.reward(logprobs)
+        prefix = self._prefix(tree, node_id)
+        if self.codec.reads == "labels":
+            outputs = await self.engine.label_logprobs(prefix, self.codec.labels)
+        else:
+            outputs = await self.engine.read(prefix, "head")
+        reward = self.codec.reward(outputs)
         if math.isnan(reward) or not 0.0 <= reward <= 1.0:
             path = "/".join(str(node.id) for node in tree.path(node_id))
             text = tree[node_id].text.strip()
@@ -89,7 +93,7 @@ class PrmScorer:
         known = self._trees[tree.id].segments
         if (segment := known.get(node_id)) is None:
             node = tree[node_id]
-            ids = self.codec.prompt_ids(tree) if node.parent is None else self.codec.step_ids(node)
+            ids = self.codec.prompt_ids(tree) if node.parent is None else self.codec.step_ids(tree, node)
             segment = known[node_id] = Segment(node_id, ids)
         return segment
 

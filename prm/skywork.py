@@ -1,7 +1,7 @@
 """Skywork-o1-Open-PRM: a value head, read at the line break that ends each step.
 
-As Skywork's skywork-o1-prm-inference does it (read in the copy that openr keeps of io_utils.py and prm_model.py): ids of
-start token + question + line break, then each line of the solution, encoded by itself, and the line break's id; the
+As Skywork's skywork-o1-prm-inference does it (read in the copy that openr keeps of io_utils.py and prm_model.py): ids
+of start token + question + line break, then each line of the solution, encoded by itself, and the line break's id; the
 reward is the sigmoid of the value head (one linear layer on the last hidden state) at that line break. The published
 tokenizer's start token is `<|im_start|>` (read in its special_tokens_map.json). The reference reads every line; here a
 step of several lines is read at its last.

@@ -18,7 +18,7 @@ from search.errors import ConfigError, SearchError
 from search.grade import Grader, PlainGrader
 from search.prompts import PromptFormat, choose_format, render
 from search.protocols import Engine, FeatureProvider, Policy, Scorer, Writer
-from search.registry import make_engine, make_policy, make_scorer, prm_config, with_method
+from search.registry import make_engine, make_features, make_policy, make_scorer, prm_config, with_method
 from search.result import Result, conclude
 from search.types import Problem, Reduce, Sampling, VoteRule
 from search.writer import ModelWriter
@@ -85,7 +85,9 @@ class Search:
         self._features = tuple(features)
         self.grader: Grader = grader or PlainGrader()
         self.settings = self._resolve(settings if self._policy is not None else with_method(settings))
-        self._make_policy()  # wrong options are said now and not after a model has loaded
+        # Wrong options, and an embedder that is not there, are said now and not after a model has loaded.
+        wanted = self._make_policy().features - {provider.name for provider in self._features}
+        self._features += tuple(make_features(self.settings, wanted))
         self._driver: Driver | None = None
         self._prompt_format: PromptFormat = "plain"
         self._loading = threading.Lock()
@@ -96,7 +98,9 @@ class Search:
     def _resolve(self, settings: SearchSettings) -> SearchSettings:
         """Settle every "auto", so that the settings say what really runs."""
         scored = self._own_scorer is not None or settings.prm != "none"
-        declared = prm_config(settings.prm).reduce if scored and self._own_scorer is None else "last"
+        declared = "last"
+        if scored and self._own_scorer is None:
+            declared = prm_config(settings.prm, settings.prm_codec, settings.prm_engine).reduce
         values = settings.model_dump()
         values["vote"] = values["vote"] if settings.vote != "auto" else "weighted" if scored else "majority"
         for name in ("reduce", "search_reduce"):

@@ -24,11 +24,16 @@ class SearchSettings(BaseModel):
 
     policy: str = Field("mini:target", description="policy model: mini:target, mini:draft, a path, or a hub id")
     prm: str = Field("mini:prm", description="process reward model: mini:prm, a path, a hub id, or none")
+    prm_codec: str = Field(
+        "auto",
+        description="how the reward model is read: auto (found out from its files), label-tokens, math-shepherd, "
+        "rlhflow, qwen-math-prm, skywork-o1, or reward-head",
+    )
     engine: str = Field("local", description="where the policy runs: local (in this process)")
     prm_engine: str = Field("local", description="where the reward model runs, as for engine")
     method: str = Field(
         "rebase",
-        description="greedy, self-consistency, best-of-n, beam, dvts, rebase, or particle",
+        description="greedy, self-consistency, best-of-n, beam, dvts, rebase, particle, ets, or ets-kv",
     )
     width: Count = Field(16, description="trajectories to spend on a problem")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of the whole run")
@@ -53,6 +58,18 @@ class SearchSettings(BaseModel):
     options: dict[str, Scalar] = Field(
         default_factory=dict, description="options of the method, as KEY=VALUE; may be repeated"
     )
+    node_cost: Literal["uniform", "tokens"] | None = Field(
+        None, description="ets: what a node costs; uniform as in the paper, or by its tokens"
+    )
+    node_cost_weight: float | None = Field(None, description="ets: weight of the nodes' cost, lambda_b; default: 1.0")
+    coverage_weight: float | None = Field(
+        None, description="ets: weight of semantic coverage, lambda_d; default: as the paper has it for the width"
+    )
+    cluster_distance: float | None = Field(None, description="ets: cosine distance at which clusters are cut")
+    solver: str | None = Field(None, description="ets: highs, pulp, tree, or exhaustive; default: highs")
+    embedder: str = Field(
+        "tfidf", description="ets: what compares steps; tfidf, minilm, or sentence-transformers:PATH_OR_HUB_ID"
+    )
     prompt: Literal["auto", "chat", "plain"] = Field(
         "auto", description="prompt format; auto: the model's chat template where it has one, else plain"
     )
@@ -65,6 +82,10 @@ class SearchSettings(BaseModel):
         None, description="KV slots of the reward model's engine; default: no limit"
     )
     trust_remote_code: bool = Field(False, description="run code that comes with a checkpoint")
+
+
+METHOD_OPTIONS = ("node_cost", "node_cost_weight", "coverage_weight", "cluster_distance", "solver")
+"""Settings that are options of a method; None leaves the method's own default."""
 
 
 class EvalSettings(SearchSettings):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from search.tree import Node, SearchTree
 from search.types import (
@@ -80,6 +80,20 @@ class Engine(Protocol):
         Raises:
             ContextOverflowError: `prefix` is longer than the context.
             EngineError: as for `generate`.
+        """
+
+    async def read(self, prefix: Prefix, what: Literal["head", "hidden"]) -> tuple[float, ...]:
+        """Numbers at the last token of `prefix`; what is cached and computed is as for `label_logprobs`.
+
+        Args:
+            prefix: read at its last token.
+            what: "head": the raw outputs of the checkpoint's own reward head (1 for a value or a
+                sequence-classification head, 2 for a token classification); "hidden": the last hidden state after
+                the final norm.
+
+        Raises:
+            ContextOverflowError: `prefix` is longer than the context.
+            EngineError: the engine or its checkpoint has no such thing, or as for `generate`.
         """
 
     def usage(self, tree: str) -> Usage:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.config import Scalar, SearchSettings, build
+from search.config import METHOD_OPTIONS, Scalar, SearchSettings, build
 from search.errors import ConfigError
 
 if TYPE_CHECKING:
-    from search.protocols import Engine, Policy, Scorer, Tokenizer
+    from prm import PrmConfig
+    from search.protocols import Engine, FeatureProvider, Policy, Scorer, Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +34,18 @@ METHODS: Mapping[str, Method] = {
     "dvts": Method("search.policies:Dvts"),
     "rebase": Method("search.policies:Rebase"),
     "particle": Method("search.policies:ParticleFilter"),
+    "ets": Method("ets:Ets"),
+    "ets-kv": Method("ets:EtsKv"),
 }
 
 ENGINES: Mapping[str, str] = {"local": "search.engines.local:LocalEngine"}
 
 BENCHES: Mapping[str, str] = {
     "engine": "search.bench.engine:run",
+    "methods": "search.bench.methods:run",
+    "prune": "search.bench.prune:run",
     "widths": "search.bench.widths:run",
 }
-
-CODECS: Mapping[str, str] = {"label-tokens": "prm:LabelTokenCodec"}
 
 
 def load(target: str) -> Any:
@@ -83,7 +85,7 @@ def make_policy(settings: SearchSettings, reduce: str) -> Policy:
     """The search policy with its options.
 
     Args:
-        settings: `method` and `options` are read.
+        settings: `method`, `options` and the `METHOD_OPTIONS` are read.
         reduce: the path reward that the policy reads.
 
     Raises:
@@ -91,12 +93,25 @@ def make_policy(settings: SearchSettings, reduce: str) -> Policy:
     """
     cls = load(pick("method", settings.method, METHODS).policy)
     known = {item.name: item for item in dataclasses.fields(cls) if item.init and item.name != "reduce"}
-    for name in settings.options:
+    flags = {name: getattr(settings, name) for name in METHOD_OPTIONS}
+    options = {**{name: value for name, value in flags.items() if value is not None}, **settings.options}
+    for name in options:
         if name not in known:
             accepted = ", ".join(sorted(known)) or "none"
             raise ConfigError(f"method {settings.method} has no option {name!r}; it has: {accepted}")
-    policy: Policy = cls(**_typed(settings.options, known), reduce=reduce)
+    policy: Policy = cls(**_typed(options, known), reduce=reduce)
     return policy
+
+
+def make_features(settings: SearchSettings, wanted: frozenset[str]) -> list[FeatureProvider]:
+    """Providers for the features that a policy declares, as far as the settings name one.
+
+    Raises:
+        ConfigError: an unknown embedder, or one whose model is not at hand.
+    """
+    if "embedding" not in wanted:
+        return []
+    return [load("ets.embedders:make_embedder")(settings.embedder, device=settings.device)]
 
 
 def _typed(options: Mapping[str, Scalar], known: Mapping[str, dataclasses.Field[Any]]) -> dict[str, Scalar]:
@@ -146,59 +161,36 @@ def make_engine(spec: str, model: str, settings: SearchSettings, max_kv_tokens: 
     return engine
 
 
-@dataclass(frozen=True, slots=True)
-class PrmConfig:
-    """What a reward model's own `prm_config.json` says of it; the defaults where there is none.
+def prm_config(model: str, codec: str = "auto", engine: str = "local") -> PrmConfig:
+    """How a reward model is read, found out from its files, and why.
 
-    Attributes:
-        codec: the family of reading.
-        good_token, bad_token: the labels.
-        reduce: how its step rewards become a path's: "last" for rewards that judge the path so far.
-    """
-
-    codec: str = "label-tokens"
-    good_token: str = "+"
-    bad_token: str = "-"
-    step_tag: str = ""
-    reduce: str = "last"
-
-
-def prm_config(model: str) -> PrmConfig:
-    """Read `prm_config.json` beside a local checkpoint.
+    Args:
+        model: a path, a hub id, or `mini:ROLE`.
+        codec: a codec's name, or "auto" to recognise the family.
+        engine: where it is to run; only the local engine fetches files that are not here.
 
     Raises:
-        ConfigError: the file is not what it should be.
+        ConfigError: no such checkpoint, or it is no reward model; see `prm.detect`.
     """
-    file = Path(model_path(model)) / "prm_config.json"
-    if not file.is_file():
-        return PrmConfig()
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        return PrmConfig(
-            codec=str(values.get("codec", "label-tokens")),
-            good_token=str(values.get("good_token", "+")),
-            bad_token=str(values.get("bad_token", "-")),
-            step_tag=str(values.get("step_tag", "")),
-            reduce=str(values.get("reduce_in_search", "last")),
-        )
-    except (ValueError, AttributeError) as error:
-        raise ConfigError(f"{file}: not a reward model's configuration ({error})") from None
+    from prm import detect
+
+    path = model_path(model)
+    folder = Path(path).expanduser()
+    if engine == "local" and not folder.is_dir():
+        from search.engines.local.loading import find_model
+
+        folder = find_model(path)
+    return detect(model, folder, codec)
 
 
 def make_scorer(settings: SearchSettings, engine: Engine, policy_tokenizer: Tokenizer) -> Scorer:
-    """A reward model over `engine`, read by its own codec.
+    """A reward model over `engine`, read by the codec of its family.
 
     Raises:
-        ConfigError: the codec is unknown or does not fit the tokenizer.
+        ConfigError: the checkpoint is no reward model, or its codec does not fit the tokenizer.
     """
-    from prm import PrmScorer
+    from prm import CODECS, PrmScorer
 
-    config = prm_config(settings.prm)
-    codec = load(pick("reward model codec", config.codec, CODECS)).build(
-        engine.tokenizer,
-        config.good_token,
-        config.bad_token,
-        step_tag=config.step_tag,
-        shares_ids=engine.tokenizer.fingerprint == policy_tokenizer.fingerprint,
-    )
-    return PrmScorer(engine, codec)
+    config = prm_config(settings.prm, settings.prm_codec, settings.prm_engine)
+    same = engine.tokenizer.fingerprint == policy_tokenizer.fingerprint
+    return PrmScorer(engine, load(CODECS[config.codec].target).configured(engine.tokenizer, config, same))

@@ -55,9 +55,10 @@ class SentenceEmbedder:
         path = model or minilm_path()
         if find_spec("sentence_transformers") is None:
             raise ConfigError(f"embedder sentence-transformers needs its extra: {_INSTALL}")
-        from sentence_transformers import SentenceTransformer
-
         try:
+            _check_offline(path)  # before an import that takes seconds
+            from sentence_transformers import SentenceTransformer
+
             with _quiet():
                 loaded = SentenceTransformer(path, device=device)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
@@ -74,6 +75,20 @@ class SentenceEmbedder:
             list(texts), batch_size=self._batch_size, show_progress_bar=False, convert_to_numpy=True
         )
         return np.asarray(vectors, dtype=np.float32)
+
+
+def _check_offline(model: str) -> None:
+    """Without a network, refuse what is neither a path nor in the cache.
+
+    Raises:
+        ValueError: it is not here, or is no hub id.
+    """
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if constants.HF_HUB_OFFLINE and not Path(model).exists():
+        cached = [try_to_load_from_cache(model, name) for name in ("modules.json", "config.json")]
+        if not any(isinstance(file, str) for file in cached):
+            raise ValueError("offline, and it is not in the cache")
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from search.registry import BENCHES, load, pick
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="seed of the whole measurement; default: 0")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def bench(name: str, limit: int | None, repeats: int | None, seed: int | None, as_json: bool) -> None:
-    """Measure a part of the framework; NAME is engine or widths."""
+    """Measure a part of the framework; NAME is engine, methods, prune or widths."""
     given: dict[str, Any] = {"limit": limit, "repeats": repeats, "seed": seed}
     run = load(pick("bench", name, BENCHES))
     options = {key: value for key, value in given.items() if value is not None}

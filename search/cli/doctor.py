@@ -87,8 +87,19 @@ def _engines(settings: SearchSettings) -> list[Check]:
                 f" seeds {info.seeds}{details}",
             )
         )
+        if role == "prm":
+            checks.append(_try("prm codec", lambda engine=engine: _reading(settings, engine)))  # type: ignore[misc]
         checks.append(_try(f"{role} runs", lambda engine=engine: asyncio.run(_probe(engine))))  # type: ignore[misc]
     return checks
+
+
+def _reading(settings: SearchSettings, engine: Any) -> str:
+    """Which family the reward model was taken for, and why."""
+    from search.registry import make_scorer, prm_config
+
+    config = prm_config(settings.prm, settings.prm_codec, settings.prm_engine)
+    make_scorer(settings, engine, engine.tokenizer)
+    return f"{config.codec}: {config.reason}"
 
 
 def _try(name: str, work: Callable[[], str]) -> Check:
@@ -103,7 +114,11 @@ async def _probe(engine: Any) -> str:
 
     ids = engine.tokenizer.encode("1 + 1 = 2")
     try:
-        (logprob,) = await engine.label_logprobs(Prefix("doctor", (Segment(0, ids),)), ids[:1])
+        prefix = Prefix("doctor", (Segment(0, ids),))
+        if "head" in engine.info.details:
+            outputs = ", ".join(f"{output:.3f}" for output in await engine.read(prefix, "head"))
+            return f"one forward pass over {len(ids)} tokens, reward head {outputs}"
+        (logprob,) = await engine.label_logprobs(prefix, ids[:1])
     finally:
         await engine.release("doctor", None)
         await engine.aclose()

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from search.engines.counter import uniform
 from search.engines.fake_cache import TreeCache
-from search.engines.markov import FakeModel, FakeTokenizer, draw, next_probabilities, story_model
+from search.engines.markov import FakeModel, FakeTokenizer, draw, hashed_hidden, next_probabilities, story_model
 from search.errors import ContextOverflowError, EngineError
 from search.types import Child, EngineInfo, FinishReason, Generation, Prefix, Sampling, Usage
 
-Method = Literal["generate", "label_logprobs"]
+Method = Literal["generate", "label_logprobs", "read"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Fault:
     Attributes:
         method: which method's calls are counted.
         call: which call of it fails.
-        kind: "error" raises EngineError; "nan" answers NaN log-probabilities (an error for `generate`);
+        kind: "error" raises EngineError; "nan" answers NaN numbers (an error for `generate`);
             "hang" never answers.
         retryable: what the error says of itself.
     """
@@ -73,10 +73,15 @@ class FakeEngine:
         seconds_per_token: float = 0.0,
         faults: Sequence[Fault] = (),
         name: str = "fake",
+        head: Callable[[Sequence[int]], tuple[float, ...]] | None = None,
     ) -> None:
-        """Serve `model` (default: `story_model()`), as slow and as faulty as wanted."""
+        """Serve `model` (default: `story_model()`), as slow and as faulty as wanted.
+
+        `head` is its reward head: raw outputs after any ids; None for a model without one.
+        """
         self.model = story_model() if model is None else model
         self.calls: list[Call] = []
+        self._head = head
         self._tokenizer = FakeTokenizer(self.model.vocabulary)
         self._info = EngineInfo(
             name="fake",
@@ -152,6 +157,18 @@ class FakeEngine:
         best = max(logits)
         total = best + math.log(math.fsum(math.exp(logit - best) for logit in logits))
         return tuple(min(0.0, logits[label] - total) for label in labels)
+
+    async def read(self, prefix: Prefix, what: Literal["head", "hidden"]) -> tuple[float, ...]:
+        """The head's outputs after `prefix`, or four numbers that depend on its ids alone."""
+        fault = self._receive(Call("read", prefix, ()))
+        self._check_prefix(prefix, self._info.context_tokens)
+        function = hashed_hidden if what == "hidden" else self._head
+        if function is None:
+            raise self._error("this model has no reward head")
+        await self._answer(prefix.tree, fault)
+        self._cache(prefix.tree).compute(prefix)
+        values = function(prefix.ids)
+        return (math.nan,) * len(values) if fault is not None and fault.kind == "nan" else values
 
     def usage(self, tree: str) -> Usage:
         """What was done for a tree; zeros for an unknown one."""

@@ -143,6 +143,11 @@ def hashed_reward(ids: Sequence[int]) -> float:
     return uniform(int.from_bytes(digest, "big"), 0)
 
 
+def hashed_hidden(ids: Sequence[int]) -> tuple[float, ...]:
+    """Four numbers in [-1, 1) in place of a hidden state; they depend on `ids` alone."""
+    return tuple(2 * hashed_reward((*ids, -1 - number)) - 1 for number in range(4))
+
+
 @dataclass(frozen=True, slots=True)
 class LabelModel:
     """A fake process reward model: after any text it says good with a known probability, else bad.

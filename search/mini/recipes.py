@@ -64,7 +64,7 @@ RECIPES: dict[Role, Recipe] = {
         128,
         4,
         352,
-        2600,
+        1800,
         13,
         OptimiserSettings(0.005, 1e-3),
         policy_problems=1000,

@@ -30,9 +30,7 @@ def prompt(tree: str = "t", *steps: Generation | Segment, ids: tuple[int, ...] =
     return Prefix(tree, (Segment(0, ids), *(Segment(step.key, step.ids) for step in steps)))
 
 
-async def write(
-    local: LocalEngine, prefix: Prefix, children: list[Child], sampling: Sampling
-) -> dict[int, Generation]:
+async def write(local: LocalEngine, prefix: Prefix, children: list[Child], sampling: Sampling) -> dict[int, Generation]:
     async with closing(local.generate(prefix, children, sampling)) as made:
         return {step.key: step async for step in made}
 
@@ -113,7 +111,10 @@ def test_seeded_steps_do_not_depend_on_batch_order_or_neighbours():
                 steps = await write(local, prompt(tree), [Child(i + 1, s) for i, s in enumerate(some)], sampling)
                 assert [steps[i + 1].ids for i in range(len(some))] == [wanted[s] for s in some]
         many = await asyncio.gather(
-            *(write(local, prompt(f"c{i}"), [Child(j + 1, s) for j, s in enumerate(seeds[i::4])], sampling) for i in range(4)),
+            *(
+                write(local, prompt(f"c{i}"), [Child(j + 1, s) for j, s in enumerate(seeds[i::4])], sampling)
+                for i in range(4)
+            ),
             *(grow(local, f"d{i}", random.Random(i), sampling) for i in range(4)),
         )
         for i in range(4):

@@ -11,6 +11,7 @@ from search.mini.checkpoint import load_model
 from search.mini.fit import TrainEvent
 from search.mini.model import MiniModel, ModelShape, initialise
 from search.mini.muon import orthogonalise
+from search.mini.plots import plot_curves
 from search.mini.problems import format_prompt, problem
 from search.mini.recipes import RECIPES, recipe_for
 from search.mini.sample import sample
@@ -142,3 +143,10 @@ def test_first_layer_heads_look_back_at_their_distance() -> None:
         q, k = torch.complex(query[:half], query[half:]), torch.complex(key[:half], key[half:])
         scores = [(q * torch.exp(1j * frequencies * d) * k.conj()).real.sum() for d in range(12)]
         assert int(torch.stack(scores).argmax()) == head + 1
+
+
+def test_curves_are_drawn_from_the_notes(family: Path, tmp_path: Path) -> None:
+    plot_curves(family, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+    with pytest.raises(DataError):
+        plot_curves(tmp_path, tmp_path / "curves.png")

@@ -108,7 +108,7 @@ class TreeCache:
         """Free a node's slots; the node stays."""
         self.arena.free(node.pieces)
         self.num_held -= node.num_cached
-        node.pieces, node.num_cached, node.logits = [], 0, None
+        node.pieces, node.num_cached, node.logits, node.hidden = [], 0, None, None
 
     def compact(self) -> None:
         """Close the arena's holes and rebuild the masks."""

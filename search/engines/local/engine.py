@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from search.engines.local.tokenizer import HFTokenizer
 from search.engines.local.worker import shared_worker
@@ -20,7 +20,7 @@ from search.types import Child, EngineInfo, Generation, Prefix, Sampling, Usage
 
 if TYPE_CHECKING:
     from search.engines.local.loading import LoadedModel
-    from search.engines.local.rows import Request, Result
+    from search.engines.local.rows import Reads, Request, Result
     from search.engines.local.scheduler import Scheduler
 
 DEFAULT_MAX_ROWS = 256
@@ -123,6 +123,7 @@ class LocalEngine:
             EngineError: the request can never fit in `max_kv_tokens`, or the engine is closed or failed.
         """
         self._check(prefix, room=1)
+        self._check_language_model()
         if not children:
             return
         keys = [child.key for child in children]
@@ -158,11 +159,27 @@ class LocalEngine:
             EngineError: as for `generate`.
         """
         self._check(prefix, room=0)
+        self._check_language_model()
         wrong = [label for label in labels if not 0 <= label < self.info.vocab_size]
         if wrong:
             raise EngineError(f"label id {wrong[0]} is not in the vocabulary", endpoint=self.info.model)
+        return await self._ask(prefix, tuple(labels), "labels")
+
+    async def read(self, prefix: Prefix, what: Literal["head", "hidden"]) -> tuple[float, ...]:
+        """The raw outputs of the checkpoint's reward head, or the last hidden state, at the last token of `prefix`.
+
+        Raises:
+            ContextOverflowError: `prefix` is longer than the context.
+            EngineError: the checkpoint has no reward head, or as for `generate`.
+        """
+        self._check(prefix, room=0)
+        if what == "head" and self._model.head is None:
+            raise self._error("this checkpoint has no reward head: none of its tensors is score.* or v_head.*")
+        return await self._ask(prefix, (), what)
+
+    async def _ask(self, prefix: Prefix, labels: tuple[int, ...], reads: Reads) -> tuple[float, ...]:
         queue: asyncio.Queue[Result] = asyncio.Queue()
-        request = self._submit(prefix, queue.put_nowait, labels=tuple(labels))
+        request = self._submit(prefix, queue.put_nowait, labels=labels, reads=reads)
         answered = False
         try:
             result = await queue.get()
@@ -222,6 +239,10 @@ class LocalEngine:
             if segment.ids and not (min(segment.ids) >= 0 and max(segment.ids) < vocab):
                 raise self._error(f"segment {segment.key} has ids outside the vocabulary of {vocab}")
 
+    def _check_language_model(self) -> None:
+        if not self._model.has_language_model:
+            raise self._error("this checkpoint has a reward head and no language-model head: it writes no text")
+
     def _error(self, message: str) -> EngineError:
         return EngineError(message, endpoint=self.info.model)
 
@@ -242,6 +263,7 @@ class LocalEngine:
         put: Callable[[Result], None],
         *,
         labels: tuple[int, ...] | None = None,
+        reads: Reads = "labels",
         children: tuple[tuple[int, int], ...] = (),
         sampling: Sampling | None = None,
     ) -> list[Request]:
@@ -256,7 +278,13 @@ class LocalEngine:
         def work() -> None:
             box.append(
                 self._scheduler.submit(
-                    prefix, deliver, labels=labels, children=children, sampling=sampling, arrived=arrived
+                    prefix,
+                    deliver,
+                    labels=labels,
+                    reads=reads,
+                    children=children,
+                    sampling=sampling,
+                    arrived=arrived,
                 )
             )
 

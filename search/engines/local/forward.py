@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from search.engines.local.arena import KVShape
 from search.engines.local.attention import PartialAttention, attend, best_partial
 from search.engines.local.batch import Batch
+from search.engines.local.heads import HiddenTap
 
 ATTENTION_NAME = "search_tree"
 
@@ -25,6 +26,8 @@ class Forward(Protocol):
 
     name: str
     shape: KVShape
+    hidden: Tensor
+    """(num_reads, dim) the hidden states that the last call's logits were made from."""
 
     def __call__(self, batch: Batch) -> Tensor:
         """Logits (num_reads, vocab) of the tokens in `batch.reads`; writes the new KV."""
@@ -100,6 +103,8 @@ class CascadeForward:
         self._model = model
         self._slot = _Slot(best_partial(device, dtype))
         self._keep = _logits_argument(model)
+        self._tap = HiddenTap(model)
+        self.hidden = self._tap.last[0]
         for module in model.modules():
             module.search_slot = self._slot
         with attention_of(model, ATTENTION_NAME):
@@ -144,7 +149,11 @@ class CascadeForward:
             ).logits[0]
         finally:
             slot.batch = None
-        return logits if self._keep else logits.index_select(0, batch.reads)
+        self.hidden = self._tap.last[0]
+        if self._keep:
+            return logits
+        self.hidden = self.hidden.index_select(0, batch.reads)
+        return logits.index_select(0, batch.reads)
 
 
 class DenseForward:
@@ -161,6 +170,10 @@ class DenseForward:
         from transformers import DynamicCache
 
         self._model, self._device = model, device
+        self._tap = HiddenTap(model)
+        self.hidden = self._tap.last[0]
+        # The faster implementations leave out what they cannot do, soft caps for one.
+        set_attention(model, "eager")
         self._cache_type = DynamicCache
         cache = DynamicCache()
         with torch.inference_mode():
@@ -183,8 +196,8 @@ class DenseForward:
 
     def __call__(self, batch: Batch) -> Tensor:
         """Logits (num_reads, vocab); writes the new KV to lanes and arenas."""
-        logits: list[Tensor] = []
-        lane_logits: dict[int, Tensor] = {}
+        logits: list[tuple[Tensor, Tensor]] = []
+        lane_logits: dict[int, tuple[Tensor, Tensor]] = {}
         for part in batch.decode:
             for row, lane in enumerate(part.lanes):
                 slots = torch.nonzero(part.mask[row] == 0)[:, 0]
@@ -201,15 +214,16 @@ class DenseForward:
             for chunk in fresh.chunks:
                 slots = torch.from_numpy(chunk.prefix).to(self._device)
                 tokens = slice(at, at + len(chunk.ids))
-                last, new = self._run(part.arena.kv.index_select(3, slots), batch.ids[tokens], batch.positions[tokens])
+                last, new = self._run(fresh.arena.kv.index_select(3, slots), batch.ids[tokens], batch.positions[tokens])
                 fresh.arena.store(chunk.start, new)
                 if chunk.wants_logits:
                     logits.append(last)
                 at += len(chunk.ids)
-        return torch.stack(logits) if logits else torch.zeros((0, 1))
+        self.hidden = torch.stack([hidden for _, hidden in logits]) if logits else torch.zeros((0, 1))
+        return torch.stack([row for row, _ in logits]) if logits else torch.zeros((0, 1))
 
-    def _run(self, past: Tensor, ids: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """One path: the last token's logits (vocab,) and the new KV, shaped like `past` (2, layers, heads, n, dim)."""
+    def _run(self, past: Tensor, ids: Tensor, positions: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """One path: the last token's logits and hidden state, and the new KV, as `past` (2, layers, heads, n, dim)."""
         cache: Any = self._cache_type()
         num_past = past.shape[3]
         if num_past:
@@ -224,7 +238,7 @@ class DenseForward:
                 torch.stack([layer.values[0, :, num_past:] for layer in cache.layers]),
             ]
         )
-        return logits, new
+        return (logits, self._tap.last[0, -1]), new
 
 
 def _logits_argument(model: Any) -> str:

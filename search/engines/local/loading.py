@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,18 @@ from search.types import EngineInfo
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from search.engines.local.forward import Forward
     from search.engines.local.scheduler import Scheduler
 
+_HEADED = (
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForRewardModel",
+    "ForProcessRewardModel",
+    "ForPrmModel",
+)
 _SMALL_PARAMETERS = 20_000_000
 """Below this one thread is faster than several: a forward's matrices are too small to share."""
 
@@ -50,6 +58,8 @@ class LoadedModel:
         eos_ids: tokens that end a text.
         info: what it is.
         num_threads: torch threads its forwards use; None leaves them alone.
+        head: the checkpoint's reward head; None without one.
+        has_language_model: whether its logits over the vocabulary mean anything.
     """
 
     forward: Forward
@@ -60,6 +70,8 @@ class LoadedModel:
     device: torch.device
     dtype: torch.dtype
     num_threads: int | None
+    head: nn.Module | None = None
+    has_language_model: bool = True
 
     def scheduler(self, max_kv_tokens: int | None, max_rows: int, max_batch_tokens: int) -> Scheduler:
         """A scheduler over this model."""
@@ -76,6 +88,7 @@ class LoadedModel:
             max_kv_tokens=max_kv_tokens,
             max_rows=max_rows,
             max_batch_tokens=max_batch_tokens,
+            head=self.head,
         )
 
     @contextmanager
@@ -93,6 +106,8 @@ class LoadedModel:
 def load_model(model: str, *, device: str, dtype: str, trust_remote_code: bool) -> LoadedModel:
     """Load and check a model; see `LocalEngine.load`."""
     torch = import_torch()
+    from search.engines.local.heads import read_head
+
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if dtype not in dtypes:
         raise ConfigError(f"dtype {dtype!r} is not one of {', '.join(dtypes)}")
@@ -103,10 +118,20 @@ def load_model(model: str, *, device: str, dtype: str, trust_remote_code: bool) 
     if place.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device cuda: no CUDA device can be used here")
     folder = find_model(model)
-    config = _read_config(model, folder, trust_remote_code)
-    raw_tokenizer = _read_tokenizer(model, folder, trust_remote_code)
-    network = _read_weights(model, folder, config, dtypes[dtype], trust_remote_code).to(place)
-    return prepare(network, raw_tokenizer, name=model)
+    names = _tensor_names(model, folder)
+    config = read_config(model, folder, trust_remote_code, names)
+    raw_tokenizer = read_tokenizer(model, folder, trust_remote_code)
+    network = read_weights(model, folder, config, dtypes[dtype], trust_remote_code, names).to(place)
+    loaded = prepare(network, raw_tokenizer, name=model)
+    loaded.head = read_head(model, sorted(folder.glob("*.safetensors")))
+    if loaded.head is not None:
+        loaded.head.to(device=place, dtype=dtypes[dtype]).eval().requires_grad_(False)
+        outputs = loaded.head(
+            torch.zeros(1, config.get_text_config(decoder=True).hidden_size).to(network.lm_head.weight)
+        )
+        loaded.has_language_model = _has_language_model(config, names)
+        loaded.info = replace(loaded.info, details={**loaded.info.details, "head": f"{outputs.shape[-1]} outputs"})
+    return loaded
 
 
 def prepare(network: Any, raw_tokenizer: Any, *, name: str) -> LoadedModel:
@@ -209,9 +234,46 @@ def context_tokens(config: Any, raw_tokenizer: Any) -> int:
     return found
 
 
-def _read_config(model: str, folder: Path, trust_remote_code: bool) -> Any:
+def _tensor_names(model: str, folder: Path) -> frozenset[str]:
+    """Names of all tensors of a checkpoint.
+
+    Raises:
+        ConfigError: there are no safetensors files, or one is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ConfigError(
+            f"model {model!r} has no safetensors weights in {folder}; other formats are not read, convert them "
+            "once: torch.load(FILE, weights_only=True), then safetensors.torch.save_file"
+        )
+    names: set[str] = set()
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as opened:
+                names.update(opened.keys())
+        except (SafetensorError, OSError) as error:
+            raise ConfigError(f"model {model!r}: {file.name} is damaged or cut short: {_line(error)}") from None
+    return frozenset(names)
+
+
+def _has_language_model(config: Any, names: frozenset[str]) -> bool:
+    """Whether a checkpoint with a reward head can also write: its output embeddings are there, and it says it can."""
+    there = config.tie_word_embeddings or bool({"lm_head.weight", "pretrained_model.lm_head.weight"} & names)
+    return bool(there) and any("ForCausalLM" in name for name in config.architectures or ())
+
+
+def read_config(model: str, folder: Path, trust_remote_code: bool, names: frozenset[str] = frozenset()) -> Any:
+    """A checkpoint's configuration; with a reward head among its tensors (`names`), that of the decoder below it.
+
+    Raises:
+        ConfigError: it is of no causal decoder.
+    """
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
+
+    from search.engines.local.heads import head_names
 
     if not (folder / "config.json").is_file():
         raise ConfigError(f"model {model!r} has no config.json in {folder}")
@@ -222,7 +284,13 @@ def _read_config(model: str, folder: Path, trust_remote_code: bool) -> Any:
     architectures = list(config.architectures or [])
     known = {name for names in CAUSAL.values() for name in ([names] if isinstance(names, str) else names)}
     remote = trust_remote_code and bool(getattr(config, "auto_map", None))
-    if config.is_encoder_decoder or (architectures and not remote and not known & set(architectures)):
+    headed = bool(head_names(names))
+    foreign = bool(architectures) and not remote and not known & set(architectures)
+    if foreign and not headed and config.model_type in CAUSAL and any(one.endswith(_HEADED) for one in architectures):
+        raise ConfigError(
+            f"model {model!r} is a {', '.join(architectures)} without its head: no score.* or v_head.* tensor"
+        )
+    if config.is_encoder_decoder or (foreign and not headed):
         raise ConfigError(
             f"model {model!r} is a {', '.join(architectures) or config.model_type}, not a causal language model"
         )
@@ -231,7 +299,12 @@ def _read_config(model: str, folder: Path, trust_remote_code: bool) -> Any:
     return config
 
 
-def _read_tokenizer(model: str, folder: Path, trust_remote_code: bool) -> Any:
+def read_tokenizer(model: str, folder: Path, trust_remote_code: bool) -> Any:
+    """A checkpoint's transformers tokenizer.
+
+    Raises:
+        ConfigError: there is none, or it is broken.
+    """
     from transformers import AutoTokenizer
 
     names = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
@@ -243,19 +316,30 @@ def _read_tokenizer(model: str, folder: Path, trust_remote_code: bool) -> Any:
         raise ConfigError(f"model {model!r}: its tokenizer cannot be read: {_line(error)}") from None
 
 
-def _read_weights(model: str, folder: Path, config: Any, dtype: torch.dtype, trust_remote_code: bool) -> Any:
-    from safetensors import SafetensorError, safe_open
+def read_weights(
+    model: str,
+    folder: Path,
+    config: Any,
+    dtype: torch.dtype,
+    trust_remote_code: bool,
+    names: frozenset[str] | None = None,
+) -> Any:
+    """A causal decoder with a checkpoint's weights.
+
+    Raises:
+        ConfigError: the weights are missing, broken, or of another form.
+    """
+    import copy
+
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ConfigError(f"model {model!r} has no safetensors weights in {folder}; other formats are not read")
-    for file in files:
-        try:
-            with safe_open(file, framework="pt"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise ConfigError(f"model {model!r}: {file.name} is damaged or cut short: {_line(error)}") from None
+    names = _tensor_names(model, folder) if names is None else names
+    wrapped = any(name.startswith("pretrained_model.") for name in names)
+    config = copy.deepcopy(config)
+    if not {"lm_head.weight", "pretrained_model.lm_head.weight"} & names and any(n.startswith("score.") for n in names):
+        # Its head stands in place of the output embeddings: tied ones cost no memory, and are never read.
+        config.tie_word_embeddings = True
     try:
         with _quiet():
             loader: Any = AutoModelForCausalLM
@@ -266,6 +350,7 @@ def _read_weights(model: str, folder: Path, config: Any, dtype: torch.dtype, tru
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,
                 output_loading_info=True,
+                **({"key_mapping": {"^pretrained_model\\.": ""}} if wrapped else {}),
             )
     except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
         raise ConfigError(f"model {model!r}: its weights cannot be loaded: {_line(error)}") from None

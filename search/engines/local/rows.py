@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import Tensor
 
@@ -13,7 +14,10 @@ from search.engines.local.cache import TreeCache
 from search.types import Generation, Prefix, Sampling
 
 Result = Generation | tuple[float, ...] | Exception
-"""A step, the label log-probabilities, or what ended the request."""
+"""A step, the numbers that were read, or what ended the request."""
+
+Reads = Literal["labels", "head", "hidden"]
+"""What a request reads after its prefix: label log-probabilities, the reward head's outputs, or the hidden state."""
 
 
 @dataclass(slots=True, eq=False)
@@ -45,7 +49,7 @@ class Row:
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """One call: the steps of a `generate`, or the label probabilities after a prefix.
+    """One call: the steps of a `generate`, or what is read after a prefix.
 
     Attributes:
         order: (arrival of its tree, arrival): the order in which requests are served.
@@ -53,12 +57,14 @@ class Request:
         prefix: what it reads.
         deliver: takes each result, or the exception that ends the request; called in the worker thread.
         arrived: `time.perf_counter()` at its arrival.
-        labels: ids whose log-probabilities are asked; None for a `generate`.
+        labels: ids whose log-probabilities are asked; None for a `generate`, none for another reading.
         children: (key, seed) of the steps not yet made into rows.
         sampling: for a `generate`.
         target: the prefix's last node with tokens, once found.
         parent: the prefix's last node, above the children.
         logits: (vocab,) after the prefix, once known.
+        hidden: (dim,) what these were made from.
+        reads: what is asked where `labels` is not None.
         waiting: rows that have no lane.
         num_open: results still owed.
     """
@@ -74,5 +80,7 @@ class Request:
     target: Node | None = None
     parent: Node | None = None
     logits: Tensor | None = None
+    hidden: Tensor | None = None
+    reads: Reads = "labels"
     waiting: deque[Row] = field(default_factory=deque)
     num_open: int = 1

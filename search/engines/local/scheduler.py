@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from search.engines.local.arena import Node
 from search.engines.local.batch import Batch, Chunk, DecodePart, PrefillPart, lay_out
@@ -22,7 +22,7 @@ from search.engines.local.cache import TreeCache
 from search.engines.local.forward import Forward
 from search.engines.local.lanes import Lanes
 from search.engines.local.pool import BlockedError, NoRoomError, Pool
-from search.engines.local.rows import Request, Result, Row
+from search.engines.local.rows import Reads, Request, Result, Row
 from search.engines.local.sampling import sample, uniforms
 from search.engines.local.stops import StopRule, TokenBytes
 from search.errors import EngineError
@@ -87,11 +87,13 @@ class Scheduler:
         max_kv_tokens: int | None,
         max_rows: int,
         max_batch_tokens: int,
+        head: nn.Module | None = None,
     ) -> None:
         self._forward, self._device, self._dtype = forward, device, dtype
         self._shape = forward.shape
         self._context_tokens = context_tokens
         self._text, self._eos_ids = table, eos_ids
+        self._head = head
         self._max_batch_tokens = max_batch_tokens
         self._max_kept_logits = max(16, min(1024, _KEPT_LOGITS_BYTES // (4 * vocab_size)))
         self.trees: dict[str, TreeCache] = {}
@@ -124,6 +126,7 @@ class Scheduler:
         deliver: Callable[[Result], None],
         *,
         labels: tuple[int, ...] | None = None,
+        reads: Reads = "labels",
         children: Sequence[tuple[int, int]] = (),
         sampling: Sampling | None = None,
         arrived: float,
@@ -132,6 +135,7 @@ class Scheduler:
         tree = self.tree(prefix.tree)
         self._arrivals += 1
         request = Request((tree.order, self._arrivals), tree, prefix, deliver, arrived, labels, children, sampling)
+        request.reads = reads
         request.num_open = 1 if labels is not None else len(children)
         tree.num_calls += 1
         self.requests[request] = None
@@ -202,7 +206,7 @@ class Scheduler:
         batch, pieces = self._lay_out(pieces)
         logits = self._forward(batch)
         live = batch.num_lanes
-        self._take_pieces(pieces, logits[live:])
+        self._take_pieces(pieces, logits[live:], self._forward.hidden[live:])
         if live:
             self._advance(logits[:live])
         return True
@@ -224,7 +228,7 @@ class Scheduler:
         while len(self._kept_logits) > self._max_kept_logits:
             node = next(iter(self._kept_logits))
             del self._kept_logits[node]
-            node.logits = None
+            node.logits = node.hidden = None
         if plan.starts:
             self._start(plan.starts)
         return plan.pieces
@@ -250,12 +254,11 @@ class Scheduler:
         if not self._ready(request, request.target, plan):
             return
         if request.logits is None:
-            request.logits = request.target.logits
+            request.logits, request.hidden = request.target.logits, request.target.hidden
         logits = request.logits
         assert logits is not None
         if request.labels is not None:
-            wide = torch.log_softmax(logits.double(), -1)
-            self._deliver(request, tuple(wide[list(request.labels)].tolist()))
+            self._deliver(request, self._read(request, logits))
             return
         if request.children:
             self._make_rows(request)
@@ -427,7 +430,7 @@ class Scheduler:
             parts.append(part)
         return parts, ordered
 
-    def _take_pieces(self, pieces: list[_Piece], logits: Tensor) -> None:
+    def _take_pieces(self, pieces: list[_Piece], logits: Tensor, hidden: Tensor) -> None:
         """Book computed prefix tokens, and keep the logits of completed ones."""
         at = 0
         for piece in pieces:
@@ -436,7 +439,7 @@ class Scheduler:
             self.pool.note(piece.tree)
             if piece.complete:
                 # A clone: a view would keep the whole batch's logits alive.
-                piece.target.logits = logits[at].clone()
+                piece.target.logits, piece.target.hidden = logits[at].clone(), hidden[at].clone()
                 self._kept_logits.pop(piece.target, None)
                 self._kept_logits[piece.target] = None
                 at += 1
@@ -532,6 +535,17 @@ class Scheduler:
             self._rule_list.append(StopRule(self._text, stops, self._eos_ids))
             self._maybe = np.stack([rule.maybe for rule in self._rule_list])
         return self._rules[stops]
+
+    def _read(self, request: Request, logits: Tensor) -> tuple[float, ...]:
+        """What a request reads at the last token of its prefix."""
+        if request.reads == "labels":
+            assert request.labels is not None
+            return tuple(torch.log_softmax(logits.double(), -1)[list(request.labels)].tolist())
+        assert request.hidden is not None, "kept as long as the logits"
+        if request.reads == "hidden":
+            return tuple(request.hidden.double().tolist())
+        assert self._head is not None, "refused before"
+        return tuple(self._head(request.hidden).double().tolist())
 
     def _generation(self, request: Request, key: int, ids: tuple[int, ...], finish: FinishReason) -> Generation:
         return Generation(key, ids, self._text.join(ids), finish, time.perf_counter() - request.arrived)

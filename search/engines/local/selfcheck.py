@@ -57,10 +57,12 @@ class _Recorder:
     def __init__(self, forward: Forward) -> None:
         self._forward = forward
         self.name, self.shape = forward.name, forward.shape
+        self.hidden = forward.hidden
         self.seen: dict[tuple[int, int], list[Tensor]] = {}
 
     def __call__(self, batch: Batch) -> Tensor:
         logits = self._forward(batch)
+        self.hidden = self._forward.hidden
         for at, row in zip(batch.reads.tolist(), logits, strict=True):
             key = (int(batch.positions[at]), int(batch.ids[at]))
             self.seen.setdefault(key, []).append(row.float().clone())

@@ -1,0 +1,151 @@
+"""What a reward model's files say of it, read without loading a weight: plain JSON and the headers of safetensors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from search.errors import ConfigError
+
+CONFIG_FILE = "prm_config.json"
+HEAD_PREFIXES = ("score.", "v_head.", "pretrained_model.v_head.")
+CONVERT_HINT = (
+    'convert it once, in its folder: python -c "import torch, safetensors.torch as s; s.save_file({k: v.clone() '
+    "for k, v in torch.load('pytorch_model.bin', weights_only=True).items()}, 'model.safetensors', "
+    "{'format': 'pt'})\""
+)
+_MAX_HEADER_BYTES = 100 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class PrmConfig:
+    """How a reward model is read; see `prm.detect` for how it is found out.
+
+    Attributes:
+        codec: the family of reading.
+        reason: why it was taken, in plain words.
+        good_token, bad_token: the labels.
+        step_tag: text that marks a step's end, where the family lets it be chosen.
+        reduce: how its step rewards become a path's: "last" for rewards that judge the path so far.
+        shares_ids: whether the policy's own ids may be read where the tokenizers are equal.
+        prompt: "plain" or "chat", for label tokens.
+        step_end: text that ends each step, for label tokens.
+        bos_token: what the tokenizer puts before every text; empty for nothing.
+    """
+
+    codec: str = "label-tokens"
+    reason: str = ""
+    good_token: str = "+"
+    bad_token: str = "-"
+    step_tag: str = ""
+    reduce: Literal["last", "min", "mean", "prod"] = "last"
+    shares_ids: bool = True
+    prompt: Literal["plain", "chat"] = "plain"
+    step_end: str = ""
+    bos_token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The facts by which a family is recognised.
+
+    Attributes:
+        name: what the user called it.
+        architectures: as in config.json.
+        origin: the name it was saved under, where config.json keeps it.
+        special_tokens: the tokenizer's added tokens.
+        bos_token: what the tokenizer puts before every text, or would; empty for nothing.
+        adds_bos: whether it does so by itself.
+        head: shapes of the reward head's tensors by name; empty without one.
+        prm_config: the content of prm_config.json; None where there is none.
+    """
+
+    name: str
+    architectures: tuple[str, ...] = ()
+    origin: str = ""
+    special_tokens: frozenset[str] = frozenset()
+    bos_token: str = ""
+    adds_bos: bool = True
+    head: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    prm_config: Mapping[str, Any] | None = None
+
+
+def read_checkpoint(name: str, folder: Path) -> Checkpoint:
+    """Read the facts of a checkpoint.
+
+    Raises:
+        ConfigError: a file is missing, broken or cut short.
+    """
+    config = _json(name, folder / "config.json")
+    if config is None:
+        raise ConfigError(f"model {name!r} has no config.json in {folder}")
+    tokenizer = _json(name, folder / "tokenizer_config.json") or {}
+    known = {**(_json(name, folder / "special_tokens_map.json") or {}), **tokenizer}
+    listed = (_json(name, folder / "tokenizer.json") or {}).get("added_tokens") or []
+    tokens = {_content(token) for token in [*listed, *(tokenizer.get("added_tokens_decoder") or {}).values()]}
+    return Checkpoint(
+        name,
+        tuple(str(one) for one in config.get("architectures") or ()),
+        str(config.get("_name_or_path") or ""),
+        frozenset(tokens - {""}),
+        _content(known.get("bos_token")),
+        known.get("add_bos_token") is not False,
+        {key: shape for key, shape in tensor_shapes(name, folder).items() if key.startswith(HEAD_PREFIXES)},
+        _json(name, folder / CONFIG_FILE),
+    )
+
+
+def tensor_shapes(name: str, folder: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of all tensors of a safetensors checkpoint, by name.
+
+    Raises:
+        ConfigError: there are no such files, or one is damaged or cut short.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        hint = f"; {CONVERT_HINT}" if any(folder.glob("*.bin")) else "; other formats are not read"
+        raise ConfigError(f"model {name!r} has no safetensors weights in {folder}{hint}")
+    return {key: shape for file in files for key, shape in _header(name, file).items()}
+
+
+def _header(name: str, file: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes from one file's header, its length checked against what the header promises."""
+    try:
+        with file.open("rb") as source:
+            size = int.from_bytes(source.read(8), "little")
+            if not 0 < size <= _MAX_HEADER_BYTES:
+                raise ValueError("its header has no sensible length")
+            header = json.loads(source.read(size))
+        tensors = {key: value for key, value in header.items() if key != "__metadata__"}
+        end = max((int(value["data_offsets"][1]) for value in tensors.values()), default=0)
+        if file.stat().st_size != 8 + size + end:
+            raise ValueError(f"it has {file.stat().st_size} bytes, its header promises {8 + size + end}")
+        return {key: tuple(int(n) for n in value["shape"]) for key, value in tensors.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"model {name!r}: {file.name} is damaged or cut short: {_line(error)}") from None
+
+
+def _json(name: str, file: Path) -> dict[str, Any] | None:
+    if not file.is_file():
+        return None
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model {name!r}: {file.name} cannot be read: {_line(error)}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"model {name!r}: {file.name} must hold an object")
+    return content
+
+
+def _content(token: object) -> str:
+    """A token's text, written plainly or as an object."""
+    if isinstance(token, dict):
+        token = token.get("content")
+    return token if isinstance(token, str) else ""
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
