@@ -177,7 +177,7 @@ def prm_config(model: str, codec: str = "auto", engine: str = "local") -> PrmCon
     path = model_path(model)
     folder = Path(path).expanduser()
     if engine == "local" and not folder.is_dir():
-        from search.engines.local.loading import find_model
+        from search.hub import find_model
 
         folder = find_model(path)
     return detect(model, folder, codec)

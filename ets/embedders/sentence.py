@@ -13,6 +13,7 @@ import numpy as np
 
 from ets.embedders.base import Vectors
 from search.errors import ConfigError
+from search.hub import CHECKPOINT_FILES, find_model
 
 MATHS_MODEL = "math-similarity/Bert-MLM_arXiv-MP-class_zbMath"
 """What ETS (arXiv 2502.13575) uses; the choice for real mathematics."""
@@ -52,21 +53,19 @@ class SentenceEmbedder:
         Raises:
             ConfigError: the extra is not installed, or the model is neither a path nor in the cache nor reachable.
         """
-        path = model or minilm_path()
+        packaged = None if model else minilm_path()
         if find_spec("sentence_transformers") is None:
             raise ConfigError(f"embedder sentence-transformers needs its extra: {_INSTALL}")
+        # The folder is found before an import that takes seconds, and the library never goes to a network itself.
+        folder = find_model(model, (*CHECKPOINT_FILES, "*/*.json", "*/*.safetensors")) if packaged is None else packaged
         try:
-            _check_offline(path)  # before an import that takes seconds
             from sentence_transformers import SentenceTransformer
 
             with _quiet():
-                loaded = SentenceTransformer(path, device=device)
+                loaded = SentenceTransformer(str(folder), device=device)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ConfigError(
-                f"embedder model {path!r} cannot be loaded: not a path, nor in the cache, nor to be fetched now "
-                f"({reason[:200]}); offline choices: tfidf, minilm"
-            ) from None
+            raise ConfigError(f"embedder model {model or 'minilm'!r} cannot be loaded: {reason[:200]}") from None
         return cls(cast(_Model, loaded), batch_size=batch_size)
 
     def embed(self, texts: Sequence[str]) -> Vectors:
@@ -75,20 +74,6 @@ class SentenceEmbedder:
             list(texts), batch_size=self._batch_size, show_progress_bar=False, convert_to_numpy=True
         )
         return np.asarray(vectors, dtype=np.float32)
-
-
-def _check_offline(model: str) -> None:
-    """Without a network, refuse what is neither a path nor in the cache.
-
-    Raises:
-        ValueError: it is not here, or is no hub id.
-    """
-    from huggingface_hub import constants, try_to_load_from_cache
-
-    if constants.HF_HUB_OFFLINE and not Path(model).exists():
-        cached = [try_to_load_from_cache(model, name) for name in ("modules.json", "config.json")]
-        if not any(isinstance(file, str) for file in cached):
-            raise ValueError("offline, and it is not in the cache")
 
 
 @contextmanager

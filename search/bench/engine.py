@@ -203,7 +203,7 @@ class _Baseline:
         import torch
         from transformers import AutoModelForCausalLM
 
-        from search.engines.local.loading import find_model
+        from search.hub import find_model
 
         # Both sides on one thread: the engine takes one for a model of this size, and several cost more CPU time.
         torch.set_num_threads(1)

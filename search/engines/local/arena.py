@@ -149,8 +149,9 @@ class Arena:
             for layer in range(self._shape.num_layers):
                 self.kv[:, layer, :, first_moved:cursor] = self.kv[:, layer].index_select(2, slots)
         self.end = cursor
-        if self.capacity > 4 * _GRAIN and cursor < self.capacity // 2:
-            self._resize(cursor)
+        if self.capacity > 4 * _GRAIN and cursor < self.capacity // 3:
+            # With room to spare: the tree's next level comes.
+            self._resize(cursor + cursor // 2)
 
     def _new(self, capacity: int) -> Tensor:
         shape = self._shape

@@ -42,7 +42,7 @@ class Chunk:
         prefix: (num_prefix,) slots of the path before them, ascending.
         start: first of their own consecutive slots.
         group: chunks of one group have the same prefix.
-        wants_logits: whether the last token's logits are to be read.
+        reads: places in `ids` whose logits are wanted: where segments end.
     """
 
     ids: tuple[int, ...]
@@ -50,7 +50,7 @@ class Chunk:
     prefix: NDArray[np.int64]
     start: int
     group: int
-    wants_logits: bool
+    reads: tuple[int, ...]
 
 
 @dataclass(slots=True)

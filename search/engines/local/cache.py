@@ -56,25 +56,26 @@ class TreeCache:
 
     # Nodes
 
-    def resolve(self, prefix: Prefix) -> tuple[Node, list[Row]]:
+    def resolve(self, prefix: Prefix) -> tuple[Node, bool]:
         """The prefix's last node, made where the tree lacks it.
 
         Returns:
-            The node, and the rows that ran below nodes replaced because their ids changed.
+            The node, and whether other nodes had to go because their ids changed.
         """
         parent: Node | None = None
-        cut: list[Row] = []
+        replaced = False
         start = 0
         for segment in prefix.segments:
             node = self.nodes.get(segment.key)
             if node is None or node.parent is not parent or node.ids != segment.ids:
                 if node is not None:
-                    cut += self.drop([segment.key])
+                    self.drop([segment.key])
+                    replaced = True
                 node = self.add(segment.key, parent, segment.ids, start)
             start += len(segment.ids)
             parent = node
         assert parent is not None, "a prefix has at least one segment"
-        return parent, cut
+        return parent, replaced
 
     def add(self, key: int, parent: Node | None, ids: tuple[int, ...], start: int) -> Node:
         """Add a node without KV."""
@@ -84,11 +85,10 @@ class TreeCache:
             parent.children[key] = node
         return node
 
-    def drop(self, keys: Collection[int] | None) -> list[Row]:
+    def drop(self, keys: Collection[int] | None) -> None:
         """Forget nodes and all below them (None: all), with their KV; `compact` closes the holes.
 
-        Returns:
-            The rows that run below; the caller takes them out of the lanes.
+        Rows that run below stay in the lanes until the caller takes them out.
         """
         tops = [self.nodes[key] for key in keys if key in self.nodes] if keys is not None else None
         if tops is None:
@@ -102,7 +102,6 @@ class TreeCache:
                 del self.nodes[node.key]
             if top.parent is not None:
                 del top.parent.children[top.key]
-        return [row for row in self.rows if not row.node.alive]
 
     def forget_kv(self, node: Node) -> None:
         """Free a node's slots; the node stays."""

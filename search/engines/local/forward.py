@@ -206,7 +206,8 @@ class DenseForward:
                     [part.arena.kv.index_select(3, slots), batch.lanes_kv[:, :, lane].index_select(3, own)], 3
                 )
                 token = slice(lane, lane + 1)
-                lane_logits[lane], new = self._run(past, batch.ids[token], batch.positions[token])
+                found, new = self._run(past, batch.ids[token], batch.positions[token])
+                lane_logits[lane] = found[-1]
                 batch.lanes_kv[:, :, lane, :, batch.column] = new[:, :, :, 0]
         logits.extend(lane_logits[lane] for lane in range(batch.num_lanes))
         for fresh in batch.prefill:
@@ -214,16 +215,17 @@ class DenseForward:
             for chunk in fresh.chunks:
                 slots = torch.from_numpy(chunk.prefix).to(self._device)
                 tokens = slice(at, at + len(chunk.ids))
-                last, new = self._run(fresh.arena.kv.index_select(3, slots), batch.ids[tokens], batch.positions[tokens])
+                found, new = self._run(
+                    fresh.arena.kv.index_select(3, slots), batch.ids[tokens], batch.positions[tokens]
+                )
                 fresh.arena.store(chunk.start, new)
-                if chunk.wants_logits:
-                    logits.append(last)
+                logits.extend(found[read] for read in chunk.reads)
                 at += len(chunk.ids)
         self.hidden = torch.stack([hidden for _, hidden in logits]) if logits else torch.zeros((0, 1))
         return torch.stack([row for row, _ in logits]) if logits else torch.zeros((0, 1))
 
-    def _run(self, past: Tensor, ids: Tensor, positions: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
-        """One path: the last token's logits and hidden state, and the new KV, as `past` (2, layers, heads, n, dim)."""
+    def _run(self, past: Tensor, ids: Tensor, positions: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+        """One path: each new token's logits and hidden state, and the KV (2, layers, heads, n, dim)."""
         cache: Any = self._cache_type()
         num_past = past.shape[3]
         if num_past:
@@ -231,14 +233,14 @@ class DenseForward:
                 cache.update(past[0, layer][None], past[1, layer][None], layer)
         logits = self._model(
             input_ids=ids[None], position_ids=positions[None], past_key_values=cache, use_cache=True
-        ).logits[0, -1]
+        ).logits[0]
         new = torch.stack(
             [
                 torch.stack([layer.keys[0, :, num_past:] for layer in cache.layers]),
                 torch.stack([layer.values[0, :, num_past:] for layer in cache.layers]),
             ]
         )
-        return (logits, self._tap.last[0, -1]), new
+        return list(zip(logits, self._tap.last[0], strict=True)), new
 
 
 def _logits_argument(model: Any) -> str:

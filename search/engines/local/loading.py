@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from search.engines.local.stops import TokenBytes
 from search.engines.local.tokenizer import HFTokenizer
 from search.errors import ConfigError
+from search.hub import find_model
 from search.types import EngineInfo
 
 if TYPE_CHECKING:
@@ -181,38 +182,6 @@ def prepare(network: Any, raw_tokenizer: Any, *, name: str) -> LoadedModel:
         dtype=parameter.dtype,
         num_threads=1 if small else None,
     )
-
-
-def find_model(model: str) -> Path:
-    """The folder of a model: itself, or where the hub's cache has it, or where it was downloaded to.
-
-    Raises:
-        ConfigError: there is no such folder, and the hub or its cache does not have it.
-    """
-    path = Path(model).expanduser()
-    if path.is_dir():
-        return path
-    looks_like_path = path.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1
-    if looks_like_path:
-        raise ConfigError(f"model {model!r}: no such folder, and not a hub id (owner/name)")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.py"]
-    try:
-        cached = Path(snapshot_download(model, local_files_only=True, allow_patterns=patterns))
-        if any(cached.glob("*.safetensors")):
-            return cached
-    except LocalEntryNotFoundError:
-        pass
-    except HFValidationError as error:
-        raise ConfigError(f"model {model!r} is neither a folder nor a hub id: {_line(error)}") from None
-    try:
-        return Path(snapshot_download(model, allow_patterns=patterns))
-    except (LocalEntryNotFoundError, OSError) as error:
-        if isinstance(error, HfHubHTTPError) and not isinstance(error, LocalEntryNotFoundError):
-            raise ConfigError(f"model {model!r}: the hub refused it: {_line(error)}") from None
-        raise ConfigError(f"model {model!r} is not in the hub's cache, and the hub cannot be reached") from None
 
 
 def context_tokens(config: Any, raw_tokenizer: Any) -> int:

@@ -57,9 +57,8 @@ class Pool:
         trees = list(self._scheduler.trees.values())
         return sum(tree.arena.capacity for tree in trees) + self._scheduler.lanes.num_reserved
 
-    def note(self, tree: TreeCache) -> None:
-        """Keep the peaks up to date after a tree's count rose."""
-        tree.num_peak = max(tree.num_peak, tree.num_held)
+    def note(self) -> None:
+        """Keep the peak up to date after trees' counts rose."""
         self.peak = max(self.peak, self.num_held)
 
     def note_step(self, num_tokens: int) -> None:

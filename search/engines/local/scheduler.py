@@ -42,9 +42,16 @@ class _Piece:
     tree: TreeCache
     path: list[Node]
     spans: list[tuple[Node, int, int]]
-    target: Node
-    complete: bool
     again: bool = False
+
+    def ends(self) -> list[tuple[Node, int]]:
+        """The nodes that it completes, with the place of their last token in it."""
+        found, at = [], 0
+        for node, first, num in self.spans:
+            at += num
+            if first + num == len(node.ids):
+                found.append((node, at - 1))
+        return found
 
 
 @dataclass(slots=True)
@@ -160,7 +167,8 @@ class Scheduler:
         tree = self.trees.get(name)
         if tree is None:
             return
-        self.abort_rows(tree.drop(keys))
+        tree.drop(keys)
+        self.abort_dead_rows(tree)
         if keys is None:
             for request in [r for r in self.requests if r.tree is tree]:
                 if request.labels is not None:
@@ -219,6 +227,8 @@ class Scheduler:
             for request in list(self._queue):
                 if plan.budget <= 0 and not self._has_lane(plan):
                     break
+                if request.labels is None and request.logits is not None and not self._has_lane(plan):
+                    continue
                 try:
                     self._serve(request, plan)
                 except NoRoomError as refusal:
@@ -246,9 +256,10 @@ class Scheduler:
         tree = request.tree
         tree.used = self.now
         if request.parent is None or not request.parent.alive:
-            request.parent, cut = tree.resolve(request.prefix)
+            request.parent, replaced = tree.resolve(request.prefix)
             request.target = next(node for node in reversed(request.parent.path()) if node.ids)
-            self.abort_rows(cut)
+            if replaced:
+                self.abort_dead_rows(tree)
             self.pool.check_size(request)
         assert request.target is not None
         if not self._ready(request, request.target, plan):
@@ -289,7 +300,7 @@ class Scheduler:
                 plan.claimed.add(target)
                 plan.budget -= 1
                 span = (target, len(target.ids) - 1, 1)
-                plan.pieces.append(_Piece(request.tree, path, [span], target, True, again=True))
+                plan.pieces.append(_Piece(request.tree, path, [span], again=True))
             return False
         if plan.budget <= 0 or path[missing] in plan.claimed:
             return False
@@ -307,7 +318,7 @@ class Scheduler:
         self.pool.admit_prefix(request, total, taken, plan.pieces)
         plan.budget = left
         plan.claimed.update(node for node, _, _ in spans)
-        plan.pieces.append(_Piece(request.tree, path, spans, target, taken == total))
+        plan.pieces.append(_Piece(request.tree, path, spans))
         return False
 
     def _make_rows(self, request: Request) -> None:
@@ -319,7 +330,8 @@ class Scheduler:
         table = self._rule(sampling.stop)
         for key, seed in request.children:
             if key in tree.nodes:
-                self.abort_rows(tree.drop([key]))
+                tree.drop([key])
+                self.abort_dead_rows(tree)
             node = tree.add(key, parent, (), start)
             row = Row(request, node, seed, sampling, limit, room < sampling.max_new_tokens, table)
             request.waiting.append(row)
@@ -380,9 +392,8 @@ class Scheduler:
         cursor = live
         for part in parts:
             for chunk in part.chunks:
+                reads.extend(cursor + at for at in chunk.reads)
                 cursor += len(chunk.ids)
-                if chunk.wants_logits:
-                    reads.append(cursor - 1)
         batch = Batch(
             ids=torch.from_numpy(np.concatenate(ids)).to(device),
             positions=torch.from_numpy(np.concatenate(positions)).to(device),
@@ -422,7 +433,8 @@ class Scheduler:
                     taken = [piece.tree.take(node, num) for node, _, num in piece.spans]
                     begin = taken[0]
                 ids = [token for node, at, num in piece.spans for token in node.ids[at : at + num]]
-                chunk = Chunk(tuple(ids), len(prefix), prefix, begin, group, piece.complete)
+                reads = tuple(at for _, at in piece.ends())
+                chunk = Chunk(tuple(ids), len(prefix), prefix, begin, group, reads)
                 part.chunks.append(chunk)
                 ordered.append(piece)
             lay_out(part, first, _MAX_BLOCK_KEYS, self._device, self._dtype)
@@ -436,13 +448,14 @@ class Scheduler:
         for piece in pieces:
             for node, first, num in piece.spans:
                 piece.tree.count_computed(node, first, num)
-            self.pool.note(piece.tree)
-            if piece.complete:
+            piece.tree.num_peak = max(piece.tree.num_peak, piece.tree.num_held)
+            for node, _ in piece.ends():
                 # A clone: a view would keep the whole batch's logits alive.
-                piece.target.logits, piece.target.hidden = logits[at].clone(), hidden[at].clone()
-                self._kept_logits.pop(piece.target, None)
-                self._kept_logits[piece.target] = None
+                node.logits, node.hidden = logits[at].clone(), hidden[at].clone()
+                self._kept_logits.pop(node, None)
+                self._kept_logits[node] = None
                 at += 1
+        self.pool.note()
 
     def _advance(self, logits: Tensor) -> None:
         """Book the rows' tokens, sample the next ones, and end the rows that are done."""
@@ -453,8 +466,9 @@ class Scheduler:
                 tree.num_computed += num
                 tree.num_sampled += num
                 tree.num_held += num
+                tree.num_peak = max(tree.num_peak, tree.num_held)
                 tree.used = self.now
-                self.pool.note(tree)
+        self.pool.note()
         u = uniforms(lanes.seeds[:live], lanes.count[:live])
         tokens = sample(logits, lanes.temperature[:live], lanes.top_p[:live], u)
         lanes.append(tokens)
@@ -514,13 +528,13 @@ class Scheduler:
         if request not in self._queue:
             insort(self._queue, request, key=lambda r: r.order)
 
-    def abort_rows(self, rows: Sequence[Row]) -> None:
-        """End rows whose nodes are gone, those that wait included; what was written comes back."""
-        for row in rows:
+    def abort_dead_rows(self, tree: TreeCache) -> None:
+        """End a tree's rows whose nodes are gone, those that wait included; what was written comes back."""
+        for row in [row for row in tree.rows if not row.node.alive]:
             ids = self.lanes.ids(row.lane)
             self._remove_row(row)
             self._deliver(row.request, self._generation(row.request, row.node.key, ids, FinishReason.ABORT))
-        for request in list(self._queue):
+        for request in [request for request in self._queue if request.tree is tree]:
             for row in [row for row in request.waiting if not row.node.alive]:
                 request.waiting.remove(row)
                 self._deliver(request, self._generation(request, row.node.key, row.ids, FinishReason.ABORT))

@@ -1,0 +1,83 @@
+"""Figures of a process reward model: step AUC, calibration, and the first-error F1 of ProcessBench (arXiv 2412.06559)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prm.labels import LabelledSolution
+
+CALIBRATION_BINS = 10
+
+
+def auc(rewards: Sequence[float], labels: Sequence[bool]) -> float | None:
+    """Area under the ROC curve, ties counted half; None where one class is missing."""
+    num_right = sum(labels)
+    num_wrong = len(labels) - num_right
+    if not num_right or not num_wrong:
+        return None
+    pairs = sorted(zip(rewards, labels, strict=True))
+    won = 0.0
+    at = wrong_below = 0
+    while at < len(pairs):
+        end = at
+        while end < len(pairs) and pairs[end][0] == pairs[at][0]:
+            end += 1
+        right = sum(label for _, label in pairs[at:end])
+        wrong = end - at - right
+        won += right * (wrong_below + wrong / 2)
+        wrong_below += wrong
+        at = end
+    return won / (num_right * num_wrong)
+
+
+def calibration_error(rewards: Sequence[float], labels: Sequence[bool], num_bins: int = CALIBRATION_BINS) -> float:
+    """Expected calibration error: mean distance of reward and share of right steps, over bins of equal width."""
+    bins: dict[int, list[tuple[float, bool]]] = {}
+    for reward, label in zip(rewards, labels, strict=True):
+        bins.setdefault(min(num_bins - 1, int(reward * num_bins)), []).append((reward, label))
+    gaps = (abs(sum(reward for reward, _ in held) - sum(label for _, label in held)) for held in bins.values())
+    return sum(gaps) / len(rewards)
+
+
+def first_below(rewards: Sequence[float], threshold: float) -> int:
+    """The first step whose reward is below `threshold`; -1 if none is."""
+    return next((number for number, reward in enumerate(rewards) if reward < threshold), -1)
+
+
+def figures(
+    solutions: Sequence[LabelledSolution], rewards: Sequence[Sequence[float]], threshold: float = 0.5
+) -> dict[str, float | int | None]:
+    """All figures of one evaluation; a figure that the data cannot give is None.
+
+    `f1` is the harmonic mean of the accuracy on solutions with an error (the first one is found exactly) and of that on
+    solutions without (none is found), as ProcessBench defines it. Solutions with a missing label before their first
+    error, and unfinished ones without an error, count for the steps alone.
+    """
+    scores: list[float] = []
+    truths: list[bool] = []
+    found: dict[bool, list[bool]] = {True: [], False: []}
+    for solution, given in zip(solutions, rewards, strict=True):
+        for label, reward in zip(solution.labels, given, strict=True):
+            if label is not None:
+                scores.append(reward)
+                truths.append(label)
+        first = solution.first_error
+        if first is not None and (first >= 0 or solution.complete):
+            found[first >= 0].append(first_below(given, threshold) == first)
+    error, correct = (sum(hits) / len(hits) if hits else None for hits in (found[True], found[False]))
+    f1: float | None = None
+    if error is not None and correct is not None:
+        f1 = 2 * error * correct / (error + correct) if error + correct else 0.0
+    return {
+        "step_auc": auc(scores, truths),
+        "calibration_error": calibration_error(scores, truths) if scores else None,
+        "first_error_f1": f1,
+        "error_accuracy": error,
+        "correct_accuracy": correct,
+        "threshold": threshold,
+        "num_steps": len(scores),
+        "num_wrong_steps": len(truths) - sum(truths),
+        "num_solutions": len(solutions),
+        "num_error_solutions": len(found[True]),
+        "num_correct_solutions": len(found[False]),
+    }

@@ -1,0 +1,52 @@
+"""Where a model's files lie: a folder, the hub's cache, or a download from the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from search.errors import ConfigError
+
+CHECKPOINT_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.py")
+"""What a checkpoint may need; weights in unsafe formats are never fetched."""
+
+
+def find_model(model: str, patterns: Sequence[str] = CHECKPOINT_FILES) -> Path:
+    """The folder of a model: itself, or where the hub's cache has it, or where it was downloaded to.
+
+    Args:
+        model: a path, or a hub id (owner/name).
+        patterns: files to take.
+
+    Raises:
+        ConfigError: there is no such folder, and neither the hub nor its cache has it.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
+        raise ConfigError(f"model {model!r}: no such folder, and not a hub id (owner/name)")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    chosen = list(patterns)
+    try:
+        cached = Path(snapshot_download(model, local_files_only=True, allow_patterns=chosen))
+        if any(cached.glob("*.safetensors")):
+            return cached
+    except LocalEntryNotFoundError:
+        pass
+    except HFValidationError as error:
+        raise ConfigError(f"model {model!r} is neither a folder nor a hub id: {_line(error)}") from None
+    try:
+        return Path(snapshot_download(model, allow_patterns=chosen))
+    except (LocalEntryNotFoundError, OSError) as error:
+        if isinstance(error, HfHubHTTPError) and not isinstance(error, LocalEntryNotFoundError):
+            raise ConfigError(f"model {model!r}: the hub refused it: {_line(error)}") from None
+        raise ConfigError(f"model {model!r} is not in the hub's cache, and the hub cannot be reached") from None
+
+
+def _line(error: BaseException) -> str:
+    """The first line of an error, without its tail."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:200]
