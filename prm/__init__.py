@@ -2,8 +2,8 @@
 
 from prm.checkpoint import PrmConfig
 from prm.codec import PrmCodec
-from prm.detect import CODECS, detect
+from prm.detect import CODECS, detect_prm
 from prm.label_tokens import LabelTokenCodec
 from prm.scorer import PrmScorer
 
-__all__ = ["CODECS", "LabelTokenCodec", "PrmCodec", "PrmConfig", "PrmScorer", "detect"]
+__all__ = ["CODECS", "LabelTokenCodec", "PrmCodec", "PrmConfig", "PrmScorer", "detect_prm"]

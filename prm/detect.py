@@ -37,6 +37,7 @@ _KEYS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "good_token": ("good_token", lambda value: isinstance(value, str) and bool(value)),
     "bad_token": ("bad_token", lambda value: isinstance(value, str) and bool(value)),
     "step_tag": ("step_tag", lambda value: isinstance(value, str)),
+    "bos_token": ("bos_token", lambda value: isinstance(value, str)),
     "step_end": ("step_end", lambda value: isinstance(value, str)),
     "shares_ids": ("shares_ids", lambda value: isinstance(value, bool)),
     "prompt": ("prompt", lambda value: value in ("plain", "chat")),
@@ -56,7 +57,7 @@ _NAMES: tuple[tuple[str, str], ...] = (
 )
 
 
-def detect(name: str, folder: Path, codec: str = "auto") -> PrmConfig:
+def detect_prm(name: str, folder: Path, codec: str = "auto") -> PrmConfig:
     """How a reward model is read.
 
     Args:
@@ -77,6 +78,8 @@ def detect(name: str, folder: Path, codec: str = "auto") -> PrmConfig:
     elif codec != "auto":
         config = replace(config, codec=codec, reason="it was asked for")
     _check(found, config)
+    if "bos_token" in (found.prm_config or {}):
+        return config
     return replace(config, bos_token=found.bos_token if _writes_bos(found, config) else "")
 
 

@@ -72,7 +72,11 @@ async def score_solutions(
                 await scorer.release(tree, None)
             report(next(done))
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(min(concurrency, len(solutions))):
-            group.create_task(work())
+    workers = [asyncio.create_task(work()) for _ in range(min(concurrency, len(solutions)))]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
     return rewards

@@ -147,7 +147,9 @@ def _prm800k(where: str, row: dict[str, Any]) -> Iterator[LabelledSolution]:
     finished = row["label"].get("finish_reason") == "solution"
     for number, step in enumerate(steps, 1):
         completions = step.get("completions") if isinstance(step, dict) else None
-        texts = [(one.get("text"), one.get("rating")) for one in completions or () if isinstance(one, dict)]
+        texts: list[tuple[Any, Any]] = [
+            (one.get("text"), one.get("rating")) for one in completions or () if isinstance(one, dict)
+        ]
         if any(not isinstance(text, str) or rating not in (-1, 0, 1, None) for text, rating in texts):
             raise DataError(f"{where}: step {number} has a completion without text, or with a rating beside -1, 0, 1")
         chosen = step.get("chosen_completion") if isinstance(step, dict) else None

@@ -1,4 +1,4 @@
-"""Figures of a process reward model: step AUC, calibration, and the first-error F1 of ProcessBench (arXiv 2412.06559)."""
+"""Figures of a process reward model: step AUC, calibration, first-error F1 as of ProcessBench (arXiv 2412.06559)."""
 
 from __future__ import annotations
 

@@ -172,7 +172,7 @@ def prm_config(model: str, codec: str = "auto", engine: str = "local") -> PrmCon
     Raises:
         ConfigError: no such checkpoint, or it is no reward model; see `prm.detect`.
     """
-    from prm import detect
+    from prm import detect_prm
 
     path = model_path(model)
     folder = Path(path).expanduser()
@@ -180,7 +180,7 @@ def prm_config(model: str, codec: str = "auto", engine: str = "local") -> PrmCon
         from search.hub import find_model
 
         folder = find_model(path)
-    return detect(model, folder, codec)
+    return detect_prm(model, folder, codec)
 
 
 def make_scorer(settings: SearchSettings, engine: Engine, policy_tokenizer: Tokenizer) -> Scorer:

@@ -31,7 +31,16 @@ def main() -> None:
         say("installing into a new environment")
         run([sys.executable, "-m", "venv", str(work / "venv")])
         python = str(work / "venv" / "bin" / "python")
-        pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "-c", str(ROOT / "constraints.txt")]
+        pip = [
+            python,
+            "-m",
+            "pip",
+            "--quiet",
+            "--disable-pip-version-check",
+            "install",
+            "-c",
+            str(ROOT / "constraints.txt"),
+        ]
         run([*pip, torch])
         run([*pip, str(wheel)])
         say("using it")

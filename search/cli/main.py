@@ -17,6 +17,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "solve": ("search.cli.solve:solve", "Solve one problem by search and show how."),
     "eval": ("search.cli.evaluate:evaluate", "Search a data set, with a record per problem; resumes."),
     "bench": ("search.cli.bench:bench", "Measure a part of the framework."),
+    "prm": ("search.cli.prm:prm", "Process reward models: train one from any base, measure one."),
     "doctor": ("search.cli.doctor:doctor", "Say what is installed, what runs, and what is wrong."),
     "mini": ("search.cli.mini:mini", "The mini family: train it, check it, export its problems."),
 }

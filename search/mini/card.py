@@ -73,10 +73,10 @@ def _card(model: MiniModel, recipe: Recipe, seed: int, record: dict[str, Any]) -
         "## Model\n"
         f"Llama form with attention biases: {recipe.num_layers} layers of width {recipe.dim}, {recipe.num_heads} "
         f"heads, feed-forward width {recipe.mlp_dim}, untied head, {model.num_parameters():,} parameters, stored in "
-        "bf16. Loads in transformers and SGLang as it is. Prompt: each sentence of the problem on its own line, then "
-        "a blank line "
+        "bf16. Loads in transformers as it is (tested); SGLang serves this layout (not tested with these files). "
+        "Prompt: each sentence of the problem on its own line, then a blank line "
         "(`search.mini.problems.format_prompt`). Each step ends with a blank line, the last with the end token.",
-        _data(role),
+        _data(recipe),
         "## Training\n"
         f"From {'nothing' if role != 'prm' else 'the target'} on one CPU core: {recipe.num_steps:,} batches of "
         f"{recipe.batch_documents} solutions, {record['tokens']:,} tokens, {record['cpu_seconds'] / 60:.1f} CPU "
@@ -89,7 +89,8 @@ def _card(model: MiniModel, recipe: Recipe, seed: int, record: dict[str, Any]) -
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _data(role: str) -> str:
+def _data(recipe: Recipe) -> str:
+    role = recipe.role
     if role == "prm":
         return (
             "## Data and reading\n"
@@ -97,9 +98,14 @@ def _data(role: str) -> str:
             "the product of its steps' rewards (`reduce_in_search` in `prm_config.json`). The reward of a step is "
             "p('+') / (p('+') + p('-')) of the next token after the step's last token (the blank line, or the end "
             "token).\n\n"
-            "Written solutions: 8% clean, 20% at the target's slip rates, 20% at the draft's, 52% at rates drawn anew "
-            "for each solution (0 to 0.8, noise 0 to 0.15), so that only checking a step tells whether it is right. In "
-            "the second part also solutions sampled from target and draft, labelled by the exact checker."
+            f"Documents: {recipe.drill_share:.0%} drills (long stories without traps, half of the tempting steps "
+            "wrong), the rest written solutions: 8% clean, 20% at the target's slip rates, 20% at the draft's, 52% at "
+            f"rates drawn anew for each. After {recipe.policy_start:.0%} of the training: {recipe.drill_share_later:.0%} "
+            f"drills, {recipe.policy_share:.0%} solutions sampled from target and draft and labelled by the exact "
+            f"checker ({recipe.policy_problems:,} train problems, {recipe.policy_samples} samples each from both), the "
+            "rest written. The two layers above the target's four start out changing nothing. The loss counts the "
+            f"labels and, at weight {recipe.writing_weight}, the words of right steps, so that the model knows what a "
+            "right step would say."
         )
     rates = TARGET_RATES if role == "target" else DRAFT_RATES
     return (

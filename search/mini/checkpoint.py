@@ -65,6 +65,7 @@ def save_model(model: MiniModel, folder: Path) -> None:
     weights = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()}
     partial = folder / "model.safetensors.partial"
     save_file(weights, str(partial), metadata={"format": "pt"})
+    partial.chmod(0o644)
     partial.replace(folder / "model.safetensors")
     save_tokenizer(folder)
 

@@ -72,7 +72,7 @@ def test_the_remaining_width_shrinks_by_one_for_each_finished_trajectory():
     class Spy(Rebase):
         def select(self, tree, width, rng):
             widths.append((width, tree.num_finished))
-            return super(Spy, self).select(tree, width, rng)
+            return super().select(tree, width, rng)
 
     run(make_driver(Spy(), scorer=make_scorer(), width=16))
     assert len(widths) > 2
@@ -225,7 +225,7 @@ def test_features_are_computed_once_for_each_leaf_before_selection():
 
         def select(self, tree, width, rng: random.Random):
             assert all(leaf.features["length"] == len(leaf.text) for leaf in tree.leaves())
-            return super(ByLength, self).select(tree, width, rng)
+            return super().select(tree, width, rng)
 
     provider = Lengths()
     outcome = run(make_driver(ByLength(), features=[provider], width=3))

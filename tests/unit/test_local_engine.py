@@ -338,3 +338,56 @@ def test_two_engines_share_the_worker():
         await two.aclose()
 
     run(main())
+
+
+@pytest.mark.parametrize("kind", ["llama-gqa", "neox"])
+def test_a_wide_tree_attends_in_bands_and_stays_exact(kind):
+    """Wide and deep enough that neighbouring rows read their own range of the arena beside the shared trunk."""
+    hot = Sampling(temperature=2.0, max_new_tokens=14, stop=())
+    used_bands = []
+
+    async def main() -> None:
+        local = engine(kind)
+        forward = local._scheduler._forward
+
+        def watched(batch):
+            used_bands.extend(part.trunk and len(part.bands) > 1 for part in batch.decode)
+            return forward(batch)
+
+        leaves = [prompt()]
+        key = 0
+        for width, sampling in ((20, hot), (30, hot), (60, GREEDY)):
+            jobs = []
+            for leaf in leaves:
+                children = [Child(key + i + 1, 7 * (key + i)) for i in range(width // len(leaves))]
+                key += len(children)
+                jobs.append(write(local, leaf, children, sampling))
+            if width == 60:
+                local._scheduler._forward = _Watched(forward, watched)
+            results = await asyncio.gather(*jobs)
+            pairs = [(leaf, step) for leaf, steps in zip(leaves, results, strict=True) for step in steps.values()]
+            leaves = [Prefix("t", (*leaf.segments, Segment(step.key, step.ids))) for leaf, step in pairs]
+            if width == 20:
+                await local.release("t", [leaf.segments[-1].key for leaf in leaves[::4]])
+                leaves = [leaf for i, leaf in enumerate(leaves) if i % 4]
+        for leaf, step in pairs:
+            assert step.ids == reference_greedy(kind, leaf.ids, GREEDY.max_new_tokens)
+        await local.aclose()
+
+    run(main())
+    assert any(used_bands)
+
+
+class _Watched:
+    """A forward that shows its batches."""
+
+    def __init__(self, forward, call) -> None:
+        self.name, self.shape = forward.name, forward.shape
+        self._forward, self._call = forward, call
+
+    @property
+    def hidden(self):
+        return self._forward.hidden
+
+    def __call__(self, batch):
+        return self._call(batch)

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from prm_checkpoints import QUESTION, STEPS, byte_tokenizer, sentencepiece_tokenizer, tree_of, wrapped
 
 from prm.checkpoint import PrmConfig
 from prm.label_tokens import LabelTokenCodec
@@ -12,7 +13,6 @@ from prm.reward_head import RewardHeadCodec
 from prm.rlhflow import RlhflowCodec
 from prm.skywork import SkyworkCodec
 from search.errors import ConfigError, ScoringError
-from tests.prm_checkpoints import QUESTION, STEPS, byte_tokenizer, sentencepiece_tokenizer, tree_of, wrapped
 
 
 def segments(codec, *tree):

@@ -1,17 +1,17 @@
-"""Every family's tiny random checkpoint in its published layout: recognised, loaded, and scored as transformers does."""
+"""Every family's tiny random checkpoint in its published layout: recognised, loaded, scored as transformers does."""
 
 import asyncio
 import json
 
 import pytest
 import torch
+from prm_checkpoints import FAMILIES, byte_tokenizer, classifier, headed_model, label_model, tree_of
 
-from prm import CODECS, PrmScorer, detect
+from prm import CODECS, PrmScorer, detect_prm
 from search.engines.local import LocalEngine
 from search.errors import ConfigError, EngineError
 from search.registry import load
 from search.types import ROOT, FinishReason, Prefix, Segment, Step
-from tests.prm_checkpoints import FAMILIES, byte_tokenizer, classifier, headed_model, label_model, tree_of
 
 
 def run(work):
@@ -36,7 +36,7 @@ def built(tmp_path_factory):
 
 def scorer_of(folder):
     engine = LocalEngine.load(str(folder))
-    config = detect(str(folder), folder)
+    config = detect_prm(str(folder), folder)
     codec = load(CODECS[config.codec].target).configured(engine.tokenizer, config, False)
     return PrmScorer(engine, codec)
 
@@ -82,14 +82,14 @@ def test_incremental_scores_equal_scores_from_nothing_and_transformers(built, ca
 @pytest.mark.parametrize("case", FAMILIES)
 def test_auto_recognises_the_family_and_says_why(built, case):
     folder, _, family = built(case)
-    config = detect(str(folder), folder)
+    config = detect_prm(str(folder), folder)
     assert config.codec == family
     evidence = {
         "math-shepherd": "by its name", "rlhflow": "by its name", "qwen-math-prm": "<extra_0>",
         "skywork-o1": "v_head.summary.weight", "reward-head": "score.weight",
     }[family]  # fmt: skip
     assert evidence in config.reason
-    assert detect(str(folder), folder, family).reason == "it was asked for"
+    assert detect_prm(str(folder), folder, family).reason == "it was asked for"
 
 
 def test_hidden_states_are_the_final_norms_output(built):
@@ -131,27 +131,27 @@ def test_a_headed_checkpoint_writes_no_text(built):
 def test_what_is_no_reward_model_is_refused_by_name(tmp_path):
     label_model(tmp_path, "rlhflow")
     with pytest.raises(ConfigError, match="no reward model that can be recognised: a LlamaForCausalLM"):
-        detect("./some-model", tmp_path)
+        detect_prm("./some-model", tmp_path)
     with pytest.raises(ConfigError, match=r"reads a reward head and '\./some-model' has none"):
-        detect("./some-model", tmp_path, "skywork-o1")
-    assert detect("RLHFlow/Llama3.1-8B-PRM-Deepseek-Data", tmp_path).codec == "rlhflow"
+        detect_prm("./some-model", tmp_path, "skywork-o1")
+    assert detect_prm("RLHFlow/Llama3.1-8B-PRM-Deepseek-Data", tmp_path).codec == "rlhflow"
     with pytest.raises(ConfigError, match="unknown reward model codec 'oracle'; known: auto, label-tokens"):
-        detect("./some-model", tmp_path, "oracle")
+        detect_prm("./some-model", tmp_path, "oracle")
 
 
 def test_a_head_and_label_tokens_exclude_each_other(tmp_path):
     headed_model(tmp_path, "qwen-math-prm")
     with pytest.raises(ConfigError, match="reads label tokens and 'x' has a reward head"):
-        detect("x", tmp_path, "label-tokens")
+        detect_prm("x", tmp_path, "label-tokens")
     with pytest.raises(ConfigError, match="reads 1 outputs and the reward head of 'x' has 2"):
-        detect("x", tmp_path, "skywork-o1")
+        detect_prm("x", tmp_path, "skywork-o1")
 
 
 def test_a_missing_head_is_named(tmp_path):
     classifier(tmp_path, "llama")
     label_model(tmp_path / "other", "rlhflow")
     (tmp_path / "other" / "model.safetensors").replace(tmp_path / "model.safetensors")
-    for refusal in (lambda: detect("x", tmp_path), lambda: LocalEngine.load(str(tmp_path))):
+    for refusal in (lambda: detect_prm("x", tmp_path), lambda: LocalEngine.load(str(tmp_path))):
         with pytest.raises(ConfigError, match="LlamaForSequenceClassification without its head: no score"):
             refusal()
 
@@ -172,7 +172,7 @@ def test_a_truncated_file_is_one_clear_error(tmp_path, keep):
     headed_model(tmp_path, "skywork-o1")
     file = tmp_path / "model.safetensors"
     file.write_bytes(file.read_bytes()[:keep])
-    for refusal in (lambda: detect("x", tmp_path), lambda: LocalEngine.load(str(tmp_path))):
+    for refusal in (lambda: detect_prm("x", tmp_path), lambda: LocalEngine.load(str(tmp_path))):
         with pytest.raises(ConfigError, match=r"model\.safetensors is damaged or cut short"):
             refusal()
 
@@ -182,7 +182,7 @@ def test_pickled_weights_are_refused_with_the_way_to_convert_them(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["Qwen2ForPrmModel"], "model_type": "qwen2"}))
     (tmp_path / "pytorch_model.bin").write_bytes(b"x")
     with pytest.raises(ConfigError, match=r"no safetensors weights in .*convert it once.*weights_only=True"):
-        detect("x", tmp_path)
+        detect_prm("x", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_a_broken_prm_config_is_one_clear_error(tmp_path, content, message):
     label_model(tmp_path, "rlhflow")
     (tmp_path / "prm_config.json").write_text(content)
     with pytest.raises(ConfigError, match=message):
-        detect("x", tmp_path)
+        detect_prm("x", tmp_path)
 
 
 def test_scores_of_a_root_alone_are_asked_of_nobody(built):
@@ -208,7 +208,7 @@ def test_scores_of_a_root_alone_are_asked_of_nobody(built):
         folder, _, _ = built(case)
         tree, _ = tree_of()
         engine = LocalEngine.load(str(folder))
-        config = detect(str(folder), folder)
+        config = detect_prm(str(folder), folder)
         codec = load(CODECS[config.codec].target).configured(engine.tokenizer, config, True)
         assert codec.prompt_ids(tree) and tree[ROOT].ids
         run(engine.aclose())

@@ -75,6 +75,11 @@ class Node:
         nodes.reverse()
         return nodes
 
+    def above_slot(self) -> int:
+        """The slot where its parent's KV ends."""
+        pieces = self.parent.pieces if self.parent is not None else []
+        return sum(pieces[-1]) if pieces else 0
+
     def below(self) -> Iterator[Node]:
         """This node and all below it, parents first."""
         stack = [self]
@@ -125,17 +130,18 @@ class Arena:
         self.kv[:, :, :, start : start + kv.shape[3]].copy_(kv)
 
     def compact(self, nodes: Iterable[Node]) -> None:
-        """Close all holes, keeping the order; changes the nodes' pieces and shrinks what is far too large."""
-        if not self.num_holes:
-            return
+        """Close all holes and put the nodes' slots in the order given; changes their pieces.
+
+        Parents must come before their children. Memory that is far too large is given back.
+        """
+        pieces = [(piece, node) for node in nodes for piece in node.pieces]
         self.num_holes = 0
-        pieces = sorted(((piece, node) for node in nodes for piece in node.pieces), key=lambda item: item[0])
         taken: list[NDArray[np.int64]] = []
         for node in {id(node): node for _, node in pieces}.values():
             node.pieces = []
         cursor = first_moved = 0
         for (start, length), node in pieces:
-            if start == cursor:
+            if start == cursor == first_moved:
                 first_moved = cursor + length
             taken.append(np.arange(start, start + length))
             if node.pieces and sum(node.pieces[-1]) == cursor:

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from search.engines.local.batch import Batch, Block, PrefillPart
+from search.engines.local.batch import Batch, Block, DecodePart, PrefillPart
 
 
 class PartialAttention(Protocol):
@@ -111,8 +111,8 @@ def _decode(
     first = 0
     for part in batch.decode:
         last = first + len(part.lanes)
-        kv = part.arena.kv[:, layer, :, None, : part.extent].expand(-1, -1, grouped.shape[1], -1, -1)
-        parts.append(partial(grouped[:, :, first:last], kv[0], kv[1], part.mask, scale))
+        kv = part.arena.kv[:, layer, :, None].expand(-1, -1, grouped.shape[1], -1, -1)
+        parts.append(_shared(part, grouped[:, :, first:last], kv, scale, partial))
         first = last
     if len(parts) == 1:
         shared, shared_lse = parts[0]
@@ -125,6 +125,28 @@ def _decode(
     weight = torch.sigmoid(shared_lse.permute(2, 0, 1) - own_lse).to(own.dtype)
     merged = torch.lerp(own, shared.permute(2, 0, 1, 3), weight[..., None])
     return merged.reshape(live, -1, dim)
+
+
+def _shared(
+    part: DecodePart, query: Tensor, kv: Tensor, scale: float, partial: PartialAttention
+) -> tuple[Tensor, Tensor]:
+    """A tree's rows over its arena: query (num_kv_heads, group, num_rows, dim), output like it, and log-sum-exp."""
+    found = []
+    for first, last, low, high in part.bands:
+        band = kv[:, :, :, low:high]
+        found.append(partial(query[:, :, first:last], band[0], band[1], part.mask[first:last, low:high], scale))
+    if len(found) == 1:
+        out, lse = found[0]
+    else:
+        out = torch.cat([band_out for band_out, _ in found], 2)
+        lse = torch.cat([band_lse for _, band_lse in found], 2)
+    if not part.trunk:
+        return out, lse
+    trunk = kv[:, :, :, : part.trunk]
+    # Every row sees the whole trunk, so its columns of the mask are zeros.
+    base, base_lse = partial(query, trunk[0], trunk[1], part.mask[:, : part.trunk], scale)
+    weight = torch.sigmoid(base_lse - lse).to(out.dtype)
+    return torch.lerp(out, base, weight[..., None]), torch.logaddexp(base_lse, lse)
 
 
 def _store(part: PrefillPart, layer: int, key: Tensor, value: Tensor) -> None:

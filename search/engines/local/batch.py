@@ -5,6 +5,7 @@ The batch is flat: (1, num_tokens). First come the live lanes in their order, th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,12 +24,16 @@ class DecodePart:
         arena: where the rows' prefixes lie.
         extent: slots from here on are seen by no row.
         mask: (num_rows, extent) additive.
+        trunk: slots [0, trunk) are seen by every row, and left out of `bands`; may be 0.
+        bands: (first row, last row, first slot, last slot), ends excluded: what is seen beyond the trunk.
         lanes: the rows' lanes.
     """
 
     arena: Arena
     extent: int
     mask: Tensor
+    trunk: int
+    bands: Sequence[tuple[int, int, int, int]]
     lanes: list[int]
 
 

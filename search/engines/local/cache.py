@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,34 @@ from search.types import Prefix, Usage
 
 if TYPE_CHECKING:
     from search.engines.local.rows import Row
+
+
+_BAND_ROWS = 16
+_LEAST_EXTENT = 256
+"""Below these one masked call over everything is cheaper than several over parts."""
+
+
+class Band(NamedTuple):
+    """Rows [first, last) see nothing beyond the trunk but slots in [low, high)."""
+
+    first: int
+    last: int
+    low: int
+    high: int
+
+
+class View(NamedTuple):
+    """What a tree's rows see.
+
+    Attributes:
+        mask: (num_rows, extent) additive; no row sees a slot from `extent` on.
+        trunk: slots [0, trunk) are seen by every row.
+        bands: cover all rows in order.
+    """
+
+    mask: NDArray[np.float32]
+    trunk: int
+    bands: list[Band]
 
 
 class TreeCache:
@@ -42,6 +70,7 @@ class TreeCache:
         self.num_peak = 0
         self._masks = np.zeros((0, 0), np.float32)
         self._extents: list[int] = []
+        self._view: View | None = None
 
     def usage(self) -> Usage:
         """The counters now."""
@@ -109,10 +138,17 @@ class TreeCache:
         self.num_held -= node.num_cached
         node.pieces, node.num_cached, node.logits, node.hidden = [], 0, None, None
 
-    def compact(self) -> None:
-        """Close the arena's holes and rebuild the masks."""
-        if self.arena.num_holes:
-            self.arena.compact(self.nodes.values())
+    def compact(self, reorder: bool = False) -> None:
+        """Close the arena's holes and rebuild the masks.
+
+        Slots are laid out depth first, so that what a group of neighbouring leaves sees lies close together.
+
+        Args:
+            reorder: do it without holes too, to bring what was appended since then to its place.
+        """
+        if self.arena.num_holes or reorder:
+            tops = [node for node in self.nodes.values() if node.parent is None]
+            self.arena.compact(node for top in tops for node in top.below())
             for index in range(len(self.rows)):
                 self._fill(index)
 
@@ -149,22 +185,47 @@ class TreeCache:
         self._fill(len(self.rows) - 1)
 
     def remove_row(self, row: Row) -> None:
-        """Forget a row's mask; the last row takes its place."""
+        """Forget a row's mask; the others keep their order, in which neighbours see much the same."""
         index, last = self.rows.index(row), len(self.rows) - 1
-        if index != last:
-            self.rows[index], self._extents[index] = self.rows[last], self._extents[last]
-            self._masks[index] = self._masks[last]
-        self.rows.pop()
-        self._extents.pop()
+        self._masks[index:last] = self._masks[index + 1 : last + 1]
+        del self.rows[index], self._extents[index]
+        self._view = None
 
     def refill(self, row: Row) -> None:
         """A row's own node got new slots."""
         self._fill(self.rows.index(row))
 
-    def view(self) -> tuple[int, NDArray[np.float32]]:
-        """How far any row sees, and the additive masks (num_rows, that far); a view."""
-        extent = max(self._extents)
-        return extent, self._masks[: len(self.rows), :extent]
+    def view(self) -> View:
+        """What the rows see of the arena now."""
+        if self._view is None:
+            extent = max(self._extents)
+            mask = self._masks[: len(self.rows), :extent]
+            self._view = View(mask, *self._bands(mask))
+        return self._view
+
+    def _bands(self, mask: NDArray[np.float32]) -> tuple[int, list[Band]]:
+        """The slots that all rows see, and for bands of neighbouring rows the range that they see beyond.
+
+        No trunk and one band over everything where that is no less work.
+        """
+        num_rows, extent = mask.shape
+        whole = (0, [Band(0, num_rows, 0, extent)])
+        if num_rows <= _BAND_ROWS or extent < _LEAST_EXTENT:
+            return whole
+        seen = mask == 0.0
+        common = seen.all(0)
+        trunk = extent if common.all() else int(common.argmin())
+        if trunk == extent:
+            return whole
+        beyond = seen[:, trunk:]
+        firsts = np.where(beyond.any(1), beyond.argmax(1) + trunk, extent)
+        bands = []
+        for first in range(0, num_rows, _BAND_ROWS):
+            last = min(first + _BAND_ROWS, num_rows)
+            low = min(int(firsts[first:last].min()), extent - 1)
+            bands.append(Band(first, last, low, max(low + 1, *self._extents[first:last])))
+        work = num_rows * trunk + sum((b.last - b.first) * (b.high - b.low) for b in bands)
+        return (trunk, bands) if work < 0.7 * num_rows * extent else whole
 
     def _fill(self, index: int) -> None:
         rows, width = self._masks.shape
@@ -174,6 +235,7 @@ class TreeCache:
             )
             grown[:rows, :width] = self._masks
             self._masks = grown
+        self._view = None
         mask = self._masks[index]
         mask[:] = BLOCKED
         extent = 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from bisect import insort
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
@@ -30,6 +31,8 @@ from search.types import FinishReason, Generation, Prefix, Sampling
 
 _KEPT_LOGITS_BYTES = 32 * 2**20
 _MAX_BLOCK_KEYS = 32_768
+_REORDER_ROWS = 24
+"""When so many rows of a tree start together, its arena is put in order first."""
 
 
 @dataclass(slots=True, eq=False)
@@ -339,6 +342,12 @@ class Scheduler:
 
     def _start(self, starts: list[tuple[Row, Tensor]]) -> None:
         """Sample the first token of new rows (the next of preempted ones) and let them join the lanes."""
+        joining = Counter(row.request.tree for row, _ in starts)
+        for tree, number in joining.items():
+            if number >= _REORDER_ROWS and not tree.rows:
+                tree.compact(reorder=True)
+        # Neighbours in the arena become neighbours among the rows.
+        starts.sort(key=lambda start: (start[0].request.order[0], start[0].node.above_slot()))
         rows = [row for row, _ in starts]
         counts = np.array([len(row.ids) for row in rows], np.int64)
         u = uniforms(np.array([row.seed for row in rows], np.uint64), counts)
@@ -373,9 +382,10 @@ class Scheduler:
         decode = []
         for tree in self.trees.values():
             if tree.rows:
-                extent, mask = tree.view()
-                shown = torch.from_numpy(mask).to(device=device, dtype=self._dtype)
-                decode.append(DecodePart(tree.arena, extent, shown, [row.lane for row in tree.rows]))
+                view = tree.view()
+                mask = torch.from_numpy(view.mask).to(device=device, dtype=self._dtype)
+                seen = [row.lane for row in tree.rows]
+                decode.append(DecodePart(tree.arena, mask.shape[1], mask, view.trunk, view.bands, seen))
         order = None
         flat = [lane for part in decode for lane in part.lanes]
         if flat != list(range(live)):

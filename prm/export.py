@@ -1,0 +1,113 @@
+"""A trained reward model on disk: safetensors, tokenizer, `prm_config.json`, and a card in plain words."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from prm.checkpoint import CONFIG_FILE, PrmConfig
+from prm.train import TrainResult, TrainSettings
+from search.errors import ConfigError
+
+PARTIAL = ".partial"
+
+
+def save_prm(
+    network: Any,
+    raw_tokenizer: Any,
+    folder: Path,
+    config: PrmConfig,
+    *,
+    base: str,
+    data: tuple[str, ...],
+    settings: TrainSettings,
+    result: TrainResult,
+    figures: Mapping[str, object] | None = None,
+) -> None:
+    """Write everything into a folder; `prm_config.json` comes last, so what has it is whole.
+
+    Raises:
+        ConfigError: the folder cannot be written to.
+    """
+    import torch
+
+    partial = folder / PARTIAL
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        if settings.dtype == "bfloat16":
+            network.to(torch.bfloat16)
+        with _quiet():
+            network.save_pretrained(partial)
+            raw_tokenizer.save_pretrained(partial)
+        (partial / "README.md").write_text(_card(config, base, data, settings, result, figures), encoding="utf-8")
+        (folder / CONFIG_FILE).unlink(missing_ok=True)
+        for file in partial.iterdir():
+            file.replace(folder / file.name)
+        (partial / CONFIG_FILE).write_text(json.dumps(prm_config_json(config), indent=2) + "\n", encoding="utf-8")
+        (partial / CONFIG_FILE).replace(folder / CONFIG_FILE)
+        partial.rmdir()
+    except OSError as error:
+        raise ConfigError(f"cannot write {folder}: {error.strerror or error}") from None
+
+
+def prm_config_json(config: PrmConfig) -> dict[str, object]:
+    """What `prm.detect` reads back as `config`."""
+    return {
+        "codec": config.codec,
+        "good_token": config.good_token,
+        "bad_token": config.bad_token,
+        "step_tag": config.step_tag,
+        "step_end": config.step_end,
+        "prompt": config.prompt,
+        "bos_token": config.bos_token,
+        "shares_ids": config.shares_ids,
+        "reduce_in_search": config.reduce,
+    }
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bar while weights are written."""
+    from transformers.utils import logging as transformers_logging
+
+    logging: Any = transformers_logging
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _card(
+    config: PrmConfig,
+    base: str,
+    data: tuple[str, ...],
+    settings: TrainSettings,
+    result: TrainResult,
+    figures: Mapping[str, object] | None,
+) -> str:
+    lines = [
+        "---\nlibrary_name: transformers\ntags: [process-reward-model]\n---",
+        f"# A process reward model from {base}",
+        f"It reads a question and steps by the codec `{config.codec}` of ets-arbitrage and says "
+        f"{config.good_token!r} or {config.bad_token!r} after each step; a step's reward is the first one's share of "
+        f"both probabilities. A path's reward in a search is the {config.reduce} of its steps' rewards.",
+        f"Data: {', '.join(data)}; {result.num_solutions} solutions ({result.num_left_out} longer than "
+        f"{settings.max_tokens} tokens left out).",
+        f"Training: {len(result.losses)} steps of {settings.batch_size * settings.num_accumulated} solutions, AdamW at "
+        f"{settings.learning_rate}, warm-up over {settings.warmup_share:.0%} and linear decay, {settings.dtype}, seed "
+        f"{settings.seed}; loss {result.losses[0]:.4f} at first, {result.losses[-1]:.4f} at last.",
+    ]
+    if figures:
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in figures.items() if isinstance(value, int | float))
+        lines.append(f"On held-out data: {shown}.")
+    else:
+        lines.append("It was not measured on held-out data; `ets prm eval` does that.")
+    return "\n\n".join(lines) + "\n"

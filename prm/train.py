@@ -1,0 +1,259 @@
+"""`ets prm train`: any causal language model becomes a reward model that says a label token after each step.
+
+A plain loop: the two labels' logits at each step's last token, cross-entropy, AdamW with warm-up and linear decay. The
+ids are made by the codec that later reads the model, so training and search see the same text.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from prm.codec import PrmCodec
+from prm.labels import LabelledSolution
+from search.errors import ConfigError, DataError
+from search.tree import SearchTree
+from search.types import ROOT, FinishReason, Step
+
+if TYPE_CHECKING:
+    import torch
+
+STATE_FILE = "training_state.pt"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """How a reward model is trained.
+
+    Attributes:
+        num_epochs: passes over the data.
+        batch_size: solutions in one forward.
+        num_accumulated: forwards in one step of the optimiser.
+        learning_rate: its peak.
+        warmup_share: share of the steps over which it rises; it falls to 0 over the others.
+        weight_decay: of AdamW.
+        max_grad_norm: gradients are scaled down to this.
+        max_tokens: longer solutions are cut after their last step that fits.
+        max_steps: stop after so many steps of the optimiser; None for all.
+        seed: of the order of the data, and of dropout.
+        dtype: "bfloat16" computes in it over weights kept in float32.
+        save_every: steps between two saves of what `resume` goes on from.
+    """
+
+    num_epochs: int = 1
+    batch_size: int = 8
+    num_accumulated: int = 1
+    learning_rate: float = 1e-5
+    warmup_share: float = 0.05
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    max_tokens: int = 2048
+    max_steps: int | None = None
+    seed: int = 0
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    save_every: int = 200
+
+
+class Encoded(NamedTuple):
+    """A solution as ids.
+
+    Attributes:
+        ids: question and steps.
+        reads: position of each step's last token.
+        labels: whether each step is right; None for one that is not trained on.
+    """
+
+    ids: tuple[int, ...]
+    reads: tuple[int, ...]
+    labels: tuple[bool | None, ...]
+
+
+class TrainEvent(NamedTuple):
+    """A step of the optimiser: its number, how many there are, and its loss."""
+
+    step: int
+    num_steps: int
+    loss: float
+
+
+class TrainResult(NamedTuple):
+    """What a training came to.
+
+    Attributes:
+        losses: one for each step of the optimiser.
+        num_solutions: solutions trained on.
+        num_left_out: solutions of which no labelled step fits into `max_tokens`.
+    """
+
+    losses: list[float]
+    num_solutions: int
+    num_left_out: int
+
+
+def encode_solution(codec: PrmCodec, solution: LabelledSolution, max_tokens: int) -> Encoded:
+    """A solution as the codec reads it, cut after its last step that fits into `max_tokens`."""
+    tree = SearchTree("train", (0,), solution.question, solution.question)
+    ids = list(codec.prompt_ids(tree))
+    reads: list[int] = []
+    node = ROOT
+    for text in solution.steps:
+        node = tree.add_child(node)
+        tree.write(Step(node, (), text, FinishReason.STOP, "data"))
+        ids += codec.step_ids(tree, tree[node])
+        if len(ids) > max_tokens:
+            break
+        reads.append(len(ids) - 1)
+    end = reads[-1] + 1 if reads else 0
+    return Encoded(tuple(ids[:end]), tuple(reads), solution.labels[: len(reads)])
+
+
+def train(
+    network: Any,
+    codec: PrmCodec,
+    solutions: Sequence[LabelledSolution],
+    settings: TrainSettings,
+    folder: Path,
+    *,
+    key: str = "",
+    resume: bool = False,
+    report: Callable[[TrainEvent], None] = lambda event: None,
+) -> TrainResult:
+    """Train a causal model in place.
+
+    Args:
+        network: a transformers causal model in float32, on its device.
+        codec: one that reads label tokens.
+        solutions: the data.
+        settings: how.
+        folder: where the state to resume from is kept.
+        key: what else decides the result (the base, the data); a state of another key is not gone on with.
+        resume: go on from the state in `folder` where there is one.
+        report: told of every step.
+
+    Raises:
+        DataError: no labelled step fits into `max_tokens`.
+        ConfigError: the codec reads a head, or the state is of another training.
+    """
+    import torch
+
+    if codec.reads != "labels":
+        raise ConfigError(f"codec {codec.name} reads a reward head; training makes models that say label tokens")
+    encoded = [encode_solution(codec, solution, settings.max_tokens) for solution in solutions]
+    data = [one for one in encoded if any(label is not None for label in one.labels)]
+    if not data:
+        raise DataError(f"no labelled step fits into {settings.max_tokens} tokens; raise --max-tokens")
+    torch.manual_seed(settings.seed)
+    batches = list(_batches(len(data), settings))
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.95)
+    )
+    state_file, full_key = folder / STATE_FILE, f"{key} {asdict(settings)} {codec.name}"
+    losses = _resume(state_file, full_key, network, optimiser) if resume else []
+    network.train()
+    for step in range(len(losses), len(batches)):
+        rate = _learning_rate(step, len(batches), settings)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        losses.append(_step(network, codec, [data[at] for at in batches[step]], settings))
+        torch.nn.utils.clip_grad_norm_(network.parameters(), settings.max_grad_norm)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        report(TrainEvent(step + 1, len(batches), losses[-1]))
+        if (step + 1) % settings.save_every == 0 and step + 1 < len(batches):
+            _save(state_file, full_key, network, optimiser, losses)
+    network.eval()
+    return TrainResult(losses, len(data), len(encoded) - len(data))
+
+
+def _batches(num_data: int, settings: TrainSettings) -> Iterator[list[int]]:
+    """Which solutions each step of the optimiser takes: every epoch in an order of its own."""
+    size = settings.batch_size * settings.num_accumulated
+    num_left = settings.max_steps
+    for epoch in range(settings.num_epochs):
+        order = list(range(num_data))
+        random.Random(f"{settings.seed}/{epoch}").shuffle(order)
+        for at in range(0, num_data, size):
+            if num_left == 0:
+                return
+            num_left = None if num_left is None else num_left - 1
+            yield order[at : at + size]
+
+
+def _learning_rate(step: int, num_steps: int, settings: TrainSettings) -> float:
+    num_warmup = max(1, round(settings.warmup_share * num_steps))
+    rise = (step + 1) / num_warmup
+    fall = (num_steps - step) / max(1, num_steps - num_warmup)
+    return settings.learning_rate * min(rise, fall, 1.0)
+
+
+def _step(network: Any, codec: PrmCodec, batch: list[Encoded], settings: TrainSettings) -> float:
+    """Add one batch's gradients; its loss, the mean over its labelled steps however it is split into forwards."""
+    import torch
+
+    total = sum(label is not None for one in batch for label in one.labels)
+    device = next(network.parameters()).device
+    loss_sum = 0.0
+    for at in range(0, len(batch), settings.batch_size):
+        part = batch[at : at + settings.batch_size]
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.dtype == "bfloat16"):
+            logits = label_logits(network, codec, part)
+        wanted = [label for one in part for label in one.labels]
+        told = [number for number, label in enumerate(wanted) if label is not None]
+        classes = torch.tensor([0 if wanted[number] else 1 for number in told], device=device)
+        loss = torch.nn.functional.cross_entropy(logits[told].float(), classes, reduction="sum") / total
+        loss.backward()  # type: ignore[no-untyped-call]
+        loss_sum += float(loss.detach())
+    return loss_sum
+
+
+def label_logits(network: Any, codec: PrmCodec, batch: Sequence[Encoded]) -> torch.Tensor:
+    """(num_steps of all solutions, 2) logits of the good and the bad label at each step's last token."""
+    import inspect
+
+    import torch
+
+    device = next(network.parameters()).device
+    ids = torch.zeros((len(batch), max(len(one.ids) for one in batch)), dtype=torch.long)
+    for row, one in enumerate(batch):
+        ids[row, : len(one.ids)] = torch.tensor(one.ids)
+    # Padding stands to the right, where a causal model does not look. Logits are wide: only those that are read.
+    kept = sorted({read for one in batch for read in one.reads})
+    place = {position: number for number, position in enumerate(kept)}
+    arguments: dict[str, Any] = {}
+    if "logits_to_keep" in inspect.signature(network.forward).parameters:
+        arguments["logits_to_keep"] = torch.tensor(kept, device=device)
+    logits: torch.Tensor = network(input_ids=ids.to(device), use_cache=False, **arguments).logits
+    rows = [row for row, one in enumerate(batch) for _ in one.reads]
+    columns = [place[read] if arguments else read for one in batch for read in one.reads]
+    return logits[rows, columns][:, list(codec.labels)]
+
+
+def _save(file: Path, key: str, network: Any, optimiser: torch.optim.Optimizer, losses: list[float]) -> None:
+    import torch
+
+    partial = file.with_name(file.name + ".partial")
+    content = {"key": key, "network": network.state_dict(), "optimiser": optimiser.state_dict(), "losses": losses}
+    torch.save(content, partial)
+    partial.replace(file)
+
+
+def _resume(file: Path, key: str, network: Any, optimiser: torch.optim.Optimizer) -> list[float]:
+    """Take a saved state up; its losses, none where nothing was saved."""
+    import pickle
+
+    import torch
+
+    if not file.is_file():
+        return []
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        if state["key"] != key:
+            raise ConfigError(f"{file} is of a training with other settings; give those, or another folder")
+        network.load_state_dict(state["network"])
+        optimiser.load_state_dict(state["optimiser"])
+        return [float(loss) for loss in state["losses"]]
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        raise ConfigError(f"{file} cannot be gone on from: {str(error).splitlines()[0][:200]}") from None
