@@ -106,8 +106,9 @@ def tensor_shapes(name: str, folder: Path) -> dict[str, tuple[int, ...]]:
     """
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        hint = f"; {CONVERT_HINT}" if any(folder.glob("*.bin")) else "; other formats are not read"
-        raise ConfigError(f"model {name!r} has no safetensors weights in {folder}{hint}")
+        raise ConfigError(
+            f"model {name!r} has no safetensors weights in {folder}; other formats are not read, {CONVERT_HINT}"
+        )
     return {key: shape for file in files for key, shape in _header(name, file).items()}
 
 

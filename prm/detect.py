@@ -48,13 +48,13 @@ _KEYS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
 _NOTES = frozenset({"codec", "read_at", "labels"})
 """Keys that say nothing that is not the codec's own, or that are for people."""
 
-_NAMES: tuple[tuple[str, str], ...] = (
-    ("math-shepherd", "math-shepherd"),
-    ("math_shepherd", "math-shepherd"),
-    ("rlhflow", "rlhflow"),
-    ("prm-deepseek-data", "rlhflow"),
-    ("prm-mistral-data", "rlhflow"),
+_NAMES: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("shepherd", "prm"), "math-shepherd"),
+    (("rlhflow", "prm"), "rlhflow"),
+    (("prm-deepseek-data",), "rlhflow"),
+    (("prm-mistral-data",), "rlhflow"),
 )
+"""What stands in a name by which a label-token model is known, all of it; policies are published beside them."""
 
 
 def detect_prm(name: str, folder: Path, codec: str = "auto") -> PrmConfig:
@@ -124,11 +124,14 @@ def _recognised(found: Checkpoint) -> PrmConfig:
             return PrmConfig("qwen-math-prm", f"a {kind} with a head of 2 outputs ({head}) and the token {STEP_END}")
         return PrmConfig("reward-head", f"a {kind} with a head of {head_outputs(found)} outputs ({head})")
     for name in (found.name, found.origin):
-        for part, codec in _NAMES:
-            if part in name.lower():
+        called = "/".join(Path(name).parts[-2:]).lower()
+        for parts, codec in _NAMES:
+            if all(part in called for part in parts):
                 return PrmConfig(codec, f"a {kind} without a reward head, by its name {name!r}")
     if any("ForCausalLM" not in one for one in found.architectures):
-        raise ConfigError(f"reward model {found.name!r} is a {kind} without its head: no score.* or v_head.* tensor")
+        raise ConfigError(
+            f"reward model {found.name!r} is a {kind} without its head: no score.* or v_head.* tensor"
+        )
     raise ConfigError(
         f"{found.name!r} is no reward model that can be recognised: a {kind} without {CONFIG_FILE}, without a reward "
         f"head, and of no known name; if it is one, say how it is read by --prm-codec: {', '.join(CODECS)}"

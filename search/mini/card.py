@@ -100,12 +100,12 @@ def _data(recipe: Recipe) -> str:
             "token).\n\n"
             f"Documents: {recipe.drill_share:.0%} drills (long stories without traps, half of the tempting steps "
             "wrong), the rest written solutions: 8% clean, 20% at the target's slip rates, 20% at the draft's, 52% at "
-            f"rates drawn anew for each. After {recipe.policy_start:.0%} of the training: {recipe.drill_share_later:.0%} "
-            f"drills, {recipe.policy_share:.0%} solutions sampled from target and draft and labelled by the exact "
-            f"checker ({recipe.policy_problems:,} train problems, {recipe.policy_samples} samples each from both), the "
-            "rest written. The two layers above the target's four start out changing nothing. The loss counts the "
-            f"labels and, at weight {recipe.writing_weight}, the words of right steps, so that the model knows what a "
-            "right step would say."
+            f"rates drawn anew for each. After {recipe.policy_start:.0%} of the training: "
+            f"{recipe.drill_share_later:.0%} drills, {recipe.policy_share:.0%} solutions sampled from target and "
+            f"draft and labelled by the exact checker ({recipe.policy_problems:,} train problems, "
+            f"{recipe.policy_samples} samples each from both), the rest written. The two layers above "
+            f"the target's four start out changing nothing. The loss counts the labels and, at weight "
+            f"{recipe.writing_weight}, the words of right steps, so that the model knows what a right step would say."
         )
     rates = TARGET_RATES if role == "target" else DRAFT_RATES
     return (

@@ -35,8 +35,9 @@ class Difficulty:
     """How long a story is and how often it holds a trap.
 
     Attributes:
-        op_weights: weight of each number of operations.
-        trap_weights: weight of 0, 1 and 2 traps; two traps are always of different kinds.
+        op_weights: weight of each number of operations. Stories whose numbers do not work out are drawn anew, so long
+            ones come out rarer than their weight.
+        trap_weights: weight of 0, 1 and 2 traps, likewise; two traps are always of different kinds.
     """
 
     op_weights: dict[int, float]

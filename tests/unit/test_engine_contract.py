@@ -480,3 +480,32 @@ def test_after_closing_nothing_answers(case):
             await engine.label_logprobs(prompt(), [0])
 
     run(case, body)
+
+
+def test_hidden_states_depend_on_the_ids_alone_and_are_computed_once(case):
+    async def body(engine, prompt):
+        steps = await write(engine, prompt(), children(2))
+        at = prompt("t", steps[1])
+        cached = await engine.read(at, "hidden")
+        computed = engine.usage("t").computed_tokens
+        assert await engine.read(at, "hidden") == pytest.approx(cached, abs=1e-6)
+        assert len(await engine.label_logprobs(at, [0])) == 1
+        assert engine.usage("t").computed_tokens == computed
+        assert engine.usage("t").num_calls == 4
+        fresh = await engine.read(Prefix("flat", (Segment(7, at.ids),)), "hidden")
+        assert cached == pytest.approx(fresh, abs=1e-4)
+        assert cached and all(math.isfinite(value) for value in cached)
+        other = await engine.read(prompt("t", steps[2]), "hidden")
+        assert len(other) == len(cached) and (other != cached) is (steps[1].ids != steps[2].ids)
+
+    run(case, body)
+
+
+def test_a_model_without_a_reward_head_says_so(case):
+    async def body(engine, prompt):
+        with pytest.raises(EngineError, match="no reward head"):
+            await engine.read(prompt(), "head")
+        with pytest.raises(ContextOverflowError):
+            await engine.read(prompt.long(CONTEXT + 1), "hidden")
+
+    run(case, body)

@@ -2,13 +2,15 @@
 
 import asyncio
 import math
+import subprocess
+import sys
 
 import pytest
 
 from prm import LabelTokenCodec, PrmScorer
 from search.engines.fake import FakeEngine
 from search.engines.markov import BAD, GOOD, LabelModel
-from search.errors import ConfigError, ScoringError
+from search.errors import ConfigError, EngineError, ScoringError
 from search.tree import SearchTree
 from search.types import ROOT, FinishReason, Step
 
@@ -100,3 +102,30 @@ def test_without_shared_ids_question_and_steps_are_encoded_with_the_tag_last():
 def test_labels_that_are_not_one_token_each_are_refused(good, bad, message):
     with pytest.raises(ConfigError, match=message):
         LabelTokenCodec.build(FakeEngine().tokenizer, good, bad)
+
+
+def test_a_head_is_read_where_the_codec_says_so():
+    from prm.reward_head import RewardHeadCodec
+
+    engine = FakeEngine(LabelModel(lambda ids: 0.5), head=lambda ids: (float(len(ids)) / 10,))
+    scorer = PrmScorer(engine, RewardHeadCodec(engine.tokenizer))
+    tree, leaf = tree_of(engine.tokenizer, "Add 4.\n\n", "Take 1.\n\n")
+    (reward,) = asyncio.run(scorer.score(tree, [leaf]))
+    (call,) = engine.calls
+    assert call.method == "read" and engine.tokenizer.decode(call.prefix.ids) == "Add 3.\n\nAdd 4.\n\nTake 1."
+    assert reward == pytest.approx(1 / (1 + math.exp(-len(call.prefix.ids) / 10)))
+
+
+def test_a_head_that_is_not_there_is_an_engines_error():
+    from prm.reward_head import RewardHeadCodec
+
+    engine = FakeEngine(LabelModel(lambda ids: 0.5))
+    tree, leaf = tree_of(engine.tokenizer, "Add 4.\n\n")
+    with pytest.raises(EngineError, match="no reward head"):
+        asyncio.run(PrmScorer(engine, RewardHeadCodec(engine.tokenizer)).score(tree, [leaf]))
+
+
+def test_importing_prm_loads_no_backend():
+    code = "import sys, prm; print(sorted({'torch', 'transformers', 'numpy', 'search.engines'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -26,7 +26,7 @@ def built(tmp_path_factory):
     def build(case):
         if case not in made:
             builder, argument, codec = FAMILIES[case]
-            folder = tmp_path_factory.mktemp("prm") / f"Someone-{case}"
+            folder = tmp_path_factory.mktemp("prm") / f"Someone-{case}-prm"
             folder.mkdir()
             made[case] = (folder, builder(folder, argument), codec)
         return made[case]
@@ -119,6 +119,8 @@ def test_a_headed_checkpoint_writes_no_text(built):
     folder, _, _ = built("qwen-math-prm")
     engine = LocalEngine.load(str(folder))
     assert engine.info.details["head"] == "2 outputs"
+    # Its auto_map names a module that is not there: with or without trust, none of its code is needed.
+    assert LocalEngine.load(str(folder), trust_remote_code=True).info == engine.info
 
     async def ask():
         with pytest.raises(EngineError, match="no language-model head"):
@@ -135,6 +137,8 @@ def test_what_is_no_reward_model_is_refused_by_name(tmp_path):
     with pytest.raises(ConfigError, match=r"reads a reward head and '\./some-model' has none"):
         detect_prm("./some-model", tmp_path, "skywork-o1")
     assert detect_prm("RLHFlow/Llama3.1-8B-PRM-Deepseek-Data", tmp_path).codec == "rlhflow"
+    with pytest.raises(ConfigError, match="no reward model that can be recognised"):
+        detect_prm("RLHFlow/LLaMA3-SFT", tmp_path)
     with pytest.raises(ConfigError, match="unknown reward model codec 'oracle'; known: auto, label-tokens"):
         detect_prm("./some-model", tmp_path, "oracle")
 

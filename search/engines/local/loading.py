@@ -107,7 +107,7 @@ class LoadedModel:
 def load_model(model: str, *, device: str, dtype: str, trust_remote_code: bool) -> LoadedModel:
     """Load and check a model; see `LocalEngine.load`."""
     torch = import_torch()
-    from search.engines.local.heads import read_head
+    from search.engines.local.heads import head_names, read_head
 
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if dtype not in dtypes:
@@ -120,9 +120,11 @@ def load_model(model: str, *, device: str, dtype: str, trust_remote_code: bool) 
         raise ConfigError("device cuda: no CUDA device can be used here")
     folder = find_model(model)
     names = _tensor_names(model, folder)
-    config = read_config(model, folder, trust_remote_code, names)
+    # A head is made here, over the decoder that transformers has: code that comes with it is not needed.
+    trust = trust_remote_code and not head_names(names)
+    config = read_config(model, folder, trust, names)
     raw_tokenizer = read_tokenizer(model, folder, trust_remote_code)
-    network = read_weights(model, folder, config, dtypes[dtype], trust_remote_code, names).to(place)
+    network = read_weights(model, folder, config, dtypes[dtype], trust, names).to(place)
     loaded = prepare(network, raw_tokenizer, name=model)
     loaded.head = read_head(model, sorted(folder.glob("*.safetensors")))
     if loaded.head is not None:
@@ -257,7 +259,8 @@ def read_config(model: str, folder: Path, trust_remote_code: bool, names: frozen
     foreign = bool(architectures) and not remote and not known & set(architectures)
     if foreign and not headed and config.model_type in CAUSAL and any(one.endswith(_HEADED) for one in architectures):
         raise ConfigError(
-            f"model {model!r} is a {', '.join(architectures)} without its head: no score.* or v_head.* tensor"
+            f"model {model!r} is a {', '.join(architectures)} without its head: "
+            "no score.* or v_head.* tensor"
         )
     if config.is_encoder_decoder or (foreign and not headed):
         raise ConfigError(
