@@ -129,9 +129,7 @@ def _recognised(found: Checkpoint) -> PrmConfig:
             if all(part in called for part in parts):
                 return PrmConfig(codec, f"a {kind} without a reward head, by its name {name!r}")
     if any("ForCausalLM" not in one for one in found.architectures):
-        raise ConfigError(
-            f"reward model {found.name!r} is a {kind} without its head: no score.* or v_head.* tensor"
-        )
+        raise ConfigError(f"reward model {found.name!r} is a {kind} without its head: no score.* or v_head.* tensor")
     raise ConfigError(
         f"{found.name!r} is no reward model that can be recognised: a {kind} without {CONFIG_FILE}, without a reward "
         f"head, and of no known name; if it is one, say how it is read by --prm-codec: {', '.join(CODECS)}"

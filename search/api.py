@@ -99,9 +99,10 @@ class Search:
         """Settle every "auto", so that the settings say what really runs."""
         scored = self._own_scorer is not None or settings.prm != "none"
         declared = "last"
-        if scored and self._own_scorer is None:
-            declared = prm_config(settings.prm, settings.prm_codec, settings.prm_engine).reduce
         values = settings.model_dump()
+        if scored and self._own_scorer is None:
+            config = prm_config(settings.prm, settings.prm_codec, settings.prm_engine)
+            declared, values["prm_codec"] = config.reduce, config.codec
         values["vote"] = values["vote"] if settings.vote != "auto" else "weighted" if scored else "majority"
         for name in ("reduce", "search_reduce"):
             values[name] = declared if values[name] == "auto" else values[name]

@@ -74,7 +74,7 @@ class SearchSettings(BaseModel):
         "auto", description="prompt format; auto: the model's chat template where it has one, else plain"
     )
     device: str = Field("cpu", description="device of local models: cpu, cuda, cuda:N")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+    dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="precision of local models; only float32 is reproducible over batches"
     )
     max_kv_tokens: Count | None = Field(None, description="KV slots of the policy's engine; default: no limit")

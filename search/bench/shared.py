@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from search.evaluation import sum_stats
 from search.protocols import Engine
 from search.registry import model_path
 from search.result import Result
-from search.statistics import wilson_interval
+from search.statistics import paired_bootstrap, wilson_interval
 from search.types import Problem
 
 CONCURRENCY = 16
@@ -31,23 +31,49 @@ class Models:
     prm: Engine
 
     @classmethod
-    def mini(cls, weights: Path | None = None) -> Models:
-        """The mini family's target and reward model: the shipped ones, or those of a folder."""
+    def mini(cls, weights: Path | None = None, max_kv_tokens: int | None = None) -> Models:
+        """The mini family's target and reward model: the shipped ones, or those of a folder.
+
+        Args:
+            weights: folder with `target` and `prm`.
+            max_kv_tokens: KV slots of each engine; None for no limit.
+        """
         paths = [model_path(f"mini:{name}") if weights is None else str(weights / name) for name in ("target", "prm")]
-        return cls(*(LocalEngine.load(path) for path in paths))
+        return cls(*(LocalEngine.load(path, max_kv_tokens=max_kv_tokens) for path in paths))
+
+    def search(self, **settings: Any) -> Search:
+        """A search on these engines under `settings` (fields of `SearchSettings`)."""
+        search = Search(settings=build(SearchSettings, settings))
+        search.use(self.policy, None if search.settings.prm == "none" else self.prm)
+        return search
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Measured:
-    """One setting over all problems.
+    """One setting over problems.
 
     Attributes:
         results: in the order of the problems.
-        seconds: wall seconds of the whole.
+        seconds: wall seconds of all of them.
     """
 
-    results: tuple[Result, ...]
-    seconds: float
+    results: list[Result] = field(default_factory=list)
+    seconds: float = 0.0
+
+    async def add(self, search: Search, problems: Sequence[Problem]) -> None:
+        """Search more problems, side by side.
+
+        Raises:
+            SearchError: whatever a problem's search raised; a measurement with holes is none.
+        """
+        results: dict[str, Result] = {}
+        start = time.perf_counter()
+        async for item in search.asolve_many(problems, CONCURRENCY):
+            if isinstance(item, Failure):
+                raise item.error
+            results[item.problem.id] = item
+        self.seconds += time.perf_counter() - start
+        self.results += [results[problem.id] for problem in problems]
 
     @property
     def right(self) -> list[float]:
@@ -59,6 +85,11 @@ class Measured:
         """Share of right answers."""
         return sum(self.right) / len(self.results)
 
+    @property
+    def problems_per_second(self) -> float:
+        """Throughput in wall time."""
+        return len(self.results) / self.seconds
+
     def row(self) -> dict[str, Any]:
         """A row of a table: accuracy with its 95% interval, and the summed costs."""
         low, high = wilson_interval(round(sum(self.right)), len(self.results))
@@ -68,28 +99,22 @@ class Measured:
             "accuracy": self.accuracy,
             "accuracy_lo": low,
             "accuracy_hi": high,
+            "problems_per_second": self.problems_per_second,
             "seconds_wall": self.seconds,
+            "num_notes": sum(len(result.notes) for result in self.results),
             **sum_stats(result.stats for result in self.results),
         }
 
 
 def measure(models: Models, problems: Sequence[Problem], **settings: Any) -> Measured:
-    """Search all problems under `settings` (fields of `SearchSettings`).
+    """Search all problems under `settings` (fields of `SearchSettings`)."""
+    measured = Measured()
+    asyncio.run(measured.add(models.search(**settings), problems))
+    return measured
 
-    Raises:
-        SearchError: whatever a problem's search raised; a measurement with holes is none.
-    """
-    search = Search(settings=build(SearchSettings, settings))
-    search.use(models.policy, None if search.settings.prm == "none" else models.prm)
 
-    async def solve() -> tuple[Result, ...]:
-        results: dict[str, Result] = {}
-        async for item in search.asolve_many(problems, CONCURRENCY):
-            if isinstance(item, Failure):
-                raise item.error
-            results[item.problem.id] = item
-        return tuple(results[problem.id] for problem in problems)
-
-    start = time.perf_counter()
-    results = asyncio.run(solve())
-    return Measured(results, time.perf_counter() - start)
+def paired_difference(one: Measured, other: Measured) -> tuple[float, float, float]:
+    """Accuracy of `one` less that of `other` on the same problems, and its paired 95% interval."""
+    differences = [a - b for a, b in zip(one.right, other.right, strict=True)]
+    low, high = paired_bootstrap(differences)
+    return sum(differences) / len(differences), low, high

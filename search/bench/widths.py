@@ -6,10 +6,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from search.bench.shared import Measured, Models, measure
+from search.bench.shared import Measured, Models, measure, paired_difference
 from search.data import load_problems
 from search.registry import METHODS
-from search.statistics import paired_bootstrap
 
 WIDTHS = (1, 4, 16)
 """Widths of the table; greedy runs at 1 alone, which is what it stands for."""
@@ -26,7 +25,8 @@ def run(limit: int = 100, seed: int = 0, data: str = "mini:test", widths: Sequen
 
     Returns:
         `figures`: `accuracy_METHOD_W`, with hyphens in names as underscores, and for the gain from the least to the
-        greatest width `gain_METHOD` with `_lo` and `_hi`, a paired 95% interval over problems; the work ratios
+        greatest width `gain_METHOD`, and over self-consistency's majority vote at the same width
+        `over_majority_METHOD_W`, both with `_lo` and `_hi`, a paired 95% interval over problems; the work ratios
         `policy_work_METHOD_W` and `prm_work_METHOD_W` (computed over unique tokens), and `kv_peaks_equal`, 1 if the
         engine's peak was the ledger's own in every search. `rows`: the table with intervals and costs.
     """
@@ -34,6 +34,7 @@ def run(limit: int = 100, seed: int = 0, data: str = "mini:test", widths: Sequen
     models = Models.mini()
     rows: list[dict[str, Any]] = []
     figures: dict[str, float | int] = {"kv_peaks_equal": 1}
+    majorities: dict[int, Measured] = {}
     for method in METHODS:
         name = method.replace("-", "_")
         by_width: dict[int, Measured] = {}
@@ -49,11 +50,14 @@ def run(limit: int = 100, seed: int = 0, data: str = "mini:test", widths: Sequen
                 figures["kv_peaks_equal"] = 0
             sys.stderr.write(f"{method} {width}: accuracy {row['accuracy']:.3f}, {row['seconds_wall']:.1f} s\n")
         if len(by_width) > 1:
-            least, greatest = by_width[min(by_width)], by_width[max(by_width)]
-            differences = [after - before for before, after in zip(least.right, greatest.right, strict=True)]
-            low, high = paired_bootstrap(differences)
-            figures[f"gain_{name}"] = sum(differences) / len(differences)
-            figures[f"gain_{name}_lo"], figures[f"gain_{name}_hi"] = low, high
+            gain = paired_difference(by_width[max(by_width)], by_width[min(by_width)])
+            figures |= dict(zip((f"gain_{name}", f"gain_{name}_lo", f"gain_{name}_hi"), gain, strict=True))
+        for width, measured in by_width.items():
+            majority = majorities.setdefault(width, measured) if method == "self-consistency" else majorities.get(width)
+            if majority is not None and majority is not measured:
+                key = f"over_majority_{name}_{width}"
+                gain = paired_difference(measured, majority)
+                figures |= dict(zip((key, f"{key}_lo", f"{key}_hi"), gain, strict=True))
     return {
         "bench": "widths",
         "data": data,

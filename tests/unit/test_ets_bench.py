@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from search.bench import methods, prune
+from search.bench.shared import Measured
 
 
 def test_bench_prune_reports_every_solver():
@@ -28,7 +29,7 @@ def test_synthetic_trees_depend_on_the_seed_alone():
 def outcome(right, kv_tokens, seconds):
     stats = SimpleNamespace(kv_tokens_mean=kv_tokens, seconds_select=0.1)
     results = [SimpleNamespace(correct=bool(one), stats=stats) for one in right]
-    return methods._Outcome(results, seconds)
+    return Measured(results, seconds)
 
 
 def test_bench_methods_compares_with_rebase_in_pairs():

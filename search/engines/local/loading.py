@@ -259,8 +259,7 @@ def read_config(model: str, folder: Path, trust_remote_code: bool, names: frozen
     foreign = bool(architectures) and not remote and not known & set(architectures)
     if foreign and not headed and config.model_type in CAUSAL and any(one.endswith(_HEADED) for one in architectures):
         raise ConfigError(
-            f"model {model!r} is a {', '.join(architectures)} without its head: "
-            "no score.* or v_head.* tensor"
+            f"model {model!r} is a {', '.join(architectures)} without its head: no score.* or v_head.* tensor"
         )
     if config.is_encoder_decoder or (foreign and not headed):
         raise ConfigError(
