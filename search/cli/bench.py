@@ -25,10 +25,13 @@ from search.registry import BENCHES, load, pick
     "--repeats", type=click.IntRange(min=1), metavar="N", help="interleaved repeats; default: the bench's own"
 )
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="seed of the whole measurement; default: 0")
+@click.option("--widths", metavar="N,N", help="widths of searches; default: the bench's own")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
-def bench(name: str, limit: int | None, repeats: int | None, seed: int | None, as_json: bool) -> None:
+def bench(
+    name: str, limit: int | None, repeats: int | None, seed: int | None, widths: str | None, as_json: bool
+) -> None:
     """Measure a part of the framework; NAME is engine, methods, prune or widths."""
-    given: dict[str, Any] = {"limit": limit, "repeats": repeats, "seed": seed}
+    given: dict[str, Any] = {"limit": limit, "repeats": repeats, "seed": seed, "widths": _widths(widths)}
     run = load(pick("bench", name, BENCHES))
     options = {key: value for key, value in given.items() if value is not None}
     for key in options.keys() - inspect.signature(run).parameters.keys():
@@ -39,3 +42,12 @@ def bench(name: str, limit: int | None, repeats: int | None, seed: int | None, a
         return
     for key, value in report["figures"].items():
         sys.stdout.write(f"{key:40} {value:.4g}\n" if isinstance(value, float) else f"{key:40} {value}\n")
+
+
+def _widths(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise ConfigError(f"--widths {text!r}: must be whole numbers from 1, with commas between them")
+    return tuple(int(part) for part in parts)

@@ -137,3 +137,29 @@ class StopRule:
             tail = self._table[ids[at]] + tail
             at -= 1
         return any(stop in tail for stop in self._stops)
+
+
+class StopRules:
+    """Rules by number, so that the newest tokens of rows with different rules are looked at in one step.
+
+    Attributes:
+        maybe: (num_rules, vocab) `StopRule.maybe` of each.
+    """
+
+    def __init__(self, table: TokenBytes, eos_ids: frozenset[int]) -> None:
+        """No rules yet; those to come look at the tokens of `table` and end at `eos_ids`."""
+        self._table, self._eos_ids = table, eos_ids
+        self._numbers: dict[tuple[str, ...], int] = {}
+        self._rules: list[StopRule] = []
+        self.maybe: NDArray[np.bool_] = np.zeros((0, 0), np.bool_)
+
+    def __getitem__(self, number: int) -> StopRule:
+        return self._rules[number]
+
+    def number(self, stops: tuple[str, ...]) -> int:
+        """The number of the rule with these stop strings, made on first use."""
+        if stops not in self._numbers:
+            self._numbers[stops] = len(self._rules)
+            self._rules.append(StopRule(self._table, stops, self._eos_ids))
+            self.maybe = np.stack([rule.maybe for rule in self._rules])
+        return self._numbers[stops]

@@ -1,0 +1,147 @@
+"""From what a turn computes to the batch of its forward: one token of every live row, then pieces of prefixes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from search.engines.local.arena import Node
+from search.engines.local.batch import Batch, Chunk, DecodePart, PrefillPart, lay_out
+from search.engines.local.cache import TreeCache
+from search.engines.local.lanes import Lanes
+
+_MAX_BLOCK_KEYS = 32_768
+
+
+@dataclass(slots=True, eq=False)
+class Piece:
+    """Tokens of one path to be computed in a turn.
+
+    Attributes:
+        tree: whose path it is.
+        path: nodes from the root down.
+        spans: (node, first token, number) along the path.
+        again: the last token is only read again; it keeps its slot.
+    """
+
+    tree: TreeCache
+    path: list[Node]
+    spans: list[tuple[Node, int, int]]
+    again: bool = False
+
+    def ends(self) -> list[tuple[Node, int]]:
+        """The nodes that it completes, with the place of their last token in it."""
+        found, at = [], 0
+        for node, first, num in self.spans:
+            at += num
+            if first + num == len(node.ids):
+                found.append((node, at - 1))
+        return found
+
+
+class Layout(NamedTuple):
+    """A turn's forward.
+
+    Attributes:
+        batch: what it computes.
+        pieces: the prefix tokens in it, in the order of its logits.
+    """
+
+    batch: Batch
+    pieces: list[Piece]
+
+
+def lay_out_turn(
+    lanes: Lanes, trees: Collection[TreeCache], pieces: list[Piece], device: torch.device, dtype: torch.dtype
+) -> Layout:
+    """Lay out one forward; opens the lanes' column and takes slots for the pieces.
+
+    Args:
+        lanes: the live rows.
+        trees: all trees, those of the rows among them.
+        pieces: prefix tokens to be computed; no node is in two of them.
+        device: where the model runs.
+        dtype: of the model.
+    """
+    live = len(lanes)
+    lanes.open_column()
+    decode = []
+    for tree in trees:
+        if tree.rows:
+            view = tree.view()
+            mask = torch.from_numpy(view.mask).to(device=device, dtype=dtype)
+            seen = [row.lane for row in tree.rows]
+            decode.append(DecodePart(tree.arena, mask.shape[1], mask, view.trunk, view.bands, seen))
+    order = None
+    flat = [lane for part in decode for lane in part.lanes]
+    if flat != list(range(live)):
+        forth = torch.tensor(flat, device=device)
+        order = (forth, torch.argsort(forth))
+    first = int(lanes.start[:live].min()) if live else 0
+    lanes_mask = torch.from_numpy(lanes.mask[:live, None, None, first : lanes.column + 1])
+
+    parts, ordered = _lay_out_pieces(pieces, live, device, dtype)
+    ids = [lanes.last[:live]] + [np.array(c.ids, np.int64) for part in parts for c in part.chunks]
+    positions = [lanes.position[:live]]
+    positions += [np.arange(c.position, c.position + len(c.ids)) for part in parts for c in part.chunks]
+    reads = list(range(live))
+    cursor = live
+    for part in parts:
+        for chunk in part.chunks:
+            reads.extend(cursor + at for at in chunk.reads)
+            cursor += len(chunk.ids)
+    batch = Batch(
+        ids=torch.from_numpy(np.concatenate(ids)).to(device),
+        positions=torch.from_numpy(np.concatenate(positions)).to(device),
+        reads=torch.tensor(reads, dtype=torch.long, device=device),
+        num_lanes=live,
+        lanes_kv=lanes.kv,
+        column=lanes.column,
+        first_column=first,
+        lanes_mask=lanes_mask.to(device=device, dtype=dtype),
+        decode=decode,
+        order=order,
+        prefill=parts,
+    )
+    return Layout(batch, ordered)
+
+
+def _lay_out_pieces(
+    pieces: list[Piece], first: int, device: torch.device, dtype: torch.dtype
+) -> tuple[list[PrefillPart], list[Piece]]:
+    """Take slots for new prefix tokens, and lay them out tree by tree, siblings together."""
+    by_tree: dict[object, list[tuple[int, Piece, NDArray[np.int64]]]] = {}
+    slots: dict[int, NDArray[np.int64]] = {}
+    for piece in pieces:
+        node, at, _ = piece.spans[0]
+        group = id(node) if at or node.parent is None else id(node.parent)
+        if group not in slots:
+            above = piece.path[: piece.path.index(node) + 1]
+            # An `again` token lies in its own slot already: its path is what comes before that.
+            slots[group] = TreeCache.slots(above)[: node.start + at]
+        place: object = piece if piece.again else piece.tree
+        by_tree.setdefault(place, []).append((group, piece, slots[group]))
+    parts, ordered = [], []
+    for members in by_tree.values():
+        members.sort(key=lambda member: (len(member[2]), member[0]))
+        part = PrefillPart(members[0][1].tree.arena, [])
+        for group, piece, prefix in members:
+            if piece.again:
+                begin = int(TreeCache.slots(piece.path)[-1])
+            else:
+                taken = [piece.tree.take(node, num) for node, _, num in piece.spans]
+                begin = taken[0]
+            ids = [token for node, at, num in piece.spans for token in node.ids[at : at + num]]
+            reads = tuple(at for _, at in piece.ends())
+            chunk = Chunk(tuple(ids), len(prefix), prefix, begin, group, reads)
+            part.chunks.append(chunk)
+            ordered.append(piece)
+        lay_out(part, first, _MAX_BLOCK_KEYS, device, dtype)
+        first = part.last
+        parts.append(part)
+    return parts, ordered
