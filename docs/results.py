@@ -78,9 +78,9 @@ def page() -> str:
     parts = [
         "# Results",
         "Measured on a busy 2-core machine (AMD EPYC, 24 GiB), torch 2.13.0 CPU, float32, with the shipped mini "
-        "family. The models know story arithmetic alone: these figures say that the methods work and what they cost, not "
-        "how much they would gain on a large model. Each table is rendered by `python docs/results.py` from the JSON that the "
-        "command above it printed, kept in `docs/data/`.",
+        "family. The models know story arithmetic alone: these figures say that the methods work and what they cost, "
+        "not how much they would gain on a large model. Each table is rendered by `python docs/results.py` from the "
+        "JSON that the command above it printed, kept in `docs/data/`.",
         "## Accuracy over width",
         f"`ets bench widths --limit {widths['num_problems']} --json` ({widths['num_problems']} problems of "
         f"{widths['data']}, seed {widths['seed']}); width 64 on the first {wide['num_problems']} of them "

@@ -320,6 +320,26 @@ def test_the_context_is_the_limit():
     run(main())
 
 
+@pytest.mark.parametrize(
+    ("keys", "taken"), [((3, 4, 3), 3), ((0,), 0), ((2, 1), 1)], ids=["twice", "the root's", "the parent's"]
+)
+def test_a_child_key_that_is_taken_is_refused_and_nothing_is_done(keys, taken):
+    async def main() -> None:
+        local = engine()
+        step = (await write(local, prompt(), [Child(1, 1)], GREEDY))[1]
+        before = local.usage("t")
+        with pytest.raises(EngineError, match=rf"^child key {taken} is taken: [^\n]+$"):
+            await write(local, prompt("t", step), [Child(key, i) for i, key in enumerate(keys)], GREEDY)
+        assert local.usage("t") == before
+        # The step under the refused key is still there, and the same children under keys of their own are written.
+        again = await write(local, prompt("t", step), [Child(8, 1), Child(9, 1)], GREEDY)
+        assert {s.ids for s in again.values()} == {reference_greedy("qwen2", (*PROMPT, *step.ids), 9)}
+        assert local.usage("t").recomputed_tokens == 0
+        await local.aclose()
+
+    run(main())
+
+
 def test_settings_are_checked():
     with pytest.raises(ConfigError, match="max_kv_tokens"):
         engine(max_kv_tokens=0)

@@ -120,16 +120,14 @@ class LocalEngine:
 
         Raises:
             ContextOverflowError: `prefix` leaves no room in the context.
-            EngineError: the request can never fit in `max_kv_tokens`, or the engine is closed or failed.
+            EngineError: a child's key is another child's or stands in `prefix`, the request can never fit in
+                `max_kv_tokens`, or the engine is closed or failed.
         """
         self._check(prefix, room=1)
         self._check_language_model()
         if not children:
             return
-        keys = [child.key for child in children]
-        taken = {segment.key for segment in prefix.segments}
-        if len(set(keys)) < len(keys) or not taken.isdisjoint(keys):
-            raise self._error("children need keys of their own, none of which stands in the prefix")
+        self._check_children(prefix, children)
         queue: asyncio.Queue[Result] = asyncio.Queue()
         request = self._submit(
             prefix,
@@ -238,6 +236,13 @@ class LocalEngine:
         for segment in prefix.segments:
             if segment.ids and not (min(segment.ids) >= 0 and max(segment.ids) < vocab):
                 raise self._error(f"segment {segment.key} has ids outside the vocabulary of {vocab}")
+
+    def _check_children(self, prefix: Prefix, children: Sequence[Child]) -> None:
+        seen = {segment.key for segment in prefix.segments}
+        for key in (child.key for child in children):
+            if key in seen:
+                raise self._error(f"child key {key} is taken: each child needs its own, and none of its prefix's keys")
+            seen.add(key)
 
     def _check_language_model(self) -> None:
         if not self._model.has_language_model:
