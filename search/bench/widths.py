@@ -8,13 +8,19 @@ from typing import Any
 
 from search.bench.shared import Measured, Models, measure, paired_difference
 from search.data import load_problems
-from search.registry import METHODS
+from search.registry import METHODS, pick
 
 WIDTHS = (1, 4, 16)
 """Widths of the table; greedy runs at 1 alone, which is what it stands for."""
 
 
-def run(limit: int = 100, seed: int = 0, data: str = "mini:test", widths: Sequence[int] = WIDTHS) -> dict[str, Any]:
+def run(
+    limit: int = 100,
+    seed: int = 0,
+    data: str = "mini:test",
+    widths: Sequence[int] = WIDTHS,
+    methods: Sequence[str] = tuple(METHODS),
+) -> dict[str, Any]:
     """Run every method at every width on the same problems and seeds.
 
     Args:
@@ -22,6 +28,7 @@ def run(limit: int = 100, seed: int = 0, data: str = "mini:test", widths: Sequen
         seed: of all runs.
         data: the problems' source.
         widths: to go through.
+        methods: to run; those after self-consistency are compared with it.
 
     Returns:
         `figures`: `accuracy_METHOD_W`, with hyphens in names as underscores, and for the gain from the least to the
@@ -35,7 +42,9 @@ def run(limit: int = 100, seed: int = 0, data: str = "mini:test", widths: Sequen
     rows: list[dict[str, Any]] = []
     figures: dict[str, float | int] = {"kv_peaks_equal": 1}
     majorities: dict[int, Measured] = {}
-    for method in METHODS:
+    for method in methods:
+        pick("method", method, METHODS)
+    for method in methods:
         name = method.replace("-", "_")
         by_width: dict[int, Measured] = {}
         for width in (1,) if method == "greedy" else widths:

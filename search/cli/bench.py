@@ -26,12 +26,25 @@ from search.registry import BENCHES, load, pick
 )
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="seed of the whole measurement; default: 0")
 @click.option("--widths", metavar="N,N", help="widths of searches; default: the bench's own")
+@click.option("--methods", metavar="NAME,NAME", help="methods of searches; default: the bench's own")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def bench(
-    name: str, limit: int | None, repeats: int | None, seed: int | None, widths: str | None, as_json: bool
+    name: str,
+    limit: int | None,
+    repeats: int | None,
+    seed: int | None,
+    widths: str | None,
+    methods: str | None,
+    as_json: bool,
 ) -> None:
     """Measure a part of the framework; NAME is engine, methods, prune or widths."""
-    given: dict[str, Any] = {"limit": limit, "repeats": repeats, "seed": seed, "widths": _widths(widths)}
+    given: dict[str, Any] = {
+        "limit": limit,
+        "repeats": repeats,
+        "seed": seed,
+        "widths": _widths(widths),
+        "methods": None if methods is None else tuple(methods.split(",")),
+    }
     run = load(pick("bench", name, BENCHES))
     options = {key: value for key, value in given.items() if value is not None}
     for key in options.keys() - inspect.signature(run).parameters.keys():
