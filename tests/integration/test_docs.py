@@ -17,6 +17,12 @@ def test_a_readme_snippet_runs(snippet, capsys):
     assert capsys.readouterr().out.strip()
 
 
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda file: file.name)
+def test_an_example_runs(example, tmp_path):
+    done = subprocess.run([sys.executable, str(example)], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout.strip(), done.stderr
+
+
 def test_the_readme_starts_with_the_two_commands():
     lines = [line.split("#")[0].strip() for line in README.splitlines() if line.startswith("    ")]
     assert lines[:2] == ["make demo", "make test"]
