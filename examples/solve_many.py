@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from search import Failure, Problem, Search
-from search.mini import problems
+from search.mini.problems import problems
 
 
 def main(count: int) -> None:
