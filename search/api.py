@@ -79,6 +79,8 @@ class Search:
                     named[key] = part
             # A value that equals its default counts as not given, so that a method may stand for another.
             settings = build(SearchSettings, {k: v for k, v in named.items() if not _is_default(k, v)})
+        elif others or (policy, prm, method, width) != ("mini:target", "mini:prm", "rebase", 16):
+            raise ConfigError("give settings, or policy, prm, method, width and others; not both")
         self._policy = None if isinstance(method, str) else method
         self._own_writer = None if isinstance(policy, str) else _as_writer(policy)
         self._own_scorer = None if prm is None or isinstance(prm, str) else prm
@@ -210,7 +212,8 @@ class Search:
 
         try:
             while True:
-                while len(running) < concurrency and (problem := next(todo, None)) is not None:
+                # Off the loop: a caller's generator may take its time, or call `solve` itself.
+                while len(running) < concurrency and (problem := await asyncio.to_thread(next, todo, None)) is not None:
                     running.add(asyncio.create_task(attempt(problem)))
                 if not running:
                     return
@@ -245,6 +248,8 @@ class Search:
         future = self._background.submit(collect())
         try:
             while (item := arrived.get()) is not None:
+                if isinstance(item, asyncio.CancelledError):
+                    raise SearchError("the search was closed while problems were being solved")
                 if isinstance(item, BaseException):
                     raise item
                 yield item

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from itertools import islice
 from pathlib import Path
 
 from search.errors import ConfigError, DataError
+from search.prompts import is_unicode
 from search.types import Problem
 
 MINI_SPLIT_SIZE = 500
@@ -31,7 +31,11 @@ def load_problems(source: str, limit: int | None = None) -> list[Problem]:
     problems: list[Problem] = []
     seen: dict[str, int] = {}
     with file.open("rb") as lines:
-        for number, line in enumerate(islice(lines, limit), 1):
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            if len(problems) == limit:
+                break
             problem = _parse(file, number, line)
             if problem.id in seen:
                 raise DataError(f"{file}, line {number}: id {problem.id!r} stands on line {seen[problem.id]} already")
@@ -55,7 +59,7 @@ def _parse(file: Path, number: int, line: bytes) -> Problem:
         raise DataError(f"{where}: longer than {_MAX_LINE_BYTES} bytes")
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise DataError(f"{where}: not valid JSON") from None
     if not isinstance(row, dict):
         raise DataError(f"{where}: must be an object with problem and answer")
@@ -68,4 +72,8 @@ def _parse(file: Path, number: int, line: bytes) -> Problem:
     reference = str(answer)
     if "####" in reference:
         reference = reference.rpartition("####")[2].strip()
-    return Problem(str(row.get("id", number - 1)), text, reference)
+    name = row.get("id")
+    problem = Problem(str(number - 1 if name is None else name), text, reference)
+    if not all(map(is_unicode, (problem.id, problem.text, reference))):
+        raise DataError(f"{where}: holds text that is not valid Unicode")
+    return problem

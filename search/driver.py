@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from search.errors import ConfigError, ContextOverflowError, EngineError, PolicyError, SearchError
+from search.errors import ConfigError, ContextOverflowError, EngineError, PolicyError, ScoringError
 from search.ledger import Ledger, Stats
 from search.protocols import FeatureProvider, Policy, Scorer, Writer
 from search.streams import closing
@@ -77,12 +77,11 @@ def derive_seed(*parts: object) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
-def _first(errors: BaseExceptionGroup[SearchError]) -> SearchError:
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     """The first single error of a group: one clear line says more than all siblings that failed alike."""
     first: BaseException = errors
     while isinstance(first, BaseExceptionGroup):
         first = first.exceptions[0]
-    assert isinstance(first, SearchError)
     return first
 
 
@@ -167,15 +166,16 @@ class Driver:
             with run.ledger.whole.running():
                 await self._search(run)
             stats = self._stats(run)
-        except* SearchError as errors:
-            raise _first(errors) from None
+        except BaseExceptionGroup as errors:
+            raise _first(errors) from errors
         finally:
             await self._close(tree)
         return SearchOutcome(problem, tree, stats, tuple(run.notes), tuple(run.levels))
 
     async def _search(self, run: _Run) -> None:
+        limit = asyncio.timeout(self.limits.max_seconds)
         try:
-            async with asyncio.timeout(self.limits.max_seconds):
+            async with limit:
                 for level in itertools.count():
                     jobs = await self._select(run, level)
                     if not jobs:
@@ -183,6 +183,8 @@ class Driver:
                     await self._write_level(run, jobs)
                     run.ledger.level_written(run.tree, run.live)
         except TimeoutError:
+            if not limit.expired():
+                raise  # a part's own
             self._stop_for_time(run.tree)
 
     # Selecting
@@ -229,6 +231,8 @@ class Driver:
         seen: set[NodeId] = set()
         for expansion in selection.expansions:
             node, count = expansion.node, expansion.num_children
+            if not 0 <= node < len(tree):
+                raise PolicyError(f"policy {self.policy.name}: there is no node {node}")
             if node in seen or tree[node].status is not NodeStatus.OPEN or count < 1:
                 raise PolicyError(f"policy {self.policy.name}: {count} children for node {node} ({tree[node].status})")
             seen.add(node)
@@ -291,6 +295,8 @@ class Driver:
         except EngineError as error:
             run.tree.fail(node_id, f"not scored: {error}")
         else:
+            if not 0.0 <= reward <= 1.0:
+                raise ScoringError(f"the reward of node {node_id} is {reward}; it must be a number from 0 to 1")
             run.tree.set_reward(node_id, reward, time.perf_counter() - start)
 
     # Ending
@@ -310,7 +316,13 @@ class Driver:
         for node in tree.leaves(NodeStatus.PENDING):
             tree.prune(node.id, f"{reason}, while it was written")
         for node in tree.leaves():
-            tree.finish(node.id, reason)
+            if node.id == ROOT or (self.scorer is not None and node.reward is None):
+                tree.prune(node.id, f"{reason}, before it was scored" if node.id else reason)
+            else:
+                tree.finish(node.id, reason)
+        for node in tree.leaves(NodeStatus.FINISHED):
+            if self.scorer is not None and node.reward is None:
+                tree.fail(node.id, f"{reason}, before it was scored")
 
     def _stats(self, run: _Run) -> Stats:
         tree, scorer = run.tree, self.scorer

@@ -152,7 +152,7 @@ class Evaluation:
         if self._directory is not None:
             self._directory.open(provenance(self.search))
             for problem in self.problems:
-                if (record := self._directory.load(problem.id, self.config_hash)) is not None:
+                if (record := self._directory.load(problem, self.config_hash)) is not None:
                     self._records[problem.id] = record
         self.num_done = len(self._records)
 

@@ -15,6 +15,15 @@ _INSTRUCTION = (
 )
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8; what came from broken bytes cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def choose_format(requested: str, tokenizer: Tokenizer) -> PromptFormat:
     """Settle "auto": the tokenizer's chat template where there is one, else plain text.
 
@@ -37,8 +46,15 @@ def render(prompt_format: PromptFormat, question: str, tokenizer: Tokenizer) -> 
     """
     if not question.strip():
         raise ConfigError("the problem is empty; give its text")
+    if not is_unicode(question):
+        raise ConfigError("the problem is not valid Unicode text")
     if prompt_format == "chat":
-        prompt = tokenizer.chat([{"role": "system", "content": _INSTRUCTION}, {"role": "user", "content": question}])
+        try:
+            prompt = tokenizer.chat(
+                [{"role": "system", "content": _INSTRUCTION}, {"role": "user", "content": question}]
+            )
+        except ConfigError:  # some templates know no system role
+            prompt = tokenizer.chat([{"role": "user", "content": f"{_INSTRUCTION}\n\n{question}"}])
         assert prompt is not None, "choose_format found a template"
         return prompt
-    return f"{_INSTRUCTION}\n\nProblem: {question}\n\nSolution:\n\n"
+    return f"{tokenizer.start}{_INSTRUCTION}\n\nProblem: {question}\n\nSolution:\n\n"

@@ -31,6 +31,10 @@ class Tokenizer(Protocol):
         """A hash of the tokenizer's content: equal for two models that give every text the same ids."""
 
     @property
+    def start(self) -> str:
+        """The special token that this model's texts begin with, as text; empty for none."""
+
+    @property
     def eos_ids(self) -> frozenset[int]:
         """Ids that end a text."""
 
@@ -41,7 +45,11 @@ class Tokenizer(Protocol):
         """Text of `ids`, special tokens left out."""
 
     def chat(self, messages: Sequence[Mapping[str, str]]) -> str | None:
-        """The prompt for a conversation, ready for the assistant's turn; None without a chat template."""
+        """The prompt for a conversation, ready for the assistant's turn; None without a chat template.
+
+        Raises:
+            ConfigError: the template takes no such conversation, e.g. none with a system message.
+        """
 
 
 @runtime_checkable
@@ -131,8 +139,8 @@ class Policy(Protocol):
             rng: the only source of chance, seeded from (run seed, problem id, level).
 
         Returns:
-            Expansions of open leaves, each at most once and with at least one child, `width` children at most
-            altogether. All other open leaves are pruned.
+            Expansions of open leaves, at least one, each leaf at most once and with at least one child, `width`
+            children at most altogether. All other open leaves are pruned.
         """
 
 

@@ -8,11 +8,11 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from search.errors import ConfigError, DataError
 from search.ledger import Stats
@@ -24,6 +24,18 @@ VERSION: Final = 1
 
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _known_stats(values: dict[str, float | int | None]) -> dict[str, float | int | None]:
+    """Refuse statistics of another layout."""
+    names = {item.name for item in fields(Stats)}
+    if values.keys() != names:
+        raise ValueError(f"statistics differ: {', '.join(sorted(values.keys() ^ names))}")
+    return values
+
+
+StatsRecord = Annotated[dict[str, float | int | None], AfterValidator(_known_stats)]
+"""The fields of `search.ledger.Stats`."""
 
 
 class NodeRecord(_Record):
@@ -73,7 +85,7 @@ class ProblemRecord(_Record):
     answer: str | None
     correct: bool | None
     error: str | None
-    stats: dict[str, float | int | None]
+    stats: StatsRecord
     notes: tuple[str, ...]
     levels: tuple[tuple[int, ...], ...]
     tree: TreeRecord | None
@@ -119,6 +131,9 @@ def write_atomic(file: Path, text: str) -> None:
         ConfigError: the place cannot be written to.
     """
     try:
+        file = file.resolve()  # a link is followed, not replaced
+        if file.exists() and not file.is_file():
+            raise ConfigError(f"cannot write {file}: it is no ordinary file")
         file.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".part")
         try:
@@ -126,12 +141,20 @@ def write_atomic(file: Path, text: str) -> None:
                 out.write(text)
                 out.flush()
                 os.fsync(out.fileno())
+            Path(name).chmod(file.stat().st_mode if file.exists() else 0o666 & ~_umask())
             Path(name).replace(file)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
     except OSError as error:
         raise ConfigError(f"cannot write {file}: {error.strerror or error}") from None
+
+
+def _umask() -> int:
+    """The process's umask, which can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 class RunDirectory:
@@ -178,14 +201,18 @@ class RunDirectory:
         """Write a problem's record, atomically."""
         write_atomic(self.record_file(record.problem_id), record.model_dump_json() + "\n")
 
-    def load(self, problem_id: str, config_hash: str) -> ProblemRecord | None:
-        """A problem's finished record, or None if it has to be run: missing, failed, unreadable, or other settings."""
-        file = self.record_file(problem_id)
+    def load(self, problem: Problem, config_hash: str) -> ProblemRecord | None:
+        """A problem's finished record, or None if it has to be run.
+
+        That is so where the record is missing, unreadable, of a failed search, of other settings, or of a problem
+        with another text or reference: a data file may have changed below a run.
+        """
         try:
-            record = read_record(file)
+            record = read_record(self.record_file(problem.id))
         except DataError:
             return None
-        return record if record.config_hash == config_hash and record.error is None else None
+        same = (record.problem_id, record.problem, record.reference) == (problem.id, problem.text, problem.answer)
+        return record if same and record.config_hash == config_hash and record.error is None else None
 
 
 def read_record(file: Path) -> ProblemRecord:
@@ -247,7 +274,9 @@ def problem_record(
     )
 
 
-def _difference(known: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+def _difference(known: object, new: object) -> str:
+    if not isinstance(known, Mapping) or not isinstance(new, Mapping):
+        return "its run.json has none that can be read"
     names = [name for name in sorted({*known, *new}) if known.get(name) != new.get(name)]
     shown = [f"{name}: {known.get(name)!r} there, {new.get(name)!r} now" for name in names[:3]]
     return "; ".join(shown) + (" ..." if len(names) > 3 else "") if shown else "no settings recorded"

@@ -44,6 +44,11 @@ class FakeTokenizer:
         self._pattern = re.compile("|".join(map(re.escape, by_length)))
 
     @property
+    def start(self) -> str:
+        """Its texts begin with nothing special."""
+        return ""
+
+    @property
     def eos_ids(self) -> frozenset[int]:
         """The one end token."""
         return self._eos_ids

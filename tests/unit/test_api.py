@@ -153,3 +153,27 @@ def test_closing_ends_the_thread_and_a_closed_search_works_again():
     search.solve(QUESTION)
     search.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "search"]
+
+
+def test_a_generator_of_problems_may_itself_solve():
+    with make() as search:
+
+        def asked():
+            for i in range(3):
+                yield Problem(str(i), search.solve(QUESTION).problem.text)
+
+        assert len(list(search.solve_many(asked(), concurrency=2))) == 3
+
+
+def test_settings_and_arguments_do_not_mix():
+    from search import SearchSettings
+
+    with pytest.raises(ConfigError, match="not both"):
+        Search(settings=SearchSettings(), width=3)
+    with pytest.raises(ConfigError, match="not both"):
+        Search(settings=SearchSettings(), seed=3)
+
+
+def test_a_problem_that_is_no_unicode_is_refused():
+    with make() as search, pytest.raises(ConfigError, match="not valid Unicode"):
+        search.solve("caf\udcff")

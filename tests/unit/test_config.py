@@ -34,6 +34,8 @@ def test_wrong_settings_say_what_was_wrong_and_what_is_accepted(values, message)
         ("- width", "must be a mapping"),
         ("1: 2", "must be a mapping"),
         ("a: b: c", "line 1: not valid YAML"),
+        ("seed: 2024-13-45", "not valid YAML"),
+        ("[" * 5000, "not valid YAML"),
     ],
 )
 def test_broken_yaml_names_its_line(tmp_path: Path, text, message):

@@ -42,6 +42,9 @@ def test_both_layouts(tmp_path):
         ({"problem": "x", "answer": "1", "id": "a"}, "line 2: id 'a' stands on line 1 already"),
         ('{"problem": "' + "x" * (1 << 20) + '"}', "line 2: longer than 1048576 bytes"),
         ("\xff", "line 2: not valid JSON"),
+        ("[" * 100_000, "line 2: not valid JSON"),
+        ('{"problem": "\\ud800", "answer": "1"}', "line 2: holds text that is not valid Unicode"),
+        ('{"problem": "x", "answer": "1", "id": "\\ud800"}', "line 2: holds text that is not valid Unicode"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path, line, message):
@@ -58,6 +61,13 @@ def test_no_file_no_problems_no_split(tmp_path):
         load_problems(str(tmp_path / "empty.jsonl"))
     with pytest.raises(ConfigError, match="unknown mini split 'tset'"):
         load_problems("mini:tset", 1)
+
+
+def test_blank_lines_and_windows_line_ends_do_not_matter(tmp_path):
+    (tmp_path / "d.jsonl").write_bytes(
+        b'{"problem": "x", "answer": "1", "id": null}\r\n\r\n{"problem": "y", "answer": "2"}\r\n\n'
+    )
+    assert [(p.id, p.text) for p in load_problems(str(tmp_path / "d.jsonl"))] == [("0", "x"), ("2", "y")]
 
 
 def test_a_mini_split():

@@ -134,6 +134,37 @@ def test_the_time_limit_stops_a_search_and_names_itself():
     assert not outcome.tree.leaves(NodeStatus.PENDING) and not outcome.tree.leaves(NodeStatus.OPEN)
 
 
+def test_the_time_limit_with_a_slow_scorer_leaves_no_unscored_vote():
+    driver = make_driver(scorer=make_scorer(seconds_per_call=30), limits=Limits(max_seconds=0.2), width=2)
+    outcome = run(driver)
+    assert not outcome.tree.leaves(NodeStatus.FINISHED)
+    assert all("limit of 0.2 seconds" in n.reason for n in outcome.tree if n.id != ROOT)
+
+
+@pytest.mark.parametrize("reward", [2.0, -0.1, float("nan")])
+def test_a_scorer_of_ones_own_is_held_to_its_range(reward):
+    scorer = make_scorer()
+
+    async def score(tree, nodes):
+        return tuple(reward for _ in nodes)
+
+    scorer.score = score
+    with pytest.raises(ScoringError, match="it must be a number from 0 to 1"):
+        run(make_driver(scorer=scorer))
+
+
+@pytest.mark.parametrize("error", [ValueError("mine"), TimeoutError("mine")])
+def test_an_error_of_a_part_comes_out_as_it_is(error):
+    scorer = make_scorer()
+
+    async def score(tree, nodes):
+        raise error
+
+    scorer.score = score
+    with pytest.raises(type(error), match="mine"):
+        run(make_driver(scorer=scorer, limits=Limits(max_seconds=60)))
+
+
 def test_a_full_context_ends_a_trajectory():
     outcome = run(make_driver(engine=FakeEngine(context_tokens=9), width=4))
     assert all(node.num_path_tokens <= 9 for node in outcome.tree)
@@ -183,6 +214,8 @@ def test_cancelling_frees_everything():
         [Expansion(ROOT, 9)],
         [Expansion(ROOT, 0)],
         [Expansion(ROOT, 2), Expansion(ROOT, 2)],
+        [Expansion(99, 2)],
+        [Expansion(-1, 2)],
         [],
     ],
 )

@@ -136,3 +136,17 @@ def test_older_trees_are_served_first():
         await local.aclose()
 
     run(main())
+
+
+@pytest.mark.parametrize("limits", [{"max_rows": 2}, {"max_kv_tokens": 24}])
+def test_steps_of_one_token_make_room_for_those_that_wait(limits):
+    """Rows that start and end in one turn once left the queue waiting for ever."""
+
+    async def main() -> None:
+        local = engine("qwen2", **limits)
+        one = Sampling(temperature=1.0, max_new_tokens=1, stop=())
+        steps = await asyncio.wait_for(write(local, prompt(), [Child(i, i) for i in range(1, 8)], one), 30)
+        assert len(steps) == 7
+        await local.aclose()
+
+    run(main())

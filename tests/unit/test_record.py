@@ -41,17 +41,19 @@ def test_a_problem_record_is_read_back_equal(outcome, tmp_path):
     run = RunDirectory(tmp_path / "run")
     run.save(record)
     assert read_record(run.record_file(PROBLEM.id)) == record
-    assert run.load(PROBLEM.id, "abc") == record
-    assert run.load(PROBLEM.id, "other") is None
+    assert run.load(PROBLEM, "abc") == record
+    assert run.load(PROBLEM, "other") is None
+    for changed in (Problem(PROBLEM.id, "Add 4.", "4"), Problem(PROBLEM.id, PROBLEM.text, "5")):
+        assert run.load(changed, "abc") is None, "the data changed below the run"
 
 
 def test_failed_missing_and_broken_records_are_run_again(tmp_path):
     run = RunDirectory(tmp_path)
-    assert run.load("p", "h") is None
+    assert run.load(Problem("p", "x"), "h") is None
     run.save(problem_record(Problem("p", "x"), "h", error="the server died"))
-    assert run.load("p", "h") is None
+    assert run.load(Problem("p", "x"), "h") is None
     run.record_file("p").write_text('{"version": 1, "conf')
-    assert run.load("p", "h") is None
+    assert run.load(Problem("p", "x"), "h") is None
     with pytest.raises(DataError, match="not a problem's record"):
         read_record(run.record_file("p"))
 
@@ -82,6 +84,30 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_litter(tmp_path, monkey
     with pytest.raises(KeyboardInterrupt):
         write_atomic(file, "new")
     assert file.read_text() == "old" and os.listdir(tmp_path) == ["x.json"]  # noqa: PTH208
+
+
+def test_links_are_followed_modes_kept_and_devices_left_alone(tmp_path):
+    real = tmp_path / "real.json"
+    write_atomic(real, "1")
+    mask = os.umask(0)
+    os.umask(mask)
+    assert real.stat().st_mode & 0o777 == 0o666 & ~mask
+    real.chmod(0o640)
+    link = tmp_path / "link.json"
+    link.symlink_to(real)
+    write_atomic(link, "2")
+    assert link.is_symlink() and real.read_text() == "2" and real.stat().st_mode & 0o777 == 0o640
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="no ordinary file"):
+        write_atomic(tmp_path / "pipe", "3")
+
+
+def test_statistics_of_another_layout_are_not_read(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.save(problem_record(Problem("p", "x"), "h"))
+    file = run.record_file("p")
+    file.write_text(file.read_text().replace('"num_nodes"', '"num_knots"'))
+    assert run.load(Problem("p", "x"), "h") is None
 
 
 def test_a_place_that_cannot_be_written_to_is_one_clear_error(tmp_path):

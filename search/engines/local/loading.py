@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -118,6 +117,8 @@ def load_model(model: str, *, device: str, dtype: str, trust_remote_code: bool) 
         raise ConfigError(f"device {device!r} is not one of cpu, cuda, cuda:N") from None
     if place.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device cuda: no CUDA device can be used here")
+    if place.type not in ("cpu", "cuda") or (place.index or 0) >= max(1, torch.cuda.device_count()):
+        raise ConfigError(f"device {device!r} is not one of cpu, cuda, cuda:N with a device N that is there")
     folder = find_model(model)
     names = _tensor_names(model, folder)
     # A head is made here, over the decoder that transformers has: code that comes with it is not needed.
@@ -250,7 +251,7 @@ def read_config(model: str, folder: Path, trust_remote_code: bool, names: frozen
         raise ConfigError(f"model {model!r} has no config.json in {folder}")
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except Exception as error:  # what a broken file makes transformers raise is not to be listed
         raise ConfigError(f"model {model!r}: its config.json cannot be used: {_line(error)}") from None
     architectures = list(config.architectures or [])
     known = {name for names in CAUSAL.values() for name in ([names] if isinstance(names, str) else names)}

@@ -168,7 +168,8 @@ class Scheduler:
         if plan.starts:
             self._finish(self._decoding.start(plan.starts))
         if not self.lanes.rows and not plan.pieces:
-            return False
+            # Rows may have started and ended on their first token, which makes room for those that wait.
+            return bool(plan.starts)
         self._decoding.make_room()
         batch, pieces = lay_out_turn(self.lanes, self.trees.values(), plan.pieces, self._device, self._dtype)
         logits = self._forward(batch)

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from search.engines.local.stops import TokenBytes
+from search.errors import ConfigError
 
 
 class HFTokenizer:
@@ -34,6 +35,15 @@ class HFTokenizer:
             content = {**json.loads(backend.to_str()), "padding": None, "truncation": None}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
+    @cached_property
+    def start(self) -> str:
+        """The begin-of-text token, where the tokenizer puts one before a text by itself; else empty."""
+        bos = getattr(self.raw, "bos_token", None)
+        if not bos:
+            return ""
+        begins = list(self.raw("a", add_special_tokens=True)["input_ids"])[:1] == [self.raw.bos_token_id]
+        return str(bos) if begins else ""
+
     @property
     def eos_ids(self) -> frozenset[int]:
         """Ids that end a text: the generation configuration's and the tokenizer's."""
@@ -55,7 +65,12 @@ class HFTokenizer:
         """The prompt for a conversation, ready for the assistant's turn; None without a chat template."""
         if not getattr(self.raw, "chat_template", None):
             return None
-        text: str = self.raw.apply_chat_template(
-            [dict(message) for message in messages], tokenize=False, add_generation_prompt=True
-        )
+        from jinja2 import TemplateError
+
+        try:
+            text: str = self.raw.apply_chat_template(
+                [dict(message) for message in messages], tokenize=False, add_generation_prompt=True
+            )
+        except TemplateError as error:
+            raise ConfigError(f"the model's chat template refuses this conversation: {error}") from None
         return text
