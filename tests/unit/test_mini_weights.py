@@ -1,5 +1,6 @@
 """The shipped files: whole, small, the same in transformers, and what their cards say."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from search.engines.local import LocalEngine
 from search.mini.assets import NAMES, checkpoint_path, weights_folder
 from search.mini.checkpoint import load_model
 from search.mini.corpus import checked_document
@@ -17,6 +19,7 @@ from search.mini.sample import step_rewards
 from search.mini.tokenizer import encode
 from search.mini.train import PRM_CONFIG, PRM_CONFIG_FILE
 from search.mini.wording import WORDING_OF_VERB
+from search.types import Prefix, Segment
 
 SOLUTION = """She buys 19 more, now 35 + 19 = {sum}.
 
@@ -44,6 +47,25 @@ def test_transformers_gives_the_same_logits(name: str) -> None:
     theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.inference_mode():
         assert float((theirs(ids).logits - load_model(folder)(ids)).abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_engine_gives_the_same_probabilities_as_transformers(name: str) -> None:
+    folder = checkpoint_path(name)
+    ids = tuple(encode(format_prompt(problem("test", 5).text)))
+
+    async def ours() -> tuple[float, ...]:
+        engine = LocalEngine.load(str(folder))
+        prefix = Prefix("t", (Segment(0, ids[:20]), Segment(1, ids[20:])))
+        try:
+            return await engine.label_logprobs(prefix, range(engine.info.vocab_size))
+        finally:
+            await engine.aclose()
+
+    reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.inference_mode():
+        theirs = reference(torch.tensor([ids])).logits[0, -1].log_softmax(-1)
+    assert torch.allclose(torch.tensor(asyncio.run(ours())), theirs, atol=1e-4)
 
 
 def test_all_files_together_fit_in_a_wheel() -> None:
