@@ -37,6 +37,11 @@ def _accuracy(row: dict[str, Any] | None) -> str:
     return f"{row['accuracy']:.3f} ({row['accuracy_lo']:.3f} to {row['accuracy_hi']:.3f})"
 
 
+def methods(report: dict[str, Any]) -> str:
+    """The methods of a report, as --methods takes them."""
+    return ",".join(dict.fromkeys(row["method"] for row in report["rows"]))
+
+
 def cost_table(report: dict[str, Any], width: int) -> list[str]:
     """What each method cost a problem at one width."""
     lines = [
@@ -67,7 +72,8 @@ def majority_table(report: dict[str, Any]) -> list[str]:
 
 def page() -> str:
     """The whole page."""
-    widths, wide, engine, check = load("widths"), load("widths-64"), load("engine"), load("mini-check")
+    widths, wide, majority = load("widths"), load("widths-64"), load("majority")
+    engine, check = load("engine"), load("mini-check")
     work = [value for key, value in widths["figures"].items() if "_work_" in key]
     speed, gate = engine["figures"], check["gate"]
     gate_lines = [
@@ -82,15 +88,17 @@ def page() -> str:
         "not how much they would gain on a large model. Each table is rendered by `python docs/results.py` from the "
         "JSON that the command above it printed, kept in `docs/data/`.",
         "## Accuracy over width",
-        f"`ets bench widths --limit {widths['num_problems']} --json` ({widths['num_problems']} problems of "
-        f"{widths['data']}, seed {widths['seed']}); width 64 on the first {wide['num_problems']} of them "
-        f"(`--limit {wide['num_problems']} --widths 64`). 95% Wilson intervals in brackets. Greedy is width 1 at "
-        "temperature 0. Every method at width 1 is one sampled chain.",
+        f"`ets bench widths --limit {widths['num_problems']} --methods {methods(widths)} --json` "
+        f"({widths['num_problems']} problems of {widths['data']}, seed {widths['seed']}); width 64 with `--limit "
+        f"{wide['num_problems']} --widths 64 --methods {methods(wide)}`. 95% Wilson intervals in brackets. Greedy is "
+        "width 1 at temperature 0. Every method at width 1 is one sampled chain.",
         "\n".join(accuracy_table([widths, wide])),
         "![accuracy over width](widths.png)",
         "Majority voting does not rise: the models' slips are systematic, so their wrong answers agree with each "
         "other. What rises is what a reward model can tell apart:",
-        "\n".join(majority_table(widths)),
+        "\n".join(majority_table(majority)),
+        f"({majority['num_problems']} problems: `ets bench widths --limit {majority['num_problems']} --widths 16 "
+        f"--methods {methods(majority)} --json`, in `docs/data/majority.json`.)",
         "## Cost at width 16",
         "The same runs, per problem. Tokens computed are below the unique tokens of the tree because the last token of "
         "a step that is never continued need not be read.",
