@@ -52,7 +52,10 @@ def print_result(result: Result, console: Console | None = None) -> None:
 
 
 def _verdict(result: Result) -> Text:
-    text = Text(f"\nAnswer: {result.answer if result.answer is not None else 'none'}", style="bold")
+    if result.answer is None:
+        ends = sorted({node.reason for node in result.tree.leaves(NodeStatus.FINISHED)} or {"nothing was finished"})
+        return Text(f"\nAnswer: none ({'; '.join(ends)})", style="bold")
+    text = Text(f"\nAnswer: {result.answer}", style="bold")
     if result.correct is not None:
         reference = result.problem.answer
         text.append("  right" if result.correct else f"  wrong, the reference is {reference}", style="")
