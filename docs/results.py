@@ -94,7 +94,7 @@ def page() -> str:
         "width 1 at temperature 0. Every method at width 1 is one sampled chain.",
         "\n".join(accuracy_table([widths, wide])),
         "![accuracy over width](widths.png)",
-        "Majority voting does not rise: the models' slips are systematic, so their wrong answers agree with each "
+        "Majority voting hardly rises: the models' slips are systematic, so their wrong answers agree with each "
         "other. What rises is what a reward model can tell apart:",
         "\n".join(majority_table(majority)),
         f"({majority['num_problems']} problems: `ets bench widths --limit {majority['num_problems']} --widths 16 "
