@@ -90,7 +90,8 @@ def page() -> str:
         "## Accuracy over width",
         f"`ets bench widths --limit {widths['num_problems']} --methods {methods(widths)} --json` "
         f"({widths['num_problems']} problems of {widths['data']}, seed {widths['seed']}); width 64 with `--limit "
-        f"{wide['num_problems']} --widths 64 --methods {methods(wide)}`. 95% Wilson intervals in brackets. Greedy is "
+        f"{wide['num_problems']} --widths 64 --methods {methods(wide)}`: fewer problems, to be compared within its "
+        "column. 95% Wilson intervals in brackets. Greedy is "
         "width 1 at temperature 0. Every method at width 1 is one sampled chain.",
         "\n".join(accuracy_table([widths, wide])),
         "![accuracy over width](widths.png)",
@@ -108,7 +109,8 @@ def page() -> str:
         + ("equalled" if widths["figures"]["kv_peaks_equal"] else "did NOT always equal")
         + " the ledger's own figure in every search.",
         "## Speed of the in-process engine",
-        "`ets bench engine --json`: the mini target, 64 leaves, 8 levels, against `transformers.generate` with a "
+        f"`ets bench engine --repeats {engine['repeats']} --json`: the mini target, 64 leaves, 8 levels, against "
+        "`transformers.generate` with a "
         "padded batch doing the same schedule, interleaved in one process; medians.",
         "\n".join(
             [
