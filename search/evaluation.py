@@ -132,20 +132,19 @@ def summarise(
 class Evaluation:
     """One data set under one configuration; with a directory it is kept and can be gone on with."""
 
-    def __init__(self, settings: EvalSettings, out: Path | None = None, search: Search | None = None) -> None:
+    def __init__(self, settings: EvalSettings, out: Path | None = None) -> None:
         """Read the problems, and what of them is done.
 
         Args:
             settings: what to run.
             out: where the run is kept; None keeps nothing.
-            search: parts that are loaded already; must have been made from equal settings.
 
         Raises:
             ConfigError: the data or a setting is wrong, or `out` holds another run or cannot be written.
             DataError: a line of the data is broken.
         """
         self.problems = load_problems(settings.data, settings.limit)
-        self.search = search or Search(settings=settings)
+        self.search = Search(settings=settings)
         self.config_hash = self.search.config_hash
         self._directory = None if out is None else RunDirectory(out)
         self._records: dict[str, ProblemRecord] = {}

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from prm import metrics
 from search.mini.checker import Verdict, answer_of, check_steps, split_steps
 from search.mini.corpus import Document, checked_document
 from search.mini.model import MiniModel
@@ -115,18 +116,5 @@ def up_to_first_error(
 
 def auc(scores: Sequence[float], labels: Sequence[bool]) -> float:
     """Area under the ROC curve, ties counted half; 0.5 where one class is missing."""
-    order = sorted(range(len(scores)), key=scores.__getitem__)
-    num_right = sum(labels)
-    num_wrong = len(labels) - num_right
-    if not num_right or not num_wrong:
-        return 0.5
-    rank_sum = 0.0
-    place = 0
-    while place < len(order):
-        end = place
-        while end < len(order) and scores[order[end]] == scores[order[place]]:
-            end += 1
-        rank = (place + 1 + end) / 2
-        rank_sum += rank * sum(labels[order[number]] for number in range(place, end))
-        place = end
-    return (rank_sum - num_right * (num_right + 1) / 2) / (num_right * num_wrong)
+    area = metrics.auc(scores, labels)
+    return 0.5 if area is None else area

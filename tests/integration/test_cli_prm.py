@@ -2,41 +2,13 @@
 
 import json
 import random
-from dataclasses import dataclass
 
 import pytest
 from prm_checkpoints import classifier, headed_model, label_model
 
-from search.cli.main import main
 from search.mini.checker import check_steps, split_steps
 from search.mini.problems import problems
 from search.mini.solutions import SlipRates, write_solution
-
-
-@dataclass
-class Ran:
-    code: object
-    out: str
-    err: str
-
-    @property
-    def json(self):
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def inside(tmp_path, monkeypatch, capsys):
-    """As `ets`, in this process: the same command line without the seconds that a start takes."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*args):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main([str(arg) for arg in args])
-        shown = capsys.readouterr()
-        return Ran(ended.value.code, shown.out, shown.err)
-
-    return run
 
 
 def labelled_lines(split, count):
