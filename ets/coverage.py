@@ -48,7 +48,8 @@ def cluster_steps(
     A single leaf, or texts that are all equal, make one cluster without a look at the embeddings. Zero vectors have
     no direction: they are together, at distance 1 from all others. The result does not depend on the leaves' order.
 
-    Differs: equal texts count once in an average, so clusters do not move with how often a step was sampled.
+    Differs: equal texts with equal embeddings count once in an average, so clusters do not move with how often a step
+    was sampled.
 
     Args:
         texts: the newest step of each leaf; at least one.
@@ -62,18 +63,21 @@ def cluster_steps(
     check_distance(distance)
     if len(texts) != len(embeddings):
         raise PolicyError(f"{len(embeddings)} embeddings for {len(texts)} steps")
-    first: dict[str, int] = {}
-    for leaf, text in enumerate(texts):
-        first.setdefault(text, leaf)
-    if len(first) == 1:
+    if len(set(texts)) == 1:
         return Clusters(np.zeros(len(texts), dtype=np.int64))
-    unique = sorted(first)
     try:
-        vectors = np.asarray([embeddings[first[text]] for text in unique], dtype=np.float64)
+        rows = np.asarray(embeddings, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise PolicyError(f"embeddings must be vectors of one length: {error}") from None
-    if vectors.ndim != 2:
-        raise PolicyError(f"embeddings must be vectors of one length, not {vectors.shape[1:]}")
+    if rows.ndim != 2:
+        raise PolicyError(f"embeddings must be vectors of one length, not {rows.shape[1:]}")
+    # One text may stand below several parents; embedders that read the path above it then tell the two apart.
+    steps = [(text, row.tobytes()) for text, row in zip(texts, rows, strict=True)]
+    first: dict[tuple[str, bytes], int] = {}
+    for leaf, step in enumerate(steps):
+        first.setdefault(step, leaf)
+    unique = sorted(first)
+    vectors = rows[[first[step] for step in unique]]
     known = np.asarray(np.isfinite(vectors).all(axis=1))
     groups = np.empty(len(unique), dtype=np.int64)
     groups[~known] = len(unique) + np.arange(len(unique) - known.sum())
@@ -81,8 +85,8 @@ def cluster_steps(
     group_of = dict(zip(unique, groups.tolist(), strict=True))
     is_known = dict(zip(unique, known.tolist(), strict=True))
     label: dict[int, int] = {}
-    labels = [label.setdefault(group_of[text], len(label)) for text in texts]
-    return Clusters(np.array(labels, dtype=np.int64), sum(not is_known[text] for text in texts))
+    labels = [label.setdefault(group_of[step], len(label)) for step in steps]
+    return Clusters(np.array(labels, dtype=np.int64), sum(not is_known[step] for step in steps))
 
 
 def cosine_distances(vectors: Floats) -> Floats:

@@ -85,6 +85,21 @@ class PrmScorer:
             )
         return reward
 
+    async def hidden(self, tree: SearchTree, nodes: Sequence[NodeId]) -> tuple[tuple[float, ...], ...]:
+        """The model's last hidden state at the end of each node's own step, in order; equal paths are read once.
+
+        Raises:
+            EngineError: the engine does not give it, or could not be asked.
+        """
+        state = self._trees[tree.id]
+        first: dict[int, NodeId] = {}
+        contents = [state.content(tree.path(node)) for node in nodes]
+        for content, node in zip(contents, nodes, strict=True):
+            first.setdefault(content, node)
+        read = await asyncio.gather(*(self.engine.read(self._prefix(tree, node), "hidden") for node in first.values()))
+        vectors = dict(zip(first, read, strict=True))
+        return tuple(vectors[content] for content in contents)
+
     def _prefix(self, tree: SearchTree, node_id: NodeId) -> Prefix:
         return Prefix(self._tree_name(tree), tuple(self._segment(tree, node.id) for node in tree.path(node_id)))
 

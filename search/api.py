@@ -18,7 +18,15 @@ from search.errors import ConfigError, SearchError
 from search.grade import Grader, PlainGrader
 from search.prompts import PromptFormat, choose_format, render
 from search.protocols import Engine, FeatureProvider, Policy, Scorer, Writer
-from search.registry import make_engine, make_features, make_policy, make_scorer, prm_config, with_method
+from search.registry import (
+    check_hidden_embedder,
+    make_engine,
+    make_features,
+    make_policy,
+    make_scorer,
+    prm_config,
+    with_method,
+)
 from search.result import Result, conclude
 from search.types import Problem, Reduce, Sampling, VoteRule
 from search.writer import ModelWriter
@@ -90,6 +98,9 @@ class Search:
         # Wrong options, and an embedder that is not there, are said now and not after a model has loaded.
         wanted = self._make_policy().features - {provider.name for provider in self._features}
         self._features += tuple(make_features(self.settings, wanted))
+        self._embeds_by_prm = "embedding" in wanted and self.settings.embedder == "prm"
+        if self._embeds_by_prm and self._own_scorer is None:
+            check_hidden_embedder(self.settings)
         self._driver: Driver | None = None
         self._prompt_format: PromptFormat = "plain"
         self._loading = threading.Lock()
@@ -151,6 +162,9 @@ class Search:
         if scorer is None and settings.prm != "none":
             prm = prm or make_engine(settings.prm_engine, settings.prm, settings, settings.prm_max_kv_tokens)
             scorer = make_scorer(settings, prm, writer.tokenizer)
+        features = self._features
+        if self._embeds_by_prm:
+            features = (*features, _hidden_feature(scorer))
         self._prompt_format = choose_format(settings.prompt, writer.tokenizer)
         return Driver(
             self._make_policy(),
@@ -160,7 +174,7 @@ class Search:
             sampling=Sampling(settings.temperature, settings.top_p, settings.max_step_tokens),
             limits=Limits(settings.max_tokens, settings.max_depth, settings.max_seconds),
             seed=settings.seed,
-            features=self._features,
+            features=features,
         )
 
     # Solving
@@ -293,6 +307,16 @@ class Search:
 
 def _as_writer(part: Engine | Writer) -> Writer:
     return part if isinstance(part, Writer) else ModelWriter(part)
+
+
+def _hidden_feature(scorer: Scorer | None) -> FeatureProvider:
+    """The embedder "prm" on the scorer of a search."""
+    from prm import PrmScorer
+    from prm.hidden import HiddenFeature
+
+    if not isinstance(scorer, PrmScorer):
+        raise ConfigError("embedder prm reads the hidden states of a prm.PrmScorer; another scorer has none")
+    return HiddenFeature(scorer)
 
 
 def _is_default(name: str, value: object) -> bool:

@@ -68,7 +68,7 @@ class SearchSettings(BaseModel):
     cluster_distance: float | None = Field(None, description="ets: cosine distance at which clusters are cut")
     solver: str | None = Field(None, description="ets: highs, pulp, tree, or exhaustive; default: highs")
     embedder: str = Field(
-        "tfidf", description="ets: what compares steps; tfidf, minilm, or sentence-transformers:PATH_OR_HUB_ID"
+        "tfidf", description="ets: what compares steps; tfidf, minilm, prm, or sentence-transformers:PATH_OR_HUB_ID"
     )
     prompt: Literal["auto", "chat", "plain"] = Field(
         "auto", description="prompt format; auto: the model's chat template where it has one, else plain"

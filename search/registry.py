@@ -104,14 +104,29 @@ def make_policy(settings: SearchSettings, reduce: str) -> Policy:
 
 
 def make_features(settings: SearchSettings, wanted: frozenset[str]) -> list[FeatureProvider]:
-    """Providers for the features that a policy declares, as far as the settings name one.
+    """Providers for the features that a policy declares, as far as they need no model of the search.
 
     Raises:
         ConfigError: an unknown embedder, or one whose model is not at hand.
     """
-    if "embedding" not in wanted:
+    if "embedding" not in wanted or settings.embedder == "prm":
         return []
     return [load("ets.embedders:make_embedder")(settings.embedder, device=settings.device)]
+
+
+def check_hidden_embedder(settings: SearchSettings) -> None:
+    """Refuse the embedder "prm" where no reward model gives its hidden states.
+
+    Raises:
+        ConfigError: there is no reward model, or it is not on the local engine.
+    """
+    if settings.prm == "none":
+        raise ConfigError("embedder prm needs a reward model; known without one: tfidf, minilm, or a model's name")
+    if settings.prm_engine != "local":
+        raise ConfigError(
+            f"embedder prm needs the reward model's hidden states, which prm_engine {settings.prm_engine} does not "
+            "give; set prm_engine to local, or choose another embedder"
+        )
 
 
 def _typed(options: Mapping[str, Scalar], known: Mapping[str, dataclasses.Field[Any]]) -> dict[str, Scalar]:

@@ -8,8 +8,8 @@ from search.protocols import FeatureProvider
 
 __all__ = ["EMBEDDERS", "Embedder", "EmbeddingFeature", "make_embedder"]
 
-EMBEDDERS = ("tfidf", "minilm", "sentence-transformers:MODEL")
-"""What `make_embedder` knows. A provider that reads hidden states needs a scorer and is made where one is known."""
+EMBEDDERS = ("tfidf", "minilm", "prm", "sentence-transformers:MODEL")
+"""By name. `make_embedder` makes all but "prm", which reads a scorer's hidden states (`prm.hidden`)."""
 
 
 def make_embedder(name: str, *, device: str = "cpu", cache_texts: int = DEFAULT_CACHE_TEXTS) -> FeatureProvider:
@@ -33,4 +33,6 @@ def make_embedder(name: str, *, device: str = "cpu", cache_texts: int = DEFAULT_
         from ets.embedders.sentence import SentenceEmbedder
 
         return EmbeddingFeature(SentenceEmbedder.load(model, device=device), cache_texts=cache_texts)
+    if name == "prm":
+        raise ConfigError("embedder prm needs a scorer: make a prm.hidden.HiddenFeature of it")
     raise ConfigError(f"unknown embedder {name!r}; known: {', '.join(EMBEDDERS)}")
