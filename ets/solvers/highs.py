@@ -1,4 +1,7 @@
-"""The default solver: what can be decided by looking, then a sparse LP, then branch and bound where it must be."""
+"""The default solver: what can be decided by looking, then a sparse LP, then branch and bound where it must be.
+
+Where few clusters are open, tables over their sets (`ets.solvers.subsets`) are exact and faster than either.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from ets.closure import own_gains
 from ets.problem import PruneProblem, PruneSolution, Status
 from ets.solvers.base import DEFAULT_SECONDS, optimal, without
 from ets.solvers.reduction import Reduced, reduce_problem
+from ets.solvers.subsets import FEW_CLUSTERS, MOST_CLUSTERS, SubsetSolver
 
 SCALE = 1e6
 """The objective is multiplied by this, so that HiGHS' tolerances of 1e-6 and 1e-7 lie far below what matters."""
@@ -34,7 +38,7 @@ class HighsSolver:
 
     Attributes:
         max_seconds: limit of one solve.
-        reduce: whether leaves that can be decided without the LP are (`ets.solvers.reduction`).
+        reduce: whether what can be decided without the LP is (`ets.solvers.reduction`, `ets.solvers.subsets`).
     """
 
     name: ClassVar[str] = "highs"
@@ -50,18 +54,29 @@ class HighsSolver:
         reduced = reduce_problem(problem) if self.reduce else _whole(problem)
         if not len(reduced.open):
             return optimal(problem, reduced.kept, self.name, start)
+        num_clusters = reduced.num_clusters + reduced.one_at_least
+        if self.reduce and num_clusters <= FEW_CLUSTERS:
+            return self._search(problem, reduced, start)
         objective, constraint = _program(problem, reduced)
         result = _solve(objective, constraint, self._left(start))
         integral = None
         if result.status == 0:
             leaves = result.x[: len(reduced.open)]
             integral = bool((np.minimum(leaves, 1 - leaves) < INTEGRAL).all())
+            if not integral and self.reduce and num_clusters <= MOST_CLUSTERS:
+                return self._search(problem, reduced, start, integral)
             if not integral:
                 result = _solve(objective, constraint, self._left(start), num_integral=len(reduced.open))
         if result.status != 0:
             status: Status = "time limit" if result.status == _TIME_LIMIT else "failed"
             return without(self.name, status, str(result.message), start)
         kept = reduced.open[result.x[: len(reduced.open)] > 0.5].tolist()
+        return optimal(problem, [*reduced.kept, *kept], self.name, start, integral)
+
+    def _search(
+        self, problem: PruneProblem, reduced: Reduced, start: float, integral: bool | None = None
+    ) -> PruneSolution:
+        kept = reduced.open[SubsetSolver(problem, reduced).solve()].tolist()
         return optimal(problem, [*reduced.kept, *kept], self.name, start, integral)
 
     def _left(self, start: float) -> float:

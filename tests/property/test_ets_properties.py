@@ -50,7 +50,7 @@ def problems(draw: st.DrawFn) -> PruneProblem:
         values = [count / sum(counts) for count in counts]
     else:
         values = draw(st.lists(VALUES, min_size=len(leaves), max_size=len(leaves)))
-    labels = draw(st.lists(st.integers(0, 5), min_size=len(leaves), max_size=len(leaves)))
+    labels = draw(st.lists(st.integers(0, 9), min_size=len(leaves), max_size=len(leaves)))
     return build_problem(
         tree,
         leaves,

@@ -105,10 +105,32 @@ def fractional():
 def test_branch_and_bound_where_the_relaxation_is_fractional():
     best = make_solver("exhaustive").solve(fractional())
     assert best.objective == pytest.approx(0.1)
-    for solver in (highs.HighsSolver(), highs.HighsSolver(reduce=False)):
+    for solver, integral in ((highs.HighsSolver(), None), (highs.HighsSolver(reduce=False), False)):
         solution = solver.solve(fractional())
-        assert solution.lp_integral is False
+        assert solution.lp_integral is integral, "few clusters are settled without a relaxation"
         assert solution.objective == pytest.approx(best.objective, abs=1e-12)
+
+
+@pytest.mark.parametrize("num_clusters", [5, 9, 13])
+def test_every_way_to_search_finds_the_same(num_clusters):
+    # Branches of two clusters each, in a ring: tables, tables after a fractional relaxation, branch and bound.
+    ring = [label % num_clusters for first in range(num_clusters) for label in (first, first + 1)]
+    branches = [1 + leaf // 2 for leaf in range(len(ring))]
+    prices = np.array([0.0, *np.linspace(0.6, 0.601, num_clusters) / num_clusters])
+    program = PruneProblem(
+        np.zeros(len(ring)),
+        np.zeros(len(ring)),
+        np.array(branches),
+        prices,
+        np.array([-1, *[0] * num_clusters]),
+        np.array(ring),
+        1.0,
+        0.5,
+    )
+    found = highs.HighsSolver().solve(program)
+    assert found.objective == pytest.approx(highs.HighsSolver(reduce=False).solve(program).objective, abs=1e-9)
+    assert 0 < len(found.kept) < len(ring)
+    assert found.lp_integral is (None if num_clusters == 5 else False)
 
 
 def test_the_solution_says_whether_the_relaxation_was_integral():
