@@ -11,10 +11,17 @@ from search.api import Search
 from search.bench.shared import Measured, Models, paired_difference
 from search.config import Scalar
 from search.data import load_problems
-from search.types import Problem
+from search.result import Result
+from search.tree import SearchTree
+from search.types import NodeId, Problem
+
+Options = Mapping[str, Mapping[str, Scalar]]
 
 BASELINE = "rebase"
-METHODS = (BASELINE, "beam", "dvts", "ets-kv", "ets")
+METHODS = (BASELINE, "beam", "dvts", "ets-kv", "ets-paper", "ets")
+VARIANTS: Options = {"ets-paper": {"method": "ets", "node_cost_weight": 1.0, "reallocation": "rewards"}}
+"""Rows of the table that are a method with other options: here what the paper has, but for the embedder."""
+
 WIDTHS = (16, 64)
 CHUNK = 32
 """Problems that one method solves before the next one has its turn, so that all see the same machine."""
@@ -22,9 +29,6 @@ CHUNK = 32
 POOL_WIDTH = 64
 POOL_SEARCHES = 2.0
 """The fixed pool holds this many of REBASE's peaks, for `CONCURRENCY` searches side by side."""
-
-Options = Mapping[str, Mapping[str, Scalar]]
-
 
 def run(
     limit: int = 200,
@@ -34,7 +38,7 @@ def run(
     embedder: str = "tfidf",
     options: Options | None = None,
     methods: Sequence[str] = METHODS,
-    pool: bool = True,
+    pool_limit: int = 64,
 ) -> dict[str, Any]:
     """Run every method on the same problems and seeds, in turns of `CHUNK` problems.
 
@@ -46,12 +50,13 @@ def run(
         embedder: of ETS, as in the settings.
         options: options of a method's policy, by the method's name.
         methods: which of `METHODS`; REBASE is needed.
-        pool: whether ETS, ETS-KV and REBASE also run under a fixed KV pool.
+        pool_limit: problems that ETS, ETS-KV and REBASE also solve under a fixed KV pool; 0 for none.
 
     Returns:
         `figures`: `accuracy_W_METHOD`; for ETS against REBASE at width W `kv_ratio_W` (REBASE's `kv_tokens`, mean over
-        steps and summed over problems, over ETS's), `accuracy_diff_W` with `_lo` and `_hi` (paired 95% interval over
-        problems), `speedup_W` (problems per second), `select_share_W` (the selection's part of the wall time), and
+        steps and summed over problems, over ETS's), `kv_ratio_radix_W` (the same with siblings of equal ids counted
+        once, as a radix cache holds them), `accuracy_diff_W` with `_lo` and `_hi` (paired 95% interval over problems),
+        `speedup_W` (problems per second), `select_share_W` (the selection's part of the wall time), and
         `pool_speedup_64` (problems per second where the KV pool holds two of REBASE's peaks); the same of every other
         method with its name as a suffix, e.g. `kv_ratio_64_ets_kv`; `coverage_gain_W` with `_lo` and `_hi`: ETS's
         accuracy less ETS-KV's. `rows`: the table, with what the engine's pool really held.
@@ -63,23 +68,27 @@ def run(
 
     def searches(width: int, names: Sequence[str], on: Models) -> dict[str, Search]:
         common = {"width": width, "seed": seed, "embedder": embedder}
-        chosen = options or {}
-        return {name: on.search(method=name, options=dict(chosen.get(name, {})), **common) for name in names}
+        found = {}
+        for name in names:
+            chosen = {**VARIANTS.get(name, {}), **(options or {}).get(name, {})}
+            method = chosen.pop("method", name)
+            found[name] = on.search(method=method, options=chosen, **common)
+        return found
 
     for width in widths:
         outcomes = asyncio.run(_take_turns(searches(width, methods, models), problems))
         figures |= _compare(outcomes, width)
-        rows += [outcome.row() for outcome in outcomes.values()]
-        if pool and width == POOL_WIDTH:
-            peak = max(1, round(POOL_SEARCHES * rows[-len(outcomes)]["kv_tokens_engine_peak"]))
+        rows += [outcome.row() | {"method": name} for name, outcome in outcomes.items()]
+        if pool_limit and width == POOL_WIDTH:
+            peak = max(1, round(POOL_SEARCHES * outcomes[BASELINE].row()["kv_tokens_engine_peak"]))
             tight = Models.mini(max_kv_tokens=peak)
             names = [name for name in methods if name in (BASELINE, "ets", "ets-kv")]
-            pooled = asyncio.run(_take_turns(searches(width, names, tight), problems))
+            pooled = asyncio.run(_take_turns(searches(width, names, tight), problems[:pool_limit]))
             for name in names[1:]:
                 ratio = pooled[name].problems_per_second / pooled[BASELINE].problems_per_second
                 figures[f"pool_speedup_{width}{_suffix(name)}"] = ratio
             figures["pool_kv_tokens"] = peak
-            rows += [outcome.row() | {"max_kv_tokens": peak} for outcome in pooled.values()]
+            rows += [outcome.row() | {"method": name, "max_kv_tokens": peak} for name, outcome in pooled.items()]
     return {
         "bench": "methods",
         "data": data,
@@ -120,6 +129,7 @@ def _compare(outcomes: Mapping[str, Measured], width: int) -> dict[str, float | 
         if one is base:
             continue
         figures[f"kv_ratio_{width}{_suffix(name)}"] = _kv_tokens(base) / _kv_tokens(one)
+        figures[f"kv_ratio_radix_{width}{_suffix(name)}"] = _kv_tokens_radix(base) / _kv_tokens_radix(one)
         figures[f"speedup_{width}{_suffix(name)}"] = one.problems_per_second / base.problems_per_second
         figures |= _difference(f"accuracy_diff_{width}", _suffix(name), one, base)
     if {"ets", "ets-kv"} <= outcomes.keys():
@@ -135,3 +145,23 @@ def _difference(key: str, suffix: str, one: Measured, other: Measured) -> dict[s
 def _kv_tokens(one: Measured) -> float:
     """`kv_tokens`, mean over steps, summed over problems."""
     return sum(result.stats.kv_tokens_mean for result in one.results)
+
+
+def _kv_tokens_radix(one: Measured) -> float:
+    """As `_kv_tokens`, with siblings of equal ids counted once."""
+    return sum(radix_tokens_mean(result) for result in one.results)
+
+
+def radix_tokens_mean(result: Result) -> float:
+    """Tokens that a radix cache holds for the trajectories kept after a selection, mean over the selections."""
+    if not result.levels:
+        return 0.0
+    return sum(_radix_tokens(result.tree, kept) for kept in result.levels) / len(result.levels)
+
+
+def _radix_tokens(tree: SearchTree, leaves: Sequence[NodeId]) -> int:
+    known: dict[tuple[int, tuple[int, ...]], int] = {}
+    number: dict[NodeId | None, int] = {None: -1}
+    for node in sorted(tree.union(leaves)):
+        number[node] = known.setdefault((number[tree[node].parent], tree[node].ids), len(known))
+    return sum(len(ids) for _, ids in known)

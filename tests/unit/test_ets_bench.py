@@ -5,8 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from search.bench import methods, prune
+from search.bench import embedders, methods, prune
 from search.bench.shared import Measured
+from search.tree import SearchTree
+from search.types import ROOT, FinishReason, Step
 
 
 def test_bench_prune_reports_every_solver():
@@ -28,8 +30,24 @@ def test_synthetic_trees_depend_on_the_seed_alone():
 
 def outcome(right, kv_tokens, seconds):
     stats = SimpleNamespace(kv_tokens_mean=kv_tokens, seconds_select=0.1)
-    results = [SimpleNamespace(correct=bool(one), stats=stats) for one in right]
+    tree = SearchTree("t", range(int(kv_tokens)), "prompt")
+    results = [SimpleNamespace(correct=bool(one), stats=stats, tree=tree, levels=((ROOT,),)) for one in right]
     return Measured(results, seconds)
+
+
+def test_a_radix_cache_holds_equal_siblings_once():
+    tree = SearchTree("t", range(10), "prompt")
+
+    def grow(parent, *ids):
+        node = tree.add_child(parent)
+        tree.write(Step(node, ids, "s", FinishReason.STOP, "m"))
+        return node
+
+    one, same, other = grow(ROOT, 1, 2), grow(ROOT, 1, 2), grow(ROOT, 1, 3)
+    below = [grow(one, 7), grow(same, 7), grow(other, 7), grow(same, 8)]
+    assert methods.radix_tokens_mean(SimpleNamespace(tree=tree, levels=((one, same), (other,)))) == 12
+    assert methods.radix_tokens_mean(SimpleNamespace(tree=tree, levels=(tuple(below),))) == 10 + 2 + 2 + 1 + 1 + 1
+    assert methods.radix_tokens_mean(SimpleNamespace(tree=tree, levels=())) == 0
 
 
 def test_bench_methods_compares_with_rebase_in_pairs():
@@ -44,9 +62,27 @@ def test_bench_methods_compares_with_rebase_in_pairs():
     assert figures["accuracy_64_rebase"] == 0.75
     assert figures["accuracy_64_ets"] == 1
     assert (figures["kv_ratio_64"], figures["kv_ratio_64_ets_kv"]) == (1.6, 2.0)
+    assert (figures["kv_ratio_radix_64"], figures["kv_ratio_radix_64_ets_kv"]) == (1.6, 2.0)
     assert (figures["speedup_64"], figures["speedup_64_ets_kv"]) == (1.6, 2.0)
     assert (figures["accuracy_diff_64"], figures["accuracy_diff_64_ets_kv"]) == (0.25, -0.25)
     assert figures["accuracy_diff_64_lo"] == 0 and figures["accuracy_diff_64_hi"] >= 0.5
     assert figures["accuracy_diff_64_hi_ets_kv"] == 0
     assert figures["coverage_gain_64"] == 0.5
     assert figures["select_share_64"] == pytest.approx(0.08)
+
+
+def test_bench_embedders_compares_what_needs_no_download(monkeypatch):
+    monkeypatch.setattr(embedders, "SIZES", (4,))
+    monkeypatch.setattr(embedders, "PAIRED_PROBLEMS", 1)
+    figures = embedders.run(limit=2, width=4)["figures"]
+    for name in ("tfidf", "minilm", "prm"):
+        assert figures[f"kv_ratio_{name}"] > 0.5
+        assert 0 <= figures[f"numbers_{name}_10"] <= figures[f"numbers_{name}_50"] <= figures[f"numbers_{name}_90"]
+    assert figures["ms_minilm_4"] > figures["ms_tfidf_4"] > 0
+
+
+def test_what_two_steps_differ_in():
+    assert embedders._kind("She buys 5, so 1 + 5 = 6.", "He buys 5, now 1 + 5 = 6.") == "wording"
+    assert embedders._kind("She buys 5, so 1 + 5 = 6.", "She buys 5, so 1 + 5 = 7.") == "result"
+    assert embedders._kind("She buys 5, so 1 + 5 = 6.", "She buys 5, so 2 + 5 = 7.") == "numbers"
+    assert embedders._kind("She buys 5.", "She buys 5, so 2 + 5 = 7.") == "numbers"

@@ -115,6 +115,42 @@ def test_kept_for_coverage_but_without_children():
     assert reasons[lone] == "ets: kept by the program, then allocated 0 of 8 children"
 
 
+def agreeing(reward=0.5):
+    """Six leaves that say one thing, at the same reward as two that say another; each has a branch of its own."""
+    tree = SearchTree("t", (1, 2), "prompt")
+    branches = grow(tree, ROOT, *[0.5] * 8)
+    angles = [0.0] * 6 + [90.0] * 2
+    return tree, [
+        grow(tree, branch, reward, angles=(angle,))[0] for branch, angle in zip(branches, angles, strict=True)
+    ]
+
+
+def test_a_cluster_keeps_the_width_of_its_pruned_leaves():
+    tree, leaves = agreeing()
+    costly = {"node_cost_weight": 3.0, "coverage_weight": 3.0}
+    counts, _, _ = select(Ets(**costly), tree, 16)
+    assert len(counts) == 2, "one leaf for each of the two clusters"
+    assert sorted(counts.values()) == [4, 12], "two of sixteen children for each leaf that said so"
+    counts, _, _ = select(Ets(**costly, reallocation="rewards"), tree, 16)
+    assert sorted(counts.values()) == [8, 8], "as in the paper: equal rewards, equal parts"
+
+
+def test_what_no_kept_leaf_covers_goes_to_all():
+    tree, leaves = agreeing()
+    counts, _, _ = select(Ets(node_cost_weight=3.0, coverage_weight=0.0001), tree, 16)
+    assert sum(counts.values()) == 16
+    assert len(counts) == 1
+
+
+def test_leaves_that_are_kept_keep_what_they_had():
+    tree, (best, good, bad, lone) = two_branches(angles=((0, 0, 1), (90,)))
+    first = {e.node: e.num_children for e in Rebase(temperature=1.0).select(tree, 16, random.Random(0)).expansions}
+    counts, _, _ = select(Ets(temperature=1.0), tree, 16)
+    # The bad one's two children go to its cluster: ceil(2 * 0.53) of them to the best.
+    assert counts == {best: first[best] + 2, good: first[good], lone: first[lone]}
+    assert first[bad] == 2
+
+
 def test_the_cluster_distance_is_a_setting():
     tree, (*_, lone) = two_branches(angles=((0, 0, 1), (30,)))
     assert lone in select(Ets(temperature=1.0), tree, 16)[0], "0.134 apart"
@@ -196,6 +232,7 @@ def test_embeddings_that_are_missing_or_not_finite():
         (Ets, {"solver": "tree"}, "solver tree takes no coverage; set coverage_weight to 0"),
         (Ets, {"solver": "cbc"}, "unknown solver 'cbc'; known: highs, pulp"),
         (EtsKv, {"node_cost_weight": float("inf")}, "node_cost_weight must be a number"),
+        (Ets, {"reallocation": "all"}, "reallocation must be one of clusters, rewards, not 'all'"),
         (EtsKv, {"node_cost": "bytes"}, "node_cost must be one of uniform, tokens, not 'bytes'"),
         (EtsKv, {"temperature": 0.0}, "temperature must be a positive number, not 0.0"),
         (EtsKv, {"reduce": "max"}, "reduce must be one of last, min, mean, prod, not 'max'"),
