@@ -93,6 +93,7 @@ def run(
         "bench": "methods",
         "data": data,
         "num_problems": len(problems),
+        "pool_limit": pool_limit,
         "seed": seed,
         "embedder": embedder,
         "options": {name: dict(values) for name, values in (options or {}).items()},
