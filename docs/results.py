@@ -73,8 +73,8 @@ def majority_table(report: dict[str, Any]) -> list[str]:
 def compared_table(report: dict[str, Any], width: int) -> list[str]:
     """Each method against REBASE at one width."""
     lines = [
-        "| method | accuracy | less REBASE's, paired 95% | KV tokens, mean | at most | engine's peak | less KV than REBASE "
-        "| as a radix cache | problems/s over REBASE's |",
+        "| method | accuracy | less REBASE's, paired 95% | KV tokens, mean | at most | engine's peak "
+        "| less KV than REBASE | as a radix cache | problems/s over REBASE's |",
         "|---" * 9 + "|",
     ]
     figures = report["figures"]
@@ -122,7 +122,8 @@ def embedder_table(report: dict[str, Any]) -> list[str]:
         lines.append(
             f"| {name} | {cut} | {' | '.join(spreads)} | {'' if milliseconds is None else f'{milliseconds:.1f}'} "
             f"| {figures[f'feature_share_{name}']:.1%} "
-            f"| {figures[f'accuracy_diff_{name}']:+.3f} ({low:+.3f} to {high:+.3f}) | {figures[f'kv_ratio_{name}']:.2f} |"
+            f"| {figures[f'accuracy_diff_{name}']:+.3f} ({low:+.3f} to {high:+.3f}) "
+            f"| {figures[f'kv_ratio_{name}']:.2f} |"
         )
     return lines
 
@@ -135,13 +136,13 @@ def ets_section() -> list[str]:
     gain = [wide["figures"][f"coverage_gain_64{side}"] for side in ("", "_lo", "_hi")]
     return [
         "## ETS against REBASE",
-        f"`ets bench methods --limit {wide['num_problems']} --widths 64 --json` and `--widths 16`: the same problems of "
-        f"{wide['data']} and the same seeds for all, in turns. KV tokens are unique tokens of the trajectories kept after "
-        "a selection, the prompt's included: mean over the steps of a problem, and the most. The engine's peak is what "
-        "its pool really held for a problem, candidates before pruning included. `as a radix cache`: siblings of equal "
-        "ids counted once for both. `ets-paper` has the paper's lambda_b and allocates again by rewards alone; `ets` "
-        "leaves the width of pruned leaves in their cluster, which is what keeps the accuracy. All settings were chosen "
-        "on mini:dev.",
+        f"`ets bench methods --limit {wide['num_problems']} --widths 64 --json` and `--widths 16`: the same problems "
+        f"of {wide['data']} and the same seeds for all, in turns. KV tokens are unique tokens of the trajectories kept "
+        "after a selection, the prompt's included: mean over the steps of a problem, and the most. The engine's peak is "
+        "what its pool really held for a problem, candidates before pruning included. `as a radix cache`: siblings of "
+        "equal ids counted once for both. `ets-paper` has the paper's lambda_b and allocates again by rewards alone; "
+        "`ets` leaves the width of pruned leaves in their cluster, which is what keeps the accuracy. All settings were "
+        "chosen on mini:dev.",
         "Width 64:",
         "\n".join(compared_table(wide, 64)),
         "Width 16:",
@@ -149,15 +150,15 @@ def ets_section() -> list[str]:
         f"Coverage, at width 64: ETS less ETS-KV {gain[0]:+.3f} ({gain[1]:+.3f} to {gain[2]:+.3f}) in accuracy. "
         f"Selection, clusters included and embedding excluded, took {shares[0]:.1%} of the wall time at width 16 and "
         f"{shares[1]:.1%} at 64.",
-        f"Under a fixed pool of {wide['figures']['pool_kv_tokens']} KV tokens for each engine, two of REBASE's peaks at "
-        f"width 64, with {wide.get('pool_limit', 64)} problems, 16 at a time: "
+        f"Under a fixed pool of {wide['figures']['pool_kv_tokens']} KV tokens for each engine, two of REBASE's peaks "
+        f"at width 64, with {wide.get('pool_limit', 64)} problems, 16 at a time: "
         + " and ".join(
             f"{name} solved {speed:.2f} times as many problems per second as REBASE" for name, speed in speeds.items()
         )
         + ".",
         "## The pruning program",
-        f"`ets bench prune --repeats {prune['repeats']} --json`: recorded and synthetic trees of depth 3 and 8, solvers "
-        "interleaved in one process, medians. CBC solves the paper's formulation through PuLP.",
+        f"`ets bench prune --repeats {prune['repeats']} --json`: recorded and synthetic trees of depth 3 and 8, "
+        "solvers interleaved in one process, medians. CBC solves the paper's formulation through PuLP.",
         "\n".join(prune_table(prune)),
         "## What compares steps",
         f"`ets bench embedders --limit {embedders['num_problems']} --json` ({embedders['data']}, width "
