@@ -139,9 +139,9 @@ def ets_section() -> list[str]:
         f"`ets bench methods --limit {wide['num_problems']} --widths 64 --json` and `--widths 16`: the same problems "
         f"of {wide['data']} and the same seeds for all, in turns. KV tokens are unique tokens of the trajectories kept "
         "after a selection, the prompt's included: mean over the steps of a problem, and the most. The engine's peak "
-        "is what its pool really held for a problem, candidates before pruning included. `as a radix cache`: siblings of "
-        "equal ids counted once for both. `ets-paper` has the paper's lambda_b and allocates again by rewards alone; "
-        "`ets` leaves the width of pruned leaves in their cluster, which is what keeps the accuracy. All settings were "
+        "is what its pool really held for a problem, candidates before pruning included. `as a radix cache`: siblings "
+        "of equal ids counted once for both. `ets-paper` has the paper's lambda_b and allocates again by rewards "
+        "alone; `ets` leaves the width of pruned leaves in their cluster, which is what keeps the accuracy. All settings were "
         "chosen on mini:dev.",
         "Width 64:",
         "\n".join(compared_table(wide, 64)),
