@@ -141,8 +141,8 @@ def ets_section() -> list[str]:
         "after a selection, the prompt's included: mean over the steps of a problem, and the most. The engine's peak "
         "is what its pool really held for a problem, candidates before pruning included. `as a radix cache`: siblings "
         "of equal ids counted once for both. `ets-paper` has the paper's lambda_b and allocates again by rewards "
-        "alone; `ets` leaves the width of pruned leaves in their cluster, which is what keeps the accuracy. All settings "
-        "were chosen on mini:dev.",
+        "alone; `ets` leaves the width of pruned leaves in their cluster, which is what keeps the accuracy. All "
+        "settings were chosen on mini:dev.",
         "Width 64:",
         "\n".join(compared_table(wide, 64)),
         "Width 16:",
