@@ -3,7 +3,10 @@
 #   make test    install, then run the tests
 #   make lint    install, then check format, types and import layers
 #   make docs    write the parts of the documents that come from the code
+#   make repro-quick  install, then the papers' tables on the built-in models, in minutes
 #   make wheel   build the wheel, install it outside the checkout, and use it there
+#   make test-sglang  build the server's own environment, then test against real SGLang servers on the CPU
+#   make sglang-cpu   the same environment, and the mini family served from it; make sglang-stop ends that
 # TORCH names the PyTorch to install before all else, e.g. TORCH=torch to take your platform's default build.
 
 PYTHON ?= python3
@@ -13,7 +16,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := search prm ets arbitrage tests examples docs
 
-.PHONY: demo test lint format docs wheel clean
+.PHONY: repro-quick demo test lint format docs wheel clean sglang-cpu sglang-stop test-sglang
 
 demo: $(VENV)/.demo
 	@$(BIN)/ets solve --mini 0
@@ -38,6 +41,34 @@ docs: $(VENV)/.test
 wheel: $(VENV)/.test
 	$(BIN)/python tests/wheel.py --torch "$(TORCH)"
 
+# The server has an environment of its own: SGLang and this project want different versions of what both use.
+SGLANG_VENV := .venv-sglang
+SGLANG_PIP := $(SGLANG_VENV)/bin/python -m pip --disable-pip-version-check --quiet
+SGLANG_SERVER := tests/sglang_server
+SERVE ?= target:30000 prm:30001
+
+sglang-cpu: $(SGLANG_VENV)/.ready
+	@$(PYTHON) $(SGLANG_SERVER)/launch.py up $(SERVE)
+
+sglang-stop:
+	@$(PYTHON) $(SGLANG_SERVER)/launch.py down
+
+ifdef ETS_SKIP_SGLANG
+test-sglang:
+	@echo "*** ETS_SKIP_SGLANG IS SET: NOTHING IS TESTED AGAINST THE REAL SGLANG SERVER ***" >&2
+else
+test-sglang: $(VENV)/.test $(SGLANG_VENV)/.ready
+	$(BIN)/python -m pytest -s --timeout 900 $(SGLANG_SERVER)
+endif
+
+$(SGLANG_VENV)/.ready: $(SGLANG_SERVER)/requirements.txt $(SGLANG_SERVER)/requirements-deps.txt
+	@echo "installing SGLang into $(SGLANG_VENV) (2.6 GB, some minutes) ..." >&2
+	@$(PYTHON) -m venv $(SGLANG_VENV)
+	@$(SGLANG_PIP) install $(TORCH)
+	@$(SGLANG_PIP) install --no-deps -r $(SGLANG_SERVER)/requirements.txt
+	@$(SGLANG_PIP) install --no-warn-conflicts -r $(SGLANG_SERVER)/requirements-deps.txt
+	@touch $@
+
 # Torch comes first and by itself: asked for through another package it may bring gigabytes that a CPU cannot use.
 $(VENV)/.torch: constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name one with make PYTHON=...")'
@@ -58,5 +89,9 @@ $(VENV)/.lint: $(VENV)/.test
 	@$(PIP) install -c constraints.txt -e ".[test,lint]"
 	@touch $@
 
+repro-quick: $(VENV)/.demo
+	@$(BIN)/ets repro ets --recipe mini --quick
+	@$(BIN)/ets repro arbitrage --recipe mini --quick
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(SGLANG_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

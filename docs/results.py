@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from plot_widths import plot
+from router_tables import routing_parts
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE / "data"
@@ -208,6 +209,7 @@ def page() -> str:
         + ("equalled" if widths["figures"]["kv_peaks_equal"] else "did NOT always equal")
         + " the ledger's own figure in every search.",
         *ets_section(),
+        *routing_parts(load("routers"), load("router-eval")),
         "## Speed of the in-process engine",
         f"`ets bench engine --repeats {engine['repeats']} --json`: the mini target, 64 leaves, 8 levels, against "
         "`transformers.generate` with a "
@@ -230,5 +232,8 @@ def page() -> str:
 
 
 if __name__ == "__main__":
+    from search.bench.router_plots import plot as plot_routers
+
     plot([load("widths"), load("widths-64")], HERE / "widths.png")
+    plot_routers(load("routers"), HERE)
     (HERE / "results.md").write_text(page(), encoding="utf-8")

@@ -68,7 +68,7 @@ class MathShepherdCodec:
 
     def step_ids(self, tree: SearchTree, node: Node) -> tuple[int, ...]:
         """A space or a line break, the numbered step, and the tag."""
-        text = node.text.strip()
+        text = node.text.strip().removesuffix(self.step_tag).rstrip()  # some policies write the tag themselves
         if not NUMBERED.match(text):
             text = f"Step {node.depth}: {text}"
         separator, before = (" ", tree.question.strip()) if node.depth == 1 else ("\n", self.step_tag)

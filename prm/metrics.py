@@ -5,38 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prm.labels import LabelledSolution
-
-CALIBRATION_BINS = 10
-
-
-def auc(rewards: Sequence[float], labels: Sequence[bool]) -> float | None:
-    """Area under the ROC curve, ties counted half; None where one class is missing."""
-    num_right = sum(labels)
-    num_wrong = len(labels) - num_right
-    if not num_right or not num_wrong:
-        return None
-    pairs = sorted(zip(rewards, labels, strict=True))
-    won = 0.0
-    at = wrong_below = 0
-    while at < len(pairs):
-        end = at
-        while end < len(pairs) and pairs[end][0] == pairs[at][0]:
-            end += 1
-        right = sum(label for _, label in pairs[at:end])
-        wrong = end - at - right
-        won += right * (wrong_below + wrong / 2)
-        wrong_below += wrong
-        at = end
-    return won / (num_right * num_wrong)
-
-
-def calibration_error(rewards: Sequence[float], labels: Sequence[bool], num_bins: int = CALIBRATION_BINS) -> float:
-    """Expected calibration error: mean distance of reward and share of right steps, over bins of equal width."""
-    bins: dict[int, list[tuple[float, bool]]] = {}
-    for reward, label in zip(rewards, labels, strict=True):
-        bins.setdefault(min(num_bins - 1, int(reward * num_bins)), []).append((reward, label))
-    gaps = (abs(sum(reward for reward, _ in held) - sum(label for _, label in held)) for held in bins.values())
-    return sum(gaps) / len(rewards)
+from search.statistics import auc, calibration_error
 
 
 def first_below(rewards: Sequence[float], threshold: float) -> int:

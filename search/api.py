@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self, cast
@@ -15,19 +15,21 @@ from search.background import BackgroundLoop
 from search.config import SearchSettings, build, config_hash
 from search.driver import Driver, Limits
 from search.errors import ConfigError, SearchError
-from search.grade import Grader, PlainGrader
-from search.prompts import PromptFormat, choose_format, render
+from search.grade import Grader
+from search.prompts import STYLES, PromptFormat, choose_format, render
 from search.protocols import Engine, FeatureProvider, Policy, Scorer, Writer
 from search.registry import (
     check_hidden_embedder,
     make_engine,
     make_features,
+    make_grader,
     make_policy,
     make_scorer,
     prm_config,
     with_method,
 )
 from search.result import Result, conclude
+from search.routing import Engines, check_routing, make_writer
 from search.types import Problem, Reduce, Sampling, VoteRule
 from search.writer import ModelWriter
 
@@ -53,7 +55,7 @@ class Search:
         self,
         policy: str | Engine | Writer = "mini:target",
         prm: str | Scorer | None = "mini:prm",
-        method: str | Policy = "rebase",
+        method: str | Policy = "ets",
         width: int = 16,
         *,
         grader: Grader | None = None,
@@ -68,7 +70,7 @@ class Search:
             prm: "mini:prm", a path, a hub id, None for no reward model; or a scorer of your own.
             method: a method's name, or a policy of your own.
             width: trajectories to spend on a problem.
-            grader: finds and compares answers; by default numbers and plain text.
+            grader: finds and compares answers; by default as the setting `grader` says.
             features: providers for features that a policy of your own declares.
             settings: everything at once; the arguments above are then left at their defaults.
             others: any other field of `search.config.SearchSettings`, e.g. seed=1, temperature=0.8.
@@ -87,14 +89,14 @@ class Search:
                     named[key] = part
             # A value that equals its default counts as not given, so that a method may stand for another.
             settings = build(SearchSettings, {k: v for k, v in named.items() if not _is_default(k, v)})
-        elif others or (policy, prm, method, width) != ("mini:target", "mini:prm", "rebase", 16):
+        elif others or (policy, prm, method, width) != ("mini:target", "mini:prm", "ets", 16):
             raise ConfigError("give settings, or policy, prm, method, width and others; not both")
         self._policy = None if isinstance(method, str) else method
         self._own_writer = None if isinstance(policy, str) else _as_writer(policy)
         self._own_scorer = None if prm is None or isinstance(prm, str) else prm
         self._features = tuple(features)
-        self.grader: Grader = grader or PlainGrader()
-        self.settings = self._resolve(settings if self._policy is not None else with_method(settings))
+        self.settings = self._resolve(check_routing(settings if self._policy is not None else with_method(settings)))
+        self.grader: Grader = grader or make_grader(self.settings.grader)
         # Wrong options, and an embedder that is not there, are said now and not after a model has loaded.
         wanted = self._make_policy().features - {provider.name for provider in self._features}
         self._features += tuple(make_features(self.settings, wanted))
@@ -117,6 +119,7 @@ class Search:
             config = prm_config(settings.prm, settings.prm_codec, settings.prm_engine)
             declared, values["prm_codec"] = config.reduce, config.codec
         values["vote"] = values["vote"] if settings.vote != "auto" else "weighted" if scored else "majority"
+        values["grader"] = "plain" if settings.grader == "auto" else settings.grader
         for name in ("reduce", "search_reduce"):
             values[name] = declared if values[name] == "auto" else values[name]
         if not scored and values["vote"] != "majority":
@@ -143,36 +146,39 @@ class Search:
                 self._driver = self._load()
             return self._driver
 
-    def use(self, policy: Engine | None, prm: Engine | None) -> None:
+    def use(
+        self, policy: Engine | None, prm: Engine | None, draft: Engine | None = None, router: Engine | None = None
+    ) -> None:
         """Take engines that are loaded already, in place of those that the settings name.
 
         Several searches may share them; `close` of one then closes them for all. They should be what the settings
-        say, since that is what records say. None: loaded as the settings say.
+        say, since that is what records say. None: loaded as the settings say. With writer arbitrage, `policy` is the
+        target's engine.
         """
         with self._loading:
-            self._driver = self._load(policy, prm)
+            self._driver = self._load(Engines(policy, prm, draft, router))
 
-    def _load(self, policy: Engine | None = None, prm: Engine | None = None) -> Driver:
-        settings = self.settings
-        writer = self._own_writer or ModelWriter(
-            policy or make_engine(settings.engine, settings.policy, settings, settings.max_kv_tokens),
-            settings.policy,
-        )
-        scorer = self._own_scorer
+    def _load(self, given: Engines | None = None) -> Driver:
+        settings, scorer, engines = self.settings, self._own_scorer, given or Engines()
+        prm = engines.prm
+        if scorer is None and settings.prm != "none" and prm is None:
+            prm = make_engine(settings.prm_engine, settings.prm, settings, settings.prm_max_kv_tokens)
+        writer = self._own_writer or make_writer(settings, replace(engines, prm=prm))
         if scorer is None and settings.prm != "none":
-            prm = prm or make_engine(settings.prm_engine, settings.prm, settings, settings.prm_max_kv_tokens)
+            assert prm is not None
             scorer = make_scorer(settings, prm, writer.tokenizer)
         features = self._features
         if self._embeds_by_prm:
             features = (*features, _hidden_feature(scorer))
         self._prompt_format = choose_format(settings.prompt, writer.tokenizer)
+        style = STYLES[self._prompt_format]
         return Driver(
             self._make_policy(),
             writer,
             scorer,
             width=settings.width,
-            sampling=Sampling(settings.temperature, settings.top_p, settings.max_step_tokens),
-            limits=Limits(settings.max_tokens, settings.max_depth, settings.max_seconds),
+            sampling=Sampling(settings.temperature, settings.top_p, settings.max_step_tokens, style.stop),
+            limits=Limits(settings.max_tokens, settings.max_depth, settings.max_seconds, style.final),
             seed=settings.seed,
             features=features,
         )
@@ -192,7 +198,9 @@ class Search:
         asked = problem if isinstance(problem, Problem) else Problem("0", problem)
         driver = await asyncio.to_thread(lambda: self.driver)
         outcome = await driver.solve(asked, render(self._prompt_format, asked.text, driver.writer.tokenizer))
-        return conclude(
+        # Off the loop: comparing answers may take a while, and other problems go on.
+        return await asyncio.to_thread(
+            conclude,
             outcome,
             rule=cast(VoteRule, self.settings.vote),
             reduce=cast(Reduce, self.settings.reduce),

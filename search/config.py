@@ -29,12 +29,34 @@ class SearchSettings(BaseModel):
         description="how the reward model is read: auto (found out from its files), label-tokens, math-shepherd, "
         "rlhflow, qwen-math-prm, skywork-o1, or reward-head",
     )
-    engine: str = Field("local", description="where the policy runs: local (in this process)")
+    engine: str = Field(
+        "local",
+        description="where the policy runs: local (in this process), sglang:http://HOST:PORT (servers or a router, "
+        "with commas between them), sglang (SGLang in this process), or openai:http://HOST:PORT",
+    )
     prm_engine: str = Field("local", description="where the reward model runs, as for engine")
     method: str = Field(
-        "rebase",
-        description="greedy, self-consistency, best-of-n, beam, dvts, rebase, particle, ets, or ets-kv",
+        "ets",
+        description="chain, greedy, self-consistency, best-of-n, beam, dvts, rebase, particle, ets, or ets-kv",
     )
+    writer: Literal["model", "arbitrage"] = Field(
+        "model", description="who writes steps: the policy model, or arbitrage: draft and target under a router"
+    )
+    draft: str = Field("mini:draft", description="arbitrage: the draft model, as for policy")
+    target: str = Field("mini:target", description="arbitrage: the target model, as for policy; it runs on engine")
+    router: str = Field(
+        "arbitrage:0.5",
+        description="arbitrage: never, always, random:P, rsd:DELTA, judge:K, arbitrage:TAU, or oracle:TAU",
+    )
+    router_model: str = Field(
+        "auto",
+        description="arbitrage: the model behind the router; auto: mini:router for arbitrage, mini:prm for rsd, oracle",
+    )
+    pipeline: bool = Field(
+        False, description="arbitrage: at width 1 the draft writes on while the router judges; same results"
+    )
+    draft_engine: str = Field("local", description="arbitrage: where the draft runs, as for engine")
+    router_engine: str = Field("local", description="arbitrage: where the router's model runs, as for engine")
     width: Count = Field(16, description="trajectories to spend on a problem")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of the whole run")
     temperature: float = Field(1.0, ge=0, le=100, description="sampling temperature; 0 is greedy")
@@ -61,17 +83,24 @@ class SearchSettings(BaseModel):
     node_cost: Literal["uniform", "tokens"] | None = Field(
         None, description="ets: what a node costs; uniform as in the paper, or by its tokens"
     )
-    node_cost_weight: float | None = Field(None, description="ets: weight of the nodes' cost, lambda_b; default: 1.0")
+    node_cost_weight: float | None = Field(None, description="ets: weight of the nodes' cost, lambda_b; default: 1.25")
     coverage_weight: float | None = Field(
         None, description="ets: weight of semantic coverage, lambda_d; default: as the paper has it for the width"
     )
-    cluster_distance: float | None = Field(None, description="ets: cosine distance at which clusters are cut")
+    cluster_distance: float | None = Field(
+        None, description="ets: cosine distance at which clusters are cut; default: as calibrated for the embedder"
+    )
     solver: str | None = Field(None, description="ets: highs, pulp, tree, or exhaustive; default: highs")
     embedder: str = Field(
         "tfidf", description="ets: what compares steps; tfidf, minilm, prm, or sentence-transformers:PATH_OR_HUB_ID"
     )
-    prompt: Literal["auto", "chat", "plain"] = Field(
-        "auto", description="prompt format; auto: the model's chat template where it has one, else plain"
+    prompt: Literal["auto", "chat", "plain", "mini", "qwen-math", "llama-3", "math-shepherd"] = Field(
+        "auto", description="prompt and step format; auto: as the model's chat template says, plain where it has none"
+    )
+    grader: Literal["auto", "plain", "integer", "math"] = Field(
+        "auto",
+        description="how answers are compared: plain (numbers and text), integer, math (math-verify, in a process of "
+        "its own); auto: plain for one problem and for mini data, math for all other data",
     )
     device: str = Field("cpu", description="device of local models: cpu, cuda, cuda:N")
     dtype: Literal["float32", "bfloat16"] = Field(
@@ -82,7 +111,15 @@ class SearchSettings(BaseModel):
         None, description="KV slots of the reward model's engine; default: no limit"
     )
     trust_remote_code: bool = Field(False, description="run code that comes with a checkpoint")
+    request_timeout: float = Field(
+        120.0, gt=0, description="servers: seconds of silence after which a request has failed"
+    )
+    request_attempts: Count = Field(5, description="servers: times a request is sent, the first included")
+    max_requests: Count = Field(256, description="servers: requests of one engine in flight at once")
 
+
+_TRANSPORT = frozenset({"request_timeout", "request_attempts", "max_requests"})
+"""Settings of how requests travel; they decide no result."""
 
 METHOD_OPTIONS = ("node_cost", "node_cost_weight", "coverage_weight", "cluster_distance", "solver")
 """Settings that are options of a method; None leaves the method's own default."""
@@ -91,7 +128,10 @@ METHOD_OPTIONS = ("node_cost", "node_cost_weight", "coverage_weight", "cluster_d
 class EvalSettings(SearchSettings):
     """A search over a whole data set."""
 
-    data: str = Field("mini:test", description="mini:SPLIT or a .jsonl file with problem and answer")
+    data: str = Field(
+        "mini:test",
+        description="mini:SPLIT, gsm8k, math500, olympiadbench, aime, or a .jsonl file with problem and answer",
+    )
     limit: Count | None = Field(None, description="problems to take from the start; default: all")
 
 
@@ -134,10 +174,18 @@ def build(schema: type[Settings], values: Mapping[str, Any]) -> Settings:
 def config_hash(settings: SearchSettings) -> str:
     """12 hexadecimal digits that are equal for equal settings alone.
 
-    How many problems are taken is left out: it changes no record, so a run can be gone on with under another limit.
+    How many problems are taken is left out, and so is where servers are and how they are asked: these change no record,
+    so a run can be gone on with under another limit, or on servers that were started anew elsewhere.
     """
-    text = json.dumps(settings.model_dump(mode="json", exclude={"limit"}), sort_keys=True)
+    values = settings.model_dump(mode="json", exclude={"limit", *_TRANSPORT})
+    values = {name: engine_kind(value) if name.endswith("engine") else value for name, value in values.items()}
+    text = json.dumps(values, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def engine_kind(spec: str) -> str:
+    """The kind of an engine without its address: "sglang" of "sglang:http://host:port"."""
+    return spec.partition(":")[0]
 
 
 def flag(name: str) -> str:

@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from search.errors import ConfigError, ContextOverflowError, EngineError, PolicyError, ScoringError
-from search.ledger import Ledger, Stats
+from search.ledger import Ledger, ModelCost, Stats, model_cost
 from search.protocols import FeatureProvider, Policy, Scorer, Writer
 from search.streams import closing
 from search.tree import SearchTree
 from search.types import (
     ROOT,
+    Child,
     Expansion,
     FinishReason,
     NodeId,
@@ -45,11 +46,13 @@ class Limits:
         max_tokens: tokens of one trajectory, the prompt not counted.
         max_depth: steps of one trajectory.
         max_seconds: wall seconds of one problem; None for no limit.
+        final: phrases by which a step is known to be a solution's last, for models that would go on.
     """
 
     max_tokens: int = 1024
     max_depth: int = 25
     max_seconds: float | None = None
+    final: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ class SearchOutcome:
         stats: what it cost.
         notes: what policies wanted kept, one line each, e.g. a solver that found no optimum.
         levels: the nodes kept at each selection below the root, for replays.
+        models: what each model did, by its role.
     """
 
     problem: Problem
@@ -69,6 +73,7 @@ class SearchOutcome:
     stats: Stats
     notes: tuple[str, ...] = ()
     levels: tuple[tuple[NodeId, ...], ...] = ()
+    models: Mapping[str, ModelCost] = field(default_factory=dict)
 
 
 def derive_seed(*parts: object) -> int:
@@ -165,12 +170,12 @@ class Driver:
         try:
             with run.ledger.whole.running():
                 await self._search(run)
-            stats = self._stats(run)
+            stats, models = self._costs(run)
         except BaseExceptionGroup as errors:
             raise _first(errors) from errors
         finally:
             await self._close(tree)
-        return SearchOutcome(problem, tree, stats, tuple(run.notes), tuple(run.levels))
+        return SearchOutcome(problem, tree, stats, tuple(run.notes), tuple(run.levels), models)
 
     async def _search(self, run: _Run) -> None:
         limit = asyncio.timeout(self.limits.max_seconds)
@@ -248,7 +253,10 @@ class Driver:
             seed = derive_seed(self.seed, run.problem.id, len(tree))
             children.append(tree.add_child(expansion.node, seed))
         left = self.limits.max_tokens - self._written_tokens(tree, expansion.node)
-        return WriteJob(expansion.node, tuple(children), max(1, min(left, self.sampling.max_new_tokens)))
+        follower = None
+        if self.width == 1:  # a single chain: its next node is known before this one is written
+            follower = Child(len(tree), derive_seed(self.seed, run.problem.id, len(tree)))
+        return WriteJob(expansion.node, tuple(children), max(1, min(left, self.sampling.max_new_tokens)), follower)
 
     # Writing and scoring
 
@@ -279,6 +287,8 @@ class Driver:
             reason = f"limit of {self.limits.max_tokens} tokens"
         if not reason and node.depth >= self.limits.max_depth:
             reason = f"limit of {self.limits.max_depth} steps"
+        if not reason and any(phrase in node.text for phrase in self.limits.final):
+            reason = "final answer"
         if not reason and node.num_path_tokens >= self._context_tokens:
             reason = _END_REASONS[FinishReason.CONTEXT]
         if reason:
@@ -324,11 +334,18 @@ class Driver:
             if self.scorer is not None and node.reward is None:
                 tree.fail(node.id, f"{reason}, before it was scored")
 
-    def _stats(self, run: _Run) -> Stats:
-        tree, scorer = run.tree, self.scorer
-        if scorer is None:
-            return run.ledger.stats(tree, self.writer.usage(tree), {}, 0)
-        return run.ledger.stats(tree, self.writer.usage(tree), scorer.usage(tree), scorer.num_unique_tokens(tree))
+    def _costs(self, run: _Run) -> tuple[Stats, dict[str, ModelCost]]:
+        tree, scorer, ledger = run.tree, self.scorer, run.ledger
+        writing, scoring = self.writer.usage(tree), {} if scorer is None else scorer.usage(tree)
+        prm_tokens = 0 if scorer is None else scorer.num_unique_tokens(tree)
+        engines = {**self.writer.engines, **({} if scorer is None else scorer.engines)}
+        models = {
+            role: model_cost(tree, role, engines[role].info, usage, clock.seconds)
+            for usages, clock in ((writing, ledger.policy), (scoring, ledger.prm))
+            for role, usage in usages.items()
+        }
+        policies = {role: usage for role, usage in writing.items() if role != "router"}
+        return ledger.stats(tree, policies, scoring, prm_tokens), models
 
     async def _close(self, tree: SearchTree) -> None:
         await self.writer.release(tree, None)

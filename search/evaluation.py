@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from search.api import Failure, Search
-from search.config import EvalSettings, SearchSettings
+from search.config import EvalSettings, SearchSettings, build
 from search.data import load_problems
-from search.ledger import Stats, total
-from search.record import ProblemRecord, RunDirectory, problem_record, stats_record, write_atomic
+from search.grade import ComparingGrader
+from search.ledger import ModelCost, Stats, total, total_costs
+from search.record import (
+    ProblemRecord,
+    RunDirectory,
+    costs_record,
+    problem_record,
+    read_json,
+    stats_record,
+    write_atomic,
+)
 from search.statistics import wilson_interval
 
 OnProgress = Callable[[int, str], None]
@@ -40,6 +51,7 @@ class Summary:
         seconds_wall: of this call; problems run side by side, so less than the sum in `stats`.
         num_resumed: problems that were found done.
         failures: one line each.
+        models: what each model did over all problems, by its role.
     """
 
     num_problems: int
@@ -52,14 +64,16 @@ class Summary:
     seconds_wall: float
     num_resumed: int
     failures: tuple[str, ...]
+    models: dict[str, ModelCost]
 
     def to_dict(self) -> dict[str, Any]:
         """As `ets eval --json` prints it: the totals of the statistics lie flat beside the rest."""
-        apart = ("stats", "settings", "failures")
+        apart = ("stats", "settings", "failures", "models")
         values = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in apart}
         stats = {"num_failed_nodes" if name == "num_failed" else name: value for name, value in self.stats.items()}
         settings = self.settings.model_dump(mode="json")
-        return {**values, "failures": list(self.failures), "settings": settings, **stats}
+        models = costs_record(self.models)
+        return {**values, "failures": list(self.failures), "settings": settings, **stats, "models": models}
 
     def to_text(self) -> str:
         """A few lines; accuracy never without its interval and cost."""
@@ -79,8 +93,17 @@ class Summary:
                 f"KV tokens         {stats['kv_tokens_mean']:.0f} kept on average,"
                 f" {stats['kv_tokens_peak']:.0f} at most, mean over problems",
                 f"seconds           {self.seconds_wall:.1f} wall, {stats['seconds']:.1f} summed over problems",
+                *(f"{role:17} {describe_cost(cost)}" for role, cost in self.models.items()),
             ]
         )
+
+
+def describe_cost(cost: ModelCost) -> str:
+    """One model's cost in a line."""
+    written = f", {cost.sampled_tokens} tokens written" if cost.sampled_tokens else ""
+    dropped = f" ({cost.dropped_tokens} dropped, {cost.thrown_tokens} thrown away)" if cost.kept_tokens else ""
+    flops = "unknown" if cost.flops is None else f"{cost.flops:.3g}"
+    return f"{cost.num_calls} calls{written}{dropped}, {cost.seconds:.2f} s, {flops} FLOPs"
 
 
 _MEANS = (
@@ -126,7 +149,63 @@ def summarise(
         seconds_wall=seconds_wall,
         num_resumed=num_resumed,
         failures=tuple(f"problem {record.problem_id} failed: {record.error}" for record in failed),
+        models=total_costs(record.models for record in every),
     )
+
+
+def with_grader(settings: EvalSettings) -> EvalSettings:
+    """Settle the grader: the mini family's answers are integers and need no more than their digits."""
+    if settings.grader != "auto":
+        return settings
+    grader = "plain" if settings.data.startswith("mini:") else "math"
+    return build(type(settings), {**settings.model_dump(include=settings.model_fields_set), "grader": grader})
+
+
+@dataclass(slots=True)
+class Session:
+    """One call's part of a run: what it solved, and how long that took.
+
+    Attributes:
+        num_problems: solved in it.
+        seconds: wall time; the loading of models is left out.
+        cpu_seconds: of this process, all threads.
+        policy_tokens: sampled in it.
+        kv_tokens_sum: `kv_tokens_mean` summed over its problems.
+    """
+
+    num_problems: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    policy_tokens: int = 0
+    kv_tokens_sum: float = 0.0
+    _started: float = field(default=0.0, repr=False)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count the time inside the block."""
+        self._started, cpu = time.perf_counter(), time.process_time()
+        yield
+        self.seconds, self.cpu_seconds = time.perf_counter() - self._started, time.process_time() - cpu
+
+    def add(self, record: ProblemRecord) -> None:
+        """Count a problem that was solved."""
+        self.num_problems += 1
+        self.policy_tokens += int(record.stats["policy_tokens"] or 0)
+        self.kv_tokens_sum += float(record.stats["kv_tokens_mean"] or 0)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens sampled so far over the wall time so far."""
+        return self.policy_tokens / max(1e-9, time.perf_counter() - self._started)
+
+    @property
+    def kv_tokens(self) -> float:
+        """KV tokens kept, mean over its problems."""
+        return self.kv_tokens_sum / max(1, self.num_problems)
+
+    def to_dict(self) -> dict[str, float | int]:
+        """As the run keeps it."""
+        return {item.name: getattr(self, item.name) for item in fields(self) if not item.name.startswith("_")}
 
 
 class Evaluation:
@@ -144,10 +223,11 @@ class Evaluation:
             DataError: a line of the data is broken.
         """
         self.problems = load_problems(settings.data, settings.limit)
-        self.search = Search(settings=settings)
+        self.search = Search(settings=with_grader(settings))
         self.config_hash = self.search.config_hash
         self._directory = None if out is None else RunDirectory(out)
         self._records: dict[str, ProblemRecord] = {}
+        self._session = Session()
         if self._directory is not None:
             self._directory.open(provenance(self.search))
             for problem in self.problems:
@@ -161,14 +241,19 @@ class Evaluation:
         Records are written as problems end, so an interruption loses only the problems in flight.
         """
         start = time.perf_counter()
+        self._session = Session()
         todo = [problem for problem in self.problems if problem.id not in self._records]
         if todo:
             async with self.search:
+                # Models that cannot be had are wrong input, said once and not for every problem.
+                infos = await asyncio.to_thread(engine_infos, self.search)
                 if self._directory is not None:
-                    self._directory.note("engines", await asyncio.to_thread(engine_infos, self.search))
-                async for item in self.search.asolve_many(todo, concurrency):
-                    self._keep(self._record(item))
-                    on_progress(len(self._records), self._note())
+                    self._directory.note("engines", infos)
+                with loaded_for_good(), self._session.running():
+                    async for item in self.search.asolve_many(todo, concurrency):
+                        self._keep(self._record(item))
+                        on_progress(len(self._records), self._note())
+            self._end_session(concurrency)
         ordered = [self._records[problem.id] for problem in self.problems]
         summary = summarise(
             ordered,
@@ -189,12 +274,42 @@ class Evaluation:
 
     def _keep(self, record: ProblemRecord) -> None:
         self._records[record.problem_id] = record
+        self._session.add(record)
         if self._directory is not None:
             self._directory.save(record)
 
+    def _end_session(self, concurrency: int) -> None:
+        """Keep how long the run took, session by session: an interrupted one is not counted, nor are its problems."""
+        grader = self.search.grader
+        if isinstance(grader, ComparingGrader):
+            grader.close()
+        if self._directory is None:
+            return
+        known = read_json(self._directory.path / "run.json").get("sessions", [])
+        undecided = getattr(grader, "num_undecided", 0)
+        session = {**self._session.to_dict(), "concurrency": concurrency, "num_undecided_grades": undecided}
+        self._directory.note("sessions", [*known, session])
+
     def _note(self) -> str:
+        """Accuracy so far, and this session's speed and cache."""
         graded = [record.correct is True for record in self._records.values() if record.reference is not None]
-        return f"accuracy {sum(graded) / len(graded):.3f}" if graded else ""
+        accuracy = f"accuracy {sum(graded) / len(graded):.3f}, " if graded else ""
+        return f"{accuracy}{self._session.tokens_per_second:.0f} tokens/s, KV {self._session.kv_tokens:.0f}"
+
+
+@contextmanager
+def loaded_for_good() -> Iterator[None]:
+    """Have the garbage collector leave alone what is loaded by now.
+
+    Beside torch and transformers each of its full passes takes half a second, in which no answer is read: with fast
+    servers it cost half of a client's time.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def provenance(search: Search) -> dict[str, Any]:

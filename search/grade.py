@@ -41,6 +41,17 @@ class Grader(Protocol):
         """Whether `answer` is the reference; no answer is wrong."""
 
 
+@runtime_checkable
+class ComparingGrader(Grader, Protocol):
+    """A grader that also knows answers of unequal keys to be the same. It may work elsewhere, and is closed at the end."""
+
+    def equivalent(self, one: str, other: str) -> bool:
+        """Whether two answers are the same."""
+
+    def close(self) -> None:
+        """Free what it holds."""
+
+
 class PlainGrader:
     r"""Numbers by value and other answers by their text, spaces and LaTeX's spacing left out.
 

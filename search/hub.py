@@ -32,7 +32,7 @@ def find_model(model: str, patterns: Sequence[str] = CHECKPOINT_FILES) -> Path:
     chosen = list(patterns)
     try:
         cached = Path(snapshot_download(model, local_files_only=True, allow_patterns=chosen))
-        if any(cached.glob("*.safetensors")):
+        if any(cached.glob("*.safetensors" if "*.safetensors" in chosen else "config.json")):
             return cached
     except LocalEntryNotFoundError:
         pass

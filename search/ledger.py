@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 
 from search.tree import SearchTree
-from search.types import ROOT, NodeId, NodeStatus, Usage
+from search.types import ROOT, EngineInfo, NodeId, NodeStatus, Usage
 
 
 class StageClock:
@@ -90,6 +90,66 @@ class Stats:
     seconds_select: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class ModelCost:
+    """What one model did for a search, or for many.
+
+    Attributes:
+        model: its name.
+        num_calls: requests to it.
+        sampled_tokens: tokens it wrote.
+        kept_tokens: those of them that stand in the tree.
+        dropped_tokens: those of them that a router replaced by another model's.
+        computed_tokens: token positions that went through it; None: its engine cannot tell.
+        seconds: wall time with such a request in flight.
+        num_parameters: its weights; None where unknown.
+    """
+
+    model: str
+    num_calls: int = 0
+    sampled_tokens: int = 0
+    kept_tokens: int = 0
+    dropped_tokens: int = 0
+    computed_tokens: int | None = 0
+    seconds: float = 0.0
+    num_parameters: int | None = None
+
+    @property
+    def thrown_tokens(self) -> int:
+        """Tokens written for nothing: ahead of a decision that fell otherwise, or for an oracle's comparison."""
+        return max(0, self.sampled_tokens - self.kept_tokens - self.dropped_tokens)
+
+    @property
+    def flops(self) -> float | None:
+        """The cost model of RSD (arXiv 2501.19324): 2 x parameters x tokens computed."""
+        if self.num_parameters is None or self.computed_tokens is None:
+            return None
+        return 2.0 * self.num_parameters * self.computed_tokens
+
+
+def total_costs(many: Iterable[Mapping[str, ModelCost]]) -> dict[str, ModelCost]:
+    """Sum the costs of several searches, role by role; one None makes a sum None."""
+    sums: dict[str, ModelCost] = {}
+    for costs in many:
+        for role, cost in costs.items():
+            known = sums.get(role)
+            sums[role] = cost if known is None else _added(known, cost)
+    return sums
+
+
+def _added(one: ModelCost, other: ModelCost) -> ModelCost:
+    return ModelCost(
+        one.model,
+        one.num_calls + other.num_calls,
+        one.sampled_tokens + other.sampled_tokens,
+        one.kept_tokens + other.kept_tokens,
+        one.dropped_tokens + other.dropped_tokens,
+        _sum([one.computed_tokens, other.computed_tokens]),
+        one.seconds + other.seconds,
+        one.num_parameters,
+    )
+
+
 _MAXIMA = frozenset({"depth"})
 
 
@@ -149,7 +209,7 @@ class Ledger:
 
         Args:
             tree: the finished tree.
-            policy: usage of the writer's engines by role, taken before the tree was closed.
+            policy: usage of the writing engines by role, taken before the tree was closed.
             prm: usage of the scorer's engines by role; empty without a scorer.
             prm_unique_tokens: the tree's tokens as the scorer sees it.
         """
@@ -181,6 +241,29 @@ class Ledger:
         )
 
 
-def _sum(values: Iterator[int | None]) -> int | None:
+def model_cost(tree: SearchTree, role: str, info: EngineInfo, usage: Usage, seconds: float) -> ModelCost:
+    """What the model in a role did for a finished tree.
+
+    Args:
+        tree: its nodes say who wrote them.
+        role: "policy" wrote every step, "draft" and "target" those that name them, "prm" and "router" none.
+        info: of the model's engine.
+        usage: taken before the tree was closed.
+        seconds: of its stage, where the usage does not say.
+    """
+    steps = [node for node in tree if node.parent is not None]
+    return ModelCost(
+        model=info.model,
+        num_calls=usage.num_calls,
+        sampled_tokens=usage.sampled_tokens,
+        kept_tokens=sum(len(node.ids) for node in steps if role in ("policy", node.writer)),
+        dropped_tokens=sum(node.dropped_tokens for node in steps) if role == "draft" else 0,
+        computed_tokens=usage.computed_tokens,
+        seconds=seconds if usage.seconds is None else usage.seconds,
+        num_parameters=info.num_parameters,
+    )
+
+
+def _sum(values: Iterable[int | None]) -> int | None:
     known = list(values)
     return None if any(value is None for value in known) else sum(value for value in known if value is not None)

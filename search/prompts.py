@@ -1,18 +1,67 @@
-"""Prompt formats: how a question becomes the text that a policy model continues."""
+"""Prompt formats: how a question becomes the text that a policy model continues, and where its steps end."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 from search.errors import ConfigError
 from search.protocols import Tokenizer
 
-PromptFormat = Literal["chat", "plain"]
+PromptFormat = Literal["chat", "plain", "mini", "qwen-math", "llama-3", "math-shepherd"]
 
-_INSTRUCTION = (
+_STEPWISE = (
     "Solve the problem step by step. Leave a blank line after each step. "
     "End with the sentence: The answer is \\boxed{...}."
 )
+_QWEN_MATH = "Please reason step by step, and put your final answer within \\boxed{}."
+_LLAMA_3 = (
+    'Solve this math problem in numbered steps. Head each step with "## Step n: " and a few words that say what it '
+    "does, put its working on the lines below, and leave one blank line after it. A problem of one or two steps needs "
+    "no heads. End with: Therefore, the final answer is: $\\boxed{answer}$. I hope it is correct. In place of answer "
+    "stands the number or expression asked for, and nothing else."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptStyle:
+    """How one family of policy models is asked, and what its steps look like.
+
+    Attributes:
+        instruction: what stands before the question, as the system's turn where there is a chat template; "" for none.
+        chat: whether the tokenizer's chat template is used.
+        before, after: around the question where no template is used.
+        stop: strings that end a step; they are part of it.
+        final: phrases by which a step is known to be a solution's last, for models that do not end their text there.
+        step: how a step begins, to be read by people.
+    """
+
+    instruction: str = ""
+    chat: bool = True
+    before: str = ""
+    after: str = ""
+    stop: tuple[str, ...] = ("\n\n",)
+    final: tuple[str, ...] = ()
+    step: str = "a paragraph"
+
+
+STYLES: Mapping[PromptFormat, PromptStyle] = {
+    "chat": PromptStyle(_STEPWISE),
+    "plain": PromptStyle(_STEPWISE, chat=False, before="Problem: ", after="\n\nSolution:\n\n"),
+    "mini": PromptStyle(step="a line of arithmetic"),
+    "qwen-math": PromptStyle(_QWEN_MATH),
+    "llama-3": PromptStyle(_LLAMA_3, step='"## Step n: ...", then its working'),
+    "math-shepherd": PromptStyle(
+        chat=False, after="\n", stop=("ки",), final=("The answer is",), step='"Step n: ... ки" on a line'
+    ),
+}
+"""`chat` and `plain` suit any instructed model. `qwen-math`: Qwen2.5-Math's own system prompt. `llama-3`: numbered
+heads, as in the Llama-3 evaluations. `math-shepherd`: the bare question, for Mistral and Llemma tuned on MetaMath in
+Math-Shepherd's layout (arXiv 2312.08935), which end each step with a tag and a solution with "The answer is". `mini`:
+the bare question in the family's own template."""
+
+_PROBE = "1 + 1"
 
 
 def is_unicode(text: str) -> bool:
@@ -25,17 +74,30 @@ def is_unicode(text: str) -> bool:
 
 
 def choose_format(requested: str, tokenizer: Tokenizer) -> PromptFormat:
-    """Settle "auto": the tokenizer's chat template where there is one, else plain text.
+    """Settle "auto" by the tokenizer's chat template: Qwen2.5-Math's and Llama-3's are known by their text.
 
-    The mini family carries its own prompt as a template, so nothing here knows it by name.
+    Without a template it is plain text. The mini family's template leaves instructions out by itself, so it is `chat`
+    like any other, and `mini` says the same without them.
 
     Raises:
-        ConfigError: "chat" was asked for and the tokenizer has no template.
+        ConfigError: unknown, or a format was asked for that needs a template where the tokenizer has none.
     """
-    has_template = tokenizer.chat([{"role": "user", "content": "1 + 1"}]) is not None
-    if requested == "chat" and not has_template:
-        raise ConfigError("prompt chat: this model's tokenizer has no chat template; accepted here: plain, auto")
-    return "chat" if has_template and requested != "plain" else "plain"
+    if requested not in ("auto", *get_args(PromptFormat)):
+        raise ConfigError(f"unknown prompt format {requested!r}; known: auto, {', '.join(get_args(PromptFormat))}")
+    sample = tokenizer.chat([{"role": "user", "content": _PROBE}])
+    if requested != "auto":
+        name: PromptFormat = requested  # type: ignore[assignment]
+        if sample is None and STYLES[name].chat:
+            raise ConfigError(
+                f"prompt {requested}: this model's tokenizer has no chat template; accepted here: plain, "
+                "math-shepherd, auto"
+            )
+        return name
+    if sample is None:
+        return "plain"
+    if _QWEN_MATH in sample:
+        return "qwen-math"
+    return "llama-3" if "<|start_header_id|>" in sample else "chat"
 
 
 def render(prompt_format: PromptFormat, question: str, tokenizer: Tokenizer) -> str:
@@ -48,13 +110,17 @@ def render(prompt_format: PromptFormat, question: str, tokenizer: Tokenizer) -> 
         raise ConfigError("the problem is empty; give its text")
     if not is_unicode(question):
         raise ConfigError("the problem is not valid Unicode text")
-    if prompt_format == "chat":
+    style = STYLES[prompt_format]
+    if not style.chat:
+        instruction = f"{style.instruction}\n\n" if style.instruction else ""
+        return f"{tokenizer.start}{instruction}{style.before}{question}{style.after}"
+    turn = {"role": "user", "content": question}
+    if not style.instruction:
+        prompt = tokenizer.chat([turn])
+    else:
         try:
-            prompt = tokenizer.chat(
-                [{"role": "system", "content": _INSTRUCTION}, {"role": "user", "content": question}]
-            )
+            prompt = tokenizer.chat([{"role": "system", "content": style.instruction}, turn])
         except ConfigError:  # some templates know no system role
-            prompt = tokenizer.chat([{"role": "user", "content": f"{_INSTRUCTION}\n\n{question}"}])
-        assert prompt is not None, "choose_format found a template"
-        return prompt
-    return f"{tokenizer.start}{_INSTRUCTION}\n\nProblem: {question}\n\nSolution:\n\n"
+            prompt = tokenizer.chat([{"role": "user", "content": f"{style.instruction}\n\n{question}"}])
+    assert prompt is not None, "choose_format found a template"
+    return prompt

@@ -9,6 +9,7 @@ from typing import Literal, Protocol, runtime_checkable
 from search.tree import Node, SearchTree
 from search.types import (
     Child,
+    Decision,
     EngineInfo,
     Generation,
     NodeId,
@@ -160,6 +161,41 @@ class Writer(Protocol):
         self, tree: SearchTree, jobs: Sequence[WriteJob], sampling: Sampling
     ) -> AsyncIterator[Step | StepFailure]:
         """Write every child of every job; results come as they are done, one for each child."""
+
+    def usage(self, tree: SearchTree) -> Mapping[str, Usage]:
+        """What its engines did for a tree, by role; to be read before the tree is released."""
+
+    async def release(self, tree: SearchTree, nodes: Collection[NodeId] | None) -> None:
+        """Free what is cached for these nodes and all below, or for the whole tree (None)."""
+
+
+@runtime_checkable
+class Router(Protocol):
+    """Decides for each step whether the draft's stays or the target writes it."""
+
+    @property
+    def name(self) -> str:
+        """As on the command line, e.g. "rsd:0.7"."""
+
+    @property
+    def needs(self) -> frozenset[Literal["draft", "target"]]:
+        """Whose steps must be written before it can decide: the draft's, as a rule; both for an oracle."""
+
+    @property
+    def engines(self) -> Mapping[str, Engine]:
+        """The engines that are its own, by role ("router")."""
+
+    async def route(self, tree: SearchTree, draft: Step | None, target: Step | None) -> Decision:
+        """Decide for the pending node that both steps would fill.
+
+        Args:
+            tree: where the node stands, pending; it is not changed.
+            draft: the draft's step; None if not needed.
+            target: the target's step for the same node; None if not needed.
+
+        Raises:
+            ScoringError, EngineError: the model behind it gave no estimate.
+        """
 
     def usage(self, tree: SearchTree) -> Mapping[str, Usage]:
         """What its engines did for a tree, by role; to be read before the tree is released."""

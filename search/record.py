@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from search.errors import ConfigError, DataError
-from search.ledger import Stats
+from search.ledger import ModelCost, Stats
 from search.tree import Node, SearchTree
 from search.types import NodeId, NodeStatus, Problem
 
@@ -74,7 +74,7 @@ class ProblemRecord(_Record):
         problem_id, problem, reference: what was asked, and the reference answer.
         answer, correct: what the vote gave, and whether it is right (None without a reference).
         error: why the search as a whole failed; None if it did not.
-        tree, stats, notes, levels: as in `search.driver.SearchOutcome`.
+        tree, stats, notes, levels, models: as in `search.driver.SearchOutcome`.
     """
 
     version: Literal[1] = VERSION
@@ -88,6 +88,7 @@ class ProblemRecord(_Record):
     stats: StatsRecord
     notes: tuple[str, ...]
     levels: tuple[tuple[int, ...], ...]
+    models: dict[str, ModelCost] = {}
     tree: TreeRecord | None
 
 
@@ -135,7 +136,7 @@ def write_atomic(file: Path, text: str) -> None:
         if file.exists() and not file.is_file():
             raise ConfigError(f"cannot write {file}: it is no ordinary file")
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".part")
+        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.{os.getpid()}.", suffix=".part")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as out:
                 out.write(text)
@@ -150,11 +151,40 @@ def write_atomic(file: Path, text: str) -> None:
         raise ConfigError(f"cannot write {file}: {error.strerror or error}") from None
 
 
+def sweep_parts(folder: Path) -> int:
+    """Remove what processes that are gone left half written in a folder; how many files that were."""
+    swept = 0
+    for file in folder.glob(".*.part"):
+        owner = file.name.removesuffix(".part").rpartition(".")[0].rpartition(".")[2]
+        if not (owner.isdecimal() and _is_running(int(owner))):
+            file.unlink(missing_ok=True)
+            swept += 1
+    return swept
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it runs, but is not ours
+        return True
+    return True
+
+
 def _umask() -> int:
     """The process's umask, which can only be read by setting it."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
+
+
+def costs_record(models: Mapping[str, ModelCost]) -> dict[str, dict[str, Any]]:
+    """Costs by role as JSON values, with what follows from them."""
+    return {
+        role: {**asdict(cost), "thrown_tokens": cost.thrown_tokens, "flops": cost.flops}
+        for role, cost in models.items()
+    }
 
 
 class RunDirectory:
@@ -174,6 +204,8 @@ class RunDirectory:
             ConfigError: the place holds a run with other settings, or cannot be written to.
             DataError: its `run.json` cannot be read.
         """
+        for folder in (self.path, self.path / "problems"):
+            sweep_parts(folder)
         file = self.path / "run.json"
         if file.exists():
             known = read_json(file)
@@ -256,6 +288,7 @@ def problem_record(
     stats: Stats | None = None,
     notes: tuple[str, ...] = (),
     levels: tuple[tuple[NodeId, ...], ...] = (),
+    models: Mapping[str, ModelCost] | None = None,
     tree: SearchTree | None = None,
 ) -> ProblemRecord:
     """Put a record together; without a tree it stands for a search that failed before it had one."""
@@ -270,6 +303,7 @@ def problem_record(
         stats=stats_record(stats or Stats()),
         notes=notes,
         levels=levels,
+        models=dict(models or {}),
         tree=None if tree is None else tree_record(tree),
     )
 

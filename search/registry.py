@@ -15,18 +15,21 @@ from search.errors import ConfigError
 
 if TYPE_CHECKING:
     from prm import PrmConfig
+    from search.grade import Grader
     from search.protocols import Engine, FeatureProvider, Policy, Scorer, Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A search method by name: its policy class, and the settings it stands for."""
+    """A search method by name: its policy class, the settings it stands for, and whether it compares steps."""
 
     policy: str
     fixed: Mapping[str, object] = field(default_factory=dict)
+    embeds: bool = False
 
 
 METHODS: Mapping[str, Method] = {
+    "chain": Method("search.policies:BestOfN", {"width": 1, "prm": "none"}),
     "greedy": Method("search.policies:BestOfN", {"width": 1, "temperature": 0.0}),
     "self-consistency": Method("search.policies:BestOfN", {"prm": "none", "vote": "majority"}),
     "best-of-n": Method("search.policies:BestOfN"),
@@ -34,16 +37,30 @@ METHODS: Mapping[str, Method] = {
     "dvts": Method("search.policies:Dvts"),
     "rebase": Method("search.policies:Rebase"),
     "particle": Method("search.policies:ParticleFilter"),
-    "ets": Method("ets:Ets"),
+    "ets": Method("ets:Ets", embeds=True),
     "ets-kv": Method("ets:EtsKv"),
 }
 
-ENGINES: Mapping[str, str] = {"local": "search.engines.local:LocalEngine"}
+ENGINES: Mapping[str, str] = {
+    "local": "search.engines.local:LocalEngine",
+    "sglang": "search.engines.remote:SglangEngine",
+    "openai": "search.engines.remote:OpenAIEngine",
+}
+"""Kinds of engines. `load` starts one in this process; `connect` takes the address that follows the kind."""
+
+GRADERS: Mapping[str, str] = {
+    "plain": "search.grade:PlainGrader",
+    "integer": "search.grade:IntegerGrader",
+    "math": "search.math_grade:MathGrader",
+}
 
 BENCHES: Mapping[str, str] = {
+    "embedders": "search.bench.embedders:run",
     "engine": "search.bench.engine:run",
     "methods": "search.bench.methods:run",
     "prune": "search.bench.prune:run",
+    "routers": "search.bench.routers:run",
+    "sglang": "search.bench.sglang:run",
     "widths": "search.bench.widths:run",
 }
 
@@ -78,7 +95,10 @@ def with_method(settings: SearchSettings) -> SearchSettings:
         given = getattr(settings, name)
         if name in settings.model_fields_set and given != value:
             raise ConfigError(f"method {settings.method} stands for {name} {value}; {name} {given} contradicts it")
-    return build(type(settings), {**settings.model_dump(), **method.fixed})
+    values = {**settings.model_dump(), **method.fixed}
+    if method.embeds and settings.cluster_distance is None:
+        values["cluster_distance"] = load("ets.embedders:cluster_distance")(settings.embedder)
+    return build(type(settings), values)
 
 
 def make_policy(settings: SearchSettings, reduce: str) -> Policy:
@@ -101,6 +121,16 @@ def make_policy(settings: SearchSettings, reduce: str) -> Policy:
             raise ConfigError(f"method {settings.method} has no option {name!r}; it has: {accepted}")
     policy: Policy = cls(**_typed(options, known), reduce=reduce)
     return policy
+
+
+def make_grader(name: str) -> Grader:
+    """What finds and compares answers.
+
+    Raises:
+        ConfigError: unknown, or its library is not installed.
+    """
+    grader: Grader = load(pick("grader", name, GRADERS))()
+    return grader
 
 
 def make_features(settings: SearchSettings, wanted: frozenset[str]) -> list[FeatureProvider]:
@@ -160,19 +190,39 @@ def model_path(name: str) -> str:
 
 
 def make_engine(spec: str, model: str, settings: SearchSettings, max_kv_tokens: int | None) -> Engine:
-    """Load a model on an engine.
+    """Load a model on an engine, or connect to the servers that serve it.
+
+    Args:
+        spec: a kind, or a kind and an address, e.g. "local" or "sglang:http://127.0.0.1:30000".
+        model: a path, a hub id, or `mini:ROLE`.
+        settings: `device`, `dtype` and the like for a local engine; how requests travel for servers.
+        max_kv_tokens: KV slots of a local engine.
 
     Raises:
-        ConfigError: unknown engine, or a checkpoint that cannot be used.
+        ConfigError: unknown engine, a wrong address, no server there, or a checkpoint that cannot be used.
     """
-    cls = load(pick("engine", spec, ENGINES))
-    engine: Engine = cls.load(
-        model_path(model),
-        device=settings.device,
-        dtype=settings.dtype,
-        max_kv_tokens=max_kv_tokens,
-        trust_remote_code=settings.trust_remote_code,
-    )
+    kind, colon, address = spec.partition(":")
+    cls = load(pick("engine", kind, ENGINES))
+    path, trust = model_path(model), settings.trust_remote_code
+    engine: Engine
+    if colon and not hasattr(cls, "connect"):
+        raise ConfigError(f"engine {spec!r}: engine {kind} takes no address")
+    if colon or not hasattr(cls, "load"):
+        from search.engines.remote.http import RequestLimits
+
+        limits = RequestLimits(settings.request_timeout, settings.request_attempts, settings.max_requests)
+        engine = cls.connect(path, address, limits=limits, trust_remote_code=trust)
+    elif kind == "local":
+        engine = cls.load(
+            path,
+            device=settings.device,
+            dtype=settings.dtype,
+            max_kv_tokens=max_kv_tokens,
+            trust_remote_code=trust,
+        )
+    else:
+        room = {} if max_kv_tokens is None else {"max_total_tokens": max_kv_tokens}
+        engine = cls.load(path, trust_remote_code=trust, device=settings.device, dtype=settings.dtype, **room)
     return engine
 
 

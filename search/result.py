@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from search.driver import SearchOutcome
-from search.grade import Grader
-from search.ledger import Stats
-from search.record import ProblemRecord, problem_record, stats_record
+from search.grade import ComparingGrader, Grader
+from search.ledger import ModelCost, Stats
+from search.record import ProblemRecord, costs_record, problem_record, stats_record
 from search.tree import SearchTree
 from search.types import NodeId, NodeStatus, Problem, Reduce, VoteRule
 from search.vote import Candidate, candidates, vote
@@ -52,7 +52,7 @@ class Result:
         stats: what it cost.
         tree: every node with its fate.
         error: why the whole search failed, if nothing finished and something broke; else None.
-        notes, levels: as in `search.driver.SearchOutcome`.
+        notes, levels, models: as in `search.driver.SearchOutcome`.
         method, width, seed: how it was searched.
     """
 
@@ -67,6 +67,7 @@ class Result:
     error: str | None
     notes: tuple[str, ...]
     levels: tuple[tuple[NodeId, ...], ...]
+    models: Mapping[str, ModelCost]
     method: str
     width: int
     seed: int
@@ -89,12 +90,23 @@ class Result:
                     "rewards": list(one.rewards),
                     "num_tokens": one.num_tokens,
                     "reason": one.reason,
+                    "steps": [
+                        {
+                            "writer": node.writer,
+                            "reward": node.reward,
+                            "estimate": node.estimate,
+                            "dropped_tokens": node.dropped_tokens,
+                            "num_tokens": len(node.ids),
+                        }
+                        for node in self.tree.path(one.node)[1:]
+                    ],
                     "text": one.text,
                 }
                 for one in self.trajectories
             ],
             "error": self.error,
             "stats": stats_record(self.stats),
+            "models": costs_record(self.models),
         }
 
     def to_record(self, config_hash: str) -> ProblemRecord:
@@ -108,6 +120,7 @@ class Result:
             stats=self.stats,
             notes=self.notes,
             levels=self.levels,
+            models=self.models,
             tree=self.tree,
         )
 
@@ -129,7 +142,7 @@ def conclude(
     """
     tree, problem = outcome.tree, outcome.problem
     voters = candidates(tree, reduce, grader)
-    verdict = vote(voters, rule)
+    verdict = vote(voters, rule, grader.equivalent if isinstance(grader, ComparingGrader) else None)
     return Result(
         problem=problem,
         answer=verdict.answer,
@@ -142,6 +155,7 @@ def conclude(
         error=_failure(tree),
         notes=outcome.notes,
         levels=outcome.levels,
+        models=outcome.models,
         method=method,
         width=width,
         seed=seed,

@@ -1,4 +1,4 @@
-"""Intervals for shares and for paired differences."""
+"""Intervals for shares and for paired differences, and how well scores tell labels."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 Z95 = 1.959963984540054
+CALIBRATION_BINS = 10
 
 
 class Interval(NamedTuple):
@@ -44,3 +45,33 @@ def paired_bootstrap(
     means = sorted(math.fsum(rng.choices(differences, k=count)) / count for _ in range(num_draws))
     tail = (1 - level) / 2
     return Interval(means[int(tail * (num_draws - 1))], means[math.ceil((1 - tail) * (num_draws - 1))])
+
+
+def auc(scores: Sequence[float], labels: Sequence[bool]) -> float | None:
+    """Area under the ROC curve, ties counted half; None where one class is missing."""
+    num_right = sum(labels)
+    num_wrong = len(labels) - num_right
+    if not num_right or not num_wrong:
+        return None
+    pairs = sorted(zip(scores, labels, strict=True))
+    won = 0.0
+    at = wrong_below = 0
+    while at < len(pairs):
+        end = at
+        while end < len(pairs) and pairs[end][0] == pairs[at][0]:
+            end += 1
+        right = sum(label for _, label in pairs[at:end])
+        wrong = end - at - right
+        won += right * (wrong_below + wrong / 2)
+        wrong_below += wrong
+        at = end
+    return won / (num_right * num_wrong)
+
+
+def calibration_error(scores: Sequence[float], labels: Sequence[bool], num_bins: int = CALIBRATION_BINS) -> float:
+    """Expected calibration error: mean distance of score and share of true labels, over bins of equal width."""
+    bins: dict[int, list[tuple[float, bool]]] = {}
+    for score, label in zip(scores, labels, strict=True):
+        bins.setdefault(min(num_bins - 1, int(score * num_bins)), []).append((score, label))
+    gaps = (abs(sum(score for score, _ in held) - sum(label for _, label in held)) for held in bins.values())
+    return sum(gaps) / len(scores)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 @asynccontextmanager
@@ -56,3 +57,44 @@ async def merge(streams: Sequence[AsyncIterator[T]]) -> AsyncGenerator[T, None]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def apply(function: Callable[[T], Awaitable[R]], stream: AsyncIterator[T]) -> AsyncGenerator[R, None]:
+    """Start `function` on each item when it arrives, and yield the results in the order in which they are done.
+
+    The first error ends everything and is raised. Closing the generator cancels what runs.
+    """
+    queue: asyncio.Queue[tuple[R] | Exception | None] = asyncio.Queue()
+    tasks: list[asyncio.Task[None]] = []
+    running = 1  # the reading of the stream itself
+
+    async def work(item: T) -> None:
+        try:
+            queue.put_nowait((await function(item),))
+        except Exception as error:
+            queue.put_nowait(error)
+
+    async def read() -> None:
+        nonlocal running
+        try:
+            async with closing(stream):
+                async for item in stream:
+                    running += 1
+                    tasks.append(asyncio.create_task(work(item)))
+            queue.put_nowait(None)
+        except Exception as error:
+            queue.put_nowait(error)
+
+    reading = asyncio.create_task(read())
+    try:
+        while running:
+            arrived = await queue.get()
+            running -= 1
+            if isinstance(arrived, Exception):
+                raise arrived
+            if arrived is not None:
+                yield arrived[0]
+    finally:
+        for task in (reading, *tasks):
+            task.cancel()
+        await asyncio.gather(reading, *tasks, return_exceptions=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import chain
 from typing import Literal, NewType
 
 NodeId = NewType("NodeId", int)
@@ -90,7 +91,7 @@ class Prefix:
     @property
     def ids(self) -> tuple[int, ...]:
         """All token ids, root first."""
-        return tuple(token for segment in self.segments for token in segment.ids)
+        return tuple(chain.from_iterable(segment.ids for segment in self.segments))
 
     @property
     def num_tokens(self) -> int:
@@ -136,6 +137,7 @@ class Usage:
         kv_tokens_held: KV slots held now for this tree.
         kv_tokens_peak: the most KV slots held at once for this tree.
         recomputed_tokens: positions computed again after eviction; part of `computed_tokens`.
+        seconds: wall time with a request in flight, where a writer measures its engines one by one; else None.
     """
 
     computed_tokens: int | None = 0
@@ -144,6 +146,7 @@ class Usage:
     kv_tokens_held: int | None = 0
     kv_tokens_peak: int | None = 0
     recomputed_tokens: int | None = 0
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,11 +219,14 @@ class WriteJob:
         node: the node to continue.
         children: the pending nodes to fill, in order.
         max_new_tokens: what the limits leave for one step below `node`.
+        follower: the child that its only child will have if the search goes on; None where that is not known
+            beforehand, as in every search of a width above 1.
     """
 
     node: NodeId
     children: tuple[NodeId, ...]
     max_new_tokens: int
+    follower: Child | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,3 +258,16 @@ class StepFailure:
 
     node: NodeId
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a router says of a draft's step.
+
+    Attributes:
+        escalate: whether the target is to write the step.
+        estimate: how likely that is to help, in [0, 1]; None where the router estimates nothing.
+    """
+
+    escalate: bool
+    estimate: float | None = None

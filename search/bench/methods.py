@@ -30,6 +30,7 @@ POOL_WIDTH = 64
 POOL_SEARCHES = 2.0
 """The fixed pool holds this many of REBASE's peaks, for `CONCURRENCY` searches side by side."""
 
+
 def run(
     limit: int = 200,
     seed: int = 0,
@@ -79,12 +80,12 @@ def run(
         outcomes = asyncio.run(_take_turns(searches(width, methods, models), problems))
         figures |= _compare(outcomes, width)
         rows += [outcome.row() | {"method": name} for name, outcome in outcomes.items()]
-        if pool_limit and width == POOL_WIDTH:
+        pooled_names = [name for name in methods if name in (BASELINE, "ets", "ets-kv")]
+        if pool_limit and width == POOL_WIDTH and len(pooled_names) > 1:
             peak = max(1, round(POOL_SEARCHES * outcomes[BASELINE].row()["kv_tokens_engine_peak"]))
             tight = Models.mini(max_kv_tokens=peak)
-            names = [name for name in methods if name in (BASELINE, "ets", "ets-kv")]
-            pooled = asyncio.run(_take_turns(searches(width, names, tight), problems[:pool_limit]))
-            for name in names[1:]:
+            pooled = asyncio.run(_take_turns(searches(width, pooled_names, tight), problems[:pool_limit]))
+            for name in pooled_names[1:]:
                 ratio = pooled[name].problems_per_second / pooled[BASELINE].problems_per_second
                 figures[f"pool_speedup_{width}{_suffix(name)}"] = ratio
             figures["pool_kv_tokens"] = peak

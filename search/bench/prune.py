@@ -12,6 +12,7 @@ from typing import Any
 
 from ets import Ets, PruneProblem, build_problem
 from ets.coverage import cluster_steps
+from ets.embedders import CLUSTER_DISTANCES
 from ets.embedders.tfidf import TfidfEmbedder
 from ets.policy import paper_coverage
 from ets.solvers import Solver, make_solver
@@ -24,9 +25,6 @@ from search.types import ROOT, FinishReason, NodeId, Selection, Step
 
 SIZES = (16, 64, 256, 1024)
 DEPTHS = (3, 8)
-CLUSTER_DISTANCE = 0.35
-"""Joins other wordings and numbers of one kind of synthetic step; for `tfidf` vectors."""
-
 SOLVER_SECONDS = 120.0
 """Far beyond what any solver here needs: a comparison of times is no place for a limit."""
 
@@ -139,7 +137,7 @@ def _clock(work: Callable[[], object]) -> float:
 
 
 def _selection(tree: SearchTree, width: int) -> Callable[[], Selection]:
-    policy = Ets(cluster_distance=CLUSTER_DISTANCE)
+    policy = Ets(cluster_distance=CLUSTER_DISTANCES["tfidf"])
     return lambda: policy.select(tree, width, random.Random(0))
 
 
@@ -167,7 +165,7 @@ def _synthetic(size: int, depth: int, seed: int) -> Sample:
     vectors = TfidfEmbedder().embed([leaf.text for leaf in leaves])
     for leaf, vector in zip(leaves, vectors, strict=True):
         leaf.features["embedding"] = vector
-    clusters = cluster_steps([leaf.text for leaf in leaves], list(vectors), CLUSTER_DISTANCE)
+    clusters = cluster_steps([leaf.text for leaf in leaves], list(vectors), CLUSTER_DISTANCES["tfidf"])
     problem = build_problem(
         tree,
         [leaf.id for leaf in leaves],
@@ -209,7 +207,7 @@ class _Recorder:
             rewards = [tree.path_reward(leaf.id, self.policy.reduce) for leaf in leaves]
             counts = rebase_allocation(rewards, width)
             vectors = [leaf.features["embedding"] for leaf in leaves]
-            clusters = cluster_steps([leaf.text.strip() for leaf in leaves], vectors, CLUSTER_DISTANCE)  # type: ignore[arg-type]
+            clusters = cluster_steps([leaf.text.strip() for leaf in leaves], vectors, CLUSTER_DISTANCES["tfidf"])  # type: ignore[arg-type]
             problem = build_problem(
                 tree,
                 [leaf.id for leaf in leaves],
@@ -229,7 +227,7 @@ def _recorded(seed: int) -> list[Sample]:
 
     samples = []
     for width in RECORDED_WIDTHS:
-        recorder = _Recorder(Ets(cluster_distance=CLUSTER_DISTANCE), f"recorded, width {width}")
+        recorder = _Recorder(Ets(cluster_distance=CLUSTER_DISTANCES["tfidf"]), f"recorded, width {width}")
         policy: Policy = recorder
         with Search(method=policy, width=width, seed=seed, features=[make_embedder("tfidf")]) as search:
             for problem in load_problems("mini:dev", RECORDED_PROBLEMS):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 
 from search.cli.show import print_json
+from search.config import flag
 from search.errors import ConfigError
 from search.registry import BENCHES, load, pick
 
@@ -27,6 +29,9 @@ from search.registry import BENCHES, load, pick
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="seed of the whole measurement; default: 0")
 @click.option("--widths", metavar="N,N", help="widths of searches; default: the bench's own")
 @click.option("--methods", metavar="NAME,NAME", help="methods of searches; default: the bench's own")
+@click.option("--engine", metavar="NAME", help="sglang: the policy's servers; default: those of make sglang-cpu")
+@click.option("--prm-engine", metavar="NAME", help="sglang: the reward model's servers; default: as for --engine")
+@click.option("--plots", type=click.Path(path_type=Path), metavar="DIR", help="routers: folder for its two plots")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def bench(
     name: str,
@@ -35,20 +40,26 @@ def bench(
     seed: int | None,
     widths: str | None,
     methods: str | None,
+    engine: str | None,
+    prm_engine: str | None,
+    plots: Path | None,
     as_json: bool,
 ) -> None:
-    """Measure a part of the framework; NAME is engine, methods, prune or widths."""
+    """Measure a part of the framework; NAME is engine, methods, prune, routers, sglang or widths."""
     given: dict[str, Any] = {
         "limit": limit,
         "repeats": repeats,
         "seed": seed,
         "widths": _widths(widths),
         "methods": None if methods is None else tuple(methods.split(",")),
+        "plots": plots,
+        "engine": engine,
+        "prm_engine": prm_engine,
     }
     run = load(pick("bench", name, BENCHES))
     options = {key: value for key, value in given.items() if value is not None}
     for key in options.keys() - inspect.signature(run).parameters.keys():
-        raise ConfigError(f"bench {name} takes no --{key}")
+        raise ConfigError(f"bench {name} takes no {flag(key)}")
     report = run(**options)
     if as_json:
         print_json(report)

@@ -87,6 +87,7 @@ def _engines(settings: SearchSettings) -> list[Check]:
                 f" seeds {info.seeds}{details}",
             )
         )
+        checks += [Check(f"{role} server", False, problem) for problem in getattr(engine, "problems", ())]
         if role == "prm":
             checks.append(_try("prm codec", lambda engine=engine: _reading(settings, engine)))  # type: ignore[misc]
         checks.append(_try(f"{role} runs", lambda engine=engine: asyncio.run(_probe(engine))))  # type: ignore[misc]

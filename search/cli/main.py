@@ -17,8 +17,11 @@ EXIT_FAILURE, EXIT_BAD_INPUT, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 1, 2, 3, 130
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "solve": ("search.cli.solve:solve", "Solve one problem by search and show how."),
     "eval": ("search.cli.evaluate:evaluate", "Search a data set, with a record per problem; resumes."),
+    "report": ("search.cli.report:report", "Sum up kept runs, vote again without a model, draw plots."),
+    "repro": ("search.cli.repro:repro", "Reproduce the papers' tables beside the published figures."),
     "bench": ("search.cli.bench:bench", "Measure a part of the framework."),
     "prm": ("search.cli.prm:prm", "Process reward models: train one from any base, measure one."),
+    "router": ("search.cli.router:router", "Arbitrage's learned router: collect steps, train, measure."),
     "doctor": ("search.cli.doctor:doctor", "Say what is installed, what runs, and what is wrong."),
     "mini": ("search.cli.mini:mini", "The mini family: train it, check it, export its problems."),
 }

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from search.cli.show import print_json
 
-_ROLES = ("target", "draft", "prm")
+_ROLES = ("target", "draft", "prm", "router")
 
 
 @click.group()
@@ -23,7 +24,7 @@ def mini() -> None:
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="folder that holds, or will hold, target, draft and prm; default: where the shipped files lie",
+    help="folder that holds, or will hold, target, draft, prm and router; default: where the shipped files lie",
 )
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="N", help="seed of everything"
@@ -39,29 +40,38 @@ def mini() -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def train(role: str, out: Path | None, seed: int, resume: bool, scale: float, as_json: bool) -> None:
-    """Train ROLE from nothing; `all` makes the shipped files again. The prm needs target and draft beside it."""
+    """Train ROLE from nothing; `all` makes the shipped files again.
+
+    The prm needs target and draft beside it, and the router all three.
+    """
     from search.mini.assets import weights_folder
     from search.mini.progress import ProgressReport
     from search.mini.train import train as train_one
 
     base = out or weights_folder()
-    results = {}
+    results: dict[str, dict[str, Any]] = {}
+    names = _ROLES if role == "all" else (role,)
     with ProgressReport() as report:
-        for name in _ROLES if role == "all" else (role,):
-            results[name] = train_one(
-                name, base / name, seed=seed, resume=resume, scale=scale, report=report, policies=base
-            )
+        for name in names:
+            if name == "router":
+                continue
+            done = train_one(name, base / name, seed=seed, resume=resume, scale=scale, report=report, policies=base)
+            results[name] = {"folder": str(done.folder), "cpu_seconds": done.cpu_seconds, **done.figures}
+    if "router" in names:
+        from search.mini_router import train_mini_router
+
+        data = None if out is None else base / "router-data"
+        results["router"] = train_mini_router(base, data, seed=seed, scale=scale, say=_say)
     if as_json:
-        print_json(
-            {
-                name: {"folder": str(result.folder), "cpu_seconds": result.cpu_seconds, **result.figures}
-                for name, result in results.items()
-            }
-        )
+        print_json(results)
         return
     for name, result in results.items():
-        figures = "".join(f", {key} {value:.3f}" for key, value in result.figures.items())
-        sys.stdout.write(f"{name}: {result.folder}, {result.cpu_seconds:.0f} CPU seconds{figures}\n")
+        figures = "".join(f", {key} {value:.3f}" for key, value in list(result.items())[2:])
+        sys.stdout.write(f"{name}: {result['folder']}, {result['cpu_seconds']:.0f} CPU seconds{figures}\n")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
 
 
 @mini.command()

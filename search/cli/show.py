@@ -48,7 +48,8 @@ def print_result(result: Result, console: Console | None = None) -> None:
     if result.tally:
         console.print(_vote_table(result), "")
     console.print(_tree(result), "")
-    console.print(_cost_table(result))
+    console.print(_cost_table(result), "")
+    console.print(_model_table(result))
 
 
 def _verdict(result: Result) -> Text:
@@ -76,11 +77,15 @@ def _vote_table(result: Result) -> Table:
 def _tree(result: Result) -> Tree:
     """The tree, siblings that led nowhere folded into one line."""
     tree = result.tree
-    shown = Tree(Text("Tree (o expanded, * finished, x pruned, ! failed; reward; step)", style="bold"))
+    routed = "draft" in result.models
+    columns = "reward; writer, estimate; step" if routed else "reward; step"
+    shown = Tree(Text(f"Tree (o expanded, * finished, x pruned, ! failed)\n{columns}", style="bold"))
 
     def describe(node: Node) -> Text:
         reward = "  -  " if node.reward is None else f"{node.reward:.3f}"
-        return Text(f"{_MARKS[node.status]} {reward} {_shorten(node.text)}")
+        estimate = "" if node.estimate is None else f" {node.estimate:.2f}"
+        by = f"{node.writer}{estimate} " if routed else ""
+        return Text(f"{_MARKS[node.status]} {reward} {by}{_shorten(node.text, 48 - len(by))}")
 
     def grow(branch: Tree, node_id: NodeId) -> None:
         children = [tree[child] for child in tree.children(node_id)]
@@ -127,6 +132,18 @@ def _cost_table(result: Result) -> Table:
     return table
 
 
+def _model_table(result: Result) -> Table:
+    """What each model did: tokens written, and those of them dropped for another model's or thrown away."""
+    table = Table(title="Models", title_justify="left", box=None, pad_edge=False)
+    for name in ("role", "calls", "written", "dropped", "thrown", "seconds", "FLOPs"):
+        table.add_column(name, justify="left" if name == "role" else "right")
+    for role, cost in result.models.items():
+        tokens = (cost.sampled_tokens, cost.dropped_tokens, cost.thrown_tokens)
+        flops = "unknown" if cost.flops is None else f"{cost.flops:.3g}"
+        table.add_row(role, str(cost.num_calls), *map(str, tokens), f"{cost.seconds:.2f}", flops)
+    return table
+
+
 def _count(value: int | None) -> str:
     return "unknown" if value is None else str(value)
 
@@ -162,14 +179,18 @@ def progress(label: str, total: int, done: int = 0) -> Iterator[Progress]:
             yield _OnTerminal()
         return
 
+    num_before = done
+
     class _Plain:
-        last = time.monotonic()
+        last = begun = time.monotonic()
 
         def update(self, done: int, note: str) -> None:
             now = time.monotonic()
             if done == total or now - self.last >= _PLAIN_EVERY_SECONDS:
                 self.last = now
-                sys.stderr.write(f"{label}: {done}/{total} {note}\n")
+                left = (now - self.begun) * (total - done) / max(1, done - num_before)
+                ending = f", {left:.0f} s left" if done < total else ""
+                sys.stderr.write(f"{label}: {done}/{total} {note}{ending}\n")
                 sys.stderr.flush()
 
     yield _Plain()

@@ -7,6 +7,7 @@ from pathlib import Path
 from search.errors import ConfigError
 
 NAMES: tuple[str, ...] = ("target", "draft", "prm")
+ROUTER = "router"
 
 
 def weights_folder() -> Path:
@@ -20,8 +21,8 @@ def checkpoint_path(name: str) -> Path:
     Raises:
         ConfigError: if the name is unknown, or the files are not there.
     """
-    if name not in NAMES:
-        raise ConfigError(f"unknown mini model {name!r}; known: {', '.join(NAMES)}")
+    if name not in (*NAMES, ROUTER):
+        raise ConfigError(f"unknown mini model {name!r}; known: {', '.join((*NAMES, ROUTER))}")
     folder = weights_folder() / name
     if not (folder / "model.safetensors").is_file():
         raise ConfigError(f"mini model {name!r} is not there: {folder} has no weights; run `ets mini train {name}`")

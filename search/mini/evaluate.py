@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from prm import metrics
+from search import statistics
 from search.mini.checker import Verdict, answer_of, check_steps, split_steps
 from search.mini.corpus import Document, checked_document
 from search.mini.model import MiniModel
@@ -116,5 +116,5 @@ def up_to_first_error(
 
 def auc(scores: Sequence[float], labels: Sequence[bool]) -> float:
     """Area under the ROC curve, ties counted half; 0.5 where one class is missing."""
-    area = metrics.auc(scores, labels)
+    area = statistics.auc(scores, labels)
     return 0.5 if area is None else area

@@ -17,7 +17,7 @@ def test_one_object_with_everything_in_it(ets, tmp_path):
     result = ran.json
     assert result.keys() >= {"answer", "correct", "method", "width", "seed", "text", "trajectories", "stats"}
     assert result["stats"].keys() >= STATS
-    assert (result["method"], result["width"], result["seed"]) == ("rebase", 16, 0)
+    assert (result["method"], result["width"], result["seed"]) == ("ets", 16, 0)
     assert result["answer"] in {one["answer"] for one in result["trajectories"]}
     assert result["text"] in {one["text"] for one in result["trajectories"]}
     stats = result["stats"]
@@ -82,7 +82,7 @@ BAD = {
     "width as text": (["x", "--width", "many"], "--width"),
     "negative temperature": (["x", "--temperature", -1], "temperature = -1.0"),
     "unknown flag": (["x", "--widht", 3], "--widht"),
-    "unknown option": (["x", "--set", "heat=1"], "method rebase has no option 'heat'"),
+    "unknown option": (["x", "--set", "heat=1"], "method ets has no option 'heat'"),
     "broken pair": (["x", "--set", "heat"], "must be KEY=VALUE"),
     "contradiction": (["x", "--method", "greedy", "--width", 4], "greedy stands for width 1"),
     "vote without rewards": (["x", "--prm", "none", "--vote", "best"], "vote best needs a reward model"),
@@ -135,7 +135,7 @@ def test_help_version_and_no_arguments(ets):
 
 
 def test_unknown_benches_and_options(ets):
-    assert "unknown bench 'nothing'; known: engine" in ets("bench", "nothing").err
+    assert "unknown bench 'nothing'; known: " in ets("bench", "nothing").err
     assert ets("bench", "widths", "--repeats", 3).err == "ets: bench widths takes no --repeats\n"
 
 

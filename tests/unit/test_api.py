@@ -32,7 +32,7 @@ def test_sync_and_async_give_the_same():
         second = asyncio.run(search.asolve(QUESTION))
     assert first.answer == second.answer and first.trajectories == second.trajectories
     assert first.stats.computed_tokens == second.stats.computed_tokens
-    assert first.correct is None and first.method == "rebase" and first.width == 6
+    assert first.correct is None and first.method == "ets" and first.width == 6
 
 
 def test_solving_from_inside_a_running_loop_as_in_a_notebook():

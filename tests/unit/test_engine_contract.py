@@ -6,13 +6,14 @@ stop string within some ten tokens, so that a few dozen samples show every way o
 
 import asyncio
 import math
-import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from contract_model import CONTEXT, SGLANG_POSITIONS, build
+from fake_server import Script, serving
 
 from search.engines.fake import FakeEngine
 from search.engines.markov import EOS, STEP_END, story_model
@@ -21,17 +22,23 @@ from search.protocols import Engine, Tokenizer
 from search.streams import closing
 from search.types import Child, FinishReason, Generation, Prefix, Sampling, Segment, Usage
 
-CONTEXT = 96
-
 
 @dataclass(frozen=True)
 class Case:
-    """How to open an engine, given a folder with a tiny checkpoint, and what to ask of it."""
+    """How to open an engine, given a folder with a tiny checkpoint, and what to ask of it.
+
+    `recomputed_tokens`: of a prefix that it holds, for each step and each reading; servers want the last one's logits.
+    `counts`: it says what it computes. `reads_hidden`: it gives hidden states.
+    """
 
     open: Callable[[Path], AbstractAsyncContextManager[Engine]]
     prompt: str = "How many?\n\n"
     eos_text: str = EOS
     folder: Path = Path()
+    recomputed_tokens: int = 0
+    counts: bool = True
+    reads_hidden: bool = True
+    seconds: float = 20
 
 
 @asynccontextmanager
@@ -50,45 +57,43 @@ async def open_local(folder: Path) -> AsyncIterator[Engine]:
     await engine.aclose()
 
 
-CASES = {"fake": Case(open_fake), "local": Case(open_local)}
+def open_remote(kind: str, **script: object) -> Callable[[Path], AbstractAsyncContextManager[Engine]]:
+    """An engine over a fake server of its own, over real HTTP."""
+
+    @asynccontextmanager
+    async def opened(folder: Path) -> AsyncIterator[Engine]:
+        from search.engines.remote import OpenAIEngine, SglangEngine
+
+        with serving(Script(**script)) as server:
+            engine = {"sglang": SglangEngine, "openai": OpenAIEngine}[kind].connect(str(folder), server.url)
+            yield engine
+            await engine.aclose()
+
+    return opened
+
+
+CASES = {
+    "fake": Case(open_fake),
+    "local": Case(open_local),
+    "sglang": Case(open_remote("sglang"), recomputed_tokens=1),
+    "sglang-seeded": Case(open_remote("sglang", seeds=True), recomputed_tokens=1),
+    "openai": Case(open_remote("openai"), counts=False, reads_hidden=False),
+    "openai-seeded": Case(open_remote("openai", seeds=True), counts=False, reads_hidden=False),
+}
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Llama of random weights with a vocabulary of 22 words, so that each ends a step or a text soon."""
-    # Threads that spin while they wait cost more than a tiny model does.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import torch
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
     folder = tmp_path_factory.mktemp("checkpoint")
-    words = [EOS, "ĊĊ", "How", "Ġmany", "?", *(f"Ġw{number}" for number in range(15)), "Ġx", "y"]
-    vocabulary = {word: token for token, word in enumerate(words)}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(r"\n\n| ?\w+|[^\w\s]"), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(EOS, special=True)])
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(words),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=CONTEXT,
-        bos_token_id=None,
-        eos_token_id=0,
-        initializer_range=0.1,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    build(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with the positions that SGLang wants for a context of `CONTEXT` tokens."""
+    folder = tmp_path_factory.mktemp("served")
+    build(folder, SGLANG_POSITIONS)
     return folder
 
 
@@ -96,13 +101,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def case(request: pytest.FixtureRequest) -> Case:
     if request.param == "fake":
         return CASES["fake"]
-    return replace(CASES[request.param], folder=request.getfixturevalue("checkpoint"))
+    name = "checkpoint" if request.param == "local" else "served_checkpoint"
+    return replace(CASES[request.param], folder=request.getfixturevalue(name))
 
 
 def run(case: Case, body) -> None:
     async def main() -> None:
         async with case.open(case.folder) as engine:
-            await asyncio.wait_for(body(engine, Prompt(case, engine)), 20)
+            await asyncio.wait_for(body(engine, Prompt(case, engine)), case.seconds)
 
     asyncio.run(main())
 
@@ -203,7 +209,7 @@ def test_a_step_depends_on_its_seed_alone(case):
 
     async def body(engine, prompt):
         if engine.info.seeds != "exact":
-            pytest.skip("this engine does not promise exact seeds")
+            return  # it promises nothing of the kind, and says so
         alone = [(await write(engine, prompt(f"t{i}"), [Child(50, 1000 + i)]))[50].ids for i in range(12)]
         together = await write(engine, prompt("all"), children(12)[::-1])
         assert [together[1 + i].ids for i in range(12)] == alone
@@ -302,15 +308,20 @@ def test_every_unique_token_is_computed_once(case):
         written = sum(len(step.ids) for step in [*steps.values(), *last])
         assert usage.sampled_tokens == written
         assert usage.num_calls == 1 + 2 * len(parents)
-        if usage.computed_tokens is None or usage.kv_tokens_held is None:
-            pytest.skip("this engine does not report what it computes")
+        assert (usage.computed_tokens is not None) is case.counts
+        if usage.computed_tokens is None:
+            return
         # A step's last token is computed when the step is continued: those of `last` and of the other steps are not.
         pending = len(last) + len(steps) - len(parents)
-        assert usage.computed_tokens == len(prompt.ids) + written - pending
-        assert usage.kv_tokens_held == usage.computed_tokens
-        assert usage.kv_tokens_peak is not None
-        assert usage.kv_tokens_peak >= usage.kv_tokens_held
+        least = len(prompt.ids) + written - pending
+        # Each sample and each call of a server computes the last token of its prefix for itself.
+        again = case.recomputed_tokens * (len(steps) + len(last) + usage.num_calls)
+        assert least <= usage.computed_tokens <= least + again
         assert not usage.recomputed_tokens
+        if usage.kv_tokens_held is not None:
+            assert usage.kv_tokens_held == usage.computed_tokens
+            assert usage.kv_tokens_peak is not None
+            assert usage.kv_tokens_peak >= usage.kv_tokens_held
 
     run(case, body)
 
@@ -486,11 +497,15 @@ def test_hidden_states_depend_on_the_ids_alone_and_are_computed_once(case):
     async def body(engine, prompt):
         steps = await write(engine, prompt(), children(2))
         at = prompt("t", steps[1])
+        if not case.reads_hidden:
+            with pytest.raises(EngineError, match="no hidden states"):
+                await engine.read(at, "hidden")
+            return
         cached = await engine.read(at, "hidden")
         computed = engine.usage("t").computed_tokens
         assert await engine.read(at, "hidden") == pytest.approx(cached, abs=1e-6)
         assert len(await engine.label_logprobs(at, [0])) == 1
-        assert engine.usage("t").computed_tokens == computed
+        assert engine.usage("t").computed_tokens == computed + 2 * case.recomputed_tokens
         assert engine.usage("t").num_calls == 4
         fresh = await engine.read(Prefix("flat", (Segment(7, at.ids),)), "hidden")
         assert cached == pytest.approx(fresh, abs=1e-4)

@@ -45,6 +45,10 @@ def test_math_shepherd_leaves_numbered_steps_and_refuses_a_tokenizer_that_splits
     codec = MathShepherdCodec.configured(wrapped(sentencepiece_tokenizer()), PrmConfig(), False)
     tree, leaf = tree_of(("Step 1: She has 7.",))
     assert codec.tokenizer.decode(codec.step_ids(tree, tree[leaf])).count("Step") == 1
+    tagged, end = tree_of(("Step 1: She has 7. ки",))
+    assert codec.step_ids(tagged, tagged[end]) == codec.step_ids(tree, tree[leaf]), (
+        "the policy's own tag is no second one"
+    )
     with pytest.raises(ConfigError, match="step tag 'ки' is not one token"):
         MathShepherdCodec.configured(wrapped(byte_tokenizer("plain")), PrmConfig(), False)
 

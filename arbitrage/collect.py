@@ -1,0 +1,242 @@
+"""Collecting what a router learns from: draft and target side by side along a path, both steps scored at each node."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from arbitrage.models import ModelView
+from arbitrage.walks import DRAFT, TARGET, StepPair, Walk, read_shard, shard_file, shard_text
+from search.errors import ConfigError, ContextOverflowError, DataError, EngineError
+from search.protocols import Scorer
+from search.streams import closing
+from search.tree import SearchTree
+from search.types import ROOT, Child, FinishReason, Generation, NodeId, Problem, Sampling, Step
+
+Verdict = Callable[[Problem, Sequence[str]], bool]
+"""Whether the last of a solution's steps is right."""
+
+Grade = Callable[[Problem, str], bool | None]
+"""Whether a solution's answer is right; None without a reference."""
+
+SETTINGS = ("draft", "target", "prm", "data", "skip", "shard_size", "temperature", "num_samples", "seed", "max_depth")
+"""What a shard's head says of how it came about; shards of one folder agree on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CollectSettings:
+    """How walks are made.
+
+    Attributes:
+        sampling: of every step; the paper's is greedy.
+        num_samples: the target's steps at each node, over whose rewards a mean is taken; 1 at temperature 0.
+        seed: of the run.
+        max_tokens: tokens of a path, the prompt not counted.
+        max_depth: steps of a path.
+    """
+
+    sampling: Sampling
+    num_samples: int = 1
+    seed: int = 0
+    max_tokens: int = 1024
+    max_depth: int = 25
+
+
+class Collector:
+    """Makes walks with a draft, a target and a scorer. A walk goes on with the step that is scored better."""
+
+    def __init__(
+        self,
+        draft: ModelView,
+        target: ModelView,
+        scorer: Scorer,
+        settings: CollectSettings,
+        *,
+        prompt: Callable[[Problem], str],
+        verdict: Verdict | None = None,
+        grade: Grade = lambda problem, text: None,
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            draft: the smaller model.
+            target: the larger one; ids of walks are its own.
+            scorer: gives s_d and s_t.
+            settings: how.
+            prompt: a problem as the target is asked it.
+            verdict: a checker of steps, where the data has one.
+            grade: a checker of answers.
+
+        Raises:
+            ConfigError: several samples of the target at temperature 0, which would all be the same.
+        """
+        if settings.num_samples > 1 and settings.sampling.temperature == 0:
+            raise ConfigError(
+                f"samples {settings.num_samples}: at temperature 0 they are all the same; set a temperature"
+            )
+        self._draft, self._target, self._scorer, self._settings = draft, target, scorer, settings
+        self._prompt, self._verdict, self._grade = prompt, verdict, grade
+
+    async def walk(self, problem: Problem) -> Walk:
+        """One problem's walk; it ends early where a model's context does.
+
+        Raises:
+            EngineError, ScoringError: a model could not do its work.
+        """
+        text = self._prompt(problem)
+        tree = SearchTree(f"{problem.id}#collect", self._target.tokenizer.encode(text), text, problem.text)
+        pairs: list[StepPair] = []
+        above, over = ROOT, False
+        try:
+            while not over and tree[above].depth < self._settings.max_depth:
+                try:
+                    pair, above, over = await self._step(problem, tree, above)
+                except ContextOverflowError:
+                    break
+                pairs.append(pair)
+            correct = self._grade(problem, tree.steps_text(above))
+            return Walk(problem.id, problem.text, tree.root.ids, text, tuple(pairs), correct)
+        finally:
+            for part in (self._draft, self._target, self._scorer):
+                await part.release(tree, None)
+
+    async def _step(self, problem: Problem, tree: SearchTree, above: NodeId) -> tuple[StepPair, NodeId, bool]:
+        """Both models' steps below a node; the pair, the step taken, and whether it ended the path."""
+        settings = self._settings
+        before = [node.text for node in tree.path(above)[1:]]
+        left = settings.max_tokens - tree[above].num_path_tokens + tree.root.num_path_tokens
+        drafted, *targeted = [tree.add_child(above) for _ in range(1 + settings.num_samples)]
+        (ours,), theirs = await asyncio.gather(
+            self._write(self._draft, problem, tree, above, [drafted]),
+            self._write(self._target, problem, tree, above, targeted),
+        )
+        tree.write(Step(drafted, self._draft.tree_ids(tree, ours), ours.text, ours.finish, DRAFT))
+        for made in theirs:
+            tree.write(Step(NodeId(made.key), self._target.tree_ids(tree, made), made.text, made.finish, TARGET))
+        draft_reward, *target_rewards = await self._scorer.score(tree, [drafted, *targeted])
+        # Where several were drawn, their mean decides and the first of them is what a target would have written.
+        target_reward = sum(target_rewards) / len(target_rewards)
+        first = theirs[0]
+        takes_target = target_reward > draft_reward
+        pair = StepPair(
+            draft_ids=tree[drafted].ids,
+            draft_text=ours.text,
+            target_ids=tree[targeted[0]].ids,
+            target_text=first.text,
+            draft_reward=draft_reward,
+            target_reward=target_reward,
+            takes_target=takes_target,
+            draft_right=self._right(problem, [*before, ours.text]),
+            target_right=self._right(problem, [*before, first.text]),
+        )
+        taken, made = (targeted[0], first) if takes_target else (drafted, ours)
+        for node in (drafted, *targeted):
+            if node != taken:
+                for part in (self._draft, self._target, self._scorer):
+                    await part.release(tree, {node})
+        over = made.finish in (FinishReason.EOS, FinishReason.CONTEXT) or len(tree[taken].ids) >= left
+        return pair, taken, over
+
+    async def _write(
+        self, model: ModelView, problem: Problem, tree: SearchTree, above: NodeId, nodes: Sequence[NodeId]
+    ) -> list[Generation]:
+        """A model's steps for pending nodes, in their order."""
+        children = [Child(int(node), self._seed(problem, node)) for node in nodes]
+        made: dict[int, Generation] = {}
+        async with closing(model.generate(tree, model.prefix(tree, above), children, self._settings.sampling)) as steps:
+            async for step in steps:
+                made[step.key] = step
+        missing = [child.key for child in children if child.key not in made or not made[child.key].ids]
+        if missing:
+            raise EngineError(f"problem {problem.id}: the engine wrote no step", endpoint=model.engine.info.model)
+        return [made[child.key] for child in children]
+
+    def _seed(self, problem: Problem, node: NodeId) -> int:
+        return random.Random(f"{self._settings.seed}/{problem.id}/{node}").getrandbits(64)
+
+    def _right(self, problem: Problem, steps: Sequence[str]) -> bool | None:
+        return None if self._verdict is None else self._verdict(problem, steps)
+
+
+async def collect(
+    collector: Collector,
+    problems: Sequence[Problem],
+    folder: Path,
+    origin: Mapping[str, Any],
+    write: Callable[[Path, str], None],
+    *,
+    concurrency: int = 64,
+    report: Callable[[int, str], None] = lambda done, note: None,
+) -> list[Walk]:
+    """Walk all problems, a shard at a time; shards that are there are read back.
+
+    Args:
+        collector: makes the walks.
+        problems: in order.
+        folder: of the shards.
+        origin: the `SETTINGS`, kept in each shard's head.
+        write: writes a file whole or not at all.
+        concurrency: problems side by side.
+        report: told how many problems are done, and a note.
+
+    Raises:
+        ConfigError: the folder holds shards of other settings.
+        EngineError, ScoringError: a model could not do its work; finished shards are kept.
+    """
+    size = int(origin["shard_size"])
+    every: list[Walk] = []
+    for number, start in enumerate(range(0, len(problems), size)):
+        part = problems[start : start + size]
+        file = shard_file(folder, number)
+        walks = _kept(file, part, origin, report, start)
+        if walks is None:
+            walks = await _walk_all(collector, part, concurrency, lambda done, at=start: report(at + done, ""))  # type: ignore[misc]
+            write(file, shard_text(walks, origin))
+        every += walks
+        report(start + len(part), "")
+    return every
+
+
+def _kept(
+    file: Path, part: Sequence[Problem], origin: Mapping[str, Any], report: Callable[[int, str], None], done: int
+) -> list[Walk] | None:
+    """A finished shard's walks; None where it has to be made."""
+    if not file.exists():
+        return None
+    try:
+        head, walks = read_shard(file)
+    except DataError:
+        report(done, f"{file.name} is cut short and is made anew")
+        return None
+    changed = [name for name in SETTINGS if head.get(name) != origin.get(name)]
+    if changed:
+        name = changed[0]
+        raise ConfigError(
+            f"{file} was collected with {name} {head.get(name)!r}, now it is {origin.get(name)!r}; give another --out, "
+            "or the same settings"
+        )
+    return walks if [walk.problem_id for walk in walks] == [problem.id for problem in part] else None
+
+
+async def _walk_all(
+    collector: Collector, problems: Sequence[Problem], concurrency: int, report: Callable[[int], None]
+) -> list[Walk]:
+    walks: list[Walk | None] = [None] * len(problems)
+    todo = iter(enumerate(problems))
+    num_done = 0
+
+    async def work() -> None:
+        nonlocal num_done
+        for number, problem in todo:
+            walks[number] = await collector.walk(problem)
+            num_done += 1
+            report(num_done)
+
+    async with asyncio.TaskGroup() as workers:
+        for _ in range(min(concurrency, len(problems))):
+            workers.create_task(work())
+    return [walk for walk in walks if walk is not None]

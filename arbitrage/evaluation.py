@@ -1,0 +1,130 @@
+"""Figures of a router on held-out pairs, beside those of the reward model's own verdict 1 - s_d on the same pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from arbitrage.walks import StepPair, Walk
+from search.statistics import auc, calibration_error
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SHARES = (0.05, 0.10, 0.20, 0.40)
+NUM_DRAWS = 4000
+
+
+class Truth(NamedTuple):
+    """What escalation of each pair is worth.
+
+    Attributes:
+        gain: of each pair: a right step for a wrong one 1, the reverse -1; the advantage where no checker judged.
+        helps: whether the target's step is better: right for wrong; D > margin where no checker judged.
+        judge: "checker" or "prm": who says so.
+    """
+
+    gain: list[float]
+    helps: list[bool]
+    judge: str
+
+
+def truth(pairs: Sequence[StepPair], margin: float) -> Truth:
+    """What escalation is worth, by the checker where it judged every pair, else by the reward model."""
+    rights = [(pair.draft_right, pair.target_right) for pair in pairs]
+    if all(one is not None for both in rights for one in both):
+        gain = [float(bool(target)) - float(bool(draft)) for draft, target in rights]
+        return Truth(gain, [value > 0 for value in gain], "checker")
+    advantages = [pair.advantage for pair in pairs]
+    return Truth(advantages, [value > margin for value in advantages], "prm")
+
+
+def figures(walks: Sequence[Walk], estimates: Sequence[float | None], margin: float) -> dict[str, float | int | None]:
+    """All figures; one that the data cannot give is None.
+
+    `spearman`: rank correlation of estimate and advantage. `auc`, `auc_prm`: of the estimate and of 1 - s_d for "the
+    target's step is better" (`truth`); `auc_advantage*` for D > margin and `auc_any_advantage*` for D > 0, the paper's
+    label. `accuracy_0`, `accuracy_1`: of the decision at 0.5 within either class of D > margin; `calibration_error`
+    against the same. `gain_vs_prm_S` with `_lo`, `_hi`: the steps that escalating the first S percent by the estimate
+    rights, over all steps, less those that escalating as many by 1 - s_d does; a 95% interval by bootstrap over
+    problems. `gain_S`, `gain_prm_S`, `gain_oracle_S`: these shares themselves.
+
+    Args:
+        walks: held-out.
+        estimates: of all their pairs in order; None for a pair that was too long to read, which is left out.
+        margin: of the router's label.
+    """
+    import numpy as np
+
+    owners = [number for number, walk in enumerate(walks) for _ in walk.pairs]
+    every = [pair for walk in walks for pair in walk.pairs]
+    known = [number for number, value in enumerate(estimates) if value is not None]
+    pairs = [every[number] for number in known]
+    scores = [value for value in estimates if value is not None]
+    doubts = [1.0 - pair.draft_reward for pair in pairs]
+    advantages = [pair.advantage for pair in pairs]
+    found = truth(pairs, margin)
+    helped, any_helped = ([value > cut for value in advantages] for cut in (margin, 0.0))
+    sides = {
+        side: [score > 0.5 for score, one in zip(scores, helped, strict=True) if one is side] for side in (False, True)
+    }
+    values: dict[str, float | int | None] = {
+        "spearman": _rank_correlation(scores, advantages),
+        "spearman_prm": _rank_correlation(doubts, advantages),
+        "auc": auc(scores, found.helps),
+        "auc_prm": auc(doubts, found.helps),
+        "auc_advantage": auc(scores, helped),
+        "auc_advantage_prm": auc(doubts, helped),
+        "auc_any_advantage": auc(scores, any_helped),
+        "auc_any_advantage_prm": auc(doubts, any_helped),
+        "accuracy_0": 1 - sum(sides[False]) / len(sides[False]) if sides[False] else None,
+        "accuracy_1": sum(sides[True]) / len(sides[True]) if sides[True] else None,
+        "calibration_error": calibration_error(scores, helped),
+        "share_better": sum(found.helps) / len(pairs),
+        "num_pairs": len(pairs),
+        "num_problems": len({owners[number] for number in known}),
+        "num_left_out": len(every) - len(pairs),
+    }
+    gain = np.array(found.gain)
+    problems = np.array([owners[number] for number in known])
+    for share in SHARES:
+        name = f"{round(100 * share):02d}"
+        ours, theirs, best = (chosen(one, share) * gain for one in (scores, doubts, found.gain))
+        low, high = clustered_interval(ours - theirs, problems)
+        values[f"gain_vs_prm_{name}"] = float((ours - theirs).mean())
+        values[f"gain_vs_prm_{name}_lo"], values[f"gain_vs_prm_{name}_hi"] = low, high
+        values[f"gain_{name}"], values[f"gain_prm_{name}"] = float(ours.mean()), float(theirs.mean())
+        values[f"gain_oracle_{name}"] = float(best.mean())
+    return values
+
+
+def _rank_correlation(one: Sequence[float], other: Sequence[float]) -> float | None:
+    """Spearman's; None where one side is constant."""
+    from scipy.stats import spearmanr
+
+    if len({*one}) < 2 or len({*other}) < 2:
+        return None
+    return float(spearmanr(one, other).statistic)
+
+
+def chosen(scores: Sequence[float], share: float) -> np.ndarray:
+    """(num_pairs,) 1 for the share of pairs with the highest scores, the first of equals, else 0."""
+    import numpy as np
+
+    order = np.argsort(-np.asarray(scores), kind="stable")
+    taken = np.zeros(len(order))
+    taken[order[: round(share * len(order))]] = 1.0
+    return taken
+
+
+def clustered_interval(values: np.ndarray, owners: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """95% interval of a mean over pairs, resampled over the problems that they belong to."""
+    import numpy as np
+
+    names, index = np.unique(owners, return_inverse=True)
+    sums = np.bincount(index, weights=values, minlength=len(names))
+    counts = np.bincount(index, minlength=len(names))
+    picks = np.random.default_rng(seed).integers(0, len(names), size=(NUM_DRAWS, len(names)))
+    means = sums[picks].sum(axis=1) / counts[picks].sum(axis=1)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(low), float(high)

@@ -1,0 +1,104 @@
+"""A model as routing uses it: a search tree in its own tokens, and the clock of its calls."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from dataclasses import replace
+
+from search.ledger import StageClock
+from search.protocols import Engine, Tokenizer
+from search.streams import closing
+from search.tree import SearchTree
+from search.types import Child, FinishReason, Generation, NodeId, Prefix, Sampling, Segment, Step, Usage
+
+
+class _TreeState:
+    """What is known of one tree: its nodes in this model's ids, and how long the model worked for it."""
+
+    __slots__ = ("clock", "ids")
+
+    def __init__(self) -> None:
+        self.clock = StageClock()
+        self.ids: dict[NodeId, tuple[int, ...]] = {}
+
+
+class ModelView:
+    """One engine's view of search trees whose ids may be another tokenizer's.
+
+    Where both tokenizers have the same content the tree's ids are taken as they are. Where not, each node's text is
+    encoded once and kept; a step that this model wrote keeps the ids that it wrote.
+    """
+
+    def __init__(
+        self, engine: Engine, tree_tokenizer: Tokenizer, prompt: Callable[[SearchTree], str] | None = None
+    ) -> None:
+        """View trees through `engine`.
+
+        Args:
+            engine: the model.
+            tree_tokenizer: the one whose ids stand in the trees.
+            prompt: the prompt as this model is to read it, where it does not share the tokenizer; by default the
+                text at the tree's root.
+        """
+        self.engine = engine
+        self.shares_ids = engine.tokenizer.fingerprint == tree_tokenizer.fingerprint
+        self._tree_tokenizer = tree_tokenizer
+        self._prompt = prompt or (lambda tree: tree.root.text)
+        self._trees: dict[str, _TreeState] = {}
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's own."""
+        return self.engine.tokenizer
+
+    def prefix(self, tree: SearchTree, node_id: NodeId) -> Prefix:
+        """The path to a node in this model's ids."""
+        if self.shares_ids:
+            return tree.prefix(node_id)
+        known = self._state(tree).ids
+        for node in tree.path(node_id):
+            if node.id not in known:
+                text = self._prompt(tree) if node.parent is None else node.text
+                known[node.id] = self.tokenizer.encode(text)
+        return Prefix(tree.id, tuple(Segment(node.id, known[node.id]) for node in tree.path(node_id)))
+
+    def step_ids(self, tree: SearchTree, step: Step) -> tuple[int, ...]:
+        """A step in this model's ids, whoever wrote it."""
+        if self.shares_ids:
+            return step.ids
+        return self._state(tree).ids.get(step.node) or self.tokenizer.encode(step.text)
+
+    async def generate(
+        self, tree: SearchTree, prefix: Prefix, children: Sequence[Child], sampling: Sampling
+    ) -> AsyncGenerator[Generation, None]:
+        """Steps as the engine writes them, in its own ids; its time is counted."""
+        with self._state(tree).clock.running():
+            async with closing(self.engine.generate(prefix, children, sampling)) as made:
+                async for generation in made:
+                    yield generation
+
+    def tree_ids(self, tree: SearchTree, generation: Generation) -> tuple[int, ...]:
+        """A step that this model wrote in the tree's ids; its own ids are kept for what it reads later."""
+        if self.shares_ids:
+            return generation.ids
+        self._state(tree).ids[NodeId(generation.key)] = generation.ids
+        ids = self._tree_tokenizer.encode(generation.text)
+        ends = sorted(self._tree_tokenizer.eos_ids)
+        return (*ids, ends[0]) if generation.finish is FinishReason.EOS and ends else ids
+
+    def forget(self, tree: SearchTree, node_id: NodeId) -> None:
+        """The step that this model wrote for a node was replaced by another."""
+        self._state(tree).ids.pop(node_id, None)
+
+    def usage(self, tree: SearchTree) -> Usage:
+        """What the engine did for a tree, with the seconds of its writing."""
+        return replace(self.engine.usage(tree.id), seconds=self._state(tree).clock.seconds)
+
+    async def release(self, tree: SearchTree, nodes: Collection[NodeId] | None) -> None:
+        """Free what the engine holds for these nodes, or for the whole tree."""
+        if nodes is None:
+            self._trees.pop(tree.id, None)
+        await self.engine.release(tree.id, nodes)
+
+    def _state(self, tree: SearchTree) -> _TreeState:
+        return self._trees.setdefault(tree.id, _TreeState())

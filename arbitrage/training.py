@@ -1,0 +1,363 @@
+"""Training a learned router: a reward model's decoder with a class head at each draft step's last token.
+
+Arbitrage (arXiv 2512.05033): label y = 1[D > 0], cross-entropy, AdamW with linear warm-up and decay, the larger class
+downsampled at random. A walk's prefix is shared by all its drafts that were taken, so they are read in one pass.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from arbitrage.reading import Classes, RouterReader, advantage_class, estimate, num_outputs
+from arbitrage.walks import Walk
+from search.errors import DataError
+from search.statistics import auc
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class RouterTraining:
+    """How a router is trained.
+
+    Attributes:
+        classes: two, four, or four as ordinal links.
+        margin: what an advantage must exceed to count as a gain.
+        wide: with four classes, where large gains and losses begin.
+        balance: whether the larger class is downsampled at random to the smaller one's size.
+        num_epochs: passes over the data.
+        batch_size: drafts in one step of the optimiser, about.
+        rows: texts in one forward.
+        learning_rate: its peak.
+        warmup_share: share of the steps over which it rises; it falls to 0 over the others.
+        weight_decay: of AdamW.
+        max_grad_norm: gradients are scaled down to this.
+        max_tokens: longer texts are left out.
+        patience: points of the dev curve without a better AUC after which training stops.
+        evals_per_epoch: points of the dev curve in one epoch.
+        seed: of everything.
+        dtype: "bfloat16" computes in it over weights kept in float32.
+    """
+
+    classes: Classes = "2"
+    margin: float = 0.0
+    wide: float = 0.3
+    balance: bool = True
+    num_epochs: int = 3
+    batch_size: int = 1024
+    rows: int = 32
+    learning_rate: float = 1e-5
+    warmup_share: float = 0.1
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    max_tokens: int = 2048
+    patience: int = 3
+    evals_per_epoch: int = 2
+    seed: int = 0
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+class Text(NamedTuple):
+    """Ids with the places at which drafts are judged.
+
+    Attributes:
+        ids: question and steps.
+        reads: position of each judged draft's last token.
+        pairs: the number of each judged pair, over all walks.
+    """
+
+    ids: tuple[int, ...]
+    reads: tuple[int, ...]
+    pairs: tuple[int, ...]
+
+
+class TrainPoint(NamedTuple):
+    """A step of the optimiser: its number, how many there are, its loss, and the dev AUC where it was measured."""
+
+    step: int
+    num_steps: int
+    loss: float
+    dev_auc: float | None
+
+
+class TrainOutcome(NamedTuple):
+    """What a training came to.
+
+    Attributes:
+        curve: its points.
+        best_step: the step whose weights were kept.
+        num_pairs, num_used: pairs at hand, and those left by the balancing and the limit of tokens.
+        share_positive: share of pairs that escalation helps.
+    """
+
+    curve: list[TrainPoint]
+    best_step: int
+    num_pairs: int
+    num_used: int
+    share_positive: float
+
+
+class RouterModel:
+    """A decoder and a class head over its last hidden states, as training and evaluation in bulk want it."""
+
+    def __init__(self, decoder: Any, head: nn.Module, classes: Classes) -> None:
+        """Take a transformers decoder without its output embeddings, and a head of `num_outputs(classes)`."""
+        self.decoder, self.head, self.classes = decoder, head, classes
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        device: torch.device = next(self.head.parameters()).device
+        return device
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All weights that are trained."""
+        every = [*self.decoder.parameters(), *self.head.parameters()]
+        return [one for one in every if one.requires_grad]
+
+    def outputs(self, texts: Sequence[Text]) -> Tensor:
+        """(num_reads of all texts, num_outputs) of the head."""
+        import torch
+
+        length = max(len(text.ids) for text in texts)
+        ids = torch.zeros((len(texts), length), dtype=torch.long)
+        for row, text in enumerate(texts):
+            ids[row, : len(text.ids)] = torch.tensor(text.ids)
+        # Padding stands to the right, where a causal model does not look.
+        hidden = self.decoder(input_ids=ids.to(self.device), use_cache=False).last_hidden_state
+        rows = [row for row, text in enumerate(texts) for _ in text.reads]
+        columns = [read for text in texts for read in text.reads]
+        outputs: Tensor = self.head(hidden[rows, columns])
+        return outputs.float()
+
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """A copy of all trained weights."""
+        named = {"decoder": self.decoder.named_parameters(), "head": self.head.named_parameters()}
+        return {
+            part: {name: value.detach().clone() for name, value in values if value.requires_grad}
+            for part, values in named.items()
+        }
+
+    def restore(self, state: dict[str, dict[str, Tensor]]) -> None:
+        """Take a copy back."""
+        self.decoder.load_state_dict(state["decoder"], strict=False)
+        self.head.load_state_dict(state["head"], strict=False)
+
+    def estimates(self, texts: Sequence[Text], num_pairs: int, rows: int = 64) -> list[float | None]:
+        """The estimate of each pair; None for pairs that no text reads."""
+        import torch
+
+        found: list[float | None] = [None] * num_pairs
+        ordered = sorted(texts, key=lambda text: len(text.ids))
+        with torch.inference_mode():
+            for at in range(0, len(ordered), rows):
+                part = ordered[at : at + rows]
+                values = self.outputs(part).double().tolist()
+                for pair, outputs in zip((pair for text in part for pair in text.pairs), values, strict=True):
+                    found[pair] = estimate(self.classes, outputs)
+        return found
+
+
+def start_head(rows: nn.Module, classes: Classes) -> nn.Module:
+    """A router's head that starts as the reward model's own verdict: its estimate is 1 - s_d.
+
+    Args:
+        rows: the reward model's head; its last linear layer has 1 output (a sigmoid's), or 2 (bad, good).
+        classes: what the new head tells apart.
+    """
+    import torch
+    from torch import nn
+
+    head = copy.deepcopy(rows)
+    last = head[-1] if isinstance(head, nn.Sequential) else head
+    assert isinstance(last, nn.Linear) and last.out_features in (1, 2)
+    weight, bias = last.weight.detach().float(), None if last.bias is None else last.bias.detach().float()
+
+    def spread(values: Tensor) -> Tensor:
+        good = values[0] / 2 if last.out_features == 1 else values[1]
+        bad = -values[0] / 2 if last.out_features == 1 else values[0]
+        if classes == "4-ordinal":
+            return torch.stack([bad - good] * 3)
+        return torch.stack([good] * (num_outputs(classes) // 2) + [bad] * (num_outputs(classes) // 2))
+
+    made = nn.Linear(last.in_features, num_outputs(classes), bias=bias is not None)
+    with torch.no_grad():
+        made.weight.copy_(spread(weight))
+        if bias is not None:
+            made.bias.copy_(spread(bias))
+    if isinstance(head, nn.Sequential):
+        head[-1] = made
+        return head.float()
+    return made
+
+
+def texts_of(walks: Sequence[Walk], reader: RouterReader, max_tokens: int) -> list[Text]:
+    """What the router reads of walks: each path once with all its taken drafts, and each replaced draft by itself."""
+    texts: list[Text] = []
+    number = 0
+    for walk in walks:
+        tree, drafts = walk.tree()
+        ids = list(reader.prompt_ids(tree))
+        reads: list[int] = []
+        pairs: list[int] = []
+        for pair, draft in zip(walk.pairs, drafts, strict=True):
+            step = reader.step_ids(tree, tree[draft])
+            if pair.takes_target:
+                texts.append(Text((*ids, *step), (len(ids) + len(step) - 1,), (number,)))
+                ids += reader.step_ids(tree, tree.nodes[draft + 1])
+            else:
+                ids += step
+                reads.append(len(ids) - 1)
+                pairs.append(number)
+            number += 1
+        if reads:
+            texts.append(Text(tuple(ids[: reads[-1] + 1]), tuple(reads), tuple(pairs)))
+    return [text for text in texts if len(text.ids) <= max_tokens]
+
+
+def train(
+    model: RouterModel,
+    reader: RouterReader,
+    walks: Sequence[Walk],
+    dev: Sequence[Walk],
+    settings: RouterTraining,
+    report: Callable[[TrainPoint], None] = lambda point: None,
+) -> TrainOutcome:
+    """Train a router in place; the weights of the best dev AUC stay.
+
+    Args:
+        model: starts from the reward model's weights.
+        reader: what it reads.
+        walks: the data.
+        dev: held-out walks, for the early stop.
+        settings: how.
+        report: told of every step.
+
+    Raises:
+        DataError: one of the classes is missing, or no text fits into `max_tokens`.
+    """
+    import torch
+
+    advantages = [pair.advantage for walk in walks for pair in walk.pairs]
+    helped = [advantage > settings.margin for advantage in advantages]
+    if not any(helped) or all(helped):
+        raise DataError("all collected steps are of one class: escalation always helps, or never")
+    rng = random.Random(settings.seed)
+    kept = _balanced(helped, rng) if settings.balance else set(range(len(helped)))
+    texts = [_only(text, kept) for text in texts_of(walks, reader, settings.max_tokens)]
+    texts = [text for text in texts if text.reads]
+    if not texts:
+        raise DataError(f"no collected step fits into {settings.max_tokens} tokens")
+    wanted = [advantage_class(settings.classes, value, settings.margin, settings.wide) for value in advantages]
+    held_out = _HeldOut(dev, reader, settings)
+    torch.manual_seed(settings.seed)
+    batches = [batch for _ in range(settings.num_epochs) for batch in _batches(texts, settings, rng)]
+    per_epoch = len(batches) // settings.num_epochs
+    eval_every = max(1, per_epoch // settings.evals_per_epoch)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.95)
+    )
+    curve = [TrainPoint(0, len(batches), float("nan"), held_out.auc(model))]
+    best_step, best_auc, best = 0, curve[0].dev_auc or 0.0, model.state()
+    for step, batch in enumerate(batches):
+        for group in optimiser.param_groups:
+            group["lr"] = _learning_rate(step, len(batches), settings)
+        model.decoder.train()
+        loss = _step(model, batch, wanted, settings)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        model.decoder.eval()
+        measured = held_out.auc(model) if (step + 1) % eval_every == 0 or step + 1 == len(batches) else None
+        curve.append(TrainPoint(step + 1, len(batches), loss, measured))
+        report(curve[-1])
+        if measured is not None and measured > best_auc:
+            best_step, best_auc, best = step + 1, measured, model.state()
+        elif measured is not None and _num_points_since(curve, best_step) >= settings.patience:
+            break
+    model.restore(best)
+    num_used = sum(len(text.reads) for text in texts)
+    return TrainOutcome(curve, best_step, len(helped), num_used, sum(helped) / len(helped))
+
+
+class _HeldOut:
+    """The dev pairs, encoded once."""
+
+    def __init__(self, walks: Sequence[Walk], reader: RouterReader, settings: RouterTraining) -> None:
+        self.texts = texts_of(walks, reader, settings.max_tokens)
+        self.helped = [pair.advantage > settings.margin for walk in walks for pair in walk.pairs]
+
+    def auc(self, model: RouterModel) -> float | None:
+        """AUC of the estimate for "escalation helps"."""
+        pairs = zip(model.estimates(self.texts, len(self.helped)), self.helped, strict=True)
+        known = [(value, helped) for value, helped in pairs if value is not None]
+        return auc([value for value, _ in known], [helped for _, helped in known])
+
+
+def _num_points_since(curve: Sequence[TrainPoint], step: int) -> int:
+    return sum(point.dev_auc is not None and point.step > step for point in curve)
+
+
+def _balanced(helped: Sequence[bool], rng: random.Random) -> set[int]:
+    """All of the smaller class, and as many of the larger one."""
+    sides = [[number for number, one in enumerate(helped) if one is side] for side in (False, True)]
+    smaller, larger = sorted(sides, key=len)
+    return {*smaller, *rng.sample(larger, len(smaller))}
+
+
+def _only(text: Text, kept: set[int]) -> Text:
+    chosen = [(read, pair) for read, pair in zip(text.reads, text.pairs, strict=True) if pair in kept]
+    reads, pairs = tuple(read for read, _ in chosen), tuple(pair for _, pair in chosen)
+    return Text(text.ids[: reads[-1] + 1] if reads else (), reads, pairs)
+
+
+def _batches(texts: Sequence[Text], settings: RouterTraining, rng: random.Random) -> list[list[list[Text]]]:
+    """Steps of the optimiser, each a list of forwards of texts of similar length."""
+    order = list(texts)
+    rng.shuffle(order)
+    groups: list[list[Text]] = [[]]
+    for text in order:
+        if sum(len(one.reads) for one in groups[-1]) >= settings.batch_size:
+            groups.append([])
+        groups[-1].append(text)
+    made = []
+    for group in groups:
+        group.sort(key=lambda text: len(text.ids))
+        made.append([group[at : at + settings.rows] for at in range(0, len(group), settings.rows)])
+    return made
+
+
+def _learning_rate(step: int, num_steps: int, settings: RouterTraining) -> float:
+    num_warmup = max(1, round(settings.warmup_share * num_steps))
+    rise = (step + 1) / num_warmup
+    fall = (num_steps - step) / max(1, num_steps - num_warmup)
+    return settings.learning_rate * min(rise, fall, 1.0)
+
+
+def _step(
+    model: RouterModel, batch: Sequence[Sequence[Text]], wanted: Sequence[int], settings: RouterTraining
+) -> float:
+    """Add one batch's gradients; its loss, the mean over its drafts however it is split into forwards."""
+    import torch
+    from torch.nn import functional
+
+    total = sum(len(text.reads) for part in batch for text in part)
+    loss_sum = 0.0
+    for part in batch:
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=settings.dtype == "bfloat16"):
+            outputs = model.outputs(part)
+        classes = torch.tensor([wanted[pair] for text in part for pair in text.pairs], device=model.device)
+        if settings.classes == "4-ordinal":
+            above = (classes[:, None] > torch.arange(3, device=model.device)).float()
+            loss = functional.binary_cross_entropy_with_logits(outputs, above, reduction="sum") / (3 * total)
+        else:
+            loss = functional.cross_entropy(outputs, classes, reduction="sum") / total
+        loss.backward()  # type: ignore[no-untyped-call]
+        loss_sum += float(loss.detach())
+    return loss_sum

@@ -1,0 +1,124 @@
+"""What a chain under a router costs: FLOPs by the cost model of RSD, and seconds on hardware that is only assumed.
+
+A chain is read back from its trace: which model wrote what, in which order. Each model keeps its cache, so it computes
+every token of the path once, and its own dropped ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from search.bench.traces import Chain
+
+JUDGES = ("judge", "prm", "router", "none")
+"""Who decides: the target itself, the reward model, the learned router, or nobody who computes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one model did for a chain.
+
+    Attributes:
+        decoded_tokens: written one by one.
+        prefilled_tokens: read in passes.
+        num_passes: such passes.
+    """
+
+    decoded_tokens: int = 0
+    prefilled_tokens: int = 0
+    num_passes: int = 0
+
+
+def work_of(chain: Chain, judge: str, *, drafts: bool = True, question_tokens: int = 0) -> dict[str, Work]:
+    """What draft, target and router did for a chain.
+
+    Args:
+        chain: its trace.
+        judge: one of `JUDGES`.
+        drafts: whether the draft is asked at all.
+        question_tokens: read by a judging target after each step.
+    """
+    made = {name: [0, 0, 0] for name in ("draft", "target", "router")}
+    unread = dict.fromkeys(made, chain.prompt_tokens)
+    reader = {"judge": "target", "prm": "router", "router": "router"}.get(judge)
+    for step in chain.steps:
+        if drafts:
+            _read(made["draft"], unread, "draft", 0)
+            made["draft"][0] += step.draft_tokens
+        if reader is not None:
+            _read(made[reader], unread, reader, step.draft_tokens + (question_tokens if reader == "target" else 0))
+        if step.escalated:
+            _read(made["target"], unread, "target", 0)
+            made["target"][0] += step.target_tokens
+        taken = step.target_tokens if step.escalated else step.draft_tokens
+        has_read = {"target" if step.escalated else "draft", *([reader] if reader and not step.escalated else [])}
+        for name in unread:
+            unread[name] += 0 if name in has_read else taken
+    return {name: Work(*counts) for name, counts in made.items()}
+
+
+def _read(counts: list[int], unread: dict[str, int], name: str, more: int) -> None:
+    """One pass over what a model has not read yet, and `more`."""
+    tokens = unread[name] + more
+    unread[name] = 0
+    if tokens:
+        counts[1] += tokens
+        counts[2] += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Models that a trace is projected to: billions of parameters.
+
+    Attributes:
+        name: of the pair.
+        draft, target, router: billions of parameters; the reward model's are the router's.
+    """
+
+    name: str
+    draft: float
+    target: float
+    router: float
+
+    def of(self, role: str) -> float:
+        """Parameters of a role."""
+        return 1e9 * {"draft": self.draft, "target": self.target, "router": self.router}[role]
+
+
+PAIRS = (Sizes("1b_8b", 1.0, 8.0, 1.5), Sizes("8b_70b", 8.0, 70.0, 1.5))
+"""The pairs of Arbitrage (arXiv 2512.05033) with its router and reward model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """What a projection assumes: batch 1, one device or group a model, weights read once for each pass.
+
+    Attributes:
+        bytes_per_parameter: 2 for bf16.
+        bytes_per_second: memory bandwidth of one device; a pass, or one decoded token, reads all weights.
+        flops_per_second: reached in prefill on one device.
+        parameters_per_device: a larger model is spread over so many more devices, which adds their speeds up.
+    """
+
+    bytes_per_parameter: float = 2.0
+    bytes_per_second: float = 768e9
+    flops_per_second: float = 60e12
+    parameters_per_device: float = 20e9
+
+    def seconds(self, parameters: float, work: Work) -> float:
+        """Of one model's work."""
+        devices = max(1.0, parameters / self.parameters_per_device)
+        one_pass = self.bytes_per_parameter * parameters / (self.bytes_per_second * devices)
+        prefill = 2 * parameters / (self.flops_per_second * devices)
+        return one_pass * (work.decoded_tokens + work.num_passes) + prefill * work.prefilled_tokens
+
+
+def flops(work: Mapping[str, Work], parameters: Mapping[str, float]) -> float:
+    """2 x parameters x tokens, over all models (RSD, arXiv 2501.19324)."""
+    return sum(2 * parameters[role] * (done.decoded_tokens + done.prefilled_tokens) for role, done in work.items())
+
+
+def projected_seconds(works: Sequence[Mapping[str, Work]], sizes: Sizes, hardware: Hardware) -> float:
+    """Mean seconds of a chain if its models had these sizes."""
+    return sum(hardware.seconds(sizes.of(role), work) for one in works for role, work in one.items()) / len(works)

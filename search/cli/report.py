@@ -1,0 +1,43 @@
+"""`ets report RUN...`: what kept runs say, voted again under other rules, and their plots; no model is loaded."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import get_args
+
+import click
+
+from search.cli.show import print_json
+from search.types import Reduce, VoteRule
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.option("--vote", "rule", type=click.Choice(get_args(VoteRule)), help="how trajectories become an answer")
+@click.option("--reduce", type=click.Choice(get_args(Reduce)), help="how step rewards become a trajectory's weight")
+@click.option("--grader", type=click.Choice(["plain", "integer", "math"]), help="how answers are compared")
+@click.option(
+    "--plot", type=click.Path(path_type=Path), metavar="DIR", help="draw accuracy against cost, KV over depth"
+)
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object a run")
+def report(
+    runs: tuple[Path, ...], rule: str | None, reduce: str | None, grader: str | None, plot: Path | None, as_json: bool
+) -> int:
+    """Sum up runs that ets eval --out kept; an option that is not given stays as it ran."""
+    from search.report import plot_runs, read_run, report_dict, revote
+
+    voted = [revote(read_run(folder), rule, reduce, grader) for folder in runs]
+    for run in voted:
+        if as_json:
+            print_json(report_dict(run))
+            continue
+        settings, summary = run.settings, run.summary
+        sys.stdout.write(
+            f"{run.folder}\n{summary.to_text()}\n"
+            f"vote              {settings.vote}, rewards by {settings.reduce}, grader {settings.grader}\n\n"
+        )
+    if plot is not None:
+        for file in plot_runs(voted, plot):
+            sys.stderr.write(f"wrote {file}\n")
+    return 3 if any(run.summary.num_failed for run in voted) else 0

@@ -1,0 +1,58 @@
+"""`ets repro ets` and `ets repro arbitrage`: the papers' tables from one recipe, beside the published figures."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from search.cli.show import print_json
+
+
+@click.command()
+@click.argument("paper", type=click.Choice(["ets", "arbitrage"]))
+@click.option("--recipe", default="mini", show_default=True, metavar="NAME", help="a shipped recipe, or a .yaml file")
+@click.option("--quick", is_flag=True, help="the recipe's first look: fewer problems, widths and thresholds")
+@click.option("--dry-run", is_flag=True, help="print the plan, GPU memory and number of requests; reach nothing")
+@click.option(
+    "--runs",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="keep the records here, and go on with them; default: runs/PAPER-RECIPE",
+)
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="write the page, tables and figures")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+def repro(
+    paper: str, recipe: str, quick: bool, dry_run: bool, runs: Path | None, out: Path | None, as_json: bool
+) -> None:
+    """Reproduce the tables of PAPER by a recipe; every number comes from a record on disk."""
+    from search.repro import arbitrage, ets
+    from search.repro.plan import plan_dict, plan_text
+    from search.repro.recipe import ArbitrageRecipe, EtsRecipe, load_recipe
+
+    wanted: EtsRecipe | ArbitrageRecipe
+    wanted = load_recipe(EtsRecipe, recipe) if paper == "ets" else load_recipe(ArbitrageRecipe, recipe)
+    if dry_run:
+        if isinstance(wanted, EtsRecipe):
+            plan = plan_dict(wanted, list(ets.plan(wanted, quick=quick).values()))
+        else:
+            plan = plan_dict(wanted, list(arbitrage.plan(wanted, quick=quick).values()))
+        print_json(plan) if as_json else sys.stdout.write(plan_text(plan))
+        return
+    folder = runs or Path("runs") / f"{paper}-{Path(recipe).stem if recipe.endswith('.yaml') else recipe}"
+    started = time.monotonic()
+
+    def say(line: str) -> None:
+        sys.stderr.write(f"{time.monotonic() - started:6.0f} s  {line}\n")
+        sys.stderr.flush()
+
+    if isinstance(wanted, EtsRecipe):
+        document = ets.reproduce(wanted, folder, quick=quick, images=out, say=say)
+    else:
+        document = arbitrage.reproduce(wanted, folder, quick=quick, images=out, say=say)
+    if out is not None:
+        for file in document.write(out):
+            sys.stderr.write(f"wrote {file}\n")
+    print_json(document.to_dict()) if as_json else sys.stdout.write(document.markdown())

@@ -1,0 +1,209 @@
+"""`ets router`: the learned router of Arbitrage, from collected steps to its figures."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from search.cli.show import print_json, progress
+from search.errors import ConfigError
+
+_FILE = click.Path(path_type=Path)
+_COUNT = click.IntRange(min=1)
+_SEED = click.IntRange(min=0)
+
+
+@click.group("router")
+def router() -> None:
+    """Arbitrage's learned router: collect steps of draft and target, train on them, measure."""
+
+
+@router.command()
+@click.option("--out", required=True, type=_FILE, metavar="DIR", help="folder of the shards; finished ones are kept")
+@click.option("--data", default="mini:train", show_default=True, metavar="NAME", help="mini:SPLIT or a .jsonl file")
+@click.option("--limit", type=_COUNT, metavar="N", help="problems to take; default: all")
+@click.option("--skip", type=_SEED, default=0, show_default=True, metavar="N", help="problems to leave out before them")
+@click.option("--draft", default="mini:draft", show_default=True, metavar="NAME", help="the draft model")
+@click.option("--target", default="mini:target", show_default=True, metavar="NAME", help="the target model")
+@click.option("--prm", default="mini:prm", show_default=True, metavar="NAME", help="the reward model that scores both")
+@click.option("--draft-engine", default="local", show_default=True, metavar="NAME", help="where the draft runs")
+@click.option("--engine", default="local", show_default=True, metavar="NAME", help="where the target runs")
+@click.option("--prm-engine", default="local", show_default=True, metavar="NAME", help="where the reward model runs")
+@click.option("--temperature", type=click.FloatRange(0, 100), default=0.0, show_default=True, metavar="X")
+@click.option(
+    "--samples", type=_COUNT, default=1, show_default=True, metavar="K", help="target steps whose rewards are averaged"
+)
+@click.option("--max-step-tokens", type=_COUNT, default=256, show_default=True, metavar="N", help="tokens of one step")
+@click.option("--max-tokens", type=_COUNT, default=1024, show_default=True, metavar="N", help="tokens of one path")
+@click.option("--max-depth", type=_COUNT, default=25, show_default=True, metavar="N", help="steps of one path")
+@click.option("--seed", type=_SEED, default=0, show_default=True, metavar="N", help="seed of everything")
+@click.option("--shard-size", type=_COUNT, default=100, show_default=True, metavar="N", help="problems in one file")
+@click.option("--concurrency", type=_COUNT, default=64, show_default=True, metavar="C", help="problems side by side")
+@click.option("--device", default="cpu", show_default=True, metavar="NAME", help="cpu, cuda, cuda:N")
+@click.option("--trust-remote-code", is_flag=True, help="run code that comes with a checkpoint")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+def collect(out: Path, as_json: bool, **options: Any) -> None:
+    """Write both models' steps and their rewards to shards. Run again, it goes on where it stopped.
+
+    A path goes on with the better-scored step. A run under another seed or temperature takes a folder of its own.
+    """
+    from search.router_training import Collection, collect_walks
+
+    engines = (options.pop("draft_engine"), options.pop("engine"), options.pop("prm_engine"))
+    wanted = Collection(engines=engines, num_samples=options.pop("samples"), **options)
+    total = wanted.limit or 0
+    with progress("collect", total) as bar:
+        walks = collect_walks(wanted, out, bar.update)
+    pairs = [pair for walk in walks for pair in walk.pairs]
+    graded = [walk.correct for walk in walks if walk.correct is not None]
+    summary = {
+        "folder": str(out),
+        "num_problems": len(walks),
+        "num_pairs": len(pairs),
+        "share_target_better": sum(pair.advantage > 0 for pair in pairs) / max(1, len(pairs)),
+        "mean_advantage": sum(pair.advantage for pair in pairs) / max(1, len(pairs)),
+        "accuracy": sum(graded) / len(graded) if graded else None,
+    }
+    if as_json:
+        print_json(summary)
+        return
+    sys.stdout.write(f"{out}: {len(pairs)} pairs of steps from {len(walks)} problems, ")
+    sys.stdout.write(f"the target's scored better in {summary['share_target_better']:.1%}\n")
+
+
+@router.command()
+@click.argument("data", nargs=-1, required=True, type=_FILE)
+@click.option("--dev", required=True, type=_FILE, metavar="DIR", help="held-out shards, for the early stop")
+@click.option("--out", required=True, type=_FILE, metavar="DIR", help="folder for the router")
+@click.option("--base", metavar="NAME", help="reward model to start from; default: the one that scored the data")
+@click.option(
+    "--classes",
+    type=click.Choice(("2", "4", "4-ordinal")),
+    default="2",
+    show_default=True,
+    help="what the head tells apart",
+)
+@click.option(
+    "--margin",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    metavar="X",
+    help="a gain is above it",
+)
+@click.option("--annotate/--no-annotate", default=True, show_default=True, help="mark each step by its writer")
+@click.option("--draft-tag", default="Model 0: ", show_default=True, metavar="TEXT", help="mark of a draft's step")
+@click.option("--target-tag", default="Model 1: ", show_default=True, metavar="TEXT", help="mark of a target's step")
+@click.option("--balance/--no-balance", default=True, show_default=True, help="downsample the larger class")
+@click.option("--epochs", type=_COUNT, default=3, show_default=True, metavar="N", help="passes over the data")
+@click.option("--batch-size", type=_COUNT, default=1024, show_default=True, metavar="N", help="steps in one update")
+@click.option("--rows", type=_COUNT, default=32, show_default=True, metavar="N", help="texts in one forward")
+@click.option(
+    "--learning-rate", type=click.FloatRange(min=0, min_open=True), default=1e-5, show_default=True, metavar="X"
+)
+@click.option("--warmup", type=click.FloatRange(0, 1), default=0.1, show_default=True, metavar="X", help="share of it")
+@click.option("--weight-decay", type=click.FloatRange(min=0), default=0.0, show_default=True, metavar="X")
+@click.option("--max-tokens", type=_COUNT, default=2048, show_default=True, metavar="N", help="longest text")
+@click.option("--evals", type=_COUNT, default=2, show_default=True, metavar="N", help="dev points in an epoch")
+@click.option("--patience", type=_COUNT, default=3, show_default=True, metavar="N", help="dev points without a gain")
+@click.option("--lora", type=_COUNT, metavar="RANK", help="train low-rank additions alone; needs peft")
+@click.option("--seed", type=_SEED, default=0, show_default=True, metavar="N", help="seed of everything")
+@click.option("--dtype", type=click.Choice(("float32", "bfloat16")), default="float32", show_default=True)
+@click.option("--device", default="cpu", show_default=True, metavar="NAME", help="cpu, cuda, cuda:N")
+@click.option("--trust-remote-code", is_flag=True, help="run code that comes with the base checkpoint")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+def train(data: tuple[Path, ...], dev: Path, out: Path, as_json: bool, **options: Any) -> None:
+    """Train a router on the shards in DATA, starting from the reward model's weights."""
+    from arbitrage.reading import CONFIG_FILE, as_classes
+    from arbitrage.training import RouterTraining, TrainPoint
+    from arbitrage.walks import read_walks
+    from search.router_training import add_lora, new_router, save_router, train_router
+
+    if (out / CONFIG_FILE).exists():
+        raise ConfigError(f"{out} holds a router already; give another folder")
+    origin, walks = read_walks(data)
+    dev_origin, held_out = read_walks([dev])
+    if any(origin[name] != dev_origin[name] for name in ("draft", "target", "prm")):
+        raise ConfigError(f"{dev} is of another pair or reward model than {data[0]}")
+    classes = as_classes(options["classes"])
+    config = {
+        **{name: origin[name] for name in ("draft", "target", "prm")},
+        **{name: options[name] for name in ("annotate", "draft_tag", "target_tag", "margin")},
+        "classes": classes,
+    }
+    parts = new_router(
+        options["base"] or origin["prm"],
+        config,
+        device=options["device"],
+        tree_model=origin["target"],
+        trust=options["trust_remote_code"],
+    )
+    if options["lora"] is not None:
+        add_lora(parts, options["lora"])
+    settings = RouterTraining(
+        classes=classes,
+        margin=options["margin"],
+        balance=options["balance"],
+        num_epochs=options["epochs"],
+        batch_size=options["batch_size"],
+        rows=options["rows"],
+        learning_rate=options["learning_rate"],
+        warmup_share=options["warmup"],
+        weight_decay=options["weight_decay"],
+        max_tokens=options["max_tokens"],
+        patience=options["patience"],
+        evals_per_epoch=options["evals"],
+        seed=options["seed"],
+        dtype=options["dtype"],
+    )
+    with progress("train router", 1000) as bar:
+
+        def report(point: TrainPoint) -> None:
+            measured = "" if point.dev_auc is None else f", dev AUC {point.dev_auc:.4f}"
+            note = f"step {point.step}/{point.num_steps}, loss {point.loss:.4f}{measured}"
+            bar.update(round(1000 * point.step / point.num_steps), note)
+
+        outcome, record = train_router(parts, walks, held_out, settings, report)
+    save_router(parts, out, record, bfloat16=options["dtype"] == "bfloat16")
+    if as_json:
+        print_json({"folder": str(out), **record})
+        return
+    best = next(point.dev_auc for point in outcome.curve if point.step == outcome.best_step)
+    sys.stdout.write(f"{out}: {outcome.num_used} of {outcome.num_pairs} pairs, best at step {outcome.best_step}, ")
+    sys.stdout.write(f"dev AUC {outcome.curve[0].dev_auc or 0:.4f} at first, {best or 0:.4f} at best\n")
+
+
+@router.command("eval")
+@click.argument("model")
+@click.argument("data", nargs=-1, required=True, type=_FILE)
+@click.option("--device", default="cpu", show_default=True, metavar="NAME", help="cpu, cuda, cuda:N")
+@click.option("--trust-remote-code", is_flag=True, help="run code that comes with the checkpoint")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+def evaluate(model: str, data: tuple[Path, ...], device: str, trust_remote_code: bool, as_json: bool) -> None:
+    """Measure MODEL (a folder, or mini:router) on the held-out shards in DATA."""
+    from arbitrage.evaluation import figures
+    from arbitrage.training import texts_of
+    from arbitrage.walks import read_walks
+    from search.router_training import load_router
+
+    origin, walks = read_walks(data)
+    parts = load_router(model, device=device, tree_model=origin["target"], trust=trust_remote_code)
+    for role in ("draft", "target", "prm"):
+        if getattr(parts.config, role) != origin[role]:
+            sys.stderr.write(
+                f"ets: warning: {model} was trained for {role} {getattr(parts.config, role)!r}, "
+                f"the data is of {origin[role]!r}\n"
+            )
+    num_pairs = sum(len(walk.pairs) for walk in walks)
+    limit = int(parts.network.config.max_position_embeddings)
+    estimates = parts.model.estimates(texts_of(walks, parts.reader, limit), num_pairs)
+    measured = figures(walks, estimates, parts.config.margin)
+    if as_json:
+        print_json({"model": model, "data": [str(one) for one in data], "origin": origin, "figures": measured})
+        return
+    for name, value in measured.items():
+        shown = "unknown" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+        sys.stdout.write(f"{name.replace('_', ' '):28} {shown}\n")

@@ -1,0 +1,451 @@
+"""What all engines on servers share: checks, routing, retries, one computation of a cold prefix, and the books."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
+
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
+
+from search.engines.remote.http import RequestLimits, nonsense
+from search.engines.remote.model import RemoteModel
+from search.engines.remote.warmth import Warmth
+from search.engines.remote.workers import Worker, Workers
+from search.errors import ContextOverflowError, EngineError
+from search.streams import closing
+from search.types import Child, EngineInfo, FinishReason, Generation, Prefix, Sampling, Usage
+
+T = TypeVar("T")
+Server = TypeVar("Server")
+
+_FIRST_WAIT_SECONDS = 0.5
+_BACKOFF = wait_exponential(multiplier=1.0, max=8.0) + wait_random(0.0, 0.5)
+"""Seconds before a request is sent again: doubled each time, and never the same for all that failed together."""
+
+
+class Sample(NamedTuple):
+    """What a server says of one of the samples it writes.
+
+    Attributes:
+        number: which of the samples asked for, from 0.
+        ids: all ids so far.
+        finish: why it ended; None while it is being written.
+        cached_tokens: of the prompt, tokens that were not computed for it; None where the server does not say.
+        request: the server's name for it, by which it can be aborted; empty where it has none.
+        matched: the end token that stopped it, if one did and the server says which.
+    """
+
+    number: int
+    ids: tuple[int, ...]
+    finish: Literal["stop", "length", "abort"] | None
+    cached_tokens: int | None = None
+    request: str = ""
+    matched: int | None = None
+
+
+class Read(NamedTuple):
+    """Numbers that a server read at the end of a prompt, and how much of the prompt was in its cache."""
+
+    values: tuple[float, ...]
+    cached_tokens: int | None = None
+
+
+@dataclass(slots=True)
+class _Books:
+    """What was done for one tree. Work for requests that broke off is in it as far as the server told."""
+
+    warmth: Warmth = field(default_factory=Warmth)
+    jobs: set[_Job] = field(default_factory=set)
+    computed_tokens: int | None = 0
+    recomputed_tokens: int | None = 0
+    sampled_tokens: int = 0
+    num_calls: int = 0
+    num_running: int = 0
+    kv_tokens_peak: int | None = None
+
+    def computed(self, num_tokens: int, cached_tokens: int | None, num_warm: int) -> None:
+        """Positions of a prompt went through the model; the last one always does, as its logits are wanted."""
+        if cached_tokens is None or self.computed_tokens is None or self.recomputed_tokens is None:
+            self.computed_tokens = self.recomputed_tokens = None
+            return
+        self.computed_tokens += num_tokens - cached_tokens
+        self.recomputed_tokens += max(0, min(num_warm, num_tokens) - 1 - cached_tokens)
+
+    def sampled(self, num_tokens: int) -> None:
+        """A step was written; its last token went through no model yet."""
+        self.sampled_tokens += num_tokens
+        if self.computed_tokens is not None:
+            self.computed_tokens += max(0, num_tokens - 1)
+
+    def usage(self) -> Usage:
+        """The books so far; a server cannot tell what it holds for one tree."""
+        return Usage(
+            computed_tokens=self.computed_tokens,
+            sampled_tokens=self.sampled_tokens,
+            num_calls=self.num_calls,
+            kv_tokens_held=None,
+            kv_tokens_peak=self.kv_tokens_peak,
+            recomputed_tokens=self.recomputed_tokens,
+        )
+
+
+@dataclass(eq=False, slots=True)
+class _Job:
+    """The children of one node while they are being written.
+
+    Attributes:
+        owed: children not answered yet.
+        requests: the server's names of their samples, as far as known.
+        results: steps, then None; or an error.
+    """
+
+    prefix: Prefix
+    sampling: Sampling
+    arrived: float
+    owed: dict[int, Child]
+    results: asyncio.Queue[Generation | Exception | None] = field(default_factory=asyncio.Queue)
+    requests: dict[int, str] = field(default_factory=dict)
+    task: asyncio.Task[None] | None = None
+
+
+class RemoteEngine(ABC, Generic[Server]):
+    """An engine on one or several servers; implements `search.protocols.Engine`.
+
+    Servers cache by content and free by themselves: `release` only forgets. `kv_tokens_peak` is the most that a
+    tree's server held for all its trees together while this tree was being worked on.
+    """
+
+    def __init__(self, model: RemoteModel, servers: Sequence[Server], limits: RequestLimits) -> None:
+        """Serve `model` from `servers`."""
+        self._model = model
+        self._workers = Workers(servers)
+        self._limits = limits
+        self._trees: dict[str, _Books] = {}
+        self._writers: set[asyncio.Task[Any]] = set()
+        self._readers: set[asyncio.Task[Any]] = set()
+        self._closed = False
+
+    # What a kind of server does in its own way
+
+    @abstractmethod
+    def _stream(
+        self, server: Server, prefix: Prefix, children: Sequence[Child], sampling: Sampling
+    ) -> AsyncGenerator[Sample, None]:
+        """Write a sample for each child: first signs of each where there are any, then each one's end."""
+
+    @abstractmethod
+    async def _prefill(self, server: Server, prefix: Prefix) -> Read:
+        """Have `prefix` computed and kept."""
+
+    @abstractmethod
+    async def _labels(self, server: Server, prefix: Prefix, labels: tuple[int, ...]) -> Read:
+        """Log-probabilities of `labels` after `prefix`."""
+
+    @abstractmethod
+    async def _numbers(self, server: Server, prefix: Prefix, what: Literal["head", "hidden"]) -> Read:
+        """The reward head's outputs, or the last hidden state."""
+
+    @abstractmethod
+    async def _abort(self, server: Server, requests: Sequence[str]) -> None:
+        """Stop samples by their names; what cannot be stopped is left alone."""
+
+    @abstractmethod
+    async def _close(self) -> None:
+        """Give connections back."""
+
+    def _extra_tokens(self, num_samples: int) -> int:
+        """Positions that a server computes for a request of so many samples and counts for none of them."""
+        del num_samples
+        return 0
+
+    # The engine
+
+    @property
+    def info(self) -> EngineInfo:
+        """What this engine is."""
+        return self._model.info
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        return self._model.tokenizer
+
+    async def generate(
+        self, prefix: Prefix, children: Sequence[Child], sampling: Sampling
+    ) -> AsyncIterator[Generation]:
+        """Write one step for each child after `prefix`, all in one request; steps come in the order in which they end.
+
+        Raises:
+            ContextOverflowError: `prefix` leaves no room in the context.
+            EngineError: the request is wrong, the server cannot do it, or failed as often as it may be asked.
+        """
+        self._check(prefix, room=1)
+        self._check_children(prefix, children)
+        if not children:
+            return
+        books = self._received(prefix.tree)
+        job = _Job(prefix, sampling, time.perf_counter(), dict(enumerate(children)))
+        books.jobs.add(job)
+        job.task = self._start(self._write(books, job))
+        try:
+            while (result := await job.results.get()) is not None:
+                if isinstance(result, Exception):
+                    raise result
+                yield result
+        finally:
+            books.jobs.discard(job)
+            job.task.cancel()
+
+    async def label_logprobs(self, prefix: Prefix, labels: Sequence[int]) -> tuple[float, ...]:
+        """Natural-log probabilities of each id in `labels` as the token after `prefix`.
+
+        Raises:
+            ContextOverflowError: `prefix` is longer than the context.
+            EngineError: as for `generate`.
+        """
+        self._check(prefix, room=0)
+        self._check_ids(labels, "label")
+        if not labels:
+            return ()
+        wanted = tuple(labels)
+        return await self._read(prefix, lambda server: self._labels(server, prefix, wanted))
+
+    async def read(self, prefix: Prefix, what: Literal["head", "hidden"]) -> tuple[float, ...]:
+        """The raw outputs of the reward head, or the last hidden state, at the last token of `prefix`.
+
+        Raises:
+            ContextOverflowError: `prefix` is longer than the context.
+            EngineError: the server does not give it, or as for `generate`.
+        """
+        self._check(prefix, room=0)
+        return await self._read(prefix, lambda server: self._numbers(server, prefix, what))
+
+    def usage(self, tree: str) -> Usage:
+        """What was done for a tree since it was first seen or last closed; zeros for an unknown tree."""
+        books = self._trees.get(tree)
+        return Usage() if books is None else books.usage()
+
+    async def release(self, tree: str, keys: Collection[int] | None = None) -> None:
+        """Forget these keys, or the whole tree; steps being written there are aborted on the server."""
+        books = self._trees.get(tree) if keys is not None else self._trees.pop(tree, None)
+        if books is None:
+            return
+        gone = None if keys is None else frozenset(keys)
+        server = self._workers.of(tree).transport
+        for job in tuple(books.jobs):
+            await self._abort_children(server, job, gone)
+        books.warmth.forget(gone)
+        if gone is None:
+            self._workers.forget(tree)
+
+    async def aclose(self) -> None:
+        """Stop. Calls in flight end with `EngineError`."""
+        self._closed = True
+        running, self._readers = (*self._writers, *self._readers), set()
+        for task in running:
+            if not task.get_loop().is_closed():
+                task.get_loop().call_soon_threadsafe(task.cancel)
+        self._trees.clear()
+        loop = asyncio.get_running_loop()
+        if ours := [task for task in self._writers if task.get_loop() is loop]:
+            await asyncio.wait(ours)
+        await self._close()
+
+    # Requests
+
+    async def _write(self, books: _Books, job: _Job) -> None:
+        """Serve one `generate`; every end of it stands in `job.results`."""
+        try:
+            await self._retried(books, job.prefix.tree, lambda worker: self._attempt(books, job, worker))
+        except EngineError as error:
+            job.results.put_nowait(error)
+        except asyncio.CancelledError:
+            job.results.put_nowait(self._error("the engine was closed"))
+            raise
+        except Exception as error:
+            failure = self._error(f"the client failed: {type(error).__name__}: {error}")
+            failure.__cause__ = error
+            job.results.put_nowait(failure)
+        else:
+            job.results.put_nowait(None)
+
+    async def _attempt(self, books: _Books, job: _Job, worker: Worker[Server]) -> None:
+        """Ask one server for the children that are still owed."""
+        prefix, num_tokens = job.prefix, job.prefix.num_tokens
+        if not books.warmth.holds(prefix):
+            async with books.warmth.computing(prefix) as num_cold:
+                if num_cold:
+                    made = await self._prefill(worker.transport, prefix)
+                    books.computed(num_tokens, made.cached_tokens, num_tokens - num_cold)
+        wanted = dict(enumerate(job.owed.items()))
+        room = self.info.context_tokens - num_tokens
+        sampling = job.sampling
+        limit = min(sampling.max_new_tokens, room)
+        limited = Sampling(sampling.temperature, sampling.top_p, limit, sampling.stop)
+        async with closing(self._stream(worker.transport, prefix, list(job.owed.values()), limited)) as samples:
+            async for sample in samples:
+                if sample.number not in wanted:
+                    raise nonsense(self._name(worker), f"a sample number {sample.number} of {len(wanted)}")
+                place, child = wanted[sample.number]
+                if place not in job.owed:
+                    continue
+                if sample.finish is None:
+                    job.requests[place] = sample.request
+                    continue
+                finish = self._finish(worker, sample, limited, job.sampling.max_new_tokens > room)
+                ids = self._ids(sample)
+                books.computed(num_tokens, sample.cached_tokens, num_tokens)
+                books.sampled(len(ids))
+                books.warmth.wrote(prefix, child.key, ids)
+                del job.owed[place]
+                seconds = time.perf_counter() - job.arrived
+                job.results.put_nowait(Generation(child.key, ids, self.tokenizer.decode(ids), finish, seconds))
+        if books.computed_tokens is not None:
+            books.computed_tokens += self._extra_tokens(len(wanted))
+        if job.owed:
+            raise nonsense(self._name(worker), f"{len(job.owed)} of {len(wanted)} samples are missing")
+
+    def _finish(self, worker: Worker[Server], sample: Sample, sampling: Sampling, by_context: bool) -> FinishReason:
+        """Why a sample ended, judged by its ids; servers call a step that ends at its very limit cut.
+
+        Raises:
+            EngineError: the server gave it up, or it is no step.
+        """
+        ids = self._ids(sample)
+        if sample.finish == "abort":
+            raise EngineError(f"{self._name(worker)} gave a request up", endpoint=self._name(worker), retryable=True)
+        vocab = self.info.vocab_size
+        if not ids or len(ids) > sampling.max_new_tokens or not all(0 <= token < vocab for token in ids):
+            raise nonsense(self._name(worker), f"a step of the ids {ids[:20]}")
+        if ids[-1] in self.tokenizer.eos_ids:
+            return FinishReason.EOS
+        if sample.finish == "stop" or self._model.stop_rule(sampling.stop).is_stop(ids):
+            return FinishReason.STOP
+        return FinishReason.CONTEXT if by_context else FinishReason.LENGTH
+
+    @staticmethod
+    def _ids(sample: Sample) -> tuple[int, ...]:
+        """The ids with the end token, which some servers leave out."""
+        if sample.matched is None or sample.ids[-1:] == (sample.matched,):
+            return sample.ids
+        return (*sample.ids, sample.matched)
+
+    async def _abort_children(self, server: Server, job: _Job, keys: frozenset[int] | None) -> None:
+        """Answer children as aborted, and have the server stop them: all, or those with or below these keys."""
+        below = keys is None or any(segment.key in keys for segment in job.prefix.segments)
+        gone = [number for number, child in job.owed.items() if below or (keys is not None and child.key in keys)]
+        for number in gone:
+            child = job.owed.pop(number)
+            seconds = time.perf_counter() - job.arrived
+            job.results.put_nowait(Generation(child.key, (), "", FinishReason.ABORT, seconds))
+        if not job.owed:
+            job.results.put_nowait(None)
+            if job.task is not None:
+                job.task.cancel()  # closes the connection, by which the server stops all
+            return
+        await self._abort(server, [job.requests[number] for number in gone if number in job.requests])
+
+    async def _read(self, prefix: Prefix, ask: Callable[[Server], Awaitable[Read]]) -> tuple[float, ...]:
+        books = self._received(prefix.tree)
+        num_tokens = prefix.num_tokens
+
+        async def attempt(worker: Worker[Server]) -> tuple[float, ...]:
+            async with books.warmth.computing(prefix) as num_cold:
+                answer = await ask(worker.transport)
+                books.computed(num_tokens, answer.cached_tokens, num_tokens - num_cold)
+            return answer.values
+
+        # Read by the caller's own task, as there are many; closing the engine interrupts it, see `aclose`.
+        task = asyncio.current_task()
+        assert task is not None
+        self._readers.add(task)
+        try:
+            return await self._retried(books, prefix.tree, attempt)
+        except asyncio.CancelledError:
+            if task in self._readers or task.uncancel():
+                raise
+            raise self._error("the engine was closed") from None
+        finally:
+            self._readers.discard(task)
+
+    async def _retried(self, books: _Books, tree: str, attempt: Callable[[Worker[Server]], Awaitable[T]]) -> T:
+        """Do something on a tree's server; after a failure that may pass, again, on another one where there is one."""
+
+        async def once() -> T:
+            worker = self._workers.of(tree)
+            books.num_running += 1
+            try:
+                answer = await attempt(worker)
+            except EngineError as error:
+                if error.retryable:
+                    self._workers.failed(worker)
+                    books.warmth.forget()
+                raise
+            finally:
+                books.num_running -= 1
+            self._workers.worked(worker)
+            return answer
+
+        try:
+            return await once()
+        except EngineError as error:
+            if not error.retryable or self._limits.attempts == 1:
+                raise
+        await asyncio.sleep(random.uniform(0.0, _FIRST_WAIT_SECONDS))
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(self._limits.attempts - 1),
+            wait=_BACKOFF,
+            retry=retry_if_exception(lambda error: isinstance(error, EngineError) and error.retryable),
+            reraise=True,
+        )
+        return await retrying(once)
+
+    def _received(self, tree: str) -> _Books:
+        if self._closed:
+            raise self._error("the engine is closed")
+        books = self._trees.setdefault(tree, _Books())
+        books.num_calls += 1
+        return books
+
+    def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        self._writers.add(task)
+        task.add_done_callback(self._writers.discard)
+        return task
+
+    # Checks: a server may die of an id that its model does not have, so none is sent
+
+    def _check(self, prefix: Prefix, room: int) -> None:
+        num_tokens = prefix.num_tokens
+        if not num_tokens:
+            raise self._error("the prefix has no tokens")
+        for segment in prefix.segments:
+            self._check_ids(segment.ids, f"segment {segment.key}: token")
+        if num_tokens + room > self.info.context_tokens:
+            raise ContextOverflowError(
+                f"a prefix of {num_tokens} tokens leaves no room in a context of {self.info.context_tokens}",
+                endpoint=self.info.model,
+            )
+
+    def _check_ids(self, ids: Sequence[int], what: str) -> None:
+        vocab = self.info.vocab_size
+        if ids and not (min(ids) >= 0 and max(ids) < vocab):
+            raise self._error(f"{what} id outside the vocabulary of {vocab}")
+
+    def _check_children(self, prefix: Prefix, children: Sequence[Child]) -> None:
+        seen = {segment.key for segment in prefix.segments}
+        for child in children:
+            if child.key in seen:
+                raise self._error(f"child key {child.key} is taken: each child needs its own, and none of its prefix's")
+            seen.add(child.key)
+
+    def _error(self, message: str) -> EngineError:
+        return EngineError(message, endpoint=self.info.model)
+
+    def _name(self, worker: Worker[Server]) -> str:
+        return str(worker.transport)

@@ -1,0 +1,268 @@
+"""HTTP to model servers: one connection pool an engine, requests in flight bounded, every failure an `EngineError`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import httpx
+
+from search.engines.remote.connections import StreamsTransport
+from search.errors import ContextOverflowError, EngineError
+
+ROUTING_HEADER = "x-smg-routing-key"
+"""By this header `sglang-router --policy manual` keeps the requests of one key on one worker; servers ignore it."""
+
+_RETRYABLE_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+_OVERFLOW_WORDS = ("longer than the model's context", "maximum context length", "maximum allowed length")
+_MAX_MESSAGE = 300
+_CONNECT_SECONDS, _SHORT_SECONDS = 10.0, 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """How requests are sent.
+
+    Attributes:
+        timeout_seconds: the longest silence of a server within one request; then the request has failed.
+        attempts: how often a request is sent at most, the first time included.
+        max_in_flight: requests of one engine in flight at once, over all its servers; the others wait here.
+    """
+
+    timeout_seconds: float = 120.0
+    attempts: int = 5
+    max_in_flight: int = 256
+
+
+class _Session:
+    """What belongs to one event loop: the pool of connections, and the count of requests in flight."""
+
+    def __init__(self, limits: RequestLimits) -> None:
+        self.transport = StreamsTransport()
+        self.slots = asyncio.Semaphore(limits.max_in_flight)
+
+    async def kept_until_the_loop_ends(self) -> AsyncGenerator[None, None]:
+        """Suspended for good; `asyncio.run` closes it at its end, and with it the connections."""
+        try:
+            yield
+        finally:
+            await self.transport.aclose()
+
+
+class HttpClient:
+    """JSON over HTTP for any number of servers. Usable from any event loop; each has its own connections.
+
+    Requests go to the transport directly: httpx's own client adds cookies, redirects and authentication, which no model
+    server wants, and which cost more than all else that is done here.
+    """
+
+    def __init__(self, limits: RequestLimits) -> None:
+        """Connect to nothing yet."""
+        self.limits = limits
+        self._sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[_Session, AsyncGenerator[None, None]]]
+        self._sessions = WeakKeyDictionary()
+        self._urls: dict[str, httpx.URL] = {}
+
+    async def _session(self) -> _Session:
+        loop = asyncio.get_running_loop()
+        if (known := self._sessions.get(loop)) is not None:
+            return known[0]
+        session = _Session(self.limits)
+        keeper = session.kept_until_the_loop_ends()
+        self._sessions[loop] = (session, keeper)
+        await anext(keeper)
+        return session
+
+    async def _open(
+        self, session: _Session, method: str, url: str, content: bytes, key: str, seconds: float
+    ) -> httpx.Response:
+        """Send a request; its response's body is still to be read, and its stream to be closed."""
+        if (parsed := self._urls.get(url)) is None:
+            parsed = self._urls[url] = httpx.URL(url)
+        timeout = {"connect": min(_CONNECT_SECONDS, seconds), "read": seconds, "write": seconds}
+        request = httpx.Request(method, parsed, headers=_headers(key), content=content, extensions={"timeout": timeout})
+        return await session.transport.handle_async_request(request)
+
+    async def _whole(
+        self, session: _Session, method: str, url: str, content: bytes, key: str, seconds: float
+    ) -> tuple[int, bytes]:
+        """Send a request and read its whole response: status and content."""
+        with _failures(url):
+            response = await self._open(session, method, url, content, key, seconds)
+            stream = _stream_of(response)
+            try:
+                return response.status_code, b"".join([piece async for piece in stream])
+            finally:
+                await stream.aclose()
+
+    async def post(self, url: str, body: Mapping[str, Any], key: str = "") -> Any:
+        """Send a request and read its whole answer.
+
+        Args:
+            url: of the endpoint.
+            body: sent as JSON.
+            key: requests of equal keys belong together; a router in front keeps them on one worker.
+
+        Raises:
+            EngineError: no answer, an answer that is no JSON, or a status other than 200.
+        """
+        session = await self._session()
+        async with session.slots:
+            status, content = await self._whole(session, "POST", url, _encode(body), key, self.limits.timeout_seconds)
+        return _answer(url, status, content)
+
+    async def stream(self, url: str, body: Mapping[str, Any], key: str = "") -> AsyncGenerator[dict[str, Any], None]:
+        """Send a request and yield the objects of its event stream. Closing the generator closes the connection.
+
+        Raises:
+            EngineError: as for `post`; also where the stream ends before its end was announced.
+        """
+        session = await self._session()
+        async with session.slots:
+            with _failures(url):
+                response = await self._open(session, "POST", url, _encode(body), key, self.limits.timeout_seconds)
+                stream = _stream_of(response)
+                try:
+                    if response.status_code != httpx.codes.OK:
+                        _answer(url, response.status_code, b"".join([piece async for piece in stream]))
+                    events = _Events(url)
+                    async for piece in stream:
+                        for event in events.of(piece):
+                            yield event
+                    events.end()
+                finally:
+                    await stream.aclose()
+
+    async def get(self, url: str) -> Any:
+        """Ask for a server's own state; outside the limit on requests, as it computes nothing.
+
+        Raises:
+            EngineError: as for `post`.
+        """
+        status, content = await self._whole(await self._session(), "GET", url, b"", "", _SHORT_SECONDS)
+        return _answer(url, status, content)
+
+    async def notify(self, url: str, body: Mapping[str, Any]) -> None:
+        """Send a short message, e.g. to abort a request, outside the limit on requests.
+
+        Raises:
+            EngineError: as for `post`, but status and content of the answer do not matter.
+        """
+        await self._whole(await self._session(), "POST", url, _encode(body), "", _SHORT_SECONDS)
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop."""
+        known = self._sessions.pop(asyncio.get_running_loop(), None)
+        if known is not None:
+            await known[1].aclose()
+
+
+def _stream_of(response: httpx.Response) -> httpx.AsyncByteStream:
+    assert isinstance(response.stream, httpx.AsyncByteStream), "an asynchronous transport has made it"
+    return response.stream
+
+
+def _encode(body: Mapping[str, Any]) -> bytes:
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def _headers(key: str) -> dict[str, str]:
+    plain = key.encode("ascii", "backslashreplace").decode()
+    return {"content-type": "application/json", **({ROUTING_HEADER: plain} if key else {})}
+
+
+class _failures:  # noqa: N801  (read as a word: `with _failures(url)`)
+    """Turns what httpx raises into an `EngineError` that may be tried again."""
+
+    __slots__ = ("_url",)
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, httpx.TimeoutException):
+            raise EngineError(
+                f"{self._url} did not answer in time",
+                endpoint=self._url,
+                hint="the server is stuck or overloaded; see --request-timeout",
+                retryable=True,
+            ) from error
+        if isinstance(error, httpx.HTTPError):
+            text = str(error) or type(error).__name__
+            raise EngineError(f"{self._url} cannot be reached: {text}", endpoint=self._url, retryable=True) from error
+        if isinstance(error, httpx.InvalidURL | UnicodeError):
+            raise EngineError(f"{self._url} is no URL: {error}", endpoint=self._url) from error
+
+
+def _answer(url: str, status: int, content: bytes) -> Any:
+    if status == httpx.codes.OK:
+        try:
+            return json.loads(content)
+        except ValueError:
+            raise nonsense(url, content[:80].decode("utf-8", "replace")) from None
+    message = _message(content)
+    if status < httpx.codes.INTERNAL_SERVER_ERROR and any(words in message for words in _OVERFLOW_WORDS):
+        raise ContextOverflowError(message, endpoint=url, status=status)
+    raise EngineError(
+        f"{url} answered {status}: {message}", endpoint=url, status=status, retryable=status in _RETRYABLE_STATUS
+    )
+
+
+def _message(content: bytes) -> str:
+    """What a server's error says, in one line."""
+    text = content.decode("utf-8", "replace").strip()
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    for key in ("error", "message", "detail"):
+        if isinstance(value, dict):
+            value = value.get(key, value)
+    return " ".join(str(value).split())[:_MAX_MESSAGE] or "no reason given"
+
+
+def nonsense(url: str, what: object) -> EngineError:
+    """The error for an answer that cannot be one; a retry may help, as proxies answer in a server's place."""
+    return EngineError(f"{url} gave an answer that makes no sense: {str(what)[:80]!r}", endpoint=url, retryable=True)
+
+
+class _Events:
+    """The JSON objects of a stream of server-sent events, up to its `[DONE]`."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._pending, self._done = b"", False
+
+    def of(self, piece: bytes) -> Iterator[dict[str, Any]]:
+        """The objects that are whole with this piece."""
+        *whole, self._pending = (self._pending + piece).replace(b"\r\n", b"\n").split(b"\n\n")
+        for event in whole:
+            data = event.strip().removeprefix(b"data:").strip()
+            if data == b"[DONE]":
+                self._done = True  # what is left is read all the same, so that the connection can be used again
+            if self._done or not data or data.startswith(b":"):
+                continue
+            value = _answer(self._url, httpx.codes.OK, data)
+            if not isinstance(value, dict):
+                raise nonsense(self._url, value)
+            if "error" in value:
+                error = value["error"]
+                status = error.get("code") if isinstance(error, dict) else None
+                _answer(self._url, status if isinstance(status, int) else 500, data)
+            yield value
+
+    def end(self) -> None:
+        """The stream is over.
+
+        Raises:
+            EngineError: it did not say so.
+        """
+        if not self._done:
+            raise EngineError(f"{self._url} broke its answer off", endpoint=self._url, retryable=True)

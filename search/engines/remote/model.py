@@ -1,0 +1,166 @@
+"""The client's side of a model that runs on a server: its tokenizer, its limits, and whether both mean the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from search.engines.local.loading import context_tokens, read_tokenizer
+from search.engines.local.stops import StopRule, TokenBytes
+from search.engines.local.tokenizer import HFTokenizer
+from search.errors import ConfigError
+from search.hub import find_model
+from search.protocols import Tokenizer
+from search.types import EngineInfo
+
+TOKENIZER_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
+"""What the client needs of a checkpoint; the weights are the server's."""
+
+PROBE_TEXT = "A bag holds 12 pens, 3 red.\n\n1 + 1 = 2; naïve: x² ≤ 10"
+"""Tells tokenizers apart: words, digits, line breaks, and characters of several bytes."""
+
+
+@dataclass(slots=True)
+class RemoteModel:
+    """What the client knows of a model.
+
+    Attributes:
+        tokenizer: its tokenizer.
+        table: bytes of its tokens.
+        info: what it is; completed once a server was asked.
+        model_type: as in config.json; empty where there is none.
+        architectures: as in config.json.
+    """
+
+    tokenizer: Tokenizer
+    table: TokenBytes
+    info: EngineInfo
+    model_type: str = ""
+    architectures: tuple[str, ...] = ()
+    _rules: dict[tuple[str, ...], StopRule] = field(default_factory=dict)
+    _ids: dict[str, int | None] = field(default_factory=dict)
+
+    def stop_rule(self, stops: tuple[str, ...]) -> StopRule:
+        """When a step with these stop strings ends."""
+        if (rule := self._rules.get(stops)) is None:
+            rule = self._rules[stops] = StopRule(self.table, stops, self.tokenizer.eos_ids)
+        return rule
+
+    def token_id(self, name: str) -> int | None:
+        """The token that a server names: "token_id:N", or a token's text; None for the text of several or of none."""
+        prefix, colon, number = name.partition(":")
+        if colon and prefix == "token_id" and number.isdecimal():
+            return int(number)
+        if not self._ids:
+            for token, piece in enumerate(self.table.full[: self.info.vocab_size]):
+                text = piece.decode("utf-8", errors="replace")
+                self._ids[text] = None if text in self._ids else token
+        return self._ids.get(name)
+
+    def described(self, **values: Any) -> None:
+        """Put what a server said into `info`; `details` are added to those that are there."""
+        details = {**self.info.details, **values.pop("details", {})}
+        self.info = replace(self.info, **values, details=details)
+
+
+def read_model(model: str, engine: str, trust_remote_code: bool = False) -> RemoteModel:
+    """The client's side of a checkpoint, from its small files.
+
+    Args:
+        model: a folder, or a hub id; of the latter no weights are fetched.
+        engine: kind of engine, for records.
+        trust_remote_code: run a tokenizer's own code.
+
+    Raises:
+        ConfigError: no such model, or it has no configuration or tokenizer that can be read.
+    """
+    from transformers import AutoConfig
+
+    folder = find_model(model, TOKENIZER_FILES)
+    try:
+        config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except Exception as error:  # what a broken file makes transformers raise is not to be listed
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise ConfigError(f"model {model!r}: its config.json cannot be used: {reason}") from None
+    raw = read_tokenizer(model, folder, trust_remote_code)
+    text = config.get_text_config(decoder=True)
+    table = TokenBytes(raw, int(text.vocab_size))
+    info = EngineInfo(
+        name=engine,
+        model=model,
+        context_tokens=context_tokens(config, raw),
+        vocab_size=int(text.vocab_size),
+    )
+    tokenizer = HFTokenizer(raw, table, eos_ids(folder, config, raw))
+    return RemoteModel(tokenizer, table, info, str(config.model_type), tuple(config.architectures or ()))
+
+
+def eos_ids(folder: Path, config: Any, raw_tokenizer: Any) -> frozenset[int]:
+    """Ids that end a text, by generation_config.json, the configuration and the tokenizer."""
+    try:
+        generation = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        generation = {}
+    found: set[int] = set()
+    for value in (generation.get("eos_token_id"), getattr(config, "eos_token_id", None), raw_tokenizer.eos_token_id):
+        if isinstance(value, int):
+            found.add(value)
+        elif isinstance(value, Iterable):
+            found.update(int(one) for one in value)
+    return frozenset(found)
+
+
+def check_same(model: RemoteModel, url: str, *, ids: Iterable[int] | None, model_type: str, served: str) -> None:
+    """Hold a server's model against ours: ids of another tokenizer mean nothing there, or kill it.
+
+    Args:
+        model: ours.
+        url: of the server, for the message.
+        ids: what the server makes of `PROBE_TEXT`; None where it does not say.
+        model_type: as the server's configuration says; empty where it does not.
+        served: the server's name of its model.
+
+    Raises:
+        ConfigError: it serves another model.
+    """
+    asked = model.info.model
+    if model_type and model.model_type and model_type != model.model_type:
+        raise ConfigError(
+            f"{url} serves {served}, of type {model_type}; {asked!r} is of type {model.model_type}: "
+            "name the model that the server serves"
+        )
+    if ids is not None and tuple(ids) != model.tokenizer.encode(PROBE_TEXT):
+        raise ConfigError(
+            f"{url} serves {served}, whose tokenizer gives other ids than that of {asked!r}: "
+            "name the model that the server serves"
+        )
+
+
+def parse_urls(kind: str, address: str) -> tuple[str, ...]:
+    """The servers of an engine's address: http://host:port, several with commas between them.
+
+    Raises:
+        ConfigError: an address that is none.
+    """
+    import httpx
+
+    urls = []
+    for part in address.split(","):
+        text = part.strip().rstrip("/")
+        try:
+            url = httpx.URL(text)
+            valid = url.scheme in ("http", "https") and bool(url.host) and not url.query and not url.fragment
+        except (httpx.InvalidURL, ValueError):
+            valid = False
+        if not valid:
+            raise ConfigError(
+                f"engine {kind}:{address}: {text!r} is no address of a server; "
+                f"accepted: {kind}:http://HOST:PORT, several with commas between them"
+            )
+        urls.append(text)
+    if len(set(urls)) != len(urls):
+        raise ConfigError(f"engine {kind}:{address}: a server stands there twice")
+    return tuple(urls)

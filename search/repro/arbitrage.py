@@ -1,0 +1,354 @@
+"""`ets repro arbitrage`: RSD, the oracle and Arbitrage over their thresholds, latency, and the router's ablations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from search.record import read_json, write_atomic
+from search.report import Run
+from search.repro import published
+from search.repro.chains import COSTS, chain_of, outcomes_of, parameters_of, works_of
+from search.repro.document import (
+    NOT_RUN,
+    UNKNOWN,
+    Cell,
+    Claim,
+    Document,
+    Table,
+    Verdict,
+    difference,
+    machine,
+    share,
+    times,
+)
+from search.repro.recipe import ArbitrageRecipe, Routers
+from search.repro.runs import Planned, Say, collect, execute
+
+RSD_DEFAULT = "rsd:0.7"
+ENDS = ("never", "always")
+IMAGES = ("accuracy-acceptance.png", "accuracy-latency.png")
+
+
+def chosen(recipe: ArbitrageRecipe, quick: bool) -> Routers:
+    """The recipe's routers, or its quick ones."""
+    return recipe.quick if quick and recipe.quick is not None else recipe.routers
+
+
+def plan(recipe: ArbitrageRecipe, *, quick: bool = False) -> dict[str, Planned]:
+    """The runs by name: routers, and `latency NAME` for those that are timed one problem at a time."""
+    wanted = chosen(recipe, quick)
+    found = {}
+    for name in wanted.names():
+        settings = recipe.evaluation(recipe.router(name), wanted.limit)
+        found[name] = Planned(name, settings, recipe.concurrency)
+    for name in wanted.latency if wanted.latency_limit else ():
+        settings = recipe.evaluation(recipe.router(name), wanted.latency_limit)
+        found[f"latency {name}"] = Planned(f"latency-{name}", settings, 1)
+    return found
+
+
+def reproduce(
+    recipe: ArbitrageRecipe, runs: Path, *, quick: bool = False, images: Path | None = None, say: Say = lambda _: None
+) -> Document:
+    """Run what is missing and make the tables from the records.
+
+    Args:
+        recipe: what to run.
+        runs: folder of the runs; they are gone on with.
+        quick: the recipe's quick routers.
+        images: folder for the figures; None draws none.
+        say: told of progress.
+
+    Raises:
+        ConfigError, SearchError: as `search.repro.runs.execute`.
+    """
+    from search.bench.router_curves import Comparison
+
+    planned = plan(recipe, quick=quick)
+    execute([one for name, one in planned.items() if not name.startswith("latency ")], runs, recipe.turn, say)
+    timed = [one for name, one in planned.items() if name.startswith("latency ")]
+    if timed:
+        execute(timed, runs, 10, say)
+    done = {name: collect(one, runs) for name, one in planned.items()}
+    routers = {name: run for name, run in done.items() if not name.startswith("latency ")}
+    latency = {name.removeprefix("latency "): run for name, run in done.items() if name.startswith("latency ")}
+    parameters = parameters_of(list(routers.values()))
+    outcomes = {name: outcomes_of(run, _kind(name), parameters) for name, run in routers.items()}
+    ends = [outcomes[name] for name in ENDS]
+    kinds = dict.fromkeys(_kind(name) for name in routers if name not in ENDS)
+    compare = Comparison(
+        {kind: [*(outcomes[name] for name in routers if _kind(name) == kind), *ends] for kind in kinds},
+        next(iter(routers.values())).settings.seed,
+    )
+    figures: dict[str, float | int | None] = {**compare.gain("arbitrage", "rsd"), **compare.areas()}
+    place = [name for name in routers if _kind(name) == "rsd"]
+    if RSD_DEFAULT in place:
+        figures |= compare.cost_ratios("arbitrage", "rsd", place.index(RSD_DEFAULT), COSTS)
+    ablations = _ablations(recipe, chosen(recipe, quick).ablation_limit, runs, say)
+    for name, run in routers.items():
+        figures[f"accuracy_{name}"] = run.summary.accuracy
+        figures[f"policy_tokens_{name}"] = round(sum(float(one.stats["policy_tokens"] or 0) for one in run.records))
+    names = () if images is None else _draw(routers, latency, images)
+    return Document(
+        "arbitrage",
+        recipe.title,
+        _claims(figures),
+        (
+            _router_table(routers, parameters),
+            _matched_table(recipe, figures),
+            *([_latency_table(recipe, latency)] if latency else []),
+            _ablation_table(ablations),
+        ),
+        figures | {f"spearman_{name}": one["spearman"] for name, one in ablations.items()},
+        _provenance(routers, runs),
+        recipe.notes,
+        _shown(recipe, routers),
+        names,
+    )
+
+
+def _kind(name: str) -> str:
+    return name.partition(":")[0]
+
+
+def _acceptance(run: Run) -> float:
+    """Share of steps that are the draft's: steps are counted, not tokens."""
+    steps = [step for record in run.records for step in chain_of(record).steps]
+    return 1 - sum(step.escalated for step in steps) / max(1, len(steps))
+
+
+def _router_table(routers: Mapping[str, Run], parameters: Mapping[str, float]) -> Table:
+    from search.bench.router_costs import PAIRS, Hardware, flops, projected_seconds
+
+    rows: list[tuple[Cell, ...]] = []
+    for name, run in routers.items():
+        summary, count = run.summary, len(run.records)
+        chains = [chain_of(record) for record in run.records]
+        works = works_of(run, _kind(name))
+        oracle = _kind(name) == "oracle"  # it sees both steps, so what it costs is no cost of a router
+        steps = [step for chain in chains for step in chain.steps]
+        assert summary.accuracy is not None
+        rows.append(
+            (
+                name,
+                count,
+                share(summary.accuracy, summary.accuracy_ci95),
+                f"{_acceptance(run):.3f}",
+                f"{sum(step.escalated for step in steps) / count:.2f}",
+                f"{sum(step.draft_tokens for step in steps if not step.escalated) / count:.1f}",
+                f"{sum(step.draft_tokens for step in steps if step.escalated) / count:.1f}",
+                f"{sum(step.target_tokens for step in steps) / count:.1f}",
+                None if oracle else f"{sum(flops(work, parameters) for work in works) / count:.3g}",
+                None if oracle else f"{projected_seconds(works, PAIRS[0], Hardware()):.2f}",
+            )
+        )
+    columns = (
+        "router",
+        "problems",
+        "accuracy, 95% interval",
+        "acceptance rate",
+        "target calls a problem",
+        "draft tokens kept",
+        "draft tokens dropped",
+        "target tokens",
+        "FLOPs a problem",
+        "seconds a problem, projected to 1B/8B",
+    )
+    notes = (
+        "Acceptance counts steps. FLOPs: 2 x parameters x tokens over draft, target and router or reward model. "
+        "Projected: the same chains, had the models the papers' sizes, on hardware that is only assumed. The oracle "
+        "sees both steps and has no cost of its own. The papers' curves are drawn, not tabled: published cells are "
+        "unknown.",
+    )
+    return Table("routers", "Accuracy against acceptance", columns, tuple(rows), notes)
+
+
+def _matched_table(recipe: ArbitrageRecipe, figures: Mapping[str, float | int | None]) -> Table:
+    rows: list[tuple[Cell, ...]] = []
+    for key in COSTS:
+        name = f"{key}_ratio_rsd_over_arbitrage"
+        value, low, high = (figures.get(f"{name}{end}") for end in ("", "_lo", "_hi"))
+        ours = "not reached" if value is None else f"{value:.2f}x ({low:.2f} to {high:.2f})"
+        seconds = "seconds" in key
+        known = "; ".join(f"up to {ratio:.2f}x ({where})" for where, ratio in published.ARBITRAGE_SPEEDUPS.items())
+        rows.append((key.replace("_", " "), ours, known if seconds else UNKNOWN))
+    for at in ("10", "20", "30", "mean"):
+        key = f"accuracy_gain_vs_rsd_{at}"
+        values = [figures.get(f"{key}{end}") for end in ("", "_lo", "_hi")]
+        known_values = [float(value) for value in values if value is not None]
+        shown = difference(*known_values) if len(known_values) == 3 else NOT_RUN
+        where = "mean" if at == "mean" else f"{at}% of steps by the target"
+        rows.append((f"accuracy over RSD's, {where}", shown, UNKNOWN))
+    for kind in ("oracle", "arbitrage", "rsd", "random"):
+        area = figures.get(f"auc_{kind}")
+        interval = [figures.get(f"auc_{kind}{end}") for end in ("_lo", "_hi")]
+        shown = NOT_RUN if area is None else share(float(area), [float(one or 0) for one in interval])
+        rows.append((f"area under accuracy against share, {kind}", shown, UNKNOWN))
+    columns = ("RSD over Arbitrage", "ours, 95% interval", "published")
+    notes = (
+        f"Costs: RSD's at its default threshold 0.7 over Arbitrage's at the accuracy that RSD reaches there. The "
+        f"authors also found that at 70% deferral RSD writes about {published.RSD_WASTE:.0%} of all steps again "
+        "without gain; `ets bench routers` measures that as waste.",
+    )
+    return Table("matched", "Arbitrage against RSD", columns, tuple(rows), notes)
+
+
+def _latency_table(recipe: ArbitrageRecipe, latency: Mapping[str, Run]) -> Table:
+    rsd = next((run for name, run in latency.items() if _kind(name) == "rsd"), None)
+    rows: list[tuple[Cell, ...]] = []
+    for name, run in latency.items():
+        summary = run.summary
+        assert summary.accuracy is not None
+        ratio = None if rsd is None else _seconds(rsd) / _seconds(run)
+        rows.append(
+            (
+                name,
+                len(run.records),
+                share(summary.accuracy, summary.accuracy_ci95),
+                f"{_seconds(run):.3f}",
+                times(ratio),
+                "; ".join(f"{role} {cost.seconds / len(run.records):.3f}" for role, cost in summary.models.items()),
+            )
+        )
+    columns = ("router", "problems", "accuracy, 95% interval", "seconds a problem", "RSD over this", "seconds by model")
+    known = "; ".join(f"{where}: up to {ratio:.2f}x" for where, ratio in published.ARBITRAGE_SPEEDUPS.items())
+    notes = (f"One problem at a time. Published, Arbitrage over RSD at matched accuracy: {known}.",)
+    return Table("latency", "Latency, one problem at a time", columns, tuple(rows), notes)
+
+
+def _seconds(run: Run) -> float:
+    return sum(float(record.stats["seconds"] or 0) for record in run.records) / len(run.records)
+
+
+def _ablations(recipe: ArbitrageRecipe, limit: int, runs: Path, say: Say) -> dict[str, dict[str, Any]]:
+    """Each router's figures on held-out steps; walks and figures are kept on disk and read back."""
+    if not limit or not recipe.ablations:
+        return {}
+    from search.router_training import Collection, collect_walks, load_router
+
+    settings = recipe.evaluation({}, limit)
+    wanted = Collection(
+        data=settings.data,
+        limit=limit,
+        skip=recipe.ablation_skip,
+        draft=settings.draft,
+        target=settings.target,
+        prm=settings.prm,
+        engines=(settings.draft_engine, settings.engine, settings.prm_engine),
+        seed=settings.seed,
+    )
+    folder = runs / f"held-out-{limit}"
+    walks = collect_walks(wanted, folder)
+    num_pairs = sum(len(walk.pairs) for walk in walks)
+    say(f"ablations: {num_pairs} held-out pairs of steps")
+    found = {}
+    for name, model in recipe.ablations.items():
+        file = folder / f"figures-{name.replace(' ', '-')}.json"
+        if not file.is_file() or read_json(file).get("model") != model:
+            from arbitrage.evaluation import figures
+            from arbitrage.training import texts_of
+
+            parts = load_router(model, tree_model=settings.target)
+            room = int(parts.network.config.max_position_embeddings)
+            estimates = parts.model.estimates(texts_of(walks, parts.reader, room), num_pairs)
+            measured = {"model": model, **figures(walks, estimates, parts.config.margin)}
+            write_atomic(file, json.dumps(measured, indent=1) + "\n")
+        found[name] = read_json(file)
+    return found
+
+
+def _ablation_table(found: Mapping[str, Mapping[str, Any]]) -> Table:
+    rows: list[tuple[Cell, ...]] = []
+    for name, theirs in published.ABLATIONS.items():
+        ours = found.get(name)
+        cells: list[Cell] = [NOT_RUN] * 4
+        if ours is not None:
+            percents = [
+                ours[key] if ours[key] is None else round(100 * ours[key], 2) for key in ("accuracy_0", "accuracy_1")
+            ]
+            cells = [ours["spearman"], *percents, ours["auc_advantage"]]
+        rows.append(
+            (name, cells[0], theirs.spearman, cells[1], theirs.accuracy_0, cells[2], theirs.accuracy_1, cells[3])
+        )
+    columns = (
+        "router", "Spearman, ours", "published", "right in class 0, %, ours", "published",
+        "right in class 1, %, ours", "published", "AUC for the label, ours",
+    )  # fmt: skip
+    notes = (
+        "Class 1: the target's step is scored better, by the router's own margin. Rows that were not run: train the "
+        "router with `ets router train` under the option of that name, and name it in the recipe's `ablations`.",
+    )
+    return Table("ablations", "Router ablations", columns, tuple(rows), notes)
+
+
+def _claims(figures: Mapping[str, float | int | None]) -> tuple[Claim, ...]:
+    claims = []
+    order = [kind for kind in ("oracle", "arbitrage", "rsd", "random") if f"auc_{kind}" in figures]
+    for better, worse in pairwise(order):
+        one, other = figures[f"auc_{better}"], figures[f"auc_{worse}"]
+        reach, floor = figures[f"auc_{better}_hi"], figures[f"auc_{worse}_lo"]
+        assert one is not None and other is not None and reach is not None and floor is not None
+        verdict: Verdict = "holds" if one > other else "does not hold" if reach < floor else "cannot be told"
+        detail = f"area under accuracy against share {one:.4f} and {other:.4f}; intervals in the table"
+        claims.append(Claim(f"{better} is above {worse}", verdict, detail))
+    name = "target_calls_ratio_rsd_over_arbitrage"
+    if name in figures:
+        value, low = figures[name], figures.get(f"{name}_lo")
+        shape: Verdict = "cannot be told" if value is None or low is None else "holds" if low > 1 else "does not hold"
+        shown = "never reaches it" if value is None else f"{value:.2f}x, at least {low:.2f}x"
+        claims.append(Claim("at RSD's accuracy Arbitrage calls the target less often", shape, shown))
+    return tuple(claims)
+
+
+def _draw(routers: Mapping[str, Run], latency: Mapping[str, Run], folder: Path) -> tuple[str, ...]:
+    from search.plots import Point, Series, plot_accuracy
+
+    def series(runs: Mapping[str, Run], place: Any) -> list[Series]:
+        kinds: dict[str, list[Point]] = {}
+        for name, run in runs.items():
+            summary = run.summary
+            assert summary.accuracy is not None and summary.accuracy_ci95 is not None
+            note = name.partition(":")[2]
+            kinds.setdefault(_kind(name), []).append(Point(place(run), summary.accuracy, *summary.accuracy_ci95, note))
+        return [Series(kind, tuple(points)) for kind, points in kinds.items()]
+
+    plot_accuracy(
+        series(routers, _acceptance), "acceptance rate, share of steps that are the draft's", folder / IMAGES[0]
+    )
+    if not latency:
+        return IMAGES[:1]
+    plot_accuracy(series(latency, _seconds), "latency, seconds a problem, one at a time", folder / IMAGES[1])
+    return IMAGES
+
+
+def _provenance(routers: Mapping[str, Run], runs: Path) -> dict[str, Any]:
+    first = next(iter(routers.values()))
+    kept = read_json(first.folder / "run.json")
+    settings = first.settings
+    return {
+        "commit": kept.get("commit"),
+        "version": kept.get("version"),
+        "machine": machine(),
+        "seed": settings.seed,
+        "data": settings.data,
+        "models": f"{settings.draft}, {settings.target}",
+        "grader": settings.grader,
+        "records": str(runs),
+        "runs": ", ".join(f"{name} {run.config_hash}" for name, run in routers.items()),
+    }
+
+
+def _shown(recipe: ArbitrageRecipe, routers: Mapping[str, Run]) -> tuple[str, ...]:
+    first = next(iter(routers.values())).settings
+    texts = ["Chains are greedy: equal settings give equal tokens. Seconds depend on the machine and its other work."]
+    if first.target.startswith("mini:"):
+        texts.append(
+            "Router and reward model of the mini family are as large as its target, so its own FLOPs and seconds gain "
+            "nothing from fewer target calls; the projected columns say what the same chains would cost at the papers' "
+            "sizes."
+        )
+    return tuple(texts)

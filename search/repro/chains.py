@@ -1,0 +1,57 @@
+"""Chains under a router, read back from records, as the routers' bench measures them: outcomes and work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from search.bench.router_costs import PAIRS, Hardware, Work, flops, work_of
+from search.bench.router_curves import Outcomes
+from search.bench.traces import Chain, TracedStep
+from search.record import ProblemRecord
+from search.report import Run
+
+JUDGE_OF: Mapping[str, str] = {"rsd": "prm", "arbitrage": "router", "judge": "judge"}
+COSTS = ("target_calls", "flops", *(f"projected_{what}_{pair.name}" for pair in PAIRS for what in ("flops", "seconds")))
+"""What is compared at equal accuracy, in the order of `Outcomes.costs`."""
+
+TARGET = "target"
+
+
+def chain_of(record: ProblemRecord) -> Chain:
+    """A record's chain. Whether an escalation was in vain is not in a record: it needs both steps' rewards."""
+    assert record.tree is not None
+    root, *nodes = record.tree.nodes
+    steps = []
+    for node in nodes:
+        escalated = node.writer == TARGET
+        drafted = node.dropped_tokens if escalated else len(node.ids)
+        steps.append(TracedStep(escalated, drafted, len(node.ids) if escalated else 0, in_vain=False))
+    return Chain(len(root.ids), tuple(steps), record.correct is True)
+
+
+def works_of(run: Run, kind: str) -> list[dict[str, Work]]:
+    """What draft, target and router did for each problem."""
+    judge = JUDGE_OF.get(kind, "none")
+    return [work_of(chain_of(record), judge, drafts=kind != "always") for record in run.records]
+
+
+def parameters_of(runs: Sequence[Run]) -> dict[str, float]:
+    """Parameters by role, as the records' engines said; 0 where none did."""
+    found = {"draft": 0.0, TARGET: 0.0, "router": 0.0}
+    for run in runs:
+        for role, cost in run.summary.models.items():
+            if role in found:
+                found[role] = max(found[role], float(cost.num_parameters or 0))
+    return found
+
+
+def outcomes_of(run: Run, kind: str, parameters: Mapping[str, float]) -> Outcomes:
+    """A run for the comparison of curves, with the costs of `COSTS`."""
+    works = works_of(run, kind)
+    costs = [[flops(work, parameters) for work in works]]
+    hardware = Hardware()
+    for pair in PAIRS:
+        sizes = {role: pair.of(role) for role in parameters}
+        costs.append([flops(work, sizes) for work in works])
+        costs.append([sum(hardware.seconds(sizes[role], one) for role, one in work.items()) for work in works])
+    return Outcomes.of([chain_of(record) for record in run.records], costs)

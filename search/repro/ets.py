@@ -1,0 +1,295 @@
+"""`ets repro ets`: beam, DVTS, REBASE, ETS-KV and ETS over widths, beside what ETS and REBASE published."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from search.record import read_json
+from search.report import Run, plot_runs, revote
+from search.repro import published
+from search.repro.document import (
+    NOT_RUN,
+    UNKNOWN,
+    Cell,
+    Claim,
+    Document,
+    Table,
+    above,
+    difference,
+    machine,
+    share,
+    times,
+)
+from search.repro.recipe import EtsRecipe, Width
+from search.repro.runs import Planned, Say, collect, compared, execute, summed
+
+Runs = Mapping[tuple[int, str], Run]
+"""By width and name in the table."""
+
+VOTES = ("majority", "best", "weighted")
+BASELINE = "rebase"
+
+
+def plan(recipe: EtsRecipe, *, quick: bool = False) -> dict[tuple[int, str], Planned]:
+    """The runs by width and method, in the order of the recipe."""
+    widths: Mapping[int, Width] = recipe.quick if quick and recipe.quick else recipe.widths
+    found = {}
+    for width, one in widths.items():
+        for name in one.methods or tuple(recipe.methods):
+            settings = recipe.evaluation(recipe.method(name, width), one.limit)
+            found[width, name] = Planned(f"{name}-{width}", settings, recipe.concurrency)
+    return found
+
+
+def reproduce(
+    recipe: EtsRecipe, runs: Path, *, quick: bool = False, images: Path | None = None, say: Say = lambda _: None
+) -> Document:
+    """Run what is missing, width by width, and make the tables from the records.
+
+    Args:
+        recipe: what to run.
+        runs: folder of the runs; they are gone on with.
+        quick: the recipe's quick widths.
+        images: folder for the figures; None draws none.
+        say: told of progress.
+
+    Raises:
+        ConfigError, SearchError: as `search.repro.runs.execute`.
+    """
+    planned = plan(recipe, quick=quick)
+    for width in dict.fromkeys(width for width, _ in planned):
+        execute([one for (at, _), one in planned.items() if at == width], runs, recipe.turn, say)
+    done = {key: collect(one, runs) for key, one in planned.items()}
+    votes = {width: _votes(run) for (width, name), run in done.items() if name == BASELINE and width > 1}
+    names: tuple[str, ...] = ()
+    if images is not None:
+        names = tuple(file.name for file in plot_runs(list(done.values()), images))
+    figures = _figures(done, votes)
+    return Document(
+        "ets",
+        recipe.title,
+        _claims(done, votes),
+        (_search_table(done), _vote_table(recipe, votes), *_baseline_tables(recipe)),
+        figures,
+        _provenance(recipe, done, runs),
+        (*recipe.notes, published.ETS_SOURCE),
+        _shown(recipe, done),
+        names,
+    )
+
+
+def _votes(run: Run) -> dict[str, Run]:
+    return {rule: revote(run, rule) for rule in VOTES}
+
+
+def _suffix(width: int, name: str) -> str:
+    return f"{width}_{name.replace('-', '_')}"
+
+
+def _figures(done: Runs, votes: Mapping[int, Mapping[str, Run]]) -> dict[str, float | int | None]:
+    figures: dict[str, float | int | None] = {}
+    for (width, name), run in done.items():
+        end = _suffix(width, name)
+        base = done.get((width, BASELINE))
+        figures[f"num_problems_{end}"] = len(run.records)
+        figures[f"accuracy_{end}"] = run.summary.accuracy
+        for key in ("computed_tokens", "prm_tokens", "policy_tokens"):
+            figures[f"{key}_{end}"] = round(summed(run, key))
+        if base is None or name == BASELINE:
+            continue
+        keys = (f"accuracy_diff_{end}", f"accuracy_diff_lo_{end}", f"accuracy_diff_hi_{end}")
+        figures |= dict(zip(keys, compared(run, base), strict=True))
+        figures[f"kv_ratio_{end}"] = _kv_ratio(run, base)
+        figures[f"speedup_{end}"] = _speedup(run, base, "problems_per_second")
+        figures[f"cpu_speedup_{end}"] = _speedup(run, base, "problems_per_cpu_second")
+    for width, by_rule in votes.items():
+        for rule, run in by_rule.items():
+            figures[f"vote_{rule}_{width}"] = run.summary.accuracy
+    return figures
+
+
+def _kv_ratio(run: Run, base: Run) -> float | None:
+    """REBASE's `kv_tokens`, mean over steps and summed over problems, over this run's; None at width 1 or like it."""
+    ours = summed(run, "kv_tokens_mean")
+    return summed(base, "kv_tokens_mean") / ours if ours else None
+
+
+def _speedup(run: Run, base: Run, rate: str) -> float | None:
+    ours, theirs = getattr(run, rate), getattr(base, rate)
+    return ours / theirs if ours and theirs else None
+
+
+def _search_table(done: Runs) -> Table:
+    rows: list[tuple[Cell, ...]] = []
+    for (width, name), run in done.items():
+        summary, base = run.summary, done.get((width, BASELINE))
+        against: tuple[Cell, ...] = (None,) * 5
+        if base is not None and name != BASELINE:
+            kv, speed = (published.ETS_KV_REDUCTION, published.ETS_SPEEDUP) if name == "ets" else (None, None)
+            against = (
+                difference(*compared(run, base)),
+                times(_kv_ratio(run, base)),
+                times(kv) or UNKNOWN,
+                times(_speedup(run, base, "problems_per_second")),
+                times(speed) or UNKNOWN,
+            )
+        assert summary.accuracy is not None
+        rows.append(
+            (
+                width,
+                name,
+                len(run.records),
+                share(summary.accuracy, summary.accuracy_ci95),
+                UNKNOWN,
+                against[0],
+                round(float(summary.stats["kv_tokens_mean"] or 0)),
+                *against[1:],
+                times(None if base is None or run is base else _speedup(run, base, "problems_per_cpu_second")),
+                round(summed(run, "policy_tokens") / len(run.records)),
+            )
+        )
+    columns = (
+        "width",
+        "search",
+        "problems",
+        "accuracy, 95% interval",
+        "accuracy, published",
+        "less REBASE's, paired 95%",
+        "KV tokens, mean",
+        "KV less than REBASE",
+        "published",
+        "throughput over REBASE",
+        "published",
+        "by CPU seconds",
+        "policy tokens a problem",
+    )
+    return Table(
+        "searches",
+        "Searches over widths",
+        columns,
+        tuple(rows),
+        (
+            "KV tokens: unique tokens of the trajectories kept after a selection, the prompt's included, mean over the "
+            "steps of a problem. Throughput: problems a second of wall time, and of CPU time, over the sessions that "
+            "ended. The published ETS figures are for the paper's models at large, not for one width.",
+        ),
+    )
+
+
+def _vote_table(recipe: EtsRecipe, votes: Mapping[int, Mapping[str, Run]]) -> Table:
+    known = published.REBASE_TABLE_4.get(recipe.published or "", ())
+    at = published.REBASE_WIDTH.get(recipe.published or "")
+    theirs = {row.vote: (row.math500, row.gsm8k) for row in known if row.search == BASELINE}
+    column = {"math500": 0, "gsm8k": 1}.get(str(recipe.settings.get("data", "")))
+    rows: list[tuple[Cell, ...]] = []
+    for width, by_rule in votes.items():
+        for rule, run in by_rule.items():
+            summary = run.summary
+            assert summary.accuracy is not None
+            figure = (
+                f"{theirs[rule][column] / 100:.3f} at width {at}" if rule in theirs and column is not None else None
+            )
+            gain = None if rule == "majority" else difference(*compared(run, by_rule["majority"]))
+            rows.append((width, rule, share(summary.accuracy, summary.accuracy_ci95), gain, figure or UNKNOWN))
+    columns = ("width", "vote", "accuracy, 95% interval", "less majority's, paired 95%", "published (REBASE, Table 4)")
+    return Table("votes", "Votes over REBASE's trees", columns, tuple(rows), ("No model is asked again for these.",))
+
+
+def _baseline_tables(recipe: EtsRecipe) -> list[Table]:
+    """REBASE's own tables for the recipe's model; for others none would be comparable."""
+    if recipe.published is None:
+        return []
+    name = recipe.published
+    width = published.REBASE_WIDTH[name]
+    rows = tuple((row.search, row.vote, row.math500, row.gsm8k) for row in published.REBASE_TABLE_4[name])
+    columns = ("search", "vote", "MATH500, %", "GSM8K, %")
+    tables = [Table("rebase-4", f"REBASE (arXiv 2408.00724), Table 4, {name}, width {width}", columns, rows)]
+    compute = tuple(
+        (row.search, row.width, f"{row.flops:.3g}", row.accuracy)
+        for row in published.REBASE_TABLE_1
+        if row.model == name
+    )
+    if compute:
+        columns = ("search", "width", "FLOPs", "MATH500, weighted vote, %")
+        tables.append(Table("rebase-1", f"REBASE (arXiv 2408.00724), Table 1, {name}", columns, compute))
+    return tables
+
+
+def _claims(done: Runs, votes: Mapping[int, Mapping[str, Run]]) -> tuple[Claim, ...]:
+    claims = []
+    widths = list(dict.fromkeys(width for width, _ in done))
+    for width in widths:
+        base = done.get((width, BASELINE))
+        if base is None:
+            continue
+        for name in ("beam", "dvts"):
+            if (width, name) in done:
+                value, low, high = compared(done[width, name], base)
+                detail = f"width {width}, {name} less REBASE {difference(value, low, high)}"
+                claims.append(Claim(f"REBASE is not below {name}", "does not hold" if low > 0 else "holds", detail))
+        if (width, "ets") in done:
+            claims.append(_ets_claim(width, done[width, "ets"], base))
+        if (width, "ets") in done and (width, "ets-kv") in done:
+            value, low, high = compared(done[width, "ets-kv"], done[width, "ets"])
+            detail = f"width {width}, ETS-KV less ETS {difference(value, low, high)}"
+            claims.append(
+                Claim("ETS-KV is at ETS's accuracy or below", "does not hold" if low > 0 else "holds", detail)
+            )
+        if width in votes:
+            value, low, high = compared(votes[width]["weighted"], votes[width]["majority"])
+            detail = f"width {width}, {difference(value, low, high)}"
+            claims.append(Claim("the weighted vote is above majority", above(low, high), detail))
+    rising = [(width, done[width, BASELINE]) for width in sorted(widths) if (width, BASELINE) in done]
+    for (small, fewer), (large, more) in pairwise(rising):
+        value, low, high = compared(more, fewer)
+        count = min(len(more.records), len(fewer.records))
+        detail = f"REBASE, {difference(value, low, high)} on {count} problems"
+        claims.append(Claim(f"accuracy rises from width {small} to {large}", above(low, high), detail))
+    return tuple(claims)
+
+
+def _ets_claim(width: int, run: Run, base: Run) -> Claim:
+    ratio = _kv_ratio(run, base)
+    value, low, high = compared(run, base)
+    detail = f"width {width}, {'no' if ratio is None else f'{ratio:.2f}x less'} KV, {difference(value, low, high)}"
+    holds = ratio is not None and ratio >= published.ETS_KV_REDUCTION and high >= 0
+    text = f"ETS keeps {published.ETS_KV_REDUCTION}x less KV cache than REBASE at its accuracy"
+    return Claim(text, "holds" if holds else "does not hold", detail)
+
+
+def _provenance(recipe: EtsRecipe, done: Runs, runs: Path) -> dict[str, Any]:
+    first = next(iter(done.values()))
+    kept = read_json(first.folder / "run.json")
+    return {
+        "commit": kept.get("commit"),
+        "version": kept.get("version"),
+        "machine": machine(),
+        "seed": first.settings.seed,
+        "data": first.settings.data,
+        "models": f"{first.settings.policy}, {first.settings.prm}",
+        "grader": first.settings.grader,
+        "records": str(runs),
+        "runs": ", ".join(f"{run.folder.name} {run.config_hash}" for run in done.values()),
+    }
+
+
+def _shown(recipe: EtsRecipe, done: Runs) -> tuple[str, ...]:
+    first = next(iter(done.values())).settings
+    texts = [
+        "Accuracies are shares of all problems; a problem whose search failed stops the reproduction. Intervals are "
+        "Wilson's; differences are paired by problem with a bootstrap interval. Equal seeds give equal tokens and "
+        "accuracies; seconds depend on the machine and on what else it did.",
+    ]
+    if first.policy.startswith("mini:"):
+        texts.append(
+            "The mini models know story arithmetic alone: these tables show that the methods do what the papers say of "
+            "them, in direction and in cost, not how much they gain on MATH500 with large models."
+        )
+    wanted = [(width, name) for width, one in recipe.widths.items() for name in one.methods or recipe.methods]
+    missing = [f"{name} at width {width}" for width, name in wanted if (width, name) not in done]
+    if missing:
+        texts.append(f"Cells of the paper's table that were {NOT_RUN} here: {', '.join(missing)}.")
+    return tuple(texts)

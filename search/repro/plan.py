@@ -1,0 +1,125 @@
+"""The plan of a reproduction, without running or reaching anything: runs, requests, tokens, GPU memory, servers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from search.config import EvalSettings
+from search.registry import with_method
+from search.repro.document import Cell, Table
+from search.repro.recipe import Model, Recipe
+from search.repro.runs import Planned
+
+GIB = 1 << 30
+
+
+def plan_dict(recipe: Recipe, planned: Sequence[Planned]) -> dict[str, Any]:
+    """As `--dry-run --json` prints it; bounds are of searches that use all their width and depth."""
+    runs: list[dict[str, Any]] = [
+        {
+            "run": one.name,
+            "problems": one.settings.limit,
+            "policy_requests_at_most": _requests(one.settings),
+            "score_requests_at_most": _scores(one.settings),
+            "policy_tokens_at_most": (one.settings.limit or 0) * _width(one.settings) * one.settings.max_tokens,
+            "settings": one.settings.model_dump(mode="json", exclude_unset=True),
+        }
+        for one in planned
+    ]
+    widest = max((_width(one.settings) for one in planned), default=1)
+    return {
+        "title": recipe.title,
+        "notes": list(recipe.notes),
+        "runs": runs,
+        "policy_requests_at_most": sum(one["policy_requests_at_most"] for one in runs),
+        "score_requests_at_most": sum(one["score_requests_at_most"] for one in runs),
+        "models": [_memory(model, planned, widest) for model in recipe.models],
+        "servers": [model.launch for model in recipe.models if model.launch],
+    }
+
+
+def plan_text(plan: dict[str, Any]) -> str:
+    """The plan as Markdown."""
+    runs = Table(
+        "runs",
+        "Runs",
+        ("run", "problems", "policy requests, at most", "score requests, at most", "policy tokens, at most"),
+        tuple(
+            _cells(one, "policy_requests_at_most", "score_requests_at_most", "policy_tokens_at_most")
+            for one in plan["runs"]
+        ),
+        (
+            f"In all at most {plan['policy_requests_at_most']:,} requests to the policy and "
+            f"{plan['score_requests_at_most']:,} scores; a request writes all children of one node.",
+        ),
+    )
+    models = Table(
+        "models",
+        "Models and GPU memory",
+        (
+            "role",
+            "model",
+            "weights, GiB",
+            "KV per 1,000 tokens, GiB",
+            "KV of one problem, GiB, at most",
+            "GPUs",
+            "GiB a GPU, at least",
+        ),
+        tuple(
+            (
+                one["role"],
+                one["model"],
+                f"{one['weights_gib']:.3g}",
+                f"{one['kv_gib_per_1000_tokens']:.3g}",
+                f"{one['kv_gib_one_problem']:.3g}",
+                one["gpus"],
+                f"{one['gib_per_gpu']:.3g}",
+            )
+            for one in plan["models"]
+        ),
+        (
+            "KV of one problem: all trajectories of the widest run at full length, nothing shared or pruned. GiB a "
+            "GPU: weights and that, spread over the GPUs; activations and the server's own share come on top.",
+        ),
+    )
+    servers = ["### Servers", "", *(f"    {line}" for line in plan["servers"])] if plan["servers"] else []
+    parts = [f"## {plan['title']}", " ".join(plan["notes"]), runs.markdown(), models.markdown(), "\n".join(servers)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _width(settings: EvalSettings) -> int:
+    """The width that the method really has."""
+    return with_method(settings).width
+
+
+def _requests(settings: EvalSettings) -> int:
+    """One for the prompt, then one for each open leaf of each further level; twice that for a draft and a target."""
+    models = 2 if settings.writer == "arbitrage" and settings.router not in ("never", "always") else 1
+    return (settings.limit or 0) * (1 + (settings.max_depth - 1) * _width(settings)) * models
+
+
+def _scores(settings: EvalSettings) -> int:
+    scored = with_method(settings).prm != "none"
+    judged = settings.writer == "arbitrage" and settings.router.partition(":")[0] not in ("never", "always", "random")
+    return (settings.limit or 0) * settings.max_depth * _width(settings) if scored or judged else 0
+
+
+def _memory(model: Model, planned: Sequence[Planned], widest: int) -> dict[str, Any]:
+    longest = max((one.settings.max_tokens for one in planned), default=0)
+    weights = model.parameters_billion * 1e9 * model.bytes_per_parameter / GIB
+    one_problem = model.kv_bytes_per_token * widest * longest / GIB
+    return {
+        "role": model.role,
+        "model": model.model,
+        "weights_gib": weights,
+        "kv_gib_per_1000_tokens": 1000 * model.kv_bytes_per_token / GIB,
+        "kv_gib_one_problem": one_problem,
+        "gpus": model.gpus,
+        "gib_per_gpu": (weights + one_problem) / model.gpus,
+        "launch": model.launch,
+    }
+
+
+def _cells(run: dict[str, Any], *names: str) -> tuple[Cell, ...]:
+    return (run["run"], run["problems"], *(f"{run[name]:,}" for name in names))

@@ -1,0 +1,215 @@
+"""Recipes: one YAML file says what a reproduction runs, on which models, and what it costs to run."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from search.config import EvalSettings, build, load_yaml
+from search.errors import ConfigError
+from search.registry import with_method
+from search.repro.published import ABLATIONS, REBASE_TABLE_4
+
+Count = Annotated[int, Field(ge=1)]
+Settings = dict[str, Any]
+"""Fields of `search.config.EvalSettings`; they are checked when the recipe is read."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Model(_Part):
+    """A model and the server it runs on, for the plan.
+
+    Attributes:
+        role: policy, prm, draft, target or router.
+        model: path or hub id.
+        parameters_billion: its weights.
+        bytes_per_parameter: 2 for bf16, 0.5 for 4 bits.
+        kv_bytes_per_token: over all layers, keys and values.
+        gpus: it is spread over.
+        launch: the line that starts its server; "" where it runs in this process.
+    """
+
+    role: Literal["policy", "prm", "draft", "target", "router"]
+    model: str
+    parameters_billion: Annotated[float, Field(gt=0)]
+    bytes_per_parameter: Annotated[float, Field(gt=0)] = 2.0
+    kv_bytes_per_token: Count
+    gpus: Count = 1
+    launch: str = ""
+
+
+class Recipe(_Part):
+    """What every reproduction has.
+
+    Attributes:
+        title: a line for people.
+        notes: what a reader must know of it, one sentence each.
+        settings: of every run.
+        concurrency: problems side by side.
+        turn: problems that one setting solves before the next has its turn, so that all see the same machine.
+        models: for the plan.
+    """
+
+    title: str
+    notes: tuple[str, ...] = ()
+    settings: Settings
+    concurrency: Count = 16
+    turn: Count = 100
+    models: tuple[Model, ...] = ()
+
+    def evaluation(self, more: Settings, limit: int) -> EvalSettings:
+        """The settings of one run.
+
+        Raises:
+            ConfigError: a setting that is not known, a value out of range, or one that contradicts the method.
+        """
+        settings = build(EvalSettings, {**self.settings, **more, "limit": limit})
+        with_method(settings)
+        return settings
+
+
+class Width(_Part):
+    """One width of the table of searches.
+
+    Attributes:
+        limit: problems.
+        methods: names of the recipe's methods; empty for all.
+    """
+
+    limit: Count
+    methods: tuple[str, ...] = ()
+
+
+class EtsRecipe(Recipe):
+    """The table of searches: methods over widths.
+
+    Attributes:
+        kind: "ets".
+        methods: by the name in the table, the settings that make it.
+        widths: by width.
+        quick: widths in place of these for a first look.
+        published: whose rows of REBASE's tables are printed beside ours.
+        published_settings: settings under which those rows were measured, for the notes.
+    """
+
+    kind: Literal["ets"] = "ets"
+    methods: dict[str, Settings]
+    widths: dict[Count, Width]
+    quick: dict[Count, Width] = {}
+    published: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if "rebase" not in self.methods:
+            raise ValueError("methods must hold rebase, with which all others are compared")
+        for widths in (self.widths, self.quick):
+            for width, one in widths.items():
+                for name in one.methods or self.methods:
+                    if name not in self.methods:
+                        raise ValueError(f"width {width} names the method {name!r}, which the recipe does not have")
+                    self.evaluation(self.method(name, width), one.limit)
+        if self.published is not None and self.published not in REBASE_TABLE_4:
+            raise ValueError(f"published must be one of {', '.join(REBASE_TABLE_4)}")
+        return self
+
+    def method(self, name: str, width: int) -> Settings:
+        """The settings of a method at a width."""
+        return {"method": name, "width": width, **self.methods[name]}
+
+
+class Routers(_Part):
+    """Routers over their thresholds.
+
+    Attributes:
+        limit: problems.
+        thresholds: by kind of router; `never` and `always`, the ends, are always run.
+        latency: routers that are also timed, one problem at a time.
+        latency_limit: problems for that; 0 for none.
+        ablation_limit: problems walked for the held-out steps of the router ablations; 0 for none.
+    """
+
+    limit: Count
+    thresholds: dict[Literal["random", "rsd", "judge", "arbitrage", "oracle"], tuple[float, ...]]
+    latency: tuple[str, ...] = ()
+    latency_limit: Annotated[int, Field(ge=0)] = 0
+    ablation_limit: Annotated[int, Field(ge=0)] = 0
+
+    def names(self) -> list[str]:
+        """All routers, the two ends first."""
+        return ["never", "always", *(f"{kind}:{value:g}" for kind, grid in self.thresholds.items() for value in grid)]
+
+
+class ArbitrageRecipe(Recipe):
+    """The tables of routers: accuracy against acceptance, cost and latency, and ablations.
+
+    Attributes:
+        kind: "arbitrage".
+        routers, quick: what is run, and what for a first look.
+        router_models: models behind a kind of router, where it is not the default.
+        pair: the published pair, for the headings.
+        ablations: routers to be measured, by the name of their row in the published table.
+        ablation_skip: problems left out before those of the ablations.
+    """
+
+    kind: Literal["arbitrage"] = "arbitrage"
+    routers: Routers
+    quick: Routers | None = None
+    router_models: dict[str, str] = {}
+    pair: str = ""
+    ablations: dict[str, str] = {}
+    ablation_skip: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for part in (self.routers, *([self.quick] if self.quick else [])):
+            if "rsd" not in part.thresholds or "arbitrage" not in part.thresholds:
+                raise ValueError("thresholds must hold rsd and arbitrage, which are compared")
+            for name in (*part.names(), *part.latency):
+                self.evaluation(self.router(name), part.limit)
+        for name in self.ablations:
+            if name not in ABLATIONS:
+                raise ValueError(f"ablation {name!r} is none of the published ones: {', '.join(ABLATIONS)}")
+        return self
+
+    def router(self, name: str) -> Settings:
+        """The settings of a router: a greedy chain."""
+        kind = name.partition(":")[0]
+        model = {"router_model": self.router_models[kind]} if kind in self.router_models else {}
+        chain = {"method": "chain", "prm": "none", "prm_codec": "auto", "temperature": 0.0}
+        return {**chain, "writer": "arbitrage", "router": name, **model}
+
+
+AnyRecipe = TypeVar("AnyRecipe", EtsRecipe, ArbitrageRecipe)
+_FOLDER = files("search.repro") / "recipes"
+
+
+def recipe_names(kind: str) -> list[str]:
+    """The shipped recipes of a kind."""
+    folder = Path(str(_FOLDER)) / kind
+    return sorted(str(file.relative_to(folder).with_suffix("")) for file in folder.rglob("*.yaml"))
+
+
+def load_recipe(schema: type[AnyRecipe], name: str) -> AnyRecipe:
+    """A shipped recipe by name, or one from a .yaml file.
+
+    Raises:
+        ConfigError: there is none of this name, or it does not fit the schema; says where.
+    """
+    kind = "ets" if schema is EtsRecipe else "arbitrage"
+    file = Path(name) if name.endswith((".yaml", ".yml")) else Path(str(_FOLDER)) / kind / f"{name}.yaml"
+    if not file.is_file():
+        raise ConfigError(f"recipe {name!r}: none of {', '.join(recipe_names(kind))}, and no .yaml file")
+    try:
+        return schema(**load_yaml(file))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "recipe"
+        raise ConfigError(f"recipe {name}, {where}: {first['msg']}") from None
+    except ConfigError as error:
+        raise ConfigError(f"recipe {name}: {error}") from None

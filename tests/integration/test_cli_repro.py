@@ -1,0 +1,150 @@
+"""`ets repro` on small recipes: every number from a record, the same numbers again, and plans without a network."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+ETS = {
+    "title": "small",
+    "settings": {"policy": "mini:target", "prm": "mini:prm", "data": "mini:test", "seed": 0},
+    "methods": {"rebase": {}, "beam": {}, "ets-kv": {}, "ets": {}},
+    "turn": 5,
+    "widths": {1: {"limit": 8, "methods": ["rebase"]}, 4: {"limit": 8}},
+    "quick": {4: {"limit": 4}},
+}
+ARBITRAGE = {
+    "title": "small",
+    "settings": {"draft": "mini:draft", "target": "mini:target", "data": "mini:test", "seed": 0},
+    "routers": {
+        "limit": 8,
+        "thresholds": {"random": [0.3], "rsd": [0.7], "arbitrage": [0.3], "oracle": [0.0]},
+        "latency": ["rsd:0.7", "arbitrage:0.3"],
+        "latency_limit": 2,
+        "ablation_limit": 8,
+    },
+    "ablations": {"2-class, annotated history": "mini:router"},
+    "ablation_skip": 40_000_000,
+}
+
+
+def records(folder):
+    return {str(file.relative_to(folder)): json.loads(file.read_text()) for file in folder.glob("*/problems/*.json")}
+
+
+def test_the_table_of_searches_comes_from_records_and_comes_again(inside, tmp_path):
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(ETS))
+    args = ("repro", "ets", "--recipe", "small.yaml")
+    first = inside(*args, "--json", "--out", "out").json
+    kept = records(tmp_path / "runs" / "ets-small")
+    assert len(kept) == 8 + 4 * 8
+    for width, method in ((1, "rebase"), (4, "rebase"), (4, "beam"), (4, "ets-kv"), (4, "ets")):
+        own = [one for name, one in kept.items() if name.startswith(f"{method}-{width}/")]
+        key = f"{width}_{method.replace('-', '_')}"
+        assert first["figures"][f"accuracy_{key}"] == sum(one["correct"] for one in own) / 8
+        assert first["figures"][f"computed_tokens_{key}"] == sum(one["stats"]["computed_tokens"] for one in own)
+    kv = [
+        sum(one["stats"]["kv_tokens_mean"] for n, one in kept.items() if n.startswith(f"{m}-4/"))
+        for m in ("rebase", "ets")
+    ]
+    assert first["figures"]["kv_ratio_4_ets"] == pytest.approx(kv[0] / kv[1])
+    assert {row["vote"] for row in first["tables"]["votes"]} == {"majority", "best", "weighted"}
+    assert "not published" in (tmp_path / "out" / "ets.md").read_text()
+    for name in (
+        "ets.json",
+        "ets-searches.csv",
+        "ets-votes.csv",
+        "accuracy-kv.png",
+        "accuracy-latency.png",
+        "kv-depth.png",
+    ):
+        assert (tmp_path / "out" / name).stat().st_size > 0
+    assert json.loads((tmp_path / "out" / "ets.json").read_text()) == first
+
+    times = {file: file.stat().st_mtime_ns for file in (tmp_path / "runs").glob("*/*/problems/*.json")}
+    assert inside(*args, "--json").json["figures"] == first["figures"], "it is read back, not run again"
+    assert {file: file.stat().st_mtime_ns for file in times} == times
+    again = inside(*args, "--json", "--runs", "elsewhere").json["figures"]
+    same = [key for key in first["figures"] if key.startswith(("accuracy", "kv", "vote", "num")) or "tokens" in key]
+    assert {key: again[key] for key in same} == {key: first["figures"][key] for key in same}
+    quick = inside(*args, "--quick", "--json").json
+    assert quick["figures"]["num_problems_4_ets"] == 4, "fewer of the same records"
+    assert "accuracy_1_rebase" not in quick["figures"]
+
+
+def test_a_lost_record_is_made_again(inside, tmp_path):
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump({**ETS, "widths": {4: {"limit": 4}}}))
+    args = ("repro", "ets", "--recipe", "small.yaml", "--json")
+    first = inside(*args).json["figures"]
+    lost = sorted((tmp_path / "runs" / "ets-small" / "ets-4" / "problems").iterdir())[1]
+    text = json.loads(lost.read_text())
+    lost.write_text('{"version": 1,')
+    again = inside(*args).json["figures"]
+    assert json.loads(lost.read_text())["answer"] == text["answer"]
+    assert {k: v for k, v in again.items() if "speedup" not in k} == {
+        k: v for k, v in first.items() if "speedup" not in k
+    }
+
+
+def test_the_tables_of_routers_come_from_records_and_come_again(inside, tmp_path):
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(ARBITRAGE))
+    args = ("repro", "arbitrage", "--recipe", "small.yaml")
+    first = inside(*args, "--json", "--out", "out").json
+    kept = records(tmp_path / "runs" / "arbitrage-small")
+    assert len(kept) == 6 * 8 + 2 * 2
+    rows = {row["router"]: row for row in first["tables"]["routers"]}
+    assert list(rows) == ["never", "always", "random:0.3", "rsd:0.7", "arbitrage:0.3", "oracle:0"]
+    assert (rows["never"]["acceptance rate"], rows["always"]["acceptance rate"]) == ("1.000", "0.000")
+    own = [one for name, one in kept.items() if name.startswith("arbitrage_0.3/")]
+    steps = [node for one in own for node in one["tree"]["nodes"][1:]]
+    share = sum(node["writer"] == "draft" for node in steps) / len(steps)
+    assert rows["arbitrage:0.3"]["acceptance rate"] == f"{share:.3f}"
+    assert rows["oracle:0"]["FLOPs a problem"] is None, "the oracle's cost is no cost of a router"
+    table = {row["router"]: row for row in first["tables"]["ablations"]}
+    assert table["4-class"]["Spearman, ours"] == "not run" and len(table) == 7
+    assert (tmp_path / "out" / "accuracy-acceptance.png").exists() and (tmp_path / "out" / "arbitrage.md").exists()
+    again = inside(*args, "--json").json
+    assert again["figures"] == first["figures"] and again["tables"] == first["tables"]
+
+
+NO_NETWORK = """
+import socket, sys
+def refuse(*args, **kwargs):
+    raise AssertionError("the plan reached for the network")
+socket.socket.connect = refuse
+socket.getaddrinfo = refuse
+from search.cli.main import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("paper", "recipe", "shown"),
+    [
+        ("arbitrage", "paper/qwen25-math", "Qwen/Qwen2.5-Math-7B-Instruct"),
+        ("ets", "paper/llemma-34b", "tkitsers/Llemma-metamath-34b"),
+    ],
+)
+def test_a_plan_needs_no_network(tmp_path, paper, recipe, shown):
+    command = [sys.executable, "-c", NO_NETWORK, "repro", paper, "--recipe", recipe, "--dry-run"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ, check=False)
+    assert done.returncode == 0, done.stderr
+    assert shown in done.stdout and "GPU memory" in done.stdout and "sglang.launch_server" in done.stdout
+    assert "requests to the policy" in done.stdout and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("ets", "--recipe", "none"), "recipe 'none': none of mini"),
+        (("rsd",), "'rsd' is not one of 'ets', 'arbitrage'"),
+        (("ets", "--recipe", "broken.yaml"), "not valid YAML"),
+    ],
+)
+def test_bad_input(inside, tmp_path, args, message):
+    (tmp_path / "broken.yaml").write_text("a: [")
+    ran = inside("repro", *args)
+    assert ran.code == 2 and message in ran.err and len(ran.err.splitlines()) == 1

@@ -1,0 +1,97 @@
+"""A fake draft, target, reward model and router for tests: real engines over models with known logits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from arbitrage.models import ModelView
+from arbitrage.reading import RouterConfig, RouterReader
+from arbitrage.routers import Always, Judge, Never, Oracle, RandomRouter, ScoreRouter
+from arbitrage.writer import DraftTargetWriter
+from prm import LabelTokenCodec, PrmScorer
+from search.driver import Driver
+from search.engines.fake import FakeEngine
+from search.engines.markov import BAD, GOOD, STORY_VOCABULARY, LabelModel, MarkovModel, story_model
+from search.policies import BestOfN
+from search.types import Problem
+
+PROMPT = "Add 3.\n\n"
+PROBLEM = Problem("p1", PROMPT, "4")
+
+
+@dataclass(frozen=True)
+class RatingStory:
+    """A story model that also answers the judge's question, whose last character is a space."""
+
+    story: MarkovModel
+    vocabulary: tuple[str, ...] = STORY_VOCABULARY
+
+    def logits(self, ids: Sequence[int]) -> Sequence[float]:
+        if self.vocabulary[ids[-1]] != " ":
+            return self.story.logits(ids)
+        digits = {str(digit): (hash(tuple(ids)) >> digit) % 7 / 3 for digit in range(10)}
+        return [digits.get(text, -math.inf) for text in self.vocabulary]
+
+
+def other_vocabulary(model: MarkovModel) -> MarkovModel:
+    """The same chain of texts under other ids, so that its tokenizer is another one."""
+    shift = len(model.vocabulary) - 1
+    turned = {last: row[::-1] for last, row in model.table.items()}
+    return MarkovModel(model.vocabulary[::-1], {shift - last: row for last, row in turned.items()}, model.default[::-1])
+
+
+def routed_head(ids: Sequence[int]) -> tuple[float, float]:
+    """A router's two outputs that depend on the ids alone."""
+    return (0.0, hash(tuple(ids)) % 13 / 3 - 2.0)
+
+
+class Parts:
+    """Everything that a router may need, each on an engine that counts its calls."""
+
+    def __init__(self, *, other_draft: bool = False, seconds: float = 0.0) -> None:
+        draft = story_model(right=0.2, answer=0.2)
+        self.draft = FakeEngine(
+            other_vocabulary(draft) if other_draft else draft, name="draft", seconds_per_token=seconds
+        )
+        self.target = FakeEngine(RatingStory(story_model(right=0.8, answer=0.4)), name="target")
+        self.prm = FakeEngine(LabelModel(), name="prm", seconds_per_call=3 * seconds)
+        self.learned = FakeEngine(name="learned", head=routed_head, seconds_per_call=3 * seconds)
+
+    @property
+    def engines(self) -> tuple[FakeEngine, ...]:
+        return (self.draft, self.target, self.prm, self.learned)
+
+    def views(self) -> tuple[ModelView, ModelView]:
+        return ModelView(self.draft, self.target.tokenizer), ModelView(self.target, self.target.tokenizer)
+
+    def codec(self, engine: FakeEngine) -> LabelTokenCodec:
+        return LabelTokenCodec.build(engine.tokenizer, GOOD, BAD, shares_ids=True)
+
+    def scorer(self) -> PrmScorer:
+        return PrmScorer(self.prm, self.codec(self.prm))
+
+    def router(self, kind: str, threshold: float = 0.5):
+        if kind == "arbitrage":
+            config = RouterConfig("draft", "target", "prm", draft_tag="a", target_tag="b")
+            reader = RouterReader.build(self.codec(self.learned), self.learned.tokenizer, config)
+            return ScoreRouter("arbitrage", PrmScorer(self.learned, reader), threshold)
+        made = {
+            "never": Never,
+            "always": Always,
+            "random": lambda: RandomRouter(threshold),
+            "rsd": lambda: ScoreRouter("rsd", self.scorer(), threshold),
+            "judge": lambda: Judge(self.views()[1], 9 * threshold),
+            "oracle": lambda: Oracle(self.scorer(), 0.0),
+        }
+        return made[kind]()
+
+    def writer(self, kind: str, threshold: float = 0.5, *, pipeline: bool = False) -> DraftTargetWriter:
+        return DraftTargetWriter(*self.views(), self.router(kind, threshold), pipeline=pipeline)
+
+    def driver(
+        self, kind: str, *, threshold: float = 0.5, policy=None, width=1, pipeline=False, scorer=None, **options
+    ):
+        writer = self.writer(kind, threshold, pipeline=pipeline)
+        return Driver(policy or BestOfN(), writer, scorer, width=width, **options)

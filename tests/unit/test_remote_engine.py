@@ -1,0 +1,363 @@
+"""Engines on servers against a fake one over real HTTP: sharing, faults, cancelling, many servers, wrong input."""
+
+import asyncio
+import itertools
+import json
+
+import pytest
+from contract_model import SGLANG_POSITIONS, build
+from fake_server import Script, label_model, serving
+
+from search.config import SearchSettings, config_hash
+from search.config import build as settings_of
+from search.engines.markov import STEP_END
+from search.engines.remote import OpenAIEngine, SglangEngine
+from search.engines.remote.http import RequestLimits
+from search.errors import ConfigError, ContextOverflowError, EngineError
+from search.registry import make_engine
+from search.streams import closing
+from search.types import Child, FinishReason, Prefix, Sampling, Segment
+
+PROMPT = (2, 3, 4, 1)
+SAMPLING = Sampling(1.0, 1.0, 12, (STEP_END,))
+FAST = RequestLimits(timeout_seconds=2.0, attempts=3)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    where = tmp_path_factory.mktemp("served")
+    build(where, SGLANG_POSITIONS)
+    return str(where)
+
+
+def prefix(tree="t", *more):
+    return Prefix(tree, (Segment(0, PROMPT), *more))
+
+
+def children(number, first=1):
+    return [Child(first + i, 1000 + i) for i in range(number)]
+
+
+async def write(engine, at, wanted, sampling=SAMPLING):
+    async with closing(engine.generate(at, wanted, sampling)) as made:
+        return [step async for step in made]
+
+
+def run(work, seconds=30):
+    return asyncio.run(asyncio.wait_for(work, seconds))
+
+
+def with_engine(engine, body):
+    async def main():
+        try:
+            return await body(engine)
+        finally:
+            await engine.aclose()
+
+    return run(main())
+
+
+# Sharing
+
+
+def test_a_cold_prefix_is_computed_once_however_many_want_it(folder):
+    with serving(Script(seconds_per_request=0.01)) as server:
+        engine = SglangEngine.connect(folder, server.url)
+        before = server.prefilled
+
+        async def body(engine):
+            await asyncio.gather(*(write(engine, prefix(), children(4, 1 + 4 * i)) for i in range(5)))
+            return engine.usage("t")
+
+        usage = with_engine(engine, body)
+        again = 20 + 5  # each sample, and each request of several, computes the last token for itself
+        assert server.prefilled - before == len(PROMPT) + again
+        assert usage.computed_tokens == server.prefilled - before + usage.sampled_tokens - 20
+
+
+def test_siblings_that_are_scored_together_are_one_request_after_the_first(folder):
+    with serving(Script(seconds_per_request=0.01), label_model()) as server:
+        engine = SglangEngine.connect(folder, server.url)
+        before, asked = server.prefilled, server.calls["/generate"]
+
+        async def body(engine):
+            steps = [Segment(i, (5 + i, 7)) for i in range(1, 9)]
+            found = await asyncio.gather(*(engine.label_logprobs(prefix("t", step), [20, 21]) for step in steps))
+            return found, engine.usage("t")
+
+        found, usage = with_engine(engine, body)
+        assert len(set(found)) == 8
+        assert server.calls["/generate"] - asked == 2, "one that brings the prompt, one for all others"
+        assert usage.computed_tokens == server.prefilled - before == len(PROMPT) + 8 * 2
+        assert usage.num_calls == 8 and usage.sampled_tokens == 0
+
+
+def test_what_a_server_holds_is_asked_while_it_works(folder):
+    with serving(Script(seconds_per_request=0.3)) as server:
+        engine = SglangEngine.connect(folder, server.url)
+
+        async def body(engine):
+            await write(engine, prefix(), children(2))
+            return engine.usage("t")
+
+        assert with_engine(engine, body).kv_tokens_peak == 7
+        assert server.calls["/v1/loads"] > 0
+
+
+# Faults
+
+
+@pytest.mark.parametrize("fault", [429, 500, 503, "nonsense", "cut", "stall"])
+@pytest.mark.parametrize("kind", [SglangEngine, OpenAIEngine])
+def test_a_failure_that_may_pass_is_tried_again(folder, fault, kind):
+    script = Script()
+    with serving(script) as server:
+        engine = kind.connect(folder, server.url, limits=FAST)
+        script.statuses = iter([fault, "", fault])
+
+        async def body(engine):
+            return await write(engine, prefix(), children(4)), await engine.label_logprobs(prefix("u"), [1, 2])
+
+        steps, logprobs = with_engine(engine, body)
+        assert sorted(step.key for step in steps) == [1, 2, 3, 4] and len(logprobs) == 2
+
+
+def test_what_stays_broken_is_an_error_with_its_reason_after_as_many_attempts_as_allowed(folder):
+    script = Script()
+    with serving(script) as server:
+        engine = SglangEngine.connect(folder, server.url, limits=FAST)
+        script.statuses = itertools.repeat(503)
+        asked = server.calls["/generate"]
+
+        async def body(engine):
+            with pytest.raises(EngineError, match="answered 503: scripted 503") as failed:
+                await write(engine, prefix(), children(4))
+            assert failed.value.retryable and failed.value.status == 503 and server.url in failed.value.endpoint
+
+        with_engine(engine, body)
+        assert server.calls["/generate"] - asked == FAST.attempts
+
+
+def test_what_the_server_refuses_is_not_tried_again(folder):
+    script = Script()
+    with serving(script) as server:
+        engine = SglangEngine.connect(folder, server.url, limits=FAST)
+        script.statuses = iter([400])
+        asked = server.calls["/generate"]
+
+        async def body(engine):
+            with pytest.raises(EngineError, match="scripted 400"):
+                await write(engine, prefix(), children(4))
+
+        with_engine(engine, body)
+        assert server.calls["/generate"] - asked == 1
+
+
+def test_a_server_that_stalls_costs_the_timeout(folder):
+    script = Script()
+    with serving(script) as server:
+        engine = SglangEngine.connect(folder, server.url, limits=RequestLimits(0.3, 1))
+        script.statuses = iter(["stall"])
+
+        async def body(engine):
+            with pytest.raises(EngineError, match="did not answer in time"):
+                await write(engine, prefix(), children(2))
+            return await write(engine, prefix(), children(2))
+
+        assert len(with_engine(engine, body)) == 2
+
+
+def test_an_overflow_that_only_the_server_sees_is_one_all_the_same(folder):
+    script = Script()
+    with serving(script) as server:
+        engine = SglangEngine.connect(folder, server.url)
+        script.context = 30
+
+        async def body(engine):
+            with pytest.raises(ContextOverflowError):
+                await write(engine, Prefix("t", (Segment(0, PROMPT * 10),)), children(2))
+
+        with_engine(engine, body)
+
+
+# Many servers
+
+
+def test_a_tree_stays_on_one_server_and_leaves_it_only_when_it_fails(folder):
+    script = Script()
+    with serving(script) as one, serving() as other:
+        engine = SglangEngine.connect(folder, f"{one.url},{other.url}", limits=FAST)
+        one.keys.clear(), other.keys.clear()
+
+        async def body(engine):
+            for tree in ("a", "b", "c", "d"):
+                await write(engine, prefix(tree), children(2))
+                await write(engine, prefix(tree), children(2, 10))
+            homes = {key: name for name, server in (("one", one), ("other", other)) for key in server.keys if key}
+            assert not set(filter(None, one.keys)) & set(filter(None, other.keys))
+            assert sorted(homes) == ["a", "b", "c", "d"] and sorted(homes.values()) == ["one", "one", "other", "other"]
+            script.statuses = itertools.repeat(503)
+            moved = next(tree for tree, home in homes.items() if home == "one")
+            assert len(await write(engine, prefix(moved), children(3, 20))) == 3
+            assert moved in other.keys
+
+        with_engine(engine, body)
+
+
+def test_servers_of_one_engine_must_serve_one_model(folder):
+    with (
+        serving() as one,
+        serving(Script(head=lambda ids: (0.5,))) as other,
+        pytest.raises(ConfigError, match="must serve one model"),
+    ):
+        SglangEngine.connect(folder, f"{one.url},{other.url}")
+
+
+# Limits and cancelling
+
+
+def test_no_more_requests_are_in_flight_than_allowed(folder):
+    with serving(Script(seconds_per_request=0.005)) as server:
+        engine = SglangEngine.connect(folder, server.url, limits=RequestLimits(max_in_flight=5))
+
+        async def body(engine):
+            await asyncio.gather(*(write(engine, prefix(f"t{i}"), children(2)) for i in range(40)))
+
+        with_engine(engine, body)
+        assert server.most_in_flight == 5
+
+
+def test_cancelling_leaves_the_server_idle(folder):
+    with serving(Script(seconds_per_token=0.05)) as server:
+        engine = SglangEngine.connect(folder, server.url)
+
+        async def body(engine):
+            calls = [asyncio.create_task(write(engine, prefix(f"t{i}"), children(4))) for i in range(6)]
+            while server.in_flight < 6:
+                await asyncio.sleep(0.01)
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+            for _ in range(100):
+                if not server.in_flight:
+                    break
+                await asyncio.sleep(0.01)
+            assert server.in_flight == 0 and server.aborted == 6
+
+        with_engine(engine, body)
+
+
+def test_a_released_child_is_stopped_on_the_server_and_its_siblings_go_on(folder):
+    with serving(Script(seconds_per_token=0.2)) as server:
+        engine = SglangEngine.connect(folder, server.url)
+
+        async def body(engine):
+            call = asyncio.create_task(write(engine, prefix(), children(4), Sampling(1.0, 1.0, 5, ())))
+            while server.in_flight < 1:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            await engine.release("t", {2, 3})
+            return await call
+
+        steps = {step.key: step.finish for step in with_engine(engine, body)}
+        assert steps[2] is steps[3] is FinishReason.ABORT
+        assert FinishReason.ABORT not in (steps[1], steps[4])
+        assert server.calls["/abort_request"] == 2
+
+
+# What a server is
+
+
+def test_seeds_are_found_out_by_asking(folder):
+    for script, seeds in ((Script(), "none"), (Script(seeds=True), "server")):
+        for kind in (SglangEngine, OpenAIEngine):
+            with serving(script) as server:
+                engine = kind.connect(folder, server.url)
+                assert engine.info.seeds == seeds
+                run(engine.aclose())
+
+
+def test_children_have_seeds_of_their_own_where_seeds_count(folder):
+    with serving(Script(seeds=True)) as server:
+
+        async def body(engine):
+            first = await write(engine, prefix(), children(6))
+            again = await write(engine, prefix("u"), children(6)[::-1])
+            assert {step.key: step.ids for step in first} == {step.key: step.ids for step in again}
+            assert len({step.ids for step in first}) > 1
+
+        with_engine(SglangEngine.connect(folder, server.url), body)
+
+
+def test_a_reward_head_is_read_from_an_embedding_server(folder):
+    with serving(Script(head=lambda ids: (len(ids) / 10, 0.5))) as server:
+
+        async def body(engine):
+            assert await engine.read(prefix(), "head") == (0.4, 0.5)
+            with pytest.raises(EngineError, match="--is-embedding"):
+                await write(engine, prefix(), children(1))
+            with pytest.raises(EngineError, match="no probabilities"):
+                await engine.label_logprobs(prefix(), [0])
+
+        with_engine(SglangEngine.connect(folder, server.url), body)
+
+
+def test_what_is_wrong_with_a_server_is_said_in_plain_words(folder):
+    with serving(Script(radix=False, capacity=200, hidden=False)) as server:
+        engine = SglangEngine.connect(folder, server.url)
+        other, first, second = engine.problems
+        assert "it serves fake" in other
+        assert "radix cache is off" in first and "room for 200 KV tokens" in second
+        assert engine.info.details["radix cache"] == "off" and engine.info.details["token capacity"] == "200"
+
+        async def body(engine):
+            with pytest.raises(EngineError, match="--enable-return-hidden-states"):
+                await engine.read(prefix(), "hidden")
+
+        with_engine(engine, body)
+
+
+# Wrong input
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("sglang:localhost:30000", "is no address of a server; accepted: sglang:http://HOST:PORT"),
+        ("sglang:", "is no address"),
+        ("openai:", "is no address"),
+        ("sglang:http://", "is no address"),
+        ("sglang:http://a:1,http://a:1/", "stands there twice"),
+        ("sglang:http://127.0.0.1:1", "cannot be reached"),
+        ("openai:http://127.0.0.1:1", "cannot be reached"),
+        ("local:http://127.0.0.1:1", "takes no address"),
+        ("sgland:http://127.0.0.1:1", "unknown engine 'sgland' \\(did you mean sglang"),
+    ],
+)
+def test_a_wrong_address_is_one_clear_line(spec, message):
+    with pytest.raises(ConfigError, match=message) as failed:
+        make_engine(spec, "mini:target", SearchSettings(), None)
+    assert "\n" not in str(failed.value)
+
+
+def test_another_model_on_the_server_is_refused(folder):
+    with serving(Script(model_type="qwen2")) as server, pytest.raises(ConfigError, match="of type qwen2"):
+        SglangEngine.connect(folder, server.url)
+    script = Script(tokenize=lambda text: [1, 2, 3])
+    for kind in (SglangEngine, OpenAIEngine):
+        with serving(script) as server, pytest.raises(ConfigError, match="gives other ids"):
+            kind.connect(folder, server.url)
+
+
+def test_a_server_that_gives_no_token_ids_is_refused(folder):
+    with serving(Script(openai_ids=False)) as server, pytest.raises(ConfigError, match="gives no token ids"):
+        OpenAIEngine.connect(folder, server.url)
+
+
+def test_where_servers_are_does_not_make_another_run():
+    def hashed(**values):
+        return config_hash(settings_of(SearchSettings, values))
+
+    assert hashed(engine="sglang:http://a:1") == hashed(engine="sglang:http://b:2,http://c:3", request_timeout=7)
+    assert hashed(engine="sglang:http://a:1") != hashed(engine="openai:http://a:1") != hashed()
+    assert json.dumps(hashed())
