@@ -15,7 +15,7 @@ from search.background import BackgroundLoop
 from search.config import SearchSettings, build, config_hash
 from search.driver import Driver, Limits
 from search.errors import ConfigError, SearchError
-from search.grade import Grader
+from search.grade import ComparingGrader, Grader
 from search.prompts import STYLES, PromptFormat, choose_format, render
 from search.protocols import Engine, FeatureProvider, Policy, Scorer, Writer
 from search.registry import (
@@ -281,7 +281,9 @@ class Search:
     # Ending
 
     async def aclose(self) -> None:
-        """Free the models; the search may be used again and then loads them anew."""
+        """Free the models, and what the grader holds; the search may be used again and then loads them anew."""
+        if isinstance(self.grader, ComparingGrader):
+            self.grader.close()
         driver, self._driver = self._driver, None
         if driver is None:
             return

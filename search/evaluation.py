@@ -19,7 +19,6 @@ from typing import Any
 from search.api import Failure, Search
 from search.config import EvalSettings, SearchSettings, build
 from search.data import load_problems
-from search.grade import ComparingGrader
 from search.ledger import ModelCost, Stats, total, total_costs
 from search.record import (
     ProblemRecord,
@@ -280,13 +279,10 @@ class Evaluation:
 
     def _end_session(self, concurrency: int) -> None:
         """Keep how long the run took, session by session: an interrupted one is not counted, nor are its problems."""
-        grader = self.search.grader
-        if isinstance(grader, ComparingGrader):
-            grader.close()
         if self._directory is None:
             return
         known = read_json(self._directory.path / "run.json").get("sessions", [])
-        undecided = getattr(grader, "num_undecided", 0)
+        undecided = getattr(self.search.grader, "num_undecided", 0)
         session = {**self._session.to_dict(), "concurrency": concurrency, "num_undecided_grades": undecided}
         self._directory.note("sessions", [*known, session])
 

@@ -14,6 +14,7 @@ import threading
 import weakref
 from contextlib import suppress
 from importlib.util import find_spec
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import ClassVar
 
@@ -25,6 +26,9 @@ CPU_SECONDS = 0.8
 
 _WALL_SECONDS = 30.0
 _START_SECONDS = 300.0
+_PROBE = "\\frac{12345}{6789}"
+"""An easy answer that no other is equal to: what cannot be compared with it cannot be compared with anything."""
+
 _MAX_CHARS = 1000
 """Longer answers are compared as text alone."""
 
@@ -76,6 +80,7 @@ class MathGrader:
         self.num_undecided = 0
         self._cpu_seconds = cpu_seconds
         self._worker: _Worker | None = None
+        self._hopeless: set[str] = set()
         self._lock = threading.Lock()
 
     def extract(self, text: str) -> str | None:
@@ -120,14 +125,23 @@ class MathGrader:
 
     def _compare(self, one: str, other: str) -> bool:
         with self._lock:
-            if self._worker is None:
-                self._worker = _Worker(self._cpu_seconds)
-            verdict = self._worker.ask(one, other)
+            verdict = None if {one, other} & self._hopeless else self._ask(one, other)
             if verdict is None:
-                self._worker.close()
-                self._worker = None
-        self.num_undecided += verdict not in (True, False)
-        return verdict is True
+                self.num_undecided += 1
+                # Whichever of the two is at fault is asked about once more and then never again.
+                fresh = {one, other} - self._hopeless
+                self._hopeless |= {text for text in fresh if len(fresh) == 2 and self._ask(text, _PROBE) is None}
+            return verdict is True
+
+    def _ask(self, one: str, other: str) -> bool | None:
+        """None where it was given up."""
+        if self._worker is None:
+            self._worker = _Worker(self._cpu_seconds)
+        verdict = self._worker.ask(one, other)
+        if verdict == "gone":
+            self._worker.close()
+            self._worker = None
+        return verdict if isinstance(verdict, bool) else None
 
 
 class _Worker:
@@ -135,7 +149,7 @@ class _Worker:
 
     def __init__(self, cpu_seconds: float) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "search.math_worker", str(cpu_seconds)],
+            [sys.executable, "-P", str(Path(__file__).with_name("math_worker.py")), str(cpu_seconds)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -148,16 +162,16 @@ class _Worker:
             self.close()
             raise SearchError("the process that compares answers did not start; --grader plain does without it")
 
-    def ask(self, one: str, other: str) -> bool | str | None:
-        """True, False, "undecided", or None where the process itself is gone."""
+    def ask(self, one: str, other: str) -> bool | str:
+        """True, False, "undecided", or "gone" where the process itself is."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps([one, other]).encode() + b"\n")
             self._process.stdin.flush()
         except OSError:
-            return None
+            return "gone"
         verdicts: dict[bytes, bool | str] = {b"y\n": True, b"n\n": False, b"?\n": "undecided"}
-        return verdicts.get(self._next(_WALL_SECONDS))
+        return verdicts.get(self._next(_WALL_SECONDS), "gone")
 
     def _next(self, seconds: float) -> bytes:
         try:

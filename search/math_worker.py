@@ -1,4 +1,4 @@
-"""The process in which answers are compared: `python -m search.math_worker CPU_SECONDS`.
+"""The process in which answers are compared: this file and its CPU seconds; it imports nothing of the project.
 
 It reads one JSON pair of answers a line and writes one letter a line: `y` the same, `n` not, `?` undecided. The work is
 done in a fork: where an expression eats up its CPU seconds, the kernel ends the fork, and the next one stands ready

@@ -155,7 +155,7 @@ def report_dict(run: Run) -> dict[str, Any]:
 
 
 def plot_runs(runs: Sequence[Run], folder: Path) -> list[Path]:
-    """Draw `PLOTS` into a folder; runs of one method are one line, its widths the points.
+    """Draw `PLOTS` into a folder: runs of one method are one line, its widths the points; depth at the greatest width.
 
     Raises:
         ConfigError: matplotlib is not installed, a run has no reference answers, or the folder cannot be written to.
@@ -164,7 +164,8 @@ def plot_runs(runs: Sequence[Run], folder: Path) -> list[Path]:
     plot_accuracy(_against(runs, "kv_tokens_mean"), "KV cache kept, tokens a problem (mean over steps)", files[0])
     label = "latency, wall seconds a problem (as many side by side as the run had)"
     plot_accuracy(_against(runs, "seconds"), label, files[1])
-    plot_depth([_over_depth(run) for run in runs], files[2])
+    widest = max(run.settings.width for run in runs)
+    plot_depth([_over_depth(run) for run in runs if run.settings.width == widest], files[2])
     (folder / "plots.json").write_text(json.dumps([report_dict(run) for run in runs], indent=1) + "\n")
     return files
 

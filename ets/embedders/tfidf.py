@@ -1,4 +1,4 @@
-"""Embedding without a model: words and numbers, weighted by how rare they are among a level's steps."""
+"""Embedding without a model: words and pairs of words, weighted by how rare they are among a level's steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import numpy as np
 from ets.embedders.base import Vectors
 from search.errors import ConfigError
 
-_DIGIT = re.compile(r"\d")
 _TOKEN = re.compile(r"\\?\w+|[^\w\s]")
 """A word, a number, a LaTeX command, or a single sign."""
 
@@ -23,44 +22,34 @@ _TOKEN = re.compile(r"\\?\w+|[^\w\s]")
 class TfidfEmbedder:
     """Hashed TF-IDF. A term's weight is (1 + ln count) * (1 + ln((1 + n) / (1 + n_t))), n texts, n_t with the term.
 
-    Terms with a digit weigh more: two steps of mathematics that differ in a number say different things, and two that
-    differ in a word often the same. The factor was chosen on dev problems of the mini family: at 3, other wordings and
-    other results no longer overlap.
-
     The n texts are the distinct ones of one call, which the driver makes for the leaves of one level: what all
     candidates share says little. A vector therefore depends on the call, but not on its order.
 
     Attributes:
         num_buckets: dimensions; terms are hashed into them.
         max_words: length of a term in words at most.
-        number_weight: factor for terms with a digit, at least 1.
     """
 
     name: ClassVar[str] = "tfidf"
     batch_free: ClassVar[bool] = False
 
     num_buckets: int = 1024
-    max_words: int = 1
-    number_weight: float = 3.0
+    max_words: int = 2
 
     def __post_init__(self) -> None:
-        for option in ("num_buckets", "max_words", "number_weight"):
+        for option in ("num_buckets", "max_words"):
             if getattr(self, option) < 1:
                 raise ConfigError(f"{option} must be at least 1, not {getattr(self, option)}")
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Vectors of length 1; a text without words is the zero vector, (num_texts, num_buckets)."""
         counts = np.zeros((len(texts), self.num_buckets))
-        factors = np.ones(self.num_buckets)
         for row, text in enumerate(texts):
             for term, count in Counter(self._terms(text)).items():
-                bucket = zlib.crc32(term.encode()) % self.num_buckets
-                counts[row, bucket] += count
-                if _DIGIT.search(term):
-                    factors[bucket] = self.number_weight
+                counts[row, zlib.crc32(term.encode()) % self.num_buckets] += count
         present = counts > 0
         rarity = 1 + np.log((1 + len(texts)) / (1 + present.sum(axis=0)))
-        weights = np.where(present, 1 + np.log(np.where(present, counts, 1.0)), 0.0) * rarity * factors
+        weights = np.where(present, 1 + np.log(np.where(present, counts, 1.0)), 0.0) * rarity
         lengths = np.sqrt((weights**2).sum(axis=1, keepdims=True))
         return np.asarray(weights / np.where(lengths > 0, lengths, 1.0), dtype=np.float32)
 

@@ -98,7 +98,7 @@ def run(
     judge_limit: int = 200,
     timed: int = 100,
     ets_limit: int = 200,
-    ets_router: str = "arbitrage:0.05",
+    ets_router: str = "arbitrage:0.01",
     plots: Path | None = None,
 ) -> dict[str, Any]:
     """Record greedy chains under all routers, time some of them, and run ETS with three writers.

@@ -11,7 +11,7 @@ import yaml
 ETS = {
     "title": "small",
     "settings": {"policy": "mini:target", "prm": "mini:prm", "data": "mini:test", "seed": 0},
-    "methods": {"rebase": {}, "beam": {}, "ets-kv": {}, "ets": {}},
+    "methods": {"sampling": {"method": "best-of-n"}, "rebase": {}, "beam": {}, "ets-kv": {}, "ets": {}},
     "turn": 5,
     "widths": {1: {"limit": 8, "methods": ["rebase"]}, 4: {"limit": 8}},
     "quick": {4: {"limit": 4}},
@@ -40,18 +40,19 @@ def test_the_table_of_searches_comes_from_records_and_comes_again(inside, tmp_pa
     args = ("repro", "ets", "--recipe", "small.yaml")
     first = inside(*args, "--json", "--out", "out").json
     kept = records(tmp_path / "runs" / "ets-small")
-    assert len(kept) == 8 + 4 * 8
+    assert len(kept) == 8 + 5 * 8
     for width, method in ((1, "rebase"), (4, "rebase"), (4, "beam"), (4, "ets-kv"), (4, "ets")):
         own = [one for name, one in kept.items() if name.startswith(f"{method}-{width}/")]
         key = f"{width}_{method.replace('-', '_')}"
         assert first["figures"][f"accuracy_{key}"] == sum(one["correct"] for one in own) / 8
-        assert first["figures"][f"computed_tokens_{key}"] == sum(one["stats"]["computed_tokens"] for one in own)
+        assert first["figures"][f"unique_tokens_{key}"] == sum(one["stats"]["unique_tokens"] for one in own)
     kv = [
         sum(one["stats"]["kv_tokens_mean"] for n, one in kept.items() if n.startswith(f"{m}-4/"))
         for m in ("rebase", "ets")
     ]
     assert first["figures"]["kv_ratio_4_ets"] == pytest.approx(kv[0] / kv[1])
-    assert {row["vote"] for row in first["tables"]["votes"]} == {"majority", "best", "weighted"}
+    voted = {(row["search"], row["vote"]) for row in first["tables"]["votes"]}
+    assert voted == {(name, rule) for name in ("sampling", "rebase") for rule in ("majority", "best", "weighted")}
     assert "not published" in (tmp_path / "out" / "ets.md").read_text()
     for name in (
         "ets.json",

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+import time
 
 import pytest
 
@@ -35,6 +36,18 @@ def test_an_endless_comparison_is_counted_and_the_next_one_is_not_harmed():
     assert with_limit.num_undecided == 1
     assert with_limit.correct("0.5", "\\frac{1}{2}") is True and with_limit.num_undecided == 1
     with_limit.close()
+
+
+def test_hostile_answers_cost_a_vote_their_number_and_not_its_square():
+    made = MathGrader(cpu_seconds=0.1)
+    answers = [f"{n}^{{9^{{9^{{9}}}}}}" for n in range(11, 19)]
+    voters = [Candidate(node, answer, 0.5, made.key(answer)) for node, answer in enumerate([*answers, "4", "x=4"])]
+    start = time.perf_counter()
+    outcome = vote(voters, "majority", made.equivalent)
+    assert time.perf_counter() - start < 15, "45 comparisons are given up, but few are waited for"
+    assert outcome.answer == "4" and outcome.classes[0].weight == 2, "who met a hostile answer is not the worse for it"
+    assert made._hopeless == {made.key(answer) for answer in answers}
+    made.close()
 
 
 def test_a_worker_that_was_killed_is_started_again(grader):
@@ -97,3 +110,13 @@ def test_equivalent_answers_are_one_class_in_a_vote(grader):
     outcome = vote(voters, "majority", grader.equivalent)
     assert [(one.answer, one.weight) for one in outcome.classes] == [("\\frac{1}{2}", 4.0), ("3", 2.0)]
     assert vote(voters, "majority").classes[0].weight < 4, "by their text alone they are not"
+
+
+def test_a_search_closes_its_grader():
+    from search.api import Search
+
+    with Search(grader=MathGrader(), prm=None, method="chain", width=1) as search:
+        search.solve("Ben has 13 coins. He gives 4 away. How many coins are left in the end?")
+        assert search.grader.correct("0.5", "\\frac{1}{2}")
+        process = search.grader._worker._process
+    assert process.returncode is not None

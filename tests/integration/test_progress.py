@@ -1,0 +1,54 @@
+"""What a person sees while `ets eval` runs: a bar on a terminal, plain lines elsewhere."""
+
+import io
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import pytest
+
+from search.cli import show
+
+
+def test_on_a_terminal_a_bar_shows_accuracy_speed_cache_and_time_left(tmp_path):
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "search.cli", "eval", "--limit", "6", "--width", "2", "--json"]
+    env = {**os.environ, "COLUMNS": "160", "TERM": "xterm"}
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=theirs, env=env)
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(ours, 65536)
+        except OSError:  # Linux says so when the other side is closed
+            break
+        if not piece:
+            break
+        shown += piece
+    os.close(ours)
+    out, _ = process.communicate()
+    assert process.returncode == 0 and out.startswith(b"{"), "the result alone is on stdout"
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert re.search(r"6/6.*0:00:0\d.*accuracy [01]\.\d{3}, \d+ tokens/s, KV \d+", text), text[-500:]
+
+
+def test_elsewhere_it_is_plain_lines_with_the_time_left(monkeypatch):
+    seen = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", seen)
+    now = iter([0.0, 5.0, 12.0, 13.0, 30.0])
+    monkeypatch.setattr(show.time, "monotonic", lambda: next(now))
+    with show.progress("eval", 10, done=2) as bar:
+        for done in (3, 6, 7, 10):
+            bar.update(done, f"note {done}")
+    assert seen.getvalue().splitlines() == ["eval: 6/10 note 6, 12 s left", "eval: 10/10 note 10"]
+
+
+@pytest.mark.parametrize("done", [0, 10])
+def test_nothing_is_said_before_there_is_something(monkeypatch, done):
+    seen = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", seen)
+    with show.progress("eval", 10, done=done):
+        pass
+    assert seen.getvalue() == ""
