@@ -18,9 +18,12 @@ from search.errors import ConfigError, PolicyError, SolverError
 from search.tree import Node, SearchTree
 from search.types import Expansion, Reduce, Selection
 
-DEFAULT_NODE_COST_WEIGHT = 1.25
-"""lambda_b. ETS has 1.0. There a leaf that was allocated one child of a width of N pays for itself as soon as the tree
-has more than N nodes, so that of forty equal siblings all forty stay. Tuned on dev problems of the mini family.
+NODE_COST_WEIGHT, COVERAGE_WEIGHT = 2.0, 10.0
+"""lambda_b and lambda_d of `Ets`; ETS has 1.0 and about 1.4. Tuned on dev problems of the mini family.
+
+At 1.0 a leaf that was allocated one child of a width of N pays for itself as soon as the tree has more than N nodes, so
+that of forty equal siblings all forty stay. At 2.0 one of them stays, and coverage must be worth enough to keep one of
+every kind that has a part of the width.
 """
 
 PAPER_COVERAGE: dict[int, float] = {16: 1.5, 64: 1.4, 256: 1.45}
@@ -53,7 +56,7 @@ class EtsKv:
     time, leaves a note, and the step goes on with the first allocation.
 
     Attributes:
-        node_cost_weight: lambda_b >= 0; 0 is REBASE, 1 the paper's.
+        node_cost_weight: lambda_b >= 0; 0 is REBASE.
         node_cost: "uniform" as in the paper, or "tokens": by a node's share of the tree's tokens.
         temperature: T of REBASE's softmax(reward / T).
         solver: highs, pulp, pulp-highs, tree, or exhaustive.
@@ -64,7 +67,7 @@ class EtsKv:
     name: ClassVar[str] = "ets-kv"
     features: ClassVar[frozenset[str]] = frozenset()
 
-    node_cost_weight: float = DEFAULT_NODE_COST_WEIGHT
+    node_cost_weight: float = 1.0
     node_cost: NodeCost = "uniform"
     temperature: float = DEFAULT_TEMPERATURE
     solver: str = "highs"
@@ -101,8 +104,8 @@ class Ets:
 
     name: ClassVar[str] = "ets"
 
-    node_cost_weight: float = DEFAULT_NODE_COST_WEIGHT
-    coverage_weight: float | None = None
+    node_cost_weight: float = NODE_COST_WEIGHT
+    coverage_weight: float | None = COVERAGE_WEIGHT
     cluster_distance: float = DEFAULT_DISTANCE
     node_cost: NodeCost = "uniform"
     temperature: float = DEFAULT_TEMPERATURE

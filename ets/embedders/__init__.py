@@ -15,9 +15,10 @@ EMBEDDERS = ("tfidf", "minilm", "prm", "sentence-transformers:MODEL")
 CLUSTER_DISTANCES = {"tfidf": 0.2, "minilm": 0.05, "prm": 0.01}
 """Where clusters are cut, by embedder; ETS (arXiv 2502.13575) cuts at 0.05, on embeddings of mathematical texts.
 
-Calibrated on dev problems of the mini family (`ets bench embedders`), over pairs of candidates of one level. With hashed
-words other wordings of the same numbers lie below 0.14 in 98 of 100 pairs, other results of the same operation above 0.29.
-MiniLM hardly tells the two apart. The reward model's hidden states do, at 0.000 and 0.02, where its rewards do.
+Calibrated on dev problems of the mini family (`ets bench embedders`), over pairs of candidates of one level. Cut too
+coarsely, a right step falls together with a wrong one that the reward model likes better, and its width with it.
+Hashed words find another result of the same operation 0.2 or more away in 98 of 100 pairs, and half of all other
+wordings nearer. MiniLM hardly tells the two apart. The reward model's hidden states do, where its rewards do.
 """
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ets.policy import paper_coverage
 from search.api import Search
 from search.bench.shared import Measured, Models, paired_difference
 from search.config import Scalar
@@ -19,9 +20,6 @@ Options = Mapping[str, Mapping[str, Scalar]]
 
 BASELINE = "rebase"
 METHODS = (BASELINE, "beam", "dvts", "ets-kv", "ets-paper", "ets")
-VARIANTS: Options = {"ets-paper": {"method": "ets", "node_cost_weight": 1.0, "reallocation": "rewards"}}
-"""Rows of the table that are a method with other options: here what the paper has, but for the embedder."""
-
 WIDTHS = (16, 64)
 CHUNK = 32
 """Problems that one method solves before the next one has its turn, so that all see the same machine."""
@@ -50,7 +48,7 @@ def run(
         widths: to go through.
         embedder: of ETS, as in the settings.
         options: options of a method's policy, by the method's name.
-        methods: which of `METHODS`; REBASE is needed.
+        methods: which of `METHODS`; REBASE is needed. ets-paper is ETS with the paper's weights and reallocation.
         pool_limit: problems that ETS, ETS-KV and REBASE also solve under a fixed KV pool; 0 for none.
 
     Returns:
@@ -71,9 +69,11 @@ def run(
         common = {"width": width, "seed": seed, "embedder": embedder}
         found = {}
         for name in names:
-            chosen = {**VARIANTS.get(name, {}), **(options or {}).get(name, {})}
-            method = chosen.pop("method", name)
-            found[name] = on.search(method=method, options=chosen, **common)
+            chosen = dict((options or {}).get(name, {}))
+            if name == "ets-paper":
+                chosen = {"node_cost_weight": 1.0, "coverage_weight": paper_coverage(width)} | chosen
+                chosen["reallocation"] = "rewards"
+            found[name] = on.search(method=name.removesuffix("-paper"), options=chosen, **common)
         return found
 
     for width in widths:

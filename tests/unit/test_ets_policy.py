@@ -170,7 +170,7 @@ def test_the_coverage_follows_the_searchs_width_and_not_what_is_left_of_it(monke
     grow(tree, ROOT, 0.5, 0.4, angles=(0, 90))
     seen = []
     monkeypatch.setattr("ets.policy.paper_coverage", lambda width: seen.append(width) or 1.0)
-    select(Ets(), tree, 4)
+    select(Ets(coverage_weight=None), tree, 4)
     assert seen == [64]
 
 
