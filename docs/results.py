@@ -131,14 +131,17 @@ def embedder_table(report: dict[str, Any]) -> list[str]:
 
 def ets_section() -> list[str]:
     """ETS against REBASE, its solvers and its embedders."""
-    wide, narrow, prune, embedders = load("methods-64"), load("methods-16"), load("prune"), load("embedders")
+    wide, others, narrow = load("methods-64"), load("methods-64-others"), load("methods-16")
+    prune, embedders = load("prune"), load("embedders")
     speeds = {name: wide["figures"][f"pool_speedup_64{end}"] for name, end in (("ETS", ""), ("ETS-KV", "_ets_kv"))}
     shares = [report["figures"][f"select_share_{w}"] for report, w in ((narrow, 16), (wide, 64))]
     gain = [wide["figures"][f"coverage_gain_64{side}"] for side in ("", "_lo", "_hi")]
     return [
         "## ETS against REBASE",
-        f"`ets bench methods --limit {wide['num_problems']} --widths 64 --json` and `--widths 16`: the same problems "
-        f"of {wide['data']} and the same seeds for all, in turns. KV tokens are unique tokens of the trajectories kept "
+        f"`ets bench methods --limit {wide['num_problems']} --widths 64 --methods {methods(wide)} --json` and "
+        f"`--limit {narrow['num_problems']} --widths 16` with all methods: "
+        f"the same problems of {wide['data']} and "
+        "the same seeds for all, in turns. KV tokens are unique tokens of the trajectories kept "
         "after a selection, the prompt's included: mean over the steps of a problem, and the most. The engine's peak "
         "is what its pool really held for a problem, candidates before pruning included. `as a radix cache`: siblings "
         "of equal ids counted once for both. `ets-paper` has the paper's lambda_b and allocates again by rewards "
@@ -146,6 +149,9 @@ def ets_section() -> list[str]:
         "settings were chosen on mini:dev.",
         "Width 64:",
         "\n".join(compared_table(wide, 64)),
+        f"The other methods, on the first {others['num_problems']} of these (`--limit {others['num_problems']} "
+        f"--widths 64 --methods {methods(others)}`):",
+        "\n".join(compared_table(others, 64)),
         "Width 16:",
         "\n".join(compared_table(narrow, 16)),
         f"Coverage, at width 64: ETS less ETS-KV {gain[0]:+.3f} ({gain[1]:+.3f} to {gain[2]:+.3f}) in accuracy. "

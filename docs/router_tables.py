@@ -34,6 +34,7 @@ def routing_parts(report: dict[str, Any], evaluation: dict[str, Any]) -> list[st
         f"the same answers: {figures['online_equal']:.1%} of {figures['num_timed']} problems a router agreed). "
         "A few of its rows; all are in `docs/data/routers.json`:",
         "\n".join(_router_table(rows)),
+        *([report["note"]] if "note" in report else []),
         "![accuracy against acceptance](routers-acceptance.png)",
         "\n".join(_comparison_table(figures, pairs)),
         "The router and the reward model are as large as the mini target, so FLOPs and seconds of the mini run say "

@@ -83,10 +83,10 @@ class SearchSettings(BaseModel):
     node_cost: Literal["uniform", "tokens"] | None = Field(
         None, description="ets: what a node costs; uniform as in the paper, or by its tokens"
     )
-    node_cost_weight: float | None = Field(None, description="ets: weight of the nodes' cost, lambda_b; default: 2.0; 1.0 for ets-kv")
-    coverage_weight: float | None = Field(
-        None, description="ets: weight of semantic coverage, lambda_d; default: 10.0"
+    node_cost_weight: float | None = Field(
+        None, description="ets: weight of the nodes' cost, lambda_b; default: 2.0, of ets-kv 1.0"
     )
+    coverage_weight: float | None = Field(None, description="ets: weight of semantic coverage, lambda_d; default: 10.0")
     cluster_distance: float | None = Field(
         None, description="ets: cosine distance at which clusters are cut; default: as calibrated for the embedder"
     )

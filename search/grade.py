@@ -43,7 +43,7 @@ class Grader(Protocol):
 
 @runtime_checkable
 class ComparingGrader(Grader, Protocol):
-    """A grader that also knows answers of unequal keys to be the same. It may work elsewhere, and is closed at the end."""
+    """A grader that also knows answers of unequal keys to be the same; it may hold a process, so it is closed."""
 
     def equivalent(self, one: str, other: str) -> bool:
         """Whether two answers are the same."""

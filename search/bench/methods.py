@@ -71,8 +71,8 @@ def run(
         for name in names:
             chosen = dict((options or {}).get(name, {}))
             if name == "ets-paper":
-                chosen = {"node_cost_weight": 1.0, "coverage_weight": paper_coverage(width)} | chosen
-                chosen["reallocation"] = "rewards"
+                paper: dict[str, Scalar] = {"node_cost_weight": 1.0, "coverage_weight": paper_coverage(width)}
+                chosen = paper | {"reallocation": "rewards"} | chosen
             found[name] = on.search(method=name.removesuffix("-paper"), options=chosen, **common)
         return found
 

@@ -126,7 +126,7 @@ def agreeing(reward=0.5):
 
 
 def test_a_cluster_keeps_the_width_of_its_pruned_leaves():
-    tree, leaves = agreeing()
+    tree, _ = agreeing()
     costly = {"node_cost_weight": 3.0, "coverage_weight": 3.0}
     counts, _, _ = select(Ets(**costly), tree, 16)
     assert len(counts) == 2, "one leaf for each of the two clusters"
@@ -136,7 +136,7 @@ def test_a_cluster_keeps_the_width_of_its_pruned_leaves():
 
 
 def test_what_no_kept_leaf_covers_goes_to_all():
-    tree, leaves = agreeing()
+    tree, _ = agreeing()
     counts, _, _ = select(Ets(node_cost_weight=3.0, coverage_weight=0.0001), tree, 16)
     assert sum(counts.values()) == 16
     assert len(counts) == 1
