@@ -17,7 +17,7 @@ CLUSTER_DISTANCES = {"tfidf": 0.2, "minilm": 0.05, "prm": 0.01}
 
 Calibrated on dev problems of the mini family (`ets bench embedders`), over pairs of candidates of one level. Cut too
 coarsely, a right step falls together with a wrong one that the reward model likes better, and its width with it.
-Hashed words find another result of the same operation 0.2 or more away in 98 of 100 pairs, and half of all other
+Hashed words find another result of the same operation 0.2 or more away in 98 of 100 pairs, and a third of all other
 wordings nearer. MiniLM hardly tells the two apart. The reward model's hidden states do, where its rewards do.
 """
 
