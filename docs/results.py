@@ -154,8 +154,8 @@ def ets_section() -> list[str]:
         "\n".join(compared_table(others, 64)),
         "Width 16:",
         "\n".join(compared_table(narrow, 16)),
-        "Clusters earn their price, the reward for covering them and the width they keep together: at width 64 ETS less "
-        f"ETS-KV is {gain[0]:+.3f} ({gain[1]:+.3f} to {gain[2]:+.3f}) in accuracy, with less KV. "
+        "Clusters earn their price, the reward for covering them and the width they keep together: at width 64 ETS "
+        f"less ETS-KV is {gain[0]:+.3f} ({gain[1]:+.3f} to {gain[2]:+.3f}) in accuracy, with less KV. "
         f"Selection, clusters included and embedding excluded, took {shares[0]:.1%} of the wall time at width 16 and "
         f"{shares[1]:.1%} at 64.",
         f"Under a fixed pool of {wide['figures']['pool_kv_tokens']} KV tokens for each engine, two of REBASE's peaks "
@@ -171,8 +171,8 @@ def ets_section() -> list[str]:
         "## What compares steps",
         f"`ets bench embedders --limit {embedders['num_problems']} --json` ({embedders['data']}, width "
         f"{embedders['width']}): cosine distances of two candidates of one level, by what they differ in, and what ETS "
-        "does with each embedder. Hashed words are the default: they cost next to nothing and lose nothing here. The reward "
-        "model's hidden states tell results apart best and need no second model, but the local engine.",
+        "does with each embedder. Hashed words are the default: they cost next to nothing and lose nothing here. The "
+        "reward model's hidden states tell results apart best and need no second model, but the local engine.",
         "\n".join(embedder_table(embedders)),
     ]
 
