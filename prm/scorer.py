@@ -15,30 +15,48 @@ from search.types import NodeId, Prefix, Segment, Usage
 
 
 class _TreeState:
-    """What is known of one tree: nodes as the model reads them, and the rewards of their contents."""
+    """What is known of one tree, by content: two nodes whose paths say the same are one content, and one number."""
 
-    __slots__ = ("_contents", "locks", "rewards", "segments")
+    __slots__ = ("_contents", "_nodes", "_users", "locks", "rewards", "segments")
 
     def __init__(self) -> None:
-        self.segments: dict[NodeId, Segment] = {}
+        self.segments: dict[int, Segment] = {}
         self.rewards: dict[int, float] = {}
         self.locks: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._contents: dict[tuple[int, tuple[int, ...], str], int] = {}
+        self._nodes: dict[NodeId, int] = {}
+        self._users: defaultdict[int, set[NodeId]] = defaultdict(set)
 
-    def content(self, path: Sequence[Node]) -> int:
-        """A number that two paths share exactly if they say the same."""
-        above = -1
+    def contents(self, path: Sequence[Node]) -> list[int]:
+        """The numbers of what this path says, down to each of its nodes, which use them until they are released."""
+        numbers: list[int] = []
         for node in path:
-            above = self._contents.setdefault((above, node.ids, node.text), len(self._contents))
-        return above
+            number = self._nodes.get(node.id)
+            if number is None:
+                said = (numbers[-1] if numbers else -1, node.ids, node.text)
+                number = self._nodes[node.id] = self._contents.setdefault(said, len(self._contents))
+            self._users[number].add(node.id)
+            numbers.append(number)
+        return numbers
+
+    def release(self, nodes: Collection[NodeId]) -> set[int]:
+        """Contents that had one of these nodes as their last user."""
+        gone = set()
+        for node in nodes:
+            content = self._nodes.get(node)
+            if content is not None and node in self._users[content]:
+                self._users[content].remove(node)
+                if not self._users[content]:
+                    gone.add(content)
+        return gone
 
 
 class PrmScorer:
     """Scores each step when it is written, on an engine that keeps the path above it cached.
 
-    Siblings often say the same to the last token. They are asked about once, and so have one and the same reward:
-    computed apart, in other batches, two rewards could differ in their last digit, and a tie would fall this way or
-    that with what happens to run beside.
+    Siblings often say the same to the last token. They are asked about once, share what is cached for them, and have
+    one and the same reward: computed apart, in other batches, two rewards could differ in their last digit, and a tie
+    would fall this way or that with what happens to run beside.
     """
 
     def __init__(self, engine: Engine, codec: PrmCodec) -> None:
@@ -63,7 +81,7 @@ class PrmScorer:
 
     async def _score(self, tree: SearchTree, node_id: NodeId) -> float:
         state = self._trees[tree.id]
-        content = state.content(tree.path(node_id))
+        content = state.contents(tree.path(node_id))[-1]
         async with state.locks[content]:
             if content not in state.rewards:
                 state.rewards[content] = await self._ask(tree, node_id)
@@ -93,7 +111,7 @@ class PrmScorer:
         """
         state = self._trees[tree.id]
         first: dict[int, NodeId] = {}
-        contents = [state.content(tree.path(node)) for node in nodes]
+        contents = [state.contents(tree.path(node))[-1] for node in nodes]
         for content, node in zip(contents, nodes, strict=True):
             first.setdefault(content, node)
         read = await asyncio.gather(*(self.engine.read(self._prefix(tree, node), "hidden") for node in first.values()))
@@ -101,15 +119,17 @@ class PrmScorer:
         return tuple(vectors[content] for content in contents)
 
     def _prefix(self, tree: SearchTree, node_id: NodeId) -> Prefix:
-        return Prefix(self._tree_name(tree), tuple(self._segment(tree, node.id) for node in tree.path(node_id)))
+        path = tree.path(node_id)
+        contents = self._trees[tree.id].contents(path)
+        segments = (self._segment(tree, node, content) for node, content in zip(path, contents, strict=True))
+        return Prefix(self._tree_name(tree), tuple(segments))
 
-    def _segment(self, tree: SearchTree, node_id: NodeId) -> Segment:
-        """A node as the model reads it; encoded once."""
+    def _segment(self, tree: SearchTree, node: Node, content: int) -> Segment:
+        """A content as the model reads it, encoded once; its number is its key in the engine."""
         known = self._trees[tree.id].segments
-        if (segment := known.get(node_id)) is None:
-            node = tree[node_id]
+        if (segment := known.get(content)) is None:
             ids = self.codec.prompt_ids(tree) if node.parent is None else self.codec.step_ids(tree, node)
-            segment = known[node_id] = Segment(node_id, ids)
+            segment = known[content] = Segment(content, ids)
         return segment
 
     def usage(self, tree: SearchTree) -> Mapping[str, Usage]:
@@ -117,14 +137,16 @@ class PrmScorer:
         return {"prm": self.engine.usage(self._tree_name(tree))}
 
     def num_unique_tokens(self, tree: SearchTree) -> int:
-        """Tokens of all nodes asked about so far and of the paths above them, each shared one once."""
+        """Tokens of all that was asked about so far and of the paths above, each shared one once."""
         return sum(len(segment.ids) for segment in self._trees[tree.id].segments.values())
 
     async def release(self, tree: SearchTree, nodes: Collection[NodeId] | None) -> None:
         """Free what is cached for these nodes, or for the whole tree; the count of unique tokens stays till then."""
         if nodes is None:
             self._trees.pop(tree.id, None)
-        await self.engine.release(self._tree_name(tree), nodes)
+            await self.engine.release(self._tree_name(tree), None)
+        elif tree.id in self._trees and (gone := self._trees[tree.id].release(nodes)):
+            await self.engine.release(self._tree_name(tree), gone)
 
     @staticmethod
     def _tree_name(tree: SearchTree) -> str:

@@ -269,8 +269,9 @@ def test_segments_do_not_change_what_is_read(case):
 
 def test_children_continue_a_child(case):
     async def body(engine, prompt):
-        steps = await write(engine, prompt(), children(16))
+        steps = await write(engine, prompt(), children(64))
         parents = [step for step in steps.values() if step.finish is FinishReason.STOP][:3]
+        assert parents
         below = await asyncio.gather(
             *(write(engine, prompt("t", step), children(3, 100 * step.key)) for step in parents)
         )
@@ -297,8 +298,9 @@ def test_other_ids_under_a_key_replace_the_old_ones(case):
 
 def test_every_unique_token_is_computed_once(case):
     async def body(engine, prompt):
-        steps = await write(engine, prompt(), children(8))
+        steps = await write(engine, prompt(), children(64))
         parents = [step for step in steps.values() if step.finish is FinishReason.STOP][:4]
+        assert parents
         grown = await asyncio.gather(
             *(write(engine, prompt("t", step), children(2, 100 * step.key)) for step in parents),
             *(engine.label_logprobs(prompt("t", step), [0]) for step in parents),
@@ -328,7 +330,7 @@ def test_every_unique_token_is_computed_once(case):
 
 def test_release_gives_back_a_branch_and_is_idempotent(case):
     async def body(engine, prompt):
-        steps = await write(engine, prompt(), children(8))
+        steps = await write(engine, prompt(), children(64))
         parent = next(step for step in steps.values() if step.finish is FinishReason.STOP)
         below = await write(engine, prompt("t", parent), children(2, 100))
         held = engine.usage("t").kv_tokens_held

@@ -129,3 +129,47 @@ def test_importing_prm_loads_no_backend():
     code = "import sys, prm; print(sorted({'torch', 'transformers', 'numpy', 'search.engines'} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def twins_of(tokenizer):
+    """A tree whose first two nodes say the same, with a step below each of them."""
+    tree, _ = tree_of(tokenizer)
+    above = [tree.add_child(ROOT) for _ in range(2)]
+    for node in above:
+        tree.write(Step(node, tokenizer.encode("Add 4.\n\n"), "Add 4.\n\n", FinishReason.STOP, "w"))
+    below = [tree.add_child(node) for node in above]
+    for node, text in zip(below, ("Take 1.\n\n", "Add 1.\n\n"), strict=True):
+        tree.write(Step(node, tokenizer.encode(text), text, FinishReason.STOP, "w"))
+    return tree, above, below
+
+
+def test_steps_that_say_the_same_share_one_cache():
+    async def run():
+        scorer = scorer_of(lambda ids: 0.5, shares_ids=True)
+        tree, above, below = twins_of(scorer.engine.tokenizer)
+        first, second = await scorer.score(tree, above)
+        await scorer.score(tree, below)
+        unique = len(tree.root.ids) + len(tree[above[0]].ids) + sum(len(tree[node].ids) for node in below)
+        assert first == second
+        assert scorer.num_unique_tokens(tree) == unique
+        assert scorer.usage(tree)["prm"].computed_tokens == unique
+
+    asyncio.run(run())
+
+
+def test_what_two_steps_share_is_freed_with_the_later_of_them():
+    async def run():
+        scorer = scorer_of(lambda ids: 0.5, shares_ids=True)
+        tree, above, below = twins_of(scorer.engine.tokenizer)
+        await scorer.score(tree, above)
+        held = scorer.usage(tree)["prm"].kv_tokens_held
+        await scorer.release(tree, {above[1]})
+        await scorer.release(tree, {above[1]})  # once more says nothing new
+        assert scorer.usage(tree)["prm"].kv_tokens_held == held
+        await scorer.score(tree, below[:1])
+        await scorer.release(tree, {above[0], below[0]})
+        assert scorer.usage(tree)["prm"].kv_tokens_held == len(tree.root.ids)
+        await scorer.release(tree, None)
+        assert scorer.usage(tree)["prm"].kv_tokens_held == 0
+
+    asyncio.run(run())
