@@ -18,6 +18,9 @@ CONFIG_FILE = "router_config.json"
 Classes = Literal["2", "4", "4-ordinal"]
 """What the head tells apart; see `num_outputs` and `estimate`."""
 
+Label = Literal["reward", "checker"]
+"""Who said in training that escalation helps; see `arbitrage.training.RouterTraining`."""
+
 
 class StepReader(Protocol):
     """How a reward model reads questions and steps; `prm.codec.PrmCodec` is one."""
@@ -40,6 +43,7 @@ class RouterConfig:
         annotate: whether each step is prefixed by its writer.
         draft_tag, target_tag: these prefixes.
         margin: what an advantage had to exceed to count as a gain; 0 in the paper.
+        label: who said so: the rewards, as in the paper, or an exact checker.
     """
 
     draft: str
@@ -51,6 +55,7 @@ class RouterConfig:
     draft_tag: str = "Model 0: "
     target_tag: str = "Model 1: "
     margin: float = 0.0
+    label: Label = "reward"
 
     def to_json(self) -> str:
         """As `read_config` reads it."""

@@ -1,7 +1,8 @@
 """Training a learned router: a reward model's decoder with a class head at each draft step's last token.
 
 Arbitrage (arXiv 2512.05033): label y = 1[D > 0], cross-entropy, AdamW with linear warm-up and decay, the larger class
-downsampled at random. A walk's prefix is shared by all its drafts that were taken, so they are read in one pass.
+downsampled at random. Where a checker judged the steps, its verdict may stand for the reward model's. A walk's prefix
+is shared by all its drafts that were taken, so they are read in one pass.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from arbitrage.reading import Classes, RouterReader, advantage_class, estimate, num_outputs
+from arbitrage.reading import Classes, Label, RouterReader, advantage_class, estimate, num_outputs
 from arbitrage.walks import Walk
-from search.errors import DataError
+from search.errors import ConfigError, DataError
 from search.statistics import auc
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ class RouterTraining:
 
     Attributes:
         classes: two, four, or four as ordinal links.
+        label: who says that escalation helps: the rewards (D > margin), or a checker (the target's step is right, the
+            draft's wrong), which knows of faults that the reward model does not see; two classes alone.
         margin: what an advantage must exceed to count as a gain.
         wide: with four classes, where large gains and losses begin.
         balance: whether the larger class is downsampled at random to the smaller one's size.
@@ -46,6 +49,7 @@ class RouterTraining:
     """
 
     classes: Classes = "2"
+    label: Label = "reward"
     margin: float = 0.0
     wide: float = 0.3
     balance: bool = True
@@ -240,12 +244,14 @@ def train(
         report: told of every step.
 
     Raises:
-        DataError: one of the classes is missing, or no text fits into `max_tokens`.
+        ConfigError: a checker's labels for four classes.
+        DataError: one of the classes is missing, no text fits into `max_tokens`, or no checker judged the steps.
     """
     import torch
 
-    advantages = [pair.advantage for walk in walks for pair in walk.pairs]
-    helped = [advantage > settings.margin for advantage in advantages]
+    if settings.label == "checker" and settings.classes != "2":
+        raise ConfigError(f"label checker knows two classes, not {settings.classes}")
+    helped = helps(walks, settings)
     if not any(helped) or all(helped):
         raise DataError("all collected steps are of one class: escalation always helps, or never")
     rng = random.Random(settings.seed)
@@ -254,7 +260,7 @@ def train(
     texts = [text for text in texts if text.reads]
     if not texts:
         raise DataError(f"no collected step fits into {settings.max_tokens} tokens")
-    wanted = [advantage_class(settings.classes, value, settings.margin, settings.wide) for value in advantages]
+    wanted = _classes(walks, helped, settings)
     held_out = _HeldOut(dev, reader, settings)
     torch.manual_seed(settings.seed)
     batches = [batch for _ in range(settings.num_epochs) for batch in _batches(texts, settings, rng)]
@@ -286,12 +292,34 @@ def train(
     return TrainOutcome(curve, best_step, len(helped), num_used, sum(helped) / len(helped))
 
 
+def helps(walks: Sequence[Walk], settings: RouterTraining) -> list[bool]:
+    """Whether escalation helps, by pair; see `RouterTraining.label`.
+
+    Raises:
+        DataError: a checker is asked for and did not judge every step.
+    """
+    pairs = [pair for walk in walks for pair in walk.pairs]
+    if settings.label == "reward":
+        return [pair.advantage > settings.margin for pair in pairs]
+    if any(pair.draft_right is None or pair.target_right is None for pair in pairs):
+        raise DataError("label checker: the collected steps have no checker's verdict; label reward needs none")
+    return [bool(pair.target_right) and not pair.draft_right for pair in pairs]
+
+
+def _classes(walks: Sequence[Walk], helped: Sequence[bool], settings: RouterTraining) -> list[int]:
+    """The class of each pair."""
+    if settings.label == "checker":
+        return [int(one) for one in helped]
+    advantages = [pair.advantage for walk in walks for pair in walk.pairs]
+    return [advantage_class(settings.classes, value, settings.margin, settings.wide) for value in advantages]
+
+
 class _HeldOut:
     """The dev pairs, encoded once."""
 
     def __init__(self, walks: Sequence[Walk], reader: RouterReader, settings: RouterTraining) -> None:
         self.texts = texts_of(walks, reader, settings.max_tokens)
-        self.helped = [pair.advantage > settings.margin for walk in walks for pair in walk.pairs]
+        self.helped = helps(walks, settings)
 
     def auc(self, model: RouterModel) -> float | None:
         """AUC of the estimate for "escalation helps"."""

@@ -14,6 +14,9 @@ from search.bench.traces import Chain
 JUDGES = ("judge", "prm", "router", "none")
 """Who decides: the target itself, the reward model, the learned router, or nobody who computes."""
 
+JUDGE_OF: Mapping[str, str] = {"rsd": "prm", "arbitrage": "router", "judge": "judge"}
+"""Who decides for a kind of router; for the others nobody who computes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -117,6 +120,26 @@ class Hardware:
 def flops(work: Mapping[str, Work], parameters: Mapping[str, float]) -> float:
     """2 x parameters x tokens, over all models (RSD, arXiv 2501.19324)."""
     return sum(2 * parameters[role] * (done.decoded_tokens + done.prefilled_tokens) for role, done in work.items())
+
+
+COSTS = ("target_calls", "flops", *(f"projected_{what}_{pair.name}" for pair in PAIRS for what in ("flops", "seconds")))
+"""What is compared at equal accuracy, in the order of `search.bench.router_curves.Outcomes.costs`."""
+
+
+def costs_of(works: Sequence[Mapping[str, Work]], parameters: Mapping[str, float]) -> list[list[float]]:
+    """For each of `COSTS` but the target's calls one value a chain.
+
+    Args:
+        works: of each chain.
+        parameters: of the models that ran, by role.
+    """
+    costs = [[flops(work, parameters) for work in works]]
+    hardware = Hardware()
+    for pair in PAIRS:
+        sizes = {role: pair.of(role) for role in parameters}
+        costs.append([flops(work, sizes) for work in works])
+        costs.append([sum(hardware.seconds(sizes[role], one) for role, one in work.items()) for work in works])
+    return costs
 
 
 def projected_seconds(works: Sequence[Mapping[str, Work]], sizes: Sizes, hardware: Hardware) -> float:

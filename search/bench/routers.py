@@ -16,7 +16,17 @@ from arbitrage.routers import JUDGE_QUESTION
 from arbitrage.walks import DRAFT, TARGET
 from prm import PrmScorer
 from search.api import Search
-from search.bench.router_costs import PAIRS, Hardware, Work, flops, work_of
+from search.bench.router_costs import (
+    COSTS,
+    JUDGE_OF,
+    PAIRS,
+    Hardware,
+    Work,
+    costs_of,
+    flops,
+    projected_seconds,
+    work_of,
+)
 from search.bench.router_curves import Comparison, Outcomes
 from search.bench.shared import Measured, paired_difference
 from search.bench.traces import Chain, TracedProblem, Traces
@@ -49,7 +59,6 @@ GRID: Mapping[str, tuple[float, ...]] = {
 }
 """Thresholds by kind of router. "exact" is the oracle whose rewards are an exact checker's, where the data has one."""
 
-JUDGE_OF: Mapping[str, str] = {"rsd": "prm", "arbitrage": "router", "judge": "judge"}
 RSD_DEFAULT = 0.7
 TIMED = ("never", "always", "random:0.2", "rsd:0.7", "judge:4")
 """Routers whose wall time is measured, beside Arbitrage at the threshold that matches RSD's default."""
@@ -98,7 +107,7 @@ def run(
     judge_limit: int = 200,
     timed: int = 100,
     ets_limit: int = 200,
-    ets_router: str = "arbitrage:0.01",
+    ets_router: str = "arbitrage:0.02",
     plots: Path | None = None,
 ) -> dict[str, Any]:
     """Record greedy chains under all routers, time some of them, and run ETS with three writers.
@@ -140,7 +149,9 @@ def run(
     question = len(engines.target.tokenizer.encode(JUDGE_QUESTION))
     works = [_works(name[0], one, question) for name, one in zip(names, chains, strict=True)]
     rows = [_row(*name, one, work, parameters) for name, one, work in zip(names, chains, works, strict=True)]
-    outcomes = {name: _outcomes(one, work, parameters) for name, one, work in zip(names, chains, works, strict=True)}
+    outcomes = {
+        name: Outcomes.of(one, costs_of(work, parameters)) for name, one, work in zip(names, chains, works, strict=True)
+    }
     ends = [outcomes["never", 0.0], outcomes["always", 0.0]]
     called = {"oracle": "oracle_prm", "exact": "oracle"}
     curves = {
@@ -149,16 +160,11 @@ def run(
         if kind not in ("never", "always", "judge")
     }
     compared = Comparison(curves, seed)
-    keys = [
-        "target_calls",
-        "flops",
-        *(f"projected_{what}_{pair.name}" for pair in PAIRS for what in ("flops", "seconds")),
-    ]
     place = GRID["rsd"].index(RSD_DEFAULT)
     figures: dict[str, float | int | None] = {
         **compared.gain("arbitrage", "rsd"),
         **compared.areas(),
-        **compared.cost_ratios("arbitrage", "rsd", place, keys),
+        **compared.cost_ratios("arbitrage", "rsd", place, COSTS),
     }
     matched = _matched(rows)
     figures["matched_threshold"] = matched
@@ -234,18 +240,6 @@ def _works(kind: str, chains: Sequence[Chain], question_tokens: int) -> list[dic
     return [work_of(chain, judge, drafts=kind != "always", question_tokens=question_tokens) for chain in chains]
 
 
-def _outcomes(
-    chains: Sequence[Chain], works: Sequence[Mapping[str, Work]], parameters: Mapping[str, float]
-) -> Outcomes:
-    costs = [[flops(work, parameters) for work in works]]
-    hardware = Hardware()
-    for pair in PAIRS:
-        sizes = {role: pair.of(role) for role in parameters}
-        costs.append([flops(work, sizes) for work in works])
-        costs.append([sum(hardware.seconds(sizes[role], one) for role, one in work.items()) for work in works])
-    return Outcomes.of(chains, costs)
-
-
 def _row(
     kind: str,
     threshold: float,
@@ -279,10 +273,8 @@ def _row(
     }
     if kind in ("oracle", "exact"):
         return row  # it sees both steps, so what it costs is no cost of a router
-    hardware = Hardware()
     for pair in PAIRS:
-        seconds = sum(hardware.seconds(pair.of(role), one) for work in works for role, one in work.items())
-        row[f"projected_seconds_{pair.name}"] = seconds / count
+        row[f"projected_seconds_{pair.name}"] = projected_seconds(works, pair, Hardware())
     return row
 
 

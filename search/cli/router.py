@@ -87,6 +87,13 @@ def collect(out: Path, as_json: bool, **options: Any) -> None:
     help="what the head tells apart",
 )
 @click.option(
+    "--label",
+    type=click.Choice(("reward", "checker")),
+    default="reward",
+    show_default=True,
+    help="who says that escalation helps: the rewards, or the data's exact checker",
+)
+@click.option(
     "--margin",
     type=click.FloatRange(0, 1),
     default=0.0,
@@ -131,7 +138,7 @@ def train(data: tuple[Path, ...], dev: Path, out: Path, as_json: bool, **options
     classes = as_classes(options["classes"])
     config = {
         **{name: origin[name] for name in ("draft", "target", "prm")},
-        **{name: options[name] for name in ("annotate", "draft_tag", "target_tag", "margin")},
+        **{name: options[name] for name in ("annotate", "draft_tag", "target_tag", "margin", "label")},
         "classes": classes,
     }
     parts = new_router(
@@ -145,6 +152,7 @@ def train(data: tuple[Path, ...], dev: Path, out: Path, as_json: bool, **options
         add_lora(parts, options["lora"])
     settings = RouterTraining(
         classes=classes,
+        label=options["label"],
         margin=options["margin"],
         balance=options["balance"],
         num_epochs=options["epochs"],

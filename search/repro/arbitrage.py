@@ -8,10 +8,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from search.bench.router_costs import COSTS
 from search.record import read_json, write_atomic
 from search.report import Run
 from search.repro import published
-from search.repro.chains import COSTS, chain_of, outcomes_of, parameters_of, works_of
+from search.repro.chains import chain_of, outcomes_of, parameters_of, works_of
 from search.repro.document import (
     NOT_RUN,
     UNKNOWN,

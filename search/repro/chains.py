@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from search.bench.router_costs import PAIRS, Hardware, Work, flops, work_of
+from search.bench.router_costs import JUDGE_OF, Work, costs_of, work_of
 from search.bench.router_curves import Outcomes
 from search.bench.traces import Chain, TracedStep
 from search.record import ProblemRecord
 from search.report import Run
-
-JUDGE_OF: Mapping[str, str] = {"rsd": "prm", "arbitrage": "router", "judge": "judge"}
-COSTS = ("target_calls", "flops", *(f"projected_{what}_{pair.name}" for pair in PAIRS for what in ("flops", "seconds")))
-"""What is compared at equal accuracy, in the order of `Outcomes.costs`."""
 
 TARGET = "target"
 
@@ -47,11 +43,4 @@ def parameters_of(runs: Sequence[Run]) -> dict[str, float]:
 
 def outcomes_of(run: Run, kind: str, parameters: Mapping[str, float]) -> Outcomes:
     """A run for the comparison of curves, with the costs of `COSTS`."""
-    works = works_of(run, kind)
-    costs = [[flops(work, parameters) for work in works]]
-    hardware = Hardware()
-    for pair in PAIRS:
-        sizes = {role: pair.of(role) for role in parameters}
-        costs.append([flops(work, sizes) for work in works])
-        costs.append([sum(hardware.seconds(sizes[role], one) for role, one in work.items()) for work in works])
-    return Outcomes.of([chain_of(record) for record in run.records], costs)
+    return Outcomes.of([chain_of(record) for record in run.records], costs_of(works_of(run, kind), parameters))

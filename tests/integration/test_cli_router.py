@@ -156,7 +156,7 @@ def test_the_shipped_router_knows_more_than_the_reward_model(inside, tmp_path):
     ran = inside("router", "collect", "--out", "dev", "--data", "mini:dev", "--limit", 60, "--skip", 5000)
     assert ran.code == 0
     figures = inside("router", "eval", "mini:router", "dev", "--json").json["figures"]
-    assert figures["auc_advantage"] > figures["auc_advantage_prm"] + 0.02
+    assert figures["auc"] > figures["auc_prm"] + 0.05
     assert figures["gain_vs_prm_10"] > 0
 
 

@@ -13,7 +13,7 @@ from routing import PROMPT, Parts
 from arbitrage.collect import Collector, CollectSettings, collect
 from arbitrage.evaluation import chosen, clustered_interval, figures
 from arbitrage.reading import RouterConfig, RouterReader, advantage_class, estimate, num_outputs, read_config
-from arbitrage.training import RouterTraining, texts_of, train
+from arbitrage.training import RouterTraining, helps, texts_of, train
 from arbitrage.walks import DRAFT, TARGET, StepPair, Walk, read_shard, read_walks, shard_file, shard_text
 from search.config import SearchSettings
 from search.engines.fake import Fault
@@ -242,6 +242,31 @@ def test_steps_of_one_class_are_refused(mini_walks):
     parts = started()
     with pytest.raises(DataError, match="all collected steps are of one class"):
         train(parts.model, parts.reader, mini_walks, mini_walks, RouterTraining(margin=1.0))
+
+
+def test_a_checker_may_say_what_helps(mini_walks):
+    settings = RouterTraining(label="checker", balance=False, batch_size=64, learning_rate=1e-3, num_epochs=1)
+    pairs = [pair for walk in mini_walks for pair in walk.pairs]
+    wanted = [bool(pair.target_right) and not pair.draft_right for pair in pairs]
+    assert helps(mini_walks, settings) == wanted != helps(mini_walks, replace(settings, label="reward"))
+    parts = started()
+    outcome = train(parts.model, parts.reader, mini_walks, mini_walks, settings)
+    assert outcome.share_positive == pytest.approx(sum(wanted) / len(wanted))
+    measured = {point.step: point.dev_auc for point in outcome.curve if point.dev_auc is not None}
+    assert figures(mini_walks, estimates(parts, mini_walks), 0.0)["auc"] == pytest.approx(
+        measured[outcome.best_step], abs=1e-6
+    )
+
+
+def test_a_checkers_label_needs_its_verdicts_and_two_classes(mini_walks):
+    parts = started()
+    unjudged = [
+        replace(walk, pairs=tuple(replace(pair, draft_right=None) for pair in walk.pairs)) for walk in mini_walks
+    ]
+    with pytest.raises(DataError, match="no checker's verdict; label reward needs none"):
+        train(parts.model, parts.reader, unjudged, mini_walks, RouterTraining(label="checker"))
+    with pytest.raises(ConfigError, match="label checker knows two classes, not 4"):
+        train(parts.model, parts.reader, mini_walks, mini_walks, RouterTraining(label="checker", classes="4"))
 
 
 def test_the_saved_router_gives_the_engine_the_same_estimates(tmp_path, mini_walks):
