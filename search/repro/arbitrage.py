@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from search.bench.router_costs import COSTS
-from search.record import read_json, write_atomic
+from search.record import read_json
 from search.report import Run
-from search.repro import published
+from search.repro import ablations, published
 from search.repro.chains import chain_of, outcomes_of, parameters_of, works_of
 from search.repro.document import (
     NOT_RUN,
@@ -89,7 +88,7 @@ def reproduce(
     place = [name for name in routers if _kind(name) == "rsd"]
     if RSD_DEFAULT in place:
         figures |= compare.cost_ratios("arbitrage", "rsd", place.index(RSD_DEFAULT), COSTS)
-    ablations = _ablations(recipe, chosen(recipe, quick).ablation_limit, runs, say)
+    measured = ablations.measure(recipe, chosen(recipe, quick).ablation_limit, runs, say)
     for name, run in routers.items():
         figures[f"accuracy_{name}"] = run.summary.accuracy
         figures[f"policy_tokens_{name}"] = round(sum(float(one.stats["policy_tokens"] or 0) for one in run.records))
@@ -102,9 +101,9 @@ def reproduce(
             _router_table(routers, parameters),
             _matched_table(recipe, figures),
             *([_latency_table(recipe, latency)] if latency else []),
-            _ablation_table(ablations),
+            ablations.table(measured),
         ),
-        figures | {f"spearman_{name}": one["spearman"] for name, one in ablations.items()},
+        figures | {f"spearman_{name}": one["spearman"] for name, one in measured.items()},
         _provenance(routers, runs),
         recipe.notes,
         _shown(recipe, routers),
@@ -223,67 +222,6 @@ def _latency_table(recipe: ArbitrageRecipe, latency: Mapping[str, Run]) -> Table
 
 def _seconds(run: Run) -> float:
     return sum(float(record.stats["seconds"] or 0) for record in run.records) / len(run.records)
-
-
-def _ablations(recipe: ArbitrageRecipe, limit: int, runs: Path, say: Say) -> dict[str, dict[str, Any]]:
-    """Each router's figures on held-out steps; walks and figures are kept on disk and read back."""
-    if not limit or not recipe.ablations:
-        return {}
-    from search.router_training import Collection, collect_walks, load_router
-
-    settings = recipe.evaluation({}, limit)
-    wanted = Collection(
-        data=settings.data,
-        limit=limit,
-        skip=recipe.ablation_skip,
-        draft=settings.draft,
-        target=settings.target,
-        prm=settings.prm,
-        engines=(settings.draft_engine, settings.engine, settings.prm_engine),
-        seed=settings.seed,
-    )
-    folder = runs / f"held-out-{limit}"
-    walks = collect_walks(wanted, folder)
-    num_pairs = sum(len(walk.pairs) for walk in walks)
-    say(f"ablations: {num_pairs} held-out pairs of steps")
-    found = {}
-    for name, model in recipe.ablations.items():
-        file = folder / f"figures-{name.replace(' ', '-')}.json"
-        if not file.is_file() or read_json(file).get("model") != model:
-            from arbitrage.evaluation import figures
-            from arbitrage.training import texts_of
-
-            parts = load_router(model, tree_model=settings.target)
-            room = int(parts.network.config.max_position_embeddings)
-            estimates = parts.model.estimates(texts_of(walks, parts.reader, room), num_pairs)
-            measured = {"model": model, **figures(walks, estimates, parts.config.margin)}
-            write_atomic(file, json.dumps(measured, indent=1) + "\n")
-        found[name] = read_json(file)
-    return found
-
-
-def _ablation_table(found: Mapping[str, Mapping[str, Any]]) -> Table:
-    rows: list[tuple[Cell, ...]] = []
-    for name, theirs in published.ABLATIONS.items():
-        ours = found.get(name)
-        cells: list[Cell] = [NOT_RUN] * 4
-        if ours is not None:
-            percents = [
-                ours[key] if ours[key] is None else round(100 * ours[key], 2) for key in ("accuracy_0", "accuracy_1")
-            ]
-            cells = [ours["spearman"], *percents, ours["auc_advantage"]]
-        rows.append(
-            (name, cells[0], theirs.spearman, cells[1], theirs.accuracy_0, cells[2], theirs.accuracy_1, cells[3])
-        )
-    columns = (
-        "router", "Spearman, ours", "published", "right in class 0, %, ours", "published",
-        "right in class 1, %, ours", "published", "AUC for the label, ours",
-    )  # fmt: skip
-    notes = (
-        "Class 1: the target's step is scored better, by the router's own margin. Rows that were not run: train the "
-        "router with `ets router train` under the option of that name, and name it in the recipe's `ablations`.",
-    )
-    return Table("ablations", "Router ablations", columns, tuple(rows), notes)
 
 
 def _claims(figures: Mapping[str, float | int | None]) -> tuple[Claim, ...]:

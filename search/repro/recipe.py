@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -12,6 +12,9 @@ from search.config import EvalSettings, build, load_yaml
 from search.errors import ConfigError
 from search.registry import with_method
 from search.repro.published import ABLATIONS, REBASE_TABLE_4
+
+if TYPE_CHECKING:
+    from arbitrage.training import RouterTraining
 
 Count = Annotated[int, Field(ge=1)]
 Settings = dict[str, Any]
@@ -145,6 +148,66 @@ class Routers(_Part):
         return ["never", "always", *(f"{kind}:{value:g}" for kind, grid in self.thresholds.items() for value in grid)]
 
 
+class Steps(_Part):
+    """Problems whose steps are collected, draft and target side by side.
+
+    Attributes:
+        data: their source, as `ets eval --data`.
+        skip: problems left out before them.
+        limit: problems.
+        temperature: of the steps.
+    """
+
+    data: str
+    skip: Annotated[int, Field(ge=0)] = 0
+    limit: Count
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Ablation(_Part):
+    """One router of the ablations, to be trained.
+
+    Attributes:
+        classes, annotate, balance: as the options of `ets router train`.
+    """
+
+    classes: Literal["2", "4", "4-ordinal"] = "2"
+    annotate: bool = True
+    balance: bool = False
+
+
+class AblationTraining(_Part):
+    """On what and how all routers of the ablations are trained.
+
+    Attributes:
+        data: "train" and "dev".
+        settings: further fields of `arbitrage.training.RouterTraining`.
+        tags: `draft_tag` and `target_tag`, the marks of the writers.
+    """
+
+    data: dict[Literal["train", "dev"], Steps]
+    settings: Settings = {}
+    tags: dict[str, str] = {}
+
+    def training(self) -> RouterTraining:
+        """The training's settings, but for what an ablation changes."""
+        from arbitrage.training import RouterTraining
+
+        return RouterTraining(**self.settings)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if set(self.data) != {"train", "dev"}:
+            raise ValueError("data must hold train and dev")
+        if not set(self.tags) <= {"draft_tag", "target_tag"}:
+            raise ValueError("tags may hold draft_tag and target_tag")
+        try:
+            self.training()
+        except TypeError as error:
+            raise ValueError(f"settings: {error}") from None
+        return self
+
+
 class ArbitrageRecipe(Recipe):
     """The tables of routers: accuracy against acceptance, cost and latency, and ablations.
 
@@ -153,8 +216,10 @@ class ArbitrageRecipe(Recipe):
         routers, quick: what is run, and what for a first look.
         router_models: models behind a kind of router, where it is not the default.
         pair: the published pair, for the headings.
-        ablations: routers to be measured, by the name of their row in the published table.
-        ablation_skip: problems left out before those of the ablations.
+        ablations: routers to be measured, by the name of their row in the published table: one that is there, by path
+            or `mini:router`, or what is to be trained.
+        ablation_training: how these are trained.
+        ablation_skip: problems left out before those of the held-out steps.
     """
 
     kind: Literal["arbitrage"] = "arbitrage"
@@ -162,7 +227,8 @@ class ArbitrageRecipe(Recipe):
     quick: Routers | None = None
     router_models: dict[str, str] = {}
     pair: str = ""
-    ablations: dict[str, str] = {}
+    ablations: dict[str, str | Ablation] = {}
+    ablation_training: AblationTraining | None = None
     ablation_skip: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
@@ -175,6 +241,8 @@ class ArbitrageRecipe(Recipe):
         for name in self.ablations:
             if name not in ABLATIONS:
                 raise ValueError(f"ablation {name!r} is none of the published ones: {', '.join(ABLATIONS)}")
+        if self.ablation_training is None and any(isinstance(one, Ablation) for one in self.ablations.values()):
+            raise ValueError("ablations that are to be trained need ablation_training")
         return self
 
     def router(self, name: str) -> Settings:

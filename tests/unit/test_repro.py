@@ -104,6 +104,9 @@ def test_a_wrong_recipe_of_searches_says_what_is_wrong(tmp_path, change, message
         ({"routers": {"limit": 5, "thresholds": {"rsd": [0.7]}}}, "rsd and arbitrage"),
         ({"routers": {"limit": 5, "thresholds": {"rsd": [0.7], "arbitrage": [0.5], "dice": [1]}}}, "dice"),
         ({"ablations": {"3-class": "x"}}, "none of the published ones"),
+        ({"ablations": {"4-class": {"classes": "4"}}}, "need ablation_training"),
+        ({"ablations": {"4-class": {"classes": "10"}}}, "ablations"),
+        ({"ablation_training": {"data": {"train": {"data": "mini:train", "limit": 4}}}}, "must hold train and dev"),
     ],
 )
 def test_a_wrong_recipe_of_routers_says_what_is_wrong(tmp_path, change, message):
