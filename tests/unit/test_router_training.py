@@ -3,10 +3,12 @@
 import asyncio
 import json
 import math
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import safetensors.torch
 from prm_checkpoints import headed_model
 from routing import PROMPT, Parts
 
@@ -294,17 +296,28 @@ def test_the_saved_router_gives_the_engine_the_same_estimates(tmp_path, mini_wal
     assert ScoreRouter("arbitrage", scorer, 0.5).name == "arbitrage:0.5"
 
 
-def test_lora_needs_peft_or_trains_few_weights():
-    parts = started()
-    try:
-        import peft  # noqa: F401
-    except ImportError:
-        with pytest.raises(ConfigError, match=r"--lora needs peft: pip install 'ets-arbitrage\[lora\]'"):
-            add_lora(parts, 4)
-        return
+def test_lora_without_peft_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(ConfigError, match=r"--lora needs peft: pip install 'ets-arbitrage\[lora\]'"):
+        add_lora(started(), 4)
+
+
+def test_lora_trains_few_weights_and_is_saved_merged(tmp_path, mini_walks):
+    parts = started(annotate=True)
     count = sum(value.numel() for value in parts.model.parameters())
+    before = estimates(parts, mini_walks)
     add_lora(parts, 4)
     assert sum(value.numel() for value in parts.model.parameters()) < count / 5
+    assert estimates(parts, mini_walks) == pytest.approx(before, abs=1e-6), "it starts as what it was"
+    settings = RouterTraining(balance=False, batch_size=32, learning_rate=3e-3, num_epochs=2)
+    outcome = train(parts.model, parts.reader, mini_walks, mini_walks, settings)
+    assert outcome.best_step > 0
+    trained = estimates(parts, mini_walks)
+    assert trained != pytest.approx(before, abs=1e-3)
+    save_router(parts, tmp_path, {"why": "test"}, bfloat16=False)
+    assert not any("lora" in name for name in safetensors.torch.load_file(tmp_path / "model.safetensors"))
+    again = load_router(str(tmp_path), tree_model="mini:target")
+    assert estimates(again, mini_walks) == pytest.approx(trained, abs=1e-5)
 
 
 # Figures
