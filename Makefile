@@ -1,11 +1,14 @@
 # Every target makes and fills its own .venv: a fresh machine needs Python 3.11 or later and nothing else.
 #   make demo    install, then solve real problems with the built-in models
 #   make test    install, then run the tests
+#   make test-browser  install, then test the tree viewer in Chromium, which must be there (Debian: apt-get install chromium)
 #   make lint    install, then check format, types and import layers
-#   make docs    write the parts of the documents that come from the code
+#   make docs    write the parts of the documents that come from the code and from measurements
+#   make site    install, then build the documentation as a site in build/site
 #   make repro-quick  install, then the papers' tables on the built-in models, in minutes
 #   make wheel   build the wheel, install it outside the checkout, and use it there
 #   make test-sglang  build the server's own environment, then test against real SGLang servers on the CPU
+#   make test-its-hub  build its_hub's own environment, then run its algorithms through `ets serve`
 #   make sglang-cpu   the same environment, and the mini family served from it; make sglang-stop ends that
 # TORCH names the PyTorch to install before all else, e.g. TORCH=torch to take your platform's default build.
 
@@ -16,7 +19,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := search prm ets arbitrage tests examples docs
 
-.PHONY: repro-quick demo test lint format docs wheel clean sglang-cpu sglang-stop test-sglang
+.PHONY: repro-quick demo test test-browser lint format docs site wheel clean sglang-cpu sglang-stop test-sglang test-its-hub
 
 demo: $(VENV)/.demo
 	@$(BIN)/ets solve --mini 0
@@ -24,6 +27,14 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+ifdef ETS_SKIP_BROWSER
+test-browser:
+	@echo "*** ETS_SKIP_BROWSER IS SET: THE TREE VIEWER IS NOT TESTED IN A BROWSER ***" >&2
+else
+test-browser: $(VENV)/.browser
+	$(BIN)/python -m pytest tests/browser
+endif
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff format --check $(SOURCES)
@@ -37,6 +48,12 @@ format: $(VENV)/.lint
 
 docs: $(VENV)/.test
 	$(BIN)/python docs/files.py
+	$(BIN)/python docs/references.py
+	$(BIN)/python docs/choosing.py
+
+# Warnings are errors: a page links to nothing that is not there. The variable silences a notice about the theme's future.
+site: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 wheel: $(VENV)/.test
 	$(BIN)/python tests/wheel.py --torch "$(TORCH)"
@@ -69,6 +86,17 @@ $(SGLANG_VENV)/.ready: $(SGLANG_SERVER)/requirements.txt $(SGLANG_SERVER)/requir
 	@$(SGLANG_PIP) install --no-warn-conflicts -r $(SGLANG_SERVER)/requirements-deps.txt
 	@touch $@
 
+# A client's environment: its_hub asks for nothing heavy, and its packages are listed to the last one.
+ITS_HUB_VENV := .venv-its-hub
+
+test-its-hub: $(VENV)/.test $(ITS_HUB_VENV)/.ready
+	$(BIN)/python -m pytest tests/its_hub
+
+$(ITS_HUB_VENV)/.ready: tests/its_hub/requirements.txt
+	@$(PYTHON) -m venv $(ITS_HUB_VENV)
+	@$(ITS_HUB_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps -r $<
+	@touch $@
+
 # Torch comes first and by itself: asked for through another package it may bring gigabytes that a CPU cannot use.
 $(VENV)/.torch: constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name one with make PYTHON=...")'
@@ -78,11 +106,19 @@ $(VENV)/.torch: constraints.txt
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.torch pyproject.toml
-	@$(PIP) install -c constraints.txt -e .
+	@$(PIP) install -c constraints.txt -e ".[serve]"
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.demo
 	@$(PIP) install -c constraints.txt -e ".[test]"
+	@touch $@
+
+$(VENV)/.browser: $(VENV)/.test
+	@$(PIP) install -c constraints.txt -e ".[test,browser]"
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.demo
+	@$(PIP) install -c constraints.txt -e ".[serve,docs]"
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.test
@@ -94,4 +130,4 @@ repro-quick: $(VENV)/.demo
 	@$(BIN)/ets repro arbitrage --recipe mini --quick
 
 clean:
-	rm -rf $(VENV) $(SGLANG_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(SGLANG_VENV) $(ITS_HUB_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

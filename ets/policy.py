@@ -203,6 +203,7 @@ def _select(
         tuple(Expansion(leaf.id, counts[i]) for i, leaf in enumerate(leaves) if counts.get(i)),
         {leaf.id: pruned_reason(fate, i) for i, leaf in enumerate(leaves) if not counts.get(i)},
         "; ".join(notes),
+        {} if clusters is None else {leaf.id: int(clusters.labels[i]) for i, leaf in enumerate(leaves)},
     )
 
 

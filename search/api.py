@@ -17,7 +17,7 @@ from search.driver import Driver, Limits
 from search.errors import ConfigError, SearchError
 from search.grade import ComparingGrader, Grader
 from search.prompts import STYLES, PromptFormat, choose_format, render
-from search.protocols import Engine, FeatureProvider, Policy, Scorer, Writer
+from search.protocols import Engine, FeatureProvider, Policy, Scorer, Watch, Writer
 from search.registry import (
     check_hidden_embedder,
     make_engine,
@@ -185,11 +185,13 @@ class Search:
 
     # Solving
 
-    async def asolve(self, problem: str | Problem) -> Result:
+    async def asolve(self, problem: str | Problem, *, seed: int | None = None, watch: Watch | None = None) -> Result:
         """Search one problem.
 
         Args:
             problem: the question, or a problem with an id and a reference answer.
+            seed: in place of the setting, for this problem.
+            watch: called after each selection and after each written level; what it raises ends the search.
 
         Raises:
             ConfigError: the problem is empty or too long for the model.
@@ -197,7 +199,8 @@ class Search:
         """
         asked = problem if isinstance(problem, Problem) else Problem("0", problem)
         driver = await asyncio.to_thread(lambda: self.driver)
-        outcome = await driver.solve(asked, render(self._prompt_format, asked.text, driver.writer.tokenizer))
+        prompt = render(self._prompt_format, asked.text, driver.writer.tokenizer)
+        outcome = await driver.solve(asked, prompt, seed=seed, watch=watch)
         # Off the loop: comparing answers may take a while, and other problems go on.
         return await asyncio.to_thread(
             conclude,
@@ -207,7 +210,7 @@ class Search:
             grader=self.grader,
             method=driver.policy.name if self._policy is not None else self.settings.method,
             width=self.settings.width,
-            seed=self.settings.seed,
+            seed=self.settings.seed if seed is None else seed,
         )
 
     async def asolve_many(

@@ -9,10 +9,11 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from search.errors import ConfigError, ContextOverflowError, EngineError, PolicyError, ScoringError
 from search.ledger import Ledger, ModelCost, Stats, model_cost
-from search.protocols import FeatureProvider, Policy, Scorer, Writer
+from search.protocols import FeatureProvider, Policy, Progress, Scorer, Watch, Writer
 from search.streams import closing
 from search.tree import SearchTree
 from search.types import (
@@ -36,6 +37,10 @@ _END_REASONS = {
     FinishReason.EOS: "end of text",
     FinishReason.CONTEXT: "context full",
 }
+
+
+PRM_CONTEXT_FULL = "the path is longer than the reward model's context"
+"""Why a step failed that only the policy model had room for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +101,18 @@ class _Run:
 
     problem: Problem
     tree: SearchTree
+    seed: int
+    watch: Watch | None = None
     ledger: Ledger = field(default_factory=Ledger)
     live: set[NodeId] = field(default_factory=lambda: {ROOT})
     notes: list[str] = field(default_factory=list)
     levels: list[tuple[NodeId, ...]] = field(default_factory=list)
+
+    def tell(self, stage: Literal["selected", "written"], level: int) -> None:
+        """Show the search to who watches it."""
+        if self.watch is not None:
+            kv_tokens = sum(len(self.tree[node].ids) for node in self.live)
+            self.watch(Progress(stage, level, self.tree, self.levels, kv_tokens))
 
 
 class Driver:
@@ -144,7 +157,9 @@ class Driver:
             raise ConfigError(f"policy {policy.name} needs the feature {missing[0]!r}, which nothing provides")
         self._context_tokens = min(engine.info.context_tokens for engine in writer.engines.values())
 
-    async def solve(self, problem: Problem, prompt_text: str) -> SearchOutcome:
+    async def solve(
+        self, problem: Problem, prompt_text: str, *, seed: int | None = None, watch: Watch | None = None
+    ) -> SearchOutcome:
         """Search one problem to its end.
 
         A node that cannot be written or scored stays in the tree as failed and the others go on.
@@ -152,6 +167,8 @@ class Driver:
         Args:
             problem: what to solve.
             prompt_text: the problem as the policy model reads it.
+            seed: in place of the run's own.
+            watch: called after each selection and after each written level; what it raises ends the search.
 
         Raises:
             ConfigError: the prompt is empty or leaves no room in the model's context.
@@ -166,7 +183,7 @@ class Driver:
                 f"the model's context holds {self._context_tokens}"
             )
         tree = SearchTree(f"{problem.id}#{next(_tree_numbers)}", prompt_ids, prompt_text, problem.text)
-        run = _Run(problem, tree)
+        run = _Run(problem, tree, self.seed if seed is None else seed, watch)
         try:
             with run.ledger.whole.running():
                 await self._search(run)
@@ -183,10 +200,12 @@ class Driver:
             async with limit:
                 for level in itertools.count():
                     jobs = await self._select(run, level)
+                    run.tell("selected", level)
                     if not jobs:
                         return
                     await self._write_level(run, jobs)
                     run.ledger.level_written(run.tree, run.live)
+                    run.tell("written", level)
         except TimeoutError:
             if not limit.expired():
                 raise  # a part's own
@@ -201,7 +220,7 @@ class Driver:
         width = self.width - tree.num_finished
         if leaves and width > 0:
             await self._compute_features(run, [leaf.id for leaf in leaves])
-            rng = random.Random(derive_seed(self.seed, run.problem.id, "level", level))
+            rng = random.Random(derive_seed(run.seed, run.problem.id, "level", level))
             with ledger.select.running():
                 selection = self.policy.select(tree, width, rng)
             self._check(selection, tree, width)
@@ -209,6 +228,8 @@ class Driver:
             selection = Selection((), {leaf.id: "no width left" for leaf in leaves})
         if selection.note:
             run.notes.append(f"level {level}: {selection.note}")
+        for leaf_id, cluster in selection.clusters.items():
+            tree[leaf_id].cluster = cluster
         kept = {expansion.node for expansion in selection.expansions}
         if leaves and leaves[0].id != ROOT:
             ledger.selected(tree, [leaf.id for leaf in leaves], sorted(kept))
@@ -241,6 +262,9 @@ class Driver:
             if node in seen or tree[node].status is not NodeStatus.OPEN or count < 1:
                 raise PolicyError(f"policy {self.policy.name}: {count} children for node {node} ({tree[node].status})")
             seen.add(node)
+        stray = [node for node in selection.clusters if not 0 <= node < len(tree)]
+        if stray:
+            raise PolicyError(f"policy {self.policy.name}: there is no node {stray[0]} to put into a cluster")
         spent = sum(expansion.num_children for expansion in selection.expansions)
         if not 1 <= spent <= width:
             raise PolicyError(f"policy {self.policy.name}: handed out {spent} children, the budget is {width}")
@@ -250,12 +274,12 @@ class Driver:
         tree = run.tree
         children = []
         for _ in range(expansion.num_children):
-            seed = derive_seed(self.seed, run.problem.id, len(tree))
+            seed = derive_seed(run.seed, run.problem.id, len(tree))
             children.append(tree.add_child(expansion.node, seed))
         left = self.limits.max_tokens - self._written_tokens(tree, expansion.node)
         follower = None
         if self.width == 1:  # a single chain: its next node is known before this one is written
-            follower = Child(len(tree), derive_seed(self.seed, run.problem.id, len(tree)))
+            follower = Child(len(tree), derive_seed(run.seed, run.problem.id, len(tree)))
         return WriteJob(expansion.node, tuple(children), max(1, min(left, self.sampling.max_new_tokens)), follower)
 
     # Writing and scoring
@@ -301,7 +325,7 @@ class Driver:
             with run.ledger.prm.running():
                 (reward,) = await scorer.score(run.tree, [node_id])
         except ContextOverflowError:
-            run.tree.fail(node_id, "the path is longer than the reward model's context")
+            run.tree.fail(node_id, PRM_CONTEXT_FULL)
         except EngineError as error:
             run.tree.fail(node_id, f"not scored: {error}")
         else:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 from search.tree import Node, SearchTree
@@ -240,3 +241,27 @@ class FeatureProvider(Protocol):
 
     async def compute(self, tree: SearchTree, nodes: Sequence[Node]) -> Sequence[object]:
         """One value for each node, in order; batched, and off the event loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a search stands, for who watches it.
+
+    Attributes:
+        stage: "selected": the next level's pending nodes stand in the tree, or none do and the search is at its end;
+            "written": their steps are written and scored, or have failed.
+        level: selections made before this one.
+        tree: the search's own tree, to be read at once and not to be changed.
+        levels: the nodes kept at each selection below the root so far.
+        kv_tokens: tokens of all nodes whose cache is not released.
+    """
+
+    stage: Literal["selected", "written"]
+    level: int
+    tree: SearchTree
+    levels: Sequence[tuple[NodeId, ...]]
+    kv_tokens: int
+
+
+Watch = Callable[[Progress], None]
+"""Called on the search's own event loop, so it must be quick. What it raises ends the search and is raised there."""

@@ -55,6 +55,7 @@ class NodeRecord(_Record):
     seconds_score: float
     estimate: float | None
     dropped_tokens: int
+    cluster: int | None = None
 
 
 class TreeRecord(_Record):
@@ -74,6 +75,8 @@ class ProblemRecord(_Record):
         problem_id, problem, reference: what was asked, and the reference answer.
         answer, correct: what the vote gave, and whether it is right (None without a reference).
         error: why the search as a whole failed; None if it did not.
+        winner: the last node of the best trajectory that gives the answer; None in records from before it was kept.
+        tally: the weight each answer got, heaviest first.
         tree, stats, notes, levels, models: as in `search.driver.SearchOutcome`.
     """
 
@@ -85,6 +88,8 @@ class ProblemRecord(_Record):
     answer: str | None
     correct: bool | None
     error: str | None
+    winner: int | None = None
+    tally: dict[str, float] = {}
     stats: StatsRecord
     notes: tuple[str, ...]
     levels: tuple[tuple[int, ...], ...]
@@ -285,6 +290,8 @@ def problem_record(
     answer: str | None = None,
     correct: bool | None = None,
     error: str | None = None,
+    winner: NodeId | None = None,
+    tally: Mapping[str, float] | None = None,
     stats: Stats | None = None,
     notes: tuple[str, ...] = (),
     levels: tuple[tuple[NodeId, ...], ...] = (),
@@ -300,6 +307,8 @@ def problem_record(
         answer=answer,
         correct=correct,
         error=error,
+        winner=winner,
+        tally=dict(tally or {}),
         stats=stats_record(stats or Stats()),
         notes=notes,
         levels=levels,

@@ -72,6 +72,13 @@ class Result:
     width: int
     seed: int
 
+    @property
+    def winner(self) -> NodeId | None:
+        """The last node of the trajectory that `text` is, of equal ones the lowest; None without an answer."""
+        if self.answer is None:
+            return None
+        return next((one.node for one in self.trajectories if one.text == self.text), None)
+
     def to_dict(self) -> dict[str, Any]:
         """As `ets solve --json` prints it."""
         return {
@@ -117,6 +124,8 @@ class Result:
             answer=self.answer,
             correct=self.correct,
             error=self.error,
+            winner=self.winner,
+            tally=self.tally,
             stats=self.stats,
             notes=self.notes,
             levels=self.levels,

@@ -28,6 +28,7 @@ class Node:
         seconds_score: time its scoring took.
         estimate: the router's estimate; None where there was no router.
         dropped_tokens: tokens of a replaced draft.
+        cluster: the group of its level that a policy put it in; None where none did.
         num_path_tokens: tokens from the root's first to this node's last.
         features: what policies asked for, by name (e.g. "embedding").
     """
@@ -46,6 +47,7 @@ class Node:
     seconds_score: float = 0.0
     estimate: float | None = None
     dropped_tokens: int = 0
+    cluster: int | None = None
     num_path_tokens: int = 0
     features: dict[str, object] = field(default_factory=dict)
 

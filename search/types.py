@@ -204,11 +204,13 @@ class Selection:
         expansions: leaves to expand, in the order in which their children are numbered.
         reasons: why leaves were left out; one that is missing here gets the policy's name as its reason.
         note: something the run record should keep, e.g. a solver that found no optimum.
+        clusters: the group of each leaf, numbered from 0, where the policy made groups.
     """
 
     expansions: tuple[Expansion, ...]
     reasons: Mapping[NodeId, str] = field(default_factory=dict)
     note: str = ""
+    clusters: Mapping[NodeId, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,9 @@ def check_contents(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
     assert tops == PACKAGES, tops
-    for needed in (*(f"{package}/py.typed" for package in PACKAGES), "search/mini/weights/target/model.safetensors"):
+    viewer = (f"search/view/page.{kind}" for kind in ("html", "css", "js"))
+    weights = "search/mini/weights/target/model.safetensors"
+    for needed in (*(f"{package}/py.typed" for package in PACKAGES), *viewer, weights):
         assert needed in names, f"{needed} is missing"
     say(f"{wheel.name}: {size / 1e6:.1f} MB, {len(names)} files")
 

@@ -12,20 +12,12 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from rich.tree import Tree
 
+from search.cli.tree_text import draw_tree, legend, one_line, printable
+from search.replay import rebase_kv_tokens, replay
 from search.result import Result
-from search.tree import Node
-from search.types import NodeId, NodeStatus
+from search.types import NodeStatus, Reduce
 
-_MARKS: Mapping[NodeStatus, str] = {
-    NodeStatus.FINISHED: "*",
-    NodeStatus.PRUNED: "x",
-    NodeStatus.FAILED: "!",
-    NodeStatus.EXPANDED: "o",
-    NodeStatus.OPEN: "o",
-    NodeStatus.PENDING: "?",
-}
 _PLAIN_EVERY_SECONDS = 10.0
 
 
@@ -35,20 +27,26 @@ def print_json(values: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def print_result(result: Result, console: Console | None = None) -> None:
-    """The problem, the winning solution, the vote, the tree and its cost, in 80 columns."""
+def print_result(result: Result, console: Console | None = None, reduce: Reduce = "last") -> None:
+    """The problem, the winning solution, the vote, the tree and its cost, in 80 columns.
+
+    Args:
+        result: what to print.
+        console: where; standard output if None.
+        reduce: which reward of a path the search went by.
+    """
     console = console or Console(highlight=False, soft_wrap=False)
-    console.print(Text("Problem", style="bold"), Text(result.problem.text), "", sep="\n")
+    console.print(Text("Problem", style="bold"), Text(printable(result.problem.text)), "", sep="\n")
     if result.error is not None:
-        console.print(Text(f"Failed: {result.error}\n", style="bold red"))
+        console.print(Text(f"Failed: {printable(result.error)}\n", style="bold red"))
     else:
         console.print(Text("Best solution", style="bold"))
-        console.print(Text(result.text.strip().replace("\n\n", "\n")))
+        console.print(Text(printable(result.text.strip().replace("\n\n", "\n"))))
         console.print(_verdict(result), "", sep="\n")
     if result.tally:
         console.print(_vote_table(result), "")
-    console.print(_tree(result), "")
-    console.print(_cost_table(result), "")
+    _print_tree(result, console)
+    console.print("", _cost_table(result, reduce), "", sep="\n")
     console.print(_model_table(result))
 
 
@@ -56,7 +54,7 @@ def _verdict(result: Result) -> Text:
     if result.answer is None:
         ends = sorted({node.reason for node in result.tree.leaves(NodeStatus.FINISHED)} or {"nothing was finished"})
         return Text(f"\nAnswer: none ({'; '.join(ends)})", style="bold")
-    text = Text(f"\nAnswer: {result.answer}", style="bold")
+    text = Text(f"\nAnswer: {one_line(result.answer)}", style="bold")
     if result.correct is not None:
         reference = result.problem.answer
         text.append("  right" if result.correct else f"  wrong, the reference is {reference}", style="")
@@ -70,44 +68,20 @@ def _vote_table(result: Result) -> Table:
     table.add_column("trajectories", justify="right")
     for answer, weight in list(result.tally.items())[:5]:
         count = sum(one.answer == answer for one in result.trajectories)
-        table.add_row(Text(answer), f"{weight:.3f}", str(count))
+        table.add_row(Text(one_line(answer)), f"{weight:.3f}", str(count))
     return table
 
 
-def _tree(result: Result) -> Tree:
-    """The tree, siblings that led nowhere folded into one line."""
-    tree = result.tree
-    routed = "draft" in result.models
-    columns = "reward; writer, estimate; step" if routed else "reward; step"
-    shown = Tree(Text(f"Tree (o expanded, * finished, x pruned, ! failed)\n{columns}", style="bold"))
-
-    def describe(node: Node) -> Text:
-        reward = "  -  " if node.reward is None else f"{node.reward:.3f}"
-        estimate = "" if node.estimate is None else f" {node.estimate:.2f}"
-        by = f"{node.writer}{estimate} " if routed else ""
-        return Text(f"{_MARKS[node.status]} {reward} {by}{_shorten(node.text, 48 - len(by))}")
-
-    def grow(branch: Tree, node_id: NodeId) -> None:
-        children = [tree[child] for child in tree.children(node_id)]
-        dead = [child for child in children if child.status in (NodeStatus.PRUNED, NodeStatus.FAILED)]
-        for child in children:
-            if child not in dead:
-                grow(branch.add(describe(child)), child.id)
-        for child in dead[:1]:
-            branch.add(describe(child))
-        if len(dead) > 1:
-            branch.add(Text(f"x and {len(dead) - 1} more that were not kept", style="dim"))
-
-    grow(shown, tree.root.id)
-    return shown
+def _print_tree(result: Result, console: Console) -> None:
+    """The tree with what led to no solution folded away."""
+    ascii_only = console.options.ascii_only
+    lines = draw_tree(result.tree, result.winner, console.width, ascii_only)
+    console.print(Text("Tree", style="bold"), Text(legend("draft" in result.models)), sep="\n")
+    for line in lines:
+        console.print(Text(line.text, style="bold" if line.chosen else "", no_wrap=True, overflow="ignore"))
 
 
-def _shorten(text: str, width: int = 48) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= width else line[: width - 3] + "..."
-
-
-def _cost_table(result: Result) -> Table:
+def _cost_table(result: Result, reduce: Reduce) -> Table:
     stats = result.stats
     table = Table(title="Cost", title_justify="left", box=None, pad_edge=False, show_header=False)
     table.add_column()
@@ -120,6 +94,7 @@ def _cost_table(result: Result) -> Table:
         ("policy tokens", _count(stats.computed_tokens), f"computed, of {stats.unique_tokens} in the tree"),
         ("reward tokens", _count(stats.prm_tokens), f"computed, of {stats.prm_unique_tokens} in the tree"),
         ("KV kept", f"{stats.kv_tokens_mean:.0f}", f"tokens on average, {stats.kv_tokens_peak} at most"),
+        *_rebase_row(result, reduce),
         ("KV unshared", f"{apart}", "tokens, had each finished solution its own cache"),
         (
             "seconds",
@@ -130,6 +105,19 @@ def _cost_table(result: Result) -> Table:
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def _rebase_row(result: Result, reduce: Reduce) -> list[tuple[str, str, str]]:
+    """What REBASE's rule would have kept of the same candidates; a search by REBASE itself is another tree."""
+    levels = list(replay(result.tree, result.levels))
+    scored = any(node.reward is not None for node in result.tree)
+    if result.method == "rebase" or result.width == 1 or not levels or not scored:
+        return []
+    rebase = sum(rebase_kv_tokens(result.tree, level, result.width, reduce) for level in levels) / len(levels)
+    kept = sum(level.kv_tokens for level in levels) / len(levels)
+    share = (rebase - kept) / rebase if rebase else 0.0
+    compared = f"{abs(share):.0%} {'less' if share >= 0 else 'more'} is kept"
+    return [("KV by REBASE", f"{rebase:.0f}", f"tokens, its rule on the same steps: {compared}")]
 
 
 def _model_table(result: Result) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
+from typing import cast
 
 import click
 
@@ -12,7 +13,7 @@ from search.cli.options import read_settings, settings_options
 from search.cli.show import print_json, print_result
 from search.config import SearchSettings
 from search.errors import ConfigError
-from search.types import Problem
+from search.types import Problem, Reduce
 
 
 @click.command()
@@ -49,7 +50,7 @@ def solve(
             if as_json:
                 print_json(result.to_dict())
             else:
-                print_result(result)
+                print_result(result, reduce=cast(Reduce, search.settings.search_reduce))
             return 1 if result.error is not None else 0
 
     return asyncio.run(run())

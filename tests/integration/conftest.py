@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 
 import pytest
+from serve_client import ets_serve
 
 from search.cli.main import main
 
@@ -55,3 +56,10 @@ def inside(tmp_path, monkeypatch, capsys):
         return Ran(ended.value.code, shown.out, shown.err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def server():
+    """One `ets serve` with the mini family, for all tests that need no settings of their own."""
+    with ets_serve("--width", 4, "--max-width", 16, "--max-concurrent", 16, "--max-queue", 64) as running:
+        yield running

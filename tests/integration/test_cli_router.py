@@ -34,7 +34,7 @@ def test_the_saved_tree_names_writer_estimate_and_dropped_tokens(inside, tmp_pat
     nodes = json.loads((tmp_path / "tree.json").read_text())["tree"]["nodes"][1:]
     assert {node["writer"] for node in nodes} == {"draft", "target"}
     assert all((node["dropped_tokens"] > 0) == (node["writer"] == "target") for node in nodes)
-    assert "reward; writer, estimate; step" in ran.out and "Models" in ran.out and "FLOPs" in ran.out
+    assert "T, d: written by the target, by the draft" in ran.out and "Models" in ran.out and "FLOPs" in ran.out
 
 
 def test_pipelined_and_plain_agree_and_both_print_their_models(inside):

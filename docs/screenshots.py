@@ -1,0 +1,68 @@
+"""Makes the pictures of the tree viewer from real searches with the built-in models, in Chromium.
+
+Usage: python docs/screenshots.py [FOLDER]     (default: docs; needs the extra `browser`, and Chromium)
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, sync_playwright
+
+from search import Problem, Search
+from search.mini.problems import problem
+from search.view import page
+from search.view.kept import read_kept
+
+SIZE = {"width": 1440, "height": 900}
+PICTURES: dict[str, dict[str, Any]] = {
+    "view-ets.png": {"index": 0},
+    "view-arbitrage.png": {"index": 3, "writer": "arbitrage"},
+}
+
+
+def solve(folder: Path, name: str, index: int, **settings: Any) -> tuple[Path, dict[str, Any]]:
+    """Search one test problem of the mini family at width 16 and keep its tree; the record's file, and how it ran."""
+    made = problem("test", index)
+    with Search(method="ets", width=16, **settings) as search:
+        result = search.solve(Problem(made.id, made.text, made.answer))
+        file = folder / f"{name}.json"
+        file.write_text(result.to_record(search.config_hash).model_dump_json())
+    by = {"method": "ets", "width": 16, "vote_rule": f"{search.settings.vote}, {search.settings.reduce}"}
+    return file, by
+
+
+def shoot(browser: Browser, record: Path, by: dict[str, Any], title: str, target: Path) -> None:
+    """One picture, the winning solution's end selected."""
+    (view,) = read_kept(record).views
+    html = record.with_suffix(".html")
+    html.write_text(page(title, [{**view, **by}]))
+    shown = browser.new_page(viewport=SIZE, color_scheme="light")  # type: ignore[arg-type]
+    shown.goto(html.as_uri())
+    shown.keyboard.press("End")
+    shown.screenshot(path=target)
+    shown.close()
+
+
+def main(target: Path) -> None:
+    """All pictures."""
+    chromium = os.environ.get("ETS_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        sys.exit("Chromium was not found; install it, or name it with ETS_CHROMIUM=/path")
+    with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        for picture, settings in PICTURES.items():
+            record, by = solve(Path(name), picture.removesuffix(".png"), **settings)
+            title = "ETS, routed by Arbitrage" if "writer" in settings else "ETS"
+            shoot(browser, record, by, title, target / picture)
+            sys.stderr.write(f"wrote {target / picture}\n")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if sys.argv[1:] else Path(__file__).resolve().parent)

@@ -1,0 +1,104 @@
+"""`ets serve`: an OpenAI-compatible server whose answers are searched."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import click
+
+from search.cli.options import read_settings, settings_options
+from search.config import SearchSettings
+from search.errors import ConfigError
+
+
+@click.command()
+@settings_options(SearchSettings)
+@click.option("--host", default="127.0.0.1", show_default=True, metavar="HOST", help="address to listen at")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, metavar="N", help="0 takes any free one"
+)
+@click.option("--name", metavar="NAME", help="the model's name to clients; default: made from the policy's")
+@click.option(
+    "--api-key",
+    "keys",
+    multiple=True,
+    metavar="KEY",
+    help="what clients must send; may be repeated, or stand in ETS_API_KEY, with commas; default: none is asked for",
+)
+@click.option(
+    "--max-width", type=click.IntRange(min=1), default=64, show_default=True, metavar="N", help="width of one search"
+)
+@click.option(
+    "--max-request-tokens",
+    type=click.IntRange(min=1),
+    default=4096,
+    show_default=True,
+    metavar="N",
+    help="most --max-tokens that a request may ask for",
+)
+@click.option(
+    "--max-concurrent", type=click.IntRange(min=1), default=8, show_default=True, metavar="N", help="searches at once"
+)
+@click.option(
+    "--max-queue", type=click.IntRange(min=0), default=64, show_default=True, metavar="N", help="searches that may wait"
+)
+@click.option(
+    "--max-body-bytes", type=click.IntRange(min=1), default=1 << 20, show_default=True, metavar="N", help="of a request"
+)
+@click.option(
+    "--shutdown-seconds",
+    type=click.FloatRange(min=0, max=86400),
+    default=30.0,
+    show_default=True,
+    metavar="X",
+    help="on SIGTERM, until what still runs is cancelled",
+)
+@click.pass_context
+def serve(
+    ctx: click.Context,
+    /,
+    config: Path | None,
+    host: str,
+    port: int,
+    name: str | None,
+    keys: tuple[str, ...],
+    max_width: int,
+    max_request_tokens: int,
+    max_concurrent: int,
+    max_queue: int,
+    max_body_bytes: int,
+    shutdown_seconds: float,
+    **_: object,
+) -> int:
+    """Serve searched answers to any OpenAI client, until a signal ends it.
+
+    The settings are those of every search; a request may choose others by its model's name or in its body.
+    """
+    settings = read_settings(SearchSettings, ctx, config)
+    try:
+        from search.serve.run import listen
+        from search.serve.run import serve as run
+        from search.serve.service import ServeLimits, Service
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{error.name} is not installed; pip install 'ets-arbitrage[serve]'") from None
+
+    limits = ServeLimits(
+        max_width=max_width,
+        max_tokens=max_request_tokens,
+        max_concurrent=max_concurrent,
+        max_queue=max_queue,
+        max_body_bytes=max_body_bytes,
+        shutdown_seconds=shutdown_seconds,
+    )
+    given = keys or [key for key in os.environ.get("ETS_API_KEY", "").split(",") if key]
+    if any(not key.strip() for key in given):
+        raise ConfigError("--api-key: a key must not be empty")
+    with listen(host, port) as bound:
+        # The service belongs to the loop it is made in.
+        async def whole() -> None:
+            await run(Service(settings, limits, name), bound, given)
+
+        asyncio.run(whole())
+    return 0

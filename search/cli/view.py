@@ -1,0 +1,81 @@
+"""`ets view`: a kept run, or one tree, as a page for the browser."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import webbrowser
+from pathlib import Path
+from typing import get_args
+
+import click
+
+from search.cli.show import print_json
+from search.errors import ConfigError
+from search.types import Reduce, VoteRule
+
+
+@click.command()
+@click.argument("path", metavar="RUN_OR_TREE", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE.html", help="where to write; default: beside it")
+@click.option("--vote", "rule", type=click.Choice(get_args(VoteRule)), help="vote again by another rule")
+@click.option("--reduce", type=click.Choice(get_args(Reduce)), help="vote again with other weights of trajectories")
+@click.option("--no-open", is_flag=True, help="do not open a browser")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object; opens no browser")
+def view(
+    path: Path, out: Path | None, rule: VoteRule | None, reduce: Reduce | None, no_open: bool, as_json: bool
+) -> int:
+    """Show the trees of RUN_OR_TREE: the folder of ets eval --out, or the file of ets solve --tree.
+
+    Writes one page that needs no network, and prints where it is. Records that cannot be read are named and left out;
+    the exit code is then 3.
+    """
+    from search.view import page
+    from search.view.kept import read_kept
+
+    kept = read_kept(path, rule, reduce)
+    html = page(kept.title, kept.views)
+    file = _write(html, path, out)
+    for line in kept.broken:
+        sys.stderr.write(f"ets: left out {line}\n")
+    if as_json:
+        figures = {"num_problems": len(kept.views), "num_nodes": sum(one["num_nodes"] for one in kept.views)}
+        print_json({"page": str(file), **figures, "num_bytes": len(html.encode()), "left_out": list(kept.broken)})
+    else:
+        sys.stdout.write(f"{file}\n")
+        sys.stdout.flush()
+        if not no_open and _on_terminal() and _has_display():
+            webbrowser.open(file.resolve().as_uri())
+    return 3 if kept.broken else 0
+
+
+def _write(html: str, path: Path, out: Path | None) -> Path:
+    """Write the page where it was asked for, or beside what it shows, or if that cannot be to a temporary file."""
+    from search.record import write_atomic
+
+    if out is not None:
+        if out.is_dir():
+            raise ConfigError(f"cannot write {out}: it is a directory")
+        write_atomic(out, html)
+        return out
+    beside = path / "view.html" if path.is_dir() else path.with_suffix(".html")
+    try:
+        if beside == path:
+            raise ConfigError(f"{path} is what is shown")
+        write_atomic(beside, html)
+    except ConfigError:
+        handle, name = tempfile.mkstemp(prefix="ets-view-", suffix=".html")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(html)
+        return Path(name)
+    return beside
+
+
+def _on_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
+def _has_display() -> bool:
+    """Whether a browser could open a window here."""
+    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

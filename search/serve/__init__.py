@@ -1,0 +1,1 @@
+"""`ets serve`: an OpenAI-compatible server whose answers are searched."""

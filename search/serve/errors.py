@@ -1,0 +1,108 @@
+"""What a client is told when something is wrong: OpenAI's shape, whatever went wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from starlette.responses import Response
+
+from search.driver import PRM_CONTEXT_FULL
+from search.errors import ConfigError, ContextOverflowError, EngineError, SearchError, SolverError
+
+INVALID, SERVER = "invalid_request_error", "server_error"
+CLIENT_GONE = 499
+"""The status under which an answer that nobody waits for is counted; it is never sent."""
+
+
+class ApiError(Exception):
+    """An answer that is an error.
+
+    Attributes:
+        status: of HTTP.
+        message: what was wrong and what is accepted.
+        kind: OpenAI's `type`.
+        param: the field of the body that was wrong; None where it is none.
+        code: a word that programs can tell apart.
+        headers: sent with it.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = INVALID,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.kind = status, message, kind
+        self.param, self.code, self.headers = param, code, dict(headers or {})
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in a body or in a stream."""
+        return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
+
+    def response(self) -> Response:
+        """As an answer."""
+        return reply(self.to_dict(), self.status, self.headers)
+
+
+def wrong(message: str, param: str | None = None, code: str = "invalid_value") -> ApiError:
+    """The client's input is wrong."""
+    return ApiError(422, message, param=param, code=code)
+
+
+def stopping() -> ApiError:
+    """The server is on its way out."""
+    return ApiError(503, "the server is shutting down", kind=SERVER, code="shutting_down", headers={"Retry-After": "5"})
+
+
+def reply(content: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """An answer in JSON, in ASCII: what a client sent may come back in it, and may be no valid Unicode."""
+    return Response(dump(content), status, dict(headers or {}), "application/json")
+
+
+def dump(content: Mapping[str, Any]) -> str:
+    """JSON in ASCII."""
+    return json.dumps(content, allow_nan=False, separators=(",", ":"))
+
+
+def from_search(error: BaseException) -> ApiError:
+    """What a search's own error means to a client; an error of another kind says nothing of itself."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, ContextOverflowError):
+        return wrong(str(error), "messages", "context_length_exceeded")
+    if isinstance(error, ConfigError | SolverError):  # a solver by name that takes no such program
+        return wrong(str(error))
+    if isinstance(error, EngineError):
+        return ApiError(502, f"a model's engine failed: {error}", kind=SERVER, code="engine_error")
+    if isinstance(error, SearchError):
+        return ApiError(500, str(error), kind=SERVER, code=type(error).__name__)
+    return ApiError(500, "internal error; the server's log says more", kind=SERVER, code="internal_error")
+
+
+def from_failure(reason: str) -> ApiError:
+    """A search in which nothing finished because something broke."""
+    if reason == PRM_CONTEXT_FULL:
+        return wrong(reason, "messages", "context_length_exceeded")
+    return ApiError(502, f"the search failed: {reason}", kind=SERVER, code="search_failed")
+
+
+def from_validation(errors: Sequence[Any]) -> ApiError:
+    """The first thing wrong with a body, in the words of who reads it."""
+    first = errors[0]
+    place = [str(part) for part in first["loc"] if part != "body"]
+    if first["type"] == "json_invalid":
+        return ApiError(400, f"the body is not valid JSON: {first['ctx']['error']}", code="invalid_json")
+    param = ".".join(place) or None
+    if first["type"] == "extra_forbidden":
+        return wrong(f"{param}: unknown; leave it out", param, "unknown_parameter")
+    if first["type"] == "missing":
+        return wrong(f"{param or 'the body'} is missing", param, "missing_parameter")
+    message = str(first["msg"]).removeprefix("Value error, ")
+    return wrong(f"{param}: {message[:1].lower()}{message[1:]}" if param else message, param)

@@ -1,0 +1,96 @@
+"""How many searches run side by side, and how many wait for their turn."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from search.serve.errors import ApiError, stopping
+
+_WEIGHT = 0.1
+"""Of the newest search in the running mean of their seconds."""
+
+
+class Gate:
+    """Lets so many in, has so many wait in order, and turns the rest away."""
+
+    def __init__(self, max_running: int, max_waiting: int) -> None:
+        """Both are counts of searches; `max_waiting` may be 0."""
+        self.max_running, self.max_waiting = max_running, max_waiting
+        self.running = 0
+        self._turns: deque[asyncio.Future[None]] = deque()
+        self._closed = False
+        self._mean_seconds = 1.0
+
+    @property
+    def waiting(self) -> int:
+        """Searches that wait for their turn."""
+        return len(self._turns)
+
+    @asynccontextmanager
+    async def admit(self) -> AsyncIterator[float]:
+        """Wait for a turn, and hold it in the block; gives the seconds waited.
+
+        Raises:
+            ApiError: 429, as many wait as may; 503, the gate is closed.
+        """
+        arrived = time.perf_counter()
+        await self._enter()
+        begun = time.perf_counter()
+        try:
+            yield begun - arrived
+            self._mean_seconds += _WEIGHT * (time.perf_counter() - begun - self._mean_seconds)
+        finally:
+            self._leave()
+
+    def close(self) -> None:
+        """Let nobody in any more; who waits is turned away."""
+        self._closed = True
+        while self._turns:
+            turn = self._turns.popleft()
+            if not turn.done():
+                turn.set_exception(stopping())
+
+    async def _enter(self) -> None:
+        if self._closed:
+            raise stopping()
+        if self.running < self.max_running:
+            self.running += 1
+            return
+        if self.waiting >= self.max_waiting:
+            raise self._busy()
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._turns.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                if turn in self._turns:
+                    self._turns.remove(turn)
+            elif turn.exception() is None:  # its turn came in the same moment
+                self._leave()
+            raise
+
+    def _leave(self) -> None:
+        """Hand the place to the next in order, or give it up."""
+        while self._turns:
+            turn = self._turns.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self.running -= 1
+
+    def _busy(self) -> ApiError:
+        seconds = math.ceil(max(1.0, self._mean_seconds * (self.waiting + 1) / self.max_running))
+        return ApiError(
+            429,
+            f"{self.running} searches run and {self.waiting} wait, which is as many as this server takes; "
+            f"try again in {seconds} s",
+            kind="rate_limit_error",
+            code="queue_full",
+            headers={"Retry-After": str(seconds)},
+        )

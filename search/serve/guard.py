@@ -1,0 +1,114 @@
+"""In front of every route: the API key, the size of a body, and the count of answers."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qs, unquote
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from search.serve.errors import CLIENT_GONE, ApiError
+from search.serve.metrics import Metrics
+
+OPEN = ("/health",)
+"""Paths that need no key."""
+
+KEY_COOKIE = "ets_key"
+_ROUTES = ("/v1/chat/completions", "/v1/models", "/health", "/metrics", "/live", "/openapi.json")
+
+
+class BodyTooLargeError(HTTPException):
+    """A body is above the limit; raised while it is read."""
+
+
+class Guard:
+    """ASGI middleware; nothing of a body is held here."""
+
+    def __init__(self, app: ASGIApp, keys: Sequence[str], max_body_bytes: int, metrics: Metrics) -> None:
+        """Guard `app`.
+
+        Args:
+            app: what answers.
+            keys: any of them opens; none: all is open.
+            max_body_bytes: of a request.
+            metrics: counts the answers.
+        """
+        self._app, self._metrics = app, metrics
+        self._keys = [key.encode("utf-8", "surrogateescape") for key in keys]
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = CLIENT_GONE
+
+        async def counted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        received = 0
+
+        async def limited() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_body_bytes:
+                raise BodyTooLargeError(413)
+            return message
+
+        try:
+            headers = Headers(scope=scope)
+            length = headers.get("content-length", "0")
+            if self._keys and scope["path"] not in OPEN and not self._opens(scope, headers):
+                await _wrong_key(headers).response()(scope, receive, counted)
+            elif length.isdecimal() and int(length) > self._max_body_bytes:
+                await too_large(self._max_body_bytes).response()(scope, receive, counted)
+            else:
+                await self._app(scope, limited, counted)
+        finally:
+            self._metrics.answered(_route(scope["path"]), status)
+
+    def _opens(self, scope: Scope, headers: Headers) -> bool:
+        kind, _, given = headers.get("authorization", "").partition(" ")
+        found = [given.strip()] if kind.lower() == "bearer" else []
+        if scope["path"] == "/live" or scope["path"].startswith("/live/"):
+            found += parse_qs(scope["query_string"].decode("latin-1")).get("key", [])
+            found += _cookie(headers)
+        tried = [text.encode("utf-8", "surrogateescape") for text in found]
+        opens = False
+        for one in tried:
+            for key in self._keys:  # all of them, so that the time does not say which
+                opens |= hmac.compare_digest(one, key)
+        return opens
+
+
+def too_large(max_body_bytes: int) -> ApiError:
+    """A body is above the limit."""
+    return ApiError(413, f"the body is above {max_body_bytes} bytes", code="body_too_large")
+
+
+def _wrong_key(headers: Headers) -> ApiError:
+    given = "authorization" in headers
+    message = "the API key is wrong" if given else "an API key is needed: Authorization: Bearer KEY"
+    return ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+
+
+def _cookie(headers: Headers) -> list[str]:
+    try:
+        cookies = SimpleCookie(headers.get("cookie", ""))
+    except CookieError:
+        return []
+    return [unquote(cookies[KEY_COOKIE].value)] if KEY_COOKIE in cookies else []
+
+
+def _route(path: str) -> str:
+    """A path under which answers are counted: one of ours, or "other", so that nobody can make up new ones."""
+    return next((route for route in _ROUTES if path == route or path.startswith(f"{route}/")), "other")

@@ -1,0 +1,175 @@
+"""The OpenAPI document: the routes as they are, with this server's models and limits in it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+
+from search.config import METHOD_OPTIONS, SearchSettings
+from search.registry import METHODS, load
+from search.serve import shapes
+from search.serve.body import PER_REQUEST
+
+if TYPE_CHECKING:
+    from search.serve.service import Service
+
+_STREAM = {
+    "type": "object",
+    "description": "One event: a chat.completion.chunk in JSON, an error, or as the last one `[DONE]`.",
+    "properties": {"data": {"type": "string"}},
+    "required": ["data"],
+}
+
+_ERRORS: dict[int, str] = {
+    400: "the body is not JSON",
+    401: "the API key is missing or wrong",
+    404: "no such model or search",
+    405: "the address does not take this method",
+    413: "the body is too large",
+    422: "something in the body is wrong; `param` says what",
+    429: "as many searches run and wait as may; Retry-After says when to come back",
+    500: "a fault of the server",
+    502: "a model's engine failed",
+    503: "the server is shutting down",
+}
+
+_KINDS: dict[str, tuple[type[BaseModel] | None, str, str, tuple[int, ...]]] = {
+    "completion": (shapes.Completion, "the answer", "application/json", (400, 404, 413, 422, 429, 500, 502, 503)),
+    "models": (shapes.ModelList, "the models", "application/json", ()),
+    "model": (shapes.ModelCard, "the model", "application/json", (404,)),
+    "health": (shapes.Health, "the server is up", "application/json", ()),
+    "metrics": (None, "the counters", "text/plain", ()),
+    "page": (None, "the page", "text/html", ()),
+    "searches": (shapes.SearchList, "the searches", "application/json", ()),
+    "search": (shapes.SearchView, "the search", "application/json", (404,)),
+}
+
+
+def responses(kind: str) -> dict[int | str, dict[str, Any]]:
+    """What a route answers with."""
+    model, description, media, errors = _KINDS[kind]
+    good: dict[str, Any] = {"description": description}
+    if model is not None:
+        good["model"] = model
+    else:
+        good["content"] = {media: {"schema": {"type": "string"}}}
+    if kind == "completion":
+        good["content"] = {"text/event-stream": {"schema": _STREAM}}
+    codes = {401, 405, 413, *errors} if kind != "health" else {405, 413}
+    return {
+        200: good,
+        **{code: {"model": shapes.ErrorBody, "description": _ERRORS[code]} for code in sorted(codes)},
+    }
+
+
+def document(app: FastAPI, service: Service, keyed: bool) -> dict[str, Any]:
+    """The document of one server; made once.
+
+    Args:
+        app: its routes.
+        service: its models and limits.
+        keyed: whether it wants an API key.
+    """
+    if app.openapi_schema is None:
+        made = get_openapi(
+            title="ets serve",
+            version="1",
+            description="OpenAI-compatible chat completions whose answers are searched.",
+            routes=app.routes,
+        )
+        _describe_request(made["components"]["schemas"], service)
+        for path in made["paths"].values():
+            for operation in path.values():
+                if "requestBody" not in operation:
+                    operation["responses"].pop("422", None)
+        if keyed:
+            made["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            made["security"] = [{"key": []}]
+            made["paths"]["/health"]["get"]["security"] = []
+        app.openapi_schema = made
+    return app.openapi_schema
+
+
+def _describe_request(schemas: dict[str, Any], service: Service) -> None:
+    """Say of the request what this server alone knows: the models, and how wide and long a search may be."""
+    schemas.pop("HTTPValidationError", None)
+    schemas.pop("ValidationError", None)
+    limits, name = service.limits, service.name
+    fields = schemas["ChatRequest"]["properties"]
+    fields["model"]["enum"] = [name, *(f"{name}@{method}" for method in METHODS)]
+    fields["model"]["description"] += "; any width up to the limit will do"
+    fields["messages"] = {
+        "description": fields["messages"]["description"],
+        "anyOf": [
+            {"type": "array", "items": {"$ref": "#/components/schemas/Problem"}, "minItems": 1, "maxItems": 1},
+            fields["messages"],
+        ],
+    }
+    schemas["Problem"] = _PROBLEM
+    _bound(fields["n"], limits.max_width)
+    for tokens in ("max_tokens", "max_completion_tokens"):
+        _bound(fields[tokens], limits.max_tokens)
+    options = _search_options(service)
+    schemas.update(options)
+    kinds = [{"$ref": f"#/components/schemas/{kind}"} for kind in options]
+    fields["search"] = {"description": _SEARCH, "anyOf": [*kinds, {"type": "null"}]}
+
+
+_SEARCH = "Settings of the search, as `ets serve --help` explains them; the server's own stand for the rest."
+_PROBLEM = {
+    "type": "object",
+    "description": "The message that is the problem.",
+    "properties": {
+        "role": {"type": "string", "const": "user"},
+        "content": {"type": "string", "minLength": 1, "pattern": r"^[^\s]"},
+    },
+    "required": ["role", "content"],
+}
+
+
+def _search_options(service: Service) -> dict[str, Any]:
+    """A schema for the server's own method, and one for each other, by name."""
+    own = service.searches.settings.method
+    made = {"SearchOptions": _options_of(service, own)}
+    for method in METHODS:
+        schema = _options_of(service, method)
+        schema["properties"]["method"] = {"type": "string", "const": method}
+        schema["required"] = ["method"]
+        made["SearchOptions_" + method.replace("-", "_")] = schema
+    return made
+
+
+def _options_of(service: Service, method: str) -> dict[str, Any]:
+    """What a request may set of a search by this method."""
+    settings, limits = service.searches.settings, service.limits
+    known = SearchSettings.model_json_schema()["properties"]
+    fields = {name: {key: known[name][key] for key in known[name] if key != "default"} for name in sorted(PER_REQUEST)}
+    fields["width"]["maximum"] = limits.max_width
+    fields["max_tokens"]["maximum"] = limits.max_tokens
+    if settings.max_seconds is not None:
+        _bound(fields["max_seconds"], settings.max_seconds)
+    chosen = METHODS[method]
+    kinds = {"float": "number", "int": "integer", "bool": "boolean", "str": "string"}
+    options = {
+        item.name: {"type": kinds[kind]}
+        for item in dataclasses.fields(load(chosen.policy))
+        if item.init and item.name != "reduce" and (kind := str(item.type).split(" ")[0]) in kinds
+    }
+    fields["options"] |= {"properties": options, "additionalProperties": False}
+    gone = {"method", *chosen.fixed, *(name for name in METHOD_OPTIONS if name not in options)}
+    if "prm" in chosen.fixed or service.searches.prm == "none":
+        fields["vote"] = {"type": "string", "enum": ["auto", "majority"]}
+    if settings.writer == "model":
+        fields["writer"] = {"type": "string", "const": "model"}
+        gone |= {"router", "pipeline"}
+    properties = {name: schema for name, schema in fields.items() if name not in gone}
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def _bound(field: dict[str, Any], maximum: float) -> None:
+    """Put a maximum on an optional number."""
+    next(one for one in field["anyOf"] if one.get("type") in ("integer", "number"))["maximum"] = maximum

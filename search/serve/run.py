@@ -1,0 +1,117 @@
+"""A server from its socket to its end: where it listens, how it says that it is ready, and what signals do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+import uvicorn
+
+from search.errors import ConfigError
+from search.evaluation import loaded_for_good
+from search.serve.app import make_app
+from search.serve.service import Service
+
+_BACKSTOP_SECONDS = 5.0
+"""Beyond the deadline of searches, for answers to be sent; then connections are cut."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket bound to an address; port 0 takes any that is free.
+
+    Raises:
+        ConfigError: the address is taken, or not this machine's.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, kind, protocol)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+        except BaseException:
+            bound.close()
+            raise
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot listen at {host}, port {port}: {reason}") from None
+    return bound
+
+
+def url(bound: socket.socket) -> str:
+    """Where a socket is reached."""
+    host, port = bound.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class _Server(uvicorn.Server):
+    """Says when it is ready, drains its searches before it closes, and leaves the exit code to its caller."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._service, self._ready = service, ready
+        self._draining: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The first signal drains, the second cancels."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.end)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    def end(self) -> None:
+        """Take no more connections and drain; called again, cancel what still runs."""
+        work = self._service.drain() if self._draining is None else self._service.stop()
+        self._draining = asyncio.get_running_loop().create_task(work)
+        self.should_exit = True
+
+
+async def serve(service: Service, bound: socket.socket, keys: Sequence[str] = ()) -> None:
+    """Serve until a signal comes.
+
+    Args:
+        service: what answers.
+        bound: a bound socket.
+        keys: API keys; none: everything is open.
+
+    Raises:
+        ConfigError: a model cannot be used, or its server is not there.
+    """
+    await service.searches.load()  # before the start, where an error would be the framework's to report
+    config = uvicorn.Config(
+        make_app(service, keys),
+        http="h11",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(service.limits.shutdown_seconds + _BACKSTOP_SECONDS),
+    )
+
+    if not keys and not ipaddress.ip_address(bound.getsockname()[0].partition("%")[0]).is_loopback:
+        sys.stderr.write(
+            "ets: no API key is set, and this address is not the loopback: whoever reaches it may use it\n"
+        )
+
+    def ready() -> None:
+        sys.stderr.write(f"ets: serving {service.name} at {url(bound)}/v1\n")
+        sys.stderr.flush()
+
+    with loaded_for_good():
+        await _Server(config, service, ready).serve(sockets=[bound])

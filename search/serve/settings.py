@@ -1,0 +1,82 @@
+"""From the server's settings and a request's changes to the settings of one search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from search.config import METHOD_OPTIONS, SearchSettings, build
+from search.errors import ConfigError
+from search.registry import METHODS, load, pick
+from search.serve.errors import wrong
+
+
+def check_changes(changes: Mapping[str, Any]) -> None:
+    """See that each of a request's settings by itself has a value of the right kind.
+
+    Raises:
+        ApiError: 422; names the setting, its value and what is accepted.
+    """
+    try:
+        SearchSettings.model_validate(dict(changes), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        message = f"{name} = {first['input']!r}: {first['msg'][:1].lower()}{first['msg'][1:]}"
+        raise wrong(message, f"search.{name}") from None
+
+
+def merge(base: SearchSettings, prm: str, changes: Mapping[str, Any]) -> SearchSettings:
+    """The settings of one search. What the server's own method stands for, or takes as options, ends with it.
+
+    Args:
+        base: as the server was started.
+        prm: the reward model that it loaded; "none" for none.
+        changes: settings of the request.
+
+    Raises:
+        ConfigError: an unknown method or router, or settings that contradict each other or need another model.
+    """
+    name = changes.get("method", base.method)
+    fixed = pick("method", name, METHODS).fixed
+    values = base.model_dump(include=base.model_fields_set)
+    if name != base.method:
+        for gone in (*METHOD_OPTIONS, "options", "pipeline", *METHODS[base.method].fixed, *fixed):
+            values.pop(gone, None)
+        if base.method in _OWN_WIDTH and "width" not in fixed:
+            values.pop("width", None)
+    if changes.get("width", base.width) != base.width:
+        values.pop("pipeline", None)
+    values["prm"] = prm
+    if "prm" in fixed:
+        del values["prm"]
+    if "prm" in fixed or prm == "none":
+        values.pop("vote", None)
+    _set_writer(values, base, prm, changes)
+    return build(SearchSettings, {**values, **changes})
+
+
+_OWN_WIDTH = frozenset(name for name, method in METHODS.items() if "width" in method.fixed)
+
+
+def _set_writer(values: dict[str, Any], base: SearchSettings, prm: str, changes: Mapping[str, Any]) -> None:
+    writer = changes.get("writer", base.writer)
+    if writer == "arbitrage" and base.writer == "model":
+        raise ConfigError(
+            "writer arbitrage: this server has no draft model; it must be started with --writer arbitrage"
+        )
+    if writer == "model" and "router" in changes:
+        raise ConfigError("router: only writer arbitrage has one")
+    if writer == "model" and base.writer == "arbitrage":
+        for gone in ("draft", "target", "router", "router_model", "pipeline", "draft_engine", "router_engine"):
+            values.pop(gone, None)
+        values["policy"] = base.target
+    if writer == "arbitrage" and "router" in changes:
+        parse = load("arbitrage.routers:parse_router")
+        asked, own = parse(changes["router"]).kind, parse(base.router).kind
+        if asked != own:
+            values.pop("router_model", None)
+            if asked in ("rsd", "oracle") and prm != "none":
+                values["router_model"] = prm

@@ -1,0 +1,167 @@
+"""The answers' shapes, for the OpenAPI document; what is sent is made in `search.serve.answer`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+
+class ErrorDetail(BaseModel):
+    """What was wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """Every answer that is an error."""
+
+    error: ErrorDetail
+
+
+class AssistantMessage(BaseModel):
+    """A trajectory's text."""
+
+    role: Literal["assistant"]
+    content: str
+    refusal: None
+
+
+class ChoiceSearch(BaseModel):
+    """What the search makes of a trajectory: `rewards` has one for each step."""
+
+    answer: str | None
+    reward: float | None
+    rewards: list[float | None]
+
+
+class Choice(BaseModel):
+    """One trajectory."""
+
+    index: int
+    message: AssistantMessage
+    logprobs: None
+    finish_reason: Literal["stop", "length"]
+    search: ChoiceSearch
+
+
+class ModelUsage(BaseModel):
+    """What one model did; null: its engine cannot tell."""
+
+    num_calls: int
+    sampled_tokens: int
+    dropped_tokens: int
+    computed_tokens: int | None
+
+
+class SearchUsage(BaseModel):
+    """What the whole search took, by the models' roles."""
+
+    models: dict[str, ModelUsage]
+    sampled_tokens: int
+    dropped_tokens: int
+    unique_tokens: int
+    kv_tokens_mean: float
+    kv_tokens_peak: int
+
+
+class UsageBody(BaseModel):
+    """Tokens of what was returned, and under `search` of all that was done."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    search: SearchUsage
+
+
+class SearchBody(BaseModel):
+    """The search itself."""
+
+    problem: str
+    answer: str | None
+    tally: dict[str, float]
+    method: str
+    width: int
+    writer: str
+    router: str | None
+    seed: int
+    num_trajectories: int
+    num_ignored_messages: int
+    seconds_queued: float
+    notes: list[str]
+    stats: dict[str, float | int | None]
+
+
+class Completion(BaseModel):
+    """An answer."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: UsageBody
+    search: SearchBody
+
+
+class ModelCard(BaseModel):
+    """A model, and the settings that its name stands for."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    search: dict[str, str | int]
+
+
+class ModelList(BaseModel):
+    """All models."""
+
+    object: Literal["list"]
+    data: list[ModelCard]
+
+
+class Health(BaseModel):
+    """Searches that run, and that wait."""
+
+    status: Literal["ok"]
+    running: int
+    waiting: int
+
+
+class SearchSummary(BaseModel):
+    """A line of the list of live searches."""
+
+    id: str
+    problem: str
+    reference: str | None
+    answer: str | None
+    correct: bool | None
+    error: str | None
+    running: bool
+    method: str
+    width: int
+    num_nodes: int
+    state: Literal["waiting", "running", "finished", "failed", "cancelled"]
+    arrived: float
+
+
+class SearchList(BaseModel):
+    """Searches that run, and the last that ended."""
+
+    problems: list[SearchSummary]
+
+
+class SearchView(BaseModel):
+    """One search with its tree, as the page reads it."""
+
+    version: int
+    id: str
+    problem: str
+    running: bool
+    num_nodes: int
+    nodes: dict[str, list[Any] | None]
+    strings: list[str]

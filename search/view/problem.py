@@ -1,0 +1,119 @@
+"""One problem's search as the viewer reads it: flat columns over its nodes, and no token ids."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from search.ledger import ModelCost, Stats
+from search.record import costs_record, stats_record
+from search.replay import Level, replay
+from search.tree import Node, SearchTree
+from search.types import NodeId, Problem
+
+VIEW_VERSION: Final = 1
+
+_REWARD_DIGITS = 4
+_SECONDS_DIGITS = 4
+
+
+def problem_view(
+    problem: Problem,
+    tree: SearchTree | None,
+    *,
+    answer: str | None = None,
+    correct: bool | None = None,
+    error: str | None = None,
+    stats: Stats | Mapping[str, float | int | None] | None = None,
+    models: Mapping[str, ModelCost] | None = None,
+    levels: Sequence[Sequence[int]] = (),
+    chosen: Iterable[int] = (),
+    method: str | None = None,
+    width: int | None = None,
+    running: bool = False,
+    vote: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    """What the viewer shows of one problem, as JSON values.
+
+    Args:
+        problem: what was asked.
+        tree: as far as it has come; None for a search that failed before it had one.
+        answer: the vote's winner.
+        correct: against the reference; None without one.
+        error: why the search as a whole failed.
+        stats: what it cost.
+        models: what each model did, by role.
+        levels: the nodes kept at each selection below the root.
+        chosen: the winning trajectory's nodes, or its last alone.
+        method: the search method's name.
+        width: trajectories that were to be spent.
+        running: whether the search goes on.
+        vote: the weight each answer got, heaviest first.
+
+    Returns:
+        A mapping with a version. `nodes` holds a column for each of a node's values, in the order of the ids; text,
+        writer, status and reason are places in `strings`. A column in which nothing is known is None.
+    """
+    nodes, strings = ({}, []) if tree is None else _columns(tree)
+    return {
+        "version": VIEW_VERSION,
+        "id": problem.id,
+        "problem": problem.text,
+        "reference": problem.answer,
+        "answer": answer,
+        "correct": correct,
+        "error": error,
+        "running": running,
+        "method": method,
+        "width": width,
+        "num_nodes": 0 if tree is None else len(tree),
+        "stats": stats_record(stats) if isinstance(stats, Stats) else None if stats is None else dict(stats),
+        "models": costs_record(models or {}),
+        "vote": None if vote is None else [[given, _rounded(weight, _REWARD_DIGITS)] for given, weight in vote.items()],
+        "levels": [] if tree is None else [_level(level) for level in replay(tree, levels)],
+        "chosen": [] if tree is None else sorted(tree.union(NodeId(node) for node in chosen)),
+        "nodes": nodes,
+        "strings": strings,
+    }
+
+
+def _level(level: Level) -> dict[str, Any]:
+    return {
+        "depth": level.depth,
+        "num_candidates": len(level.candidates),
+        "kept": list(level.kept),
+        "kv_tokens": level.kv_tokens,
+        "kv_tokens_candidates": level.kv_tokens_candidates,
+    }
+
+
+def _columns(tree: SearchTree) -> tuple[dict[str, list[Any] | None], list[str]]:
+    """The nodes column by column, and the strings that columns point into."""
+    places: dict[str, int] = {}
+
+    def place(text: str) -> int:
+        return places.setdefault(text, len(places))
+
+    columns: dict[str, Callable[[Node], object]] = {
+        "parent": lambda node: node.parent,
+        "status": lambda node: place(node.status.value),
+        "reason": lambda node: place(node.reason),
+        "text": lambda node: place(node.text),
+        "writer": lambda node: place(node.writer),
+        "reward": lambda node: _rounded(node.reward, _REWARD_DIGITS),
+        "estimate": lambda node: _rounded(node.estimate, _REWARD_DIGITS),
+        "cluster": lambda node: node.cluster,
+        "num_tokens": lambda node: len(node.ids),
+        "dropped_tokens": lambda node: node.dropped_tokens or None,
+        "seconds_write": lambda node: _rounded(node.seconds_write, _SECONDS_DIGITS),
+        "seconds_score": lambda node: _rounded(node.seconds_score, _SECONDS_DIGITS),
+    }
+    filled = {name: [read(node) for node in tree] for name, read in columns.items()}
+    known = {name: None if all(value is None for value in column) else column for name, column in filled.items()}
+    return known, list(places)
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    """JSON has no NaN and no infinity; neither is a value that a viewer could show."""
+    return None if value is None or not math.isfinite(value) else round(value, digits)

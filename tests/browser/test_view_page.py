@@ -1,0 +1,389 @@
+"""The viewer's page in a real browser: reading, keys, replay, filters, live mode, and large trees."""
+
+import http.server
+import json
+import re
+import threading
+from itertools import pairwise
+
+import pytest
+from playwright.sync_api import expect
+from trees import add, small_tree, wide_tree
+
+from search.tree import SearchTree
+from search.types import Problem
+from search.view import page, problem_view
+
+HOSTILE = '</script><img src=x onerror="window.broken=1"><b>bold</b>'
+
+
+def small_view(name="small", **others):
+    tree, levels, end = small_tree()
+    values = {"answer": "7", "correct": True, "method": "ets", "width": 8, "vote": {"7": 0.95, "8": 0.3}, **others}
+    return problem_view(Problem(name, "How many?", "7"), tree, levels=levels, chosen=[end], **values)
+
+
+def node(page, number):
+    return page.locator(f'.node[data-id="{number}"]')
+
+
+def selected(page):
+    return page.locator('.node[aria-selected="true"]')
+
+
+def listed_all(page):
+    return page.get_by_role("listbox", name="Problems").get_by_role("option")
+
+
+def listed_now(page):
+    return page.get_by_role("listbox", name="Problems").get_by_role("option", selected=True)
+
+
+TIMED = "() => {{ const start = performance.now(); {}; document.body.offsetHeight; return performance.now() - start; }}"
+
+
+def test_every_fate_has_its_own_mark_and_words(visit, artefacts):
+    opened = visit(page("small run", [small_view()]))
+    shown = opened.page
+    fates = {0: "chosen", 1: "chosen", 2: "pruned", 5: "kept", 6: "winner", 7: "failed", 8: "finished"}
+    for number, fate in fates.items():
+        assert node(shown, number).locator("svg").get_attribute("class") == f"glyph-{fate}"
+    drawn = {shown.locator(f".node .glyph-{fate}").first.inner_html() for fate in fates.values()}
+    assert len(drawn) == len(set(fates.values())), "told apart by shape, not by colour"
+    expect(
+        shown.get_by_role(
+            "treeitem", name=re.compile("^Step 1, pruned, reward 0.20, by draft, cluster B, 3 siblings folded")
+        )
+    ).to_have_count(1)
+    expect(node(shown, 1).locator(".writer")).to_have_text("T")
+    assert shown.locator(".bracket").count() == 1, "the two siblings of cluster A"
+    for words in ("end of the winning solution", "pruned", "failed", "cluster of ETS"):
+        expect(shown.locator("#legend")).to_contain_text(words)
+    widths = [
+        float(path.evaluate("e => parseFloat(e.style.strokeWidth)"))
+        for path in shown.locator("#edges path.pruned").all()
+    ]
+    assert widths and max(widths) < 1.5, "a low reward is a thin line"
+    shown.screenshot(path=artefacts / "small.png")
+    assert [url for url in opened.requests if not url.startswith("data:")] == [shown.url], (
+        "nothing is asked of a network"
+    )
+
+
+def test_a_click_shows_the_whole_step(visit):
+    shown = visit(page("small run", [small_view()])).page
+    expect(selected(shown)).to_have_attribute("data-id", "6")
+    node(shown, 2).click()
+    detail = shown.locator("#detail")
+    for words in (
+        "Guess 8.",
+        "ets: its 1 of 8 children do not pay",
+        "0.200",
+        "0.100 (estimate",
+        "0.250 writing",
+        "B, 3 of depth 1, 0 kept",
+        "2, 3, 4",
+    ):
+        expect(detail).to_contain_text(words)
+    node(shown, 6).click()
+    expect(detail.get_by_role("list", name="Path from the prompt")).to_have_text(
+        re.compile("First, add 3 and 4.*The answer is 7.")
+    )
+    expect(detail.locator("[aria-current=step]")).to_contain_text("The answer is 7.")
+
+
+def test_the_header_has_answer_verdict_and_vote(visit):
+    shown = visit(page("small run", [small_view(correct=False, answer="8")])).page
+    header = shown.locator("#header")
+    expect(header).to_contain_text("✗ wrong")
+    expect(header).to_contain_text("reference 7")
+    expect(header.locator(".vote tr.won")).to_contain_text("8")
+
+
+def test_arrows_walk_the_tree(visit):
+    shown = visit(page("small run", [small_view()])).page
+    node(shown, 6).focus()
+    for key, number in (
+        ("ArrowLeft", 1),
+        ("ArrowDown", 5),
+        ("ArrowRight", 8),
+        ("Home", 0),
+        ("ArrowRight", 1),
+        ("ArrowUp", 1),
+        ("End", 6),
+    ):
+        shown.keyboard.press(key)
+        expect(selected(shown)).to_have_attribute("data-id", str(number))
+        expect(node(shown, number)).to_be_focused()
+    assert node(shown, 6).evaluate("e => getComputedStyle(e).outlineStyle") == "solid", "focus is visible"
+    assert shown.locator('.node[tabindex="0"]').count() == 1
+
+
+def test_the_slider_replays_the_search(visit, artefacts):
+    shown = visit(page("small run", [small_view()])).page
+    slider, told = shown.get_by_role("slider", name="Replay"), shown.locator("#replayed")
+    expect(told).to_contain_text("Whole search, depth 2")
+    shown.keyboard.press("[")
+    view = small_view()["levels"][0]
+    expect(told).to_have_text(
+        re.compile(
+            f"After depth 1: 2 of 5 kept, {view['kv_tokens']} KV tokens of {view['kv_tokens_candidates']} before"
+        )
+    )
+    expect(slider).to_have_attribute("aria-valuetext", told.text_content())
+    assert "later" in node(shown, 6).get_attribute("class") and "later" not in node(shown, 1).get_attribute("class")
+    assert "released" in node(shown, 2).get_attribute("class") and "released" not in node(shown, 5).get_attribute(
+        "class"
+    )
+    kept, before = (shown.locator(f"#kv .{name}").bounding_box()["width"] for name in ("kept", "before"))
+    assert kept / before == pytest.approx(view["kv_tokens"] / view["kv_tokens_candidates"], abs=0.02)
+    shown.screenshot(path=artefacts / "replay.png")
+    shown.keyboard.press("PageUp")
+    expect(told).to_have_text("The prompt alone")
+    shown.keyboard.press("PageDown")
+    shown.keyboard.press("]")
+    expect(told).to_contain_text("Whole search")
+    shown.get_by_role("button", name=re.compile("Replay to depth 1")).click()
+    expect(slider).to_have_value("1")
+    shown.get_by_role("button", name="Play", exact=True).click()
+    expect(slider).to_have_value("2")
+    expect(shown.get_by_role("button", name="Play", exact=True)).to_be_visible()
+
+
+def test_steps_are_found_by_their_text(visit):
+    shown = visit(page("small run", [small_view()])).page
+    shown.keyboard.press("s")
+    shown.keyboard.type("ANSWER")
+    expect(shown.locator("#found")).to_have_text("2 of 8 steps")
+    assert shown.locator(".node.matched").count() == 2 and shown.locator(".node.unmatched").count() == 5
+    shown.keyboard.press("Enter")
+    expect(selected(shown)).to_have_attribute("data-id", "8")
+    shown.keyboard.press("Enter")
+    expect(selected(shown)).to_have_attribute("data-id", "6")
+    shown.keyboard.press("Escape")
+    expect(shown.locator(".node.unmatched")).to_have_count(0)
+    expect(node(shown, 6)).to_be_focused()
+
+
+def test_folding_and_zoom(visit):
+    shown = visit(page("small run", [small_view()])).page
+    assert shown.locator(".node").count() == 7
+    shown.locator("#fold").select_option("none")
+    expect(shown.locator(".node")).to_have_count(9)
+    expect(node(shown, 1).locator(".said")).to_have_text("First, add 3 and 4.")
+    for _ in range(5):
+        shown.get_by_role("button", name="Zoom out").click()
+    expect(shown.locator(".said")).to_have_count(0)
+    shown.keyboard.press("0")
+    expect(node(shown, 1).locator(".said")).to_be_visible()
+
+
+def run_page():
+    views = [small_view(f"p-{number}") for number in range(4)]
+    views[1] = small_view("p-1", correct=False, answer="8")
+    views[2] = problem_view(Problem("p-2", "Who knows?", "1"), None, error="the server died")
+    views[3] = small_view("p-3 apples")
+    return page("a run", views)
+
+
+def test_the_problems_of_a_run_are_listed_and_filtered(visit, artefacts):
+    shown = visit(run_page()).page
+    listed = listed_all(shown)
+    expect(listed).to_have_count(4)
+    expect(shown.locator("#list-summary")).to_have_text("4 of 4 problems, 2 of 3 right")
+    for verdict, number in (("wrong 1", 1), ("failed 1", 1), ("right 2", 2), ("all 4", 4)):
+        shown.get_by_role("button", name=verdict).click()
+        expect(listed).to_have_count(number)
+    shown.keyboard.press("n")
+    expect(listed_now(shown)).to_contain_text("p-1")
+    expect(shown.locator("#header")).to_contain_text("✗ wrong")
+    shown.keyboard.press("n")
+    expect(shown.locator("#empty")).to_have_text("There is no tree: the server died.")
+    shown.screenshot(path=artefacts / "failed.png")
+    shown.keyboard.press("p")
+    shown.keyboard.press("/")
+    shown.keyboard.type("apples")
+    expect(listed).to_have_count(1)
+    shown.keyboard.press("Enter")
+    expect(shown.locator("#header")).to_contain_text("Problem p-3 apples")
+    shown.keyboard.press("Escape")
+    expect(listed).to_have_count(4)
+    listed.nth(0).click()
+    listed.nth(0).focus()
+    shown.keyboard.press("ArrowDown")
+    expect(listed_now(shown)).to_contain_text("p-1")
+    expect(listed_now(shown)).to_be_focused()
+    shown.screenshot(path=artefacts / "run.png")
+
+
+def test_no_text_is_more_than_text(visit):
+    tree = SearchTree("t", (1,), HOSTILE)
+    tree.finish(add(tree, 0, HOSTILE, 0.5, HOSTILE), HOSTILE)
+    view = problem_view(
+        Problem(HOSTILE, HOSTILE, HOSTILE), tree, answer=HOSTILE, error=HOSTILE, chosen=[1], vote={HOSTILE: 1.0}
+    )
+    shown = visit(page(HOSTILE, [view, view])).page
+    expect(shown.locator("#detail .step")).to_have_text(HOSTILE)
+    expect(shown.locator("#header .asked")).to_have_text(HOSTILE)
+    expect(shown.locator("#title")).to_have_text(HOSTILE)
+    assert shown.locator("img, b:text-is('bold')").count() == 0 and shown.evaluate("window.broken") is None
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_light_dark_grey_and_print(visit, artefacts, scheme):
+    tree, levels = wide_tree(150, 16)
+    shown = visit(page("run", [problem_view(Problem("p", "How many?"), tree, levels=levels)]), color_scheme=scheme).page
+    dark = shown.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).every(part => part < 100)")
+    assert dark == (scheme == "dark")
+    shown.screenshot(path=artefacts / f"{scheme}.png")
+    if scheme == "light":
+        printed = shown.pdf(landscape=True)
+        (artefacts / "print.pdf").write_bytes(printed)
+        assert printed.startswith(b"%PDF")
+
+
+def test_a_thousand_nodes_are_drawn_in_no_time(visit, artefacts):
+    tree, levels = wide_tree(1001)
+    opened = visit(page("wide", [problem_view(Problem("p", "How many?"), tree, levels=levels)]))
+    shown = opened.page
+    for fold in ("pruned", "none"):
+        shown.locator("#fold").select_option(fold)
+        took = shown.evaluate(TIMED.format("draw()"))
+        assert took < 2000, f"{took} ms"
+        shown.screenshot(path=artefacts / f"thousand-{fold}.png")
+    expect(shown.locator(".node")).to_have_count(1001)
+    tops = shown.evaluate(
+        "[...document.querySelectorAll('.node')].map(e => [e.offsetLeft, e.offsetTop, e.offsetHeight])"
+    )
+    by_column = {}
+    for left, top, height in tops:
+        by_column.setdefault(left, []).append((top, height))
+    for column in by_column.values():
+        column.sort()
+        assert all(top + height <= below + 1 for (top, height), (below, _) in pairwise(column)), "no overlap"
+    took = shown.evaluate(TIMED.format("for (let i = 0; i < 5; i++) setDepth(i)"))
+    assert took < 2000, f"five steps of the slider: {took} ms"
+
+
+# Live mode
+
+
+class Server:
+    """Serves a live page, and what a test puts into it."""
+
+    def __init__(self):
+        self.searches, self.lock = {}, threading.Lock()
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                with outer.lock:
+                    found = outer.answer(self.path)
+                body, kind = found or ("", "text/plain")
+                self.send_response(200 if found else 404)
+                self.send_header("Content-Type", f"{kind}; charset=utf-8")
+                self.end_headers()
+                self.wfile.write(body.encode())
+
+            def log_message(self, *args):
+                pass
+
+        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.http.server_port}"
+        self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.05})
+        self.thread.start()
+
+    def answer(self, path):
+        if path == "/live":
+            return page("Searches", [], live="/live/searches"), "text/html"
+        if path == "/live/searches":
+            names = ("id", "problem", "answer", "correct", "error", "running", "method", "width", "num_nodes")
+            listed = [{name: view[name] for name in names} for view in self.searches.values()]
+            return json.dumps({"problems": listed}), "application/json"
+        for name, view in self.searches.items():
+            if path == f"/live/searches/{name.replace(' ', '%20')}":
+                return json.dumps(view), "application/json"
+        return None
+
+    def put(self, name, tree, levels, **others):
+        view = problem_view(Problem(name, "How many?"), tree, levels=levels, method="ets", width=8, **others)
+        with self.lock:
+            self.searches = {**self.searches, name: view}
+
+    def stop(self):
+        if self.thread.is_alive():
+            self.http.shutdown()
+            self.thread.join()
+            self.http.server_close()
+
+
+@pytest.fixture
+def server():
+    running = Server()
+    yield running
+    running.stop()
+
+
+def test_a_search_is_watched_while_it_grows(visit, server, artefacts):
+    opened = visit(address=f"{server.address}/live")
+    shown = opened.page
+    expect(shown.locator("#empty")).to_contain_text("No search yet")
+    tree = SearchTree("t", range(5), "How many?")
+    server.put("a b", tree, [], running=True)
+    expect(node(shown, 0)).to_be_visible()
+    begun = SearchTree("t", range(5), "How many?")
+    for _ in range(2):
+        begun.add_child(begun.root.id)
+    server.put("a b", begun, [], running=True)
+    expect(node(shown, 2).locator("svg")).to_have_class("glyph-pending")
+    first = [add(tree, 0, text, 0.5) for text in ("One.\n\n", "Two.\n\n", "Three.\n\n")]
+    server.put("a b", tree, [], running=True)
+    expect(node(shown, 3).locator("svg")).to_have_class("glyph-open")
+    node(shown, 2).click()
+    tree.prune(first[0], "not kept")
+    ends = [add(tree, leaf, "The answer is 7.", 0.9) for leaf in first[1:]]
+    server.put("a b", tree, [tuple(first[1:])], running=True)
+    expect(node(shown, 5)).to_be_visible()
+    expect(selected(shown)).to_have_attribute("data-id", "2")
+    expect(node(shown, 2)).to_be_focused()
+    shown.keyboard.press("[")
+    expect(shown.locator("#replayed")).to_contain_text("After depth 1: 2 of 3 kept")
+    for end in ends:
+        tree.finish(end, "end of text")
+    server.put("a b", tree, [tuple(first[1:])], answer="7", chosen=[ends[0]])
+    expect(shown.locator("#header")).to_contain_text("Answer 7")
+    expect(node(shown, ends[0]).locator("svg")).to_have_class("glyph-winner")
+    expect(selected(shown)).to_have_attribute("data-id", "2")
+    expect(shown.locator("#replayed")).to_contain_text("After depth 1")
+    shown.screenshot(path=artefacts / "live.png")
+    assert all(url.startswith((server.address, "data:")) for url in opened.requests)
+
+
+def test_a_new_search_is_shown_until_a_person_picks_one(visit, server):
+    shown = visit(address=f"{server.address}/live").page
+    tree, levels, _ = small_tree()
+    server.put("first", tree, levels, running=True)
+    expect(listed_now(shown)).to_contain_text("first")
+    server.put("first", tree, levels)
+    server.put("second", tree, levels, running=True)
+    expect(listed_now(shown)).to_contain_text("second")
+    listed_all(shown).first.click()
+    server.put("second", tree, levels)
+    server.put("third", tree, levels, running=True)
+    expect(listed_all(shown)).to_have_count(3)
+    expect(listed_now(shown)).to_contain_text("first")
+
+
+def test_a_server_that_is_gone_is_said_and_the_tree_stays(visit, server):
+    opened = visit(address=f"{server.address}/live")
+    shown = opened.page
+    tree, levels, _ = small_tree()
+    server.put("only", tree, levels, running=True)
+    expect(node(shown, 6)).to_be_visible()
+    expect(shown.locator("#server")).to_be_hidden()
+    server.stop()
+    expect(shown.locator("#server")).to_contain_text("The server does not answer")
+    expect(node(shown, 6)).to_be_visible()
+    shown.keyboard.press("Home")
+    expect(selected(shown)).to_have_attribute("data-id", "0")
+    opened.console[:] = [said for said in opened.console if "ERR_CONNECTION_REFUSED" not in said]

@@ -1,0 +1,59 @@
+"""Trees of every shape for the viewer's tests."""
+
+import random
+
+from search.tree import SearchTree
+from search.types import FinishReason, NodeId, Step
+
+
+def add(tree, parent, text, reward=None, writer="draft", cluster=None, estimate=None):
+    """A written and scored step; its id."""
+    node = tree.add_child(NodeId(parent))
+    tokens = tuple(range(max(1, len(text) // 4)))
+    tree.write(Step(node, tokens, text, FinishReason.STOP, writer, 0.25, estimate))
+    if reward is not None:
+        tree.set_reward(node, reward, 0.125)
+    tree[node].cluster = cluster
+    return node
+
+
+def small_tree():
+    """One node of every fate, with its levels: a tree that a person can check."""
+    tree = SearchTree("small", range(10), "How many?\n\n")
+    best = add(tree, 0, "First, add 3 and 4.\n\n", 0.9, "target", 0, 0.8)
+    same = [add(tree, 0, "Guess 8.\n\n", 0.2, "draft", 1, 0.1) for _ in range(3)]
+    other = add(tree, 0, "Add 3.\n\n", 0.6, "draft", 0, 0.3)
+    for node in same:
+        tree.prune(node, "ets: its 1 of 8 children do not pay")
+    end = add(tree, best, "The answer is 7.", 0.95, "draft")
+    tree.finish(end, "end of text")
+    failed = tree.add_child(best)
+    tree.fail(failed, "the engine went away")
+    last = add(tree, other, "The answer is 8.", 0.3, "target")
+    tree.finish(last, "end of text")
+    return tree, [(best, other)], end
+
+
+def wide_tree(num_nodes, width=64, seed=0):
+    """A tree of a search of this width, with its levels; a third of each level is kept."""
+    rng = random.Random(seed)
+    tree = SearchTree("wide", range(30), "How many?\n\n")
+    kept, levels = [tree.root.id], []
+    while len(tree) < num_nodes:
+        leaves = [
+            add(
+                tree,
+                rng.choice(kept),
+                f"Step {rng.randrange(900)} of the solution.\n\n",
+                rng.random(),
+                "target",
+                rng.randrange(8),
+            )
+            for _ in range(min(width, num_nodes - len(tree)))
+        ]
+        kept = sorted(rng.sample(leaves, max(1, len(leaves) // 3)))
+        levels.append(tuple(kept))
+        for leaf in leaves:
+            if leaf not in kept:
+                tree.prune(leaf, "ets: not worth its cost")
+    return tree, levels

@@ -1,0 +1,71 @@
+"""`ets serve` against requests made up from its own OpenAPI document, right and wrong ones."""
+
+from collections import Counter
+
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from serve_client import ets_serve
+
+CHAT = "/v1/chat/completions"
+NUM_CASES = {CHAT: 960, "/v1/models/{name}": 50, "/live/searches/{search_id}": 50}
+"""Of right ones and, for the chat, of wrong ones too."""
+
+CHECKS = [
+    schemathesis.checks.not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    response_headers_conformance,
+]
+
+
+def probe(operation, mode, session):
+    """Send requests of one kind to one operation; how often each status came back."""
+    statuses = Counter()
+
+    @settings(
+        max_examples=NUM_CASES.get(operation.path, 5),
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+        deadline=None,
+        derandomize=True,
+        database=None,
+    )
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def ask(case):
+        answer = case.call(session=session, timeout=120)
+        statuses[answer.status_code] += 1
+        case.validate_response(answer, checks=CHECKS)
+
+    ask()
+    return statuses
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_thousand_requests_meet_no_fault_and_only_what_the_document_says():
+    tiny = ("--width", 1, "--max-width", 2, "--max-tokens", 4, "--max-request-tokens", 4, "--max-depth", 2)
+    answered = {}
+    with ets_serve("--method", "beam", *tiny) as server, requests.Session() as session:
+        document = session.get(f"{server.url}/openapi.json", timeout=60).json()
+        schema = schemathesis.openapi.from_dict(document)
+        schema.config.update(base_url=server.url)
+        for found in schema.get_all_operations():
+            operation = found.ok()
+            answered[operation.path] = probe(operation, GenerationMode.POSITIVE, session)
+            if operation.body:  # wrong ones can be made of nothing else
+                wrong = probe(operation, GenerationMode.NEGATIVE, session)
+        assert server.process.poll() is None and server.said == []
+    right = answered[CHAT]
+    assert sum(statuses.total() for statuses in answered.values()) + wrong.total() >= 2000
+    assert right[200] >= 200 and wrong[422] >= 500, (right, wrong)
+    assert right.keys() <= {200, 422} and wrong.keys() <= {400, 404, 422}, (right, wrong)

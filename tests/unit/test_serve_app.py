@@ -1,0 +1,451 @@
+"""The server's routes over the fake engine, called in this process: answers, streams, limits, keys, ends."""
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+
+import pytest
+from serve_client import Exchange, chat
+
+from search import Search
+from search.config import SearchSettings
+from search.engines.fake import FakeEngine, Fault
+from search.routing import Engines
+from search.serve import stream as stream_module
+from search.serve.app import make_app
+from search.serve.jobs import Job
+from search.serve.service import ServeLimits, Service
+from search.types import Problem
+
+TEXT = "Add 3."
+CHAT = "/v1/chat/completions"
+
+
+class Running:
+    """An application with its service and its one engine."""
+
+    def __init__(self, service, app, engine):
+        self.service, self.app, self.engine = service, app, engine
+
+    def exchange(self, method, path, body=b"", **headers):
+        return Exchange(self.app, method, path, body, headers)
+
+    async def get(self, path, **headers):
+        return await self.exchange("GET", path, **headers).send()
+
+    async def ask(self, text=TEXT, **fields):
+        return await self.exchange("POST", CHAT, chat(text, **fields)).send()
+
+    @property
+    def held(self):
+        return sum(self.engine.usage(call.prefix.tree).kv_tokens_held for call in self.engine.calls)
+
+    async def metrics(self):
+        lines = (await self.get("/metrics")).content.decode().splitlines()
+        return dict(line.rsplit(" ", 1) for line in lines if line[:1] != "#")
+
+
+@asynccontextmanager
+async def running(keys=(), engine=None, limits=None, **settings):
+    engine = engine or FakeEngine()
+    chosen = SearchSettings(**{"prm": "none", "method": "beam", "width": 4, "vote": "majority", **settings})
+    service = Service(chosen, limits or ServeLimits(max_width=8, max_tokens=1024), engines=Engines(policy=engine))
+    app = make_app(service, keys)
+    async with app.router.lifespan_context(app):
+        yield Running(service, app, engine)
+
+
+def served(test):
+    """Run a test of one coroutine, its server at its default settings."""
+
+    def run():
+        async def whole():
+            async with running() as server:
+                await test(server)
+
+        asyncio.run(whole())
+
+    run.__name__ = test.__name__
+    return run
+
+
+# Answers
+
+
+@served
+async def test_an_answer_is_the_search_that_the_same_seed_gives_directly(server):
+    got = (await server.ask(seed=5)).json
+    engine = FakeEngine()
+    search = Search(settings=SearchSettings(prm="none", method="beam", width=4))
+    search.use(engine, None)
+    result = await search.asolve(Problem("0", TEXT), seed=5)
+    (choice,) = got["choices"]
+    assert choice["message"] == {"role": "assistant", "content": result.text, "refusal": None}
+    assert choice["finish_reason"] == "stop" and choice["search"]["answer"] == result.answer
+    assert got["search"]["tally"] == dict(result.tally) and got["search"]["problem"] == TEXT
+    assert (got["search"]["seed"], got["search"]["method"], got["search"]["width"]) == (5, "beam", 4)
+    usage = got["usage"]
+    assert usage["prompt_tokens"] == len(result.tree.root.ids)
+    assert usage["completion_tokens"] == next(t.num_tokens for t in result.trajectories if t.text == result.text)
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+    assert usage["search"]["models"]["policy"]["sampled_tokens"] == result.stats.policy_tokens
+    assert usage["search"]["kv_tokens_peak"] == result.stats.kv_tokens_peak > 0
+    assert server.held == 0
+
+
+@served
+async def test_a_drawn_seed_is_in_the_answer_and_repeats_it(server):
+    first = (await server.ask()).json
+    again = (await server.ask(seed=first["search"]["seed"])).json
+    other = (await server.ask()).json
+    assert again["choices"] == first["choices"]
+    assert other["search"]["seed"] != first["search"]["seed"]
+
+
+def test_a_seed_of_the_servers_own_stands_where_a_request_has_none():
+    async def whole():
+        async with running(seed=9) as server:
+            assert [(await server.ask(**seed)).json["search"]["seed"] for seed in ({}, {"seed": 0})] == [9, 0]
+
+    asyncio.run(whole())
+
+
+@served
+async def test_a_stream_says_in_pieces_what_the_whole_answer_says(server):
+    for seed in range(6):
+        whole = (await server.ask(seed=seed, n=2)).json
+        stream = await server.ask(seed=seed, n=2, stream=True, stream_options={"include_usage": True})
+        assert stream.answered["content-type"].startswith("text/event-stream")
+        *chunks, last = stream.events
+        assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"} and len(
+            {c["id"] for c in chunks}
+        ) == 1
+        texts, ends = ["", ""], [None, None]
+        for chunk in chunks:
+            (choice,) = chunk["choices"]
+            texts[choice["index"]] += choice["delta"].get("content", "")
+            ends[choice["index"]] = choice["finish_reason"] or ends[choice["index"]]
+            assert chunk["usage"] is None
+        told = [choice["message"]["content"] for choice in whole["choices"]]
+        assert texts[: len(told)] == told
+        assert ends[: len(told)] == [choice["finish_reason"] for choice in whole["choices"]]
+        assert last["choices"] == [] and last["usage"] == whole["usage"]
+        progress = [chunk["search"] for chunk in chunks if "level" in chunk.get("search", {})]
+        assert [one["level"] for one in progress] == sorted(one["level"] for one in progress) and len(progress) >= 3
+        assert all(one.keys() == {"stage", "level", "leaves", "nodes", "tokens", "kv_tokens"} for one in progress)
+        final = next(chunk["search"] for chunk in chunks if "tally" in chunk.get("search", {}))
+        assert final["tally"] == whole["search"]["tally"] and final["answer"] == whole["search"]["answer"]
+
+
+def test_a_step_is_streamed_before_the_search_is_over():
+    async def whole():
+        engine = FakeEngine(faults=[Fault("generate", 3, kind="hang")])
+        async with running(engine=engine, width=1, method="best-of-n") as server:
+            exchange = server.exchange("POST", CHAT, chat(TEXT, stream=True, seed=3))
+            task = asyncio.create_task(exchange.send())
+            await exchange.until('"step":{"depth":1')  # the first step, while the third is never written
+            assert server.service.gate.running == 1
+            exchange.leave()
+            await task
+
+    asyncio.run(whole())
+
+
+@served
+async def test_n_gives_the_best_distinct_trajectories(server):
+    got = (await server.ask(n=4, seed=1)).json
+    texts = [choice["message"]["content"] for choice in got["choices"]]
+    assert len(set(texts)) == len(texts) > 1 and [c["index"] for c in got["choices"]] == list(range(len(texts)))
+    assert got["choices"][0]["search"]["answer"] == got["search"]["answer"]
+    too_many = await server.ask(n=5)
+    assert too_many.status == 422 and too_many.error["param"] == "n"
+
+
+@served
+async def test_a_limit_of_tokens_ends_trajectories_as_length(server):
+    got = (await server.ask(max_tokens=2)).json
+    assert got["choices"][0]["finish_reason"] == "length" and got["usage"]["completion_tokens"] <= 2
+
+
+def test_a_limit_of_time_that_left_nothing_is_an_empty_answer_and_no_error():
+    async def whole():
+        engine = FakeEngine(faults=[Fault("generate", call, kind="hang") for call in (1, 2)])
+        async with running(engine=engine, max_seconds=0.02) as server:
+            (choice,) = (got := (await server.ask()).json)["choices"]
+            assert choice["message"]["content"] == "" and choice["finish_reason"] == "length"
+            assert got["search"]["answer"] is None and got["usage"]["completion_tokens"] == 0
+            chunks = (await server.ask(stream=True)).events
+            assert chunks[-1]["choices"][0]["finish_reason"] == "length" and chunks[-1]["search"]["answer"] is None
+            beyond = await server.ask(search={"max_seconds": 1})
+            assert beyond.status == 422 and beyond.error["param"] == "search.max_seconds"
+
+    asyncio.run(whole())
+
+
+# What is refused
+
+BAD = {
+    "width": (chat(search={"width": 9}), 422, "search.width"),
+    "width of the name": (chat(model="mini-target@beam-9"), 422, "search.width"),
+    "tokens": (chat(max_tokens=1025), 422, "max_tokens"),
+    "model": (chat(model="gpt-4"), 404, "model"),
+    "method": (chat(search={"method": "rebas"}), 422, "search"),
+    "contradiction": (chat(model="mini-target@greedy", search={"width": 2}), 422, "search"),
+    "unknown setting": (chat(search={"breadth": 2}), 422, "search.breadth"),
+    "other model": (chat(search={"prm": "mini:prm"}), 422, "search.prm"),
+    "draft": (chat(search={"writer": "arbitrage"}), 422, "search"),
+    "method's option": (chat(search={"options": {"breadth": 1}}), 422, "search"),
+    "unknown field": ({**chat(), "unheard_of": 1}, 422, "unheard_of"),
+    "stop": (chat(stop=["x"]), 422, "stop"),
+    "no messages": ({"model": "mini-target"}, 422, "messages"),
+    "not an object": ([1], 422, None),
+    "not unicode": (chat("\ud800"), 422, None),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_wrong_input_is_said_in_the_shape_of_openai(name):
+    body, status, param = BAD[name]
+
+    async def whole():
+        async with running() as server:
+            for stream in (False, True):
+                streamed = {**body, "stream": stream} if isinstance(body, dict) else body
+                answer = await server.exchange("POST", CHAT, streamed).send()
+                assert answer.status == status and answer.error["param"] == param, answer.content
+                assert answer.error["type"] == "invalid_request_error"
+
+    asyncio.run(whole())
+
+
+@served
+async def test_a_prompt_beyond_the_context_is_refused_also_in_a_stream(server):
+    for stream in (False, True):
+        answer = await server.ask("Add 3. " * 4000, stream=stream)
+        assert answer.status == 422 and "context holds" in answer.error["message"]
+
+
+@served
+async def test_json_and_addresses_and_methods(server):
+    broken = await server.exchange("POST", CHAT, b"{").send()
+    assert broken.status == 400 and broken.error["code"] == "invalid_json"
+    assert (await server.get("/v1/nothing")).error["code"] == "not_found"
+    wrong = await server.get(CHAT)
+    assert wrong.status == 405 and wrong.error["code"] == "method_not_allowed" and wrong.answered["allow"] == "POST"
+
+
+def test_a_body_above_the_limit_is_refused_by_what_it_says_and_by_what_it_holds():
+    async def whole():
+        async with running(limits=ServeLimits(max_body_bytes=200)) as server:
+            long = chat("Add 3. " * 40)
+            said = await server.exchange("POST", CHAT, long, **{"content-length": "1000"}).send()
+            held = await server.exchange("POST", CHAT, long).send()
+            for answer in (said, held):
+                assert answer.status == 413 and answer.error["code"] == "body_too_large"
+            assert (await server.ask()).status == 200
+
+    asyncio.run(whole())
+
+
+def test_an_engine_that_fails_is_said():
+    async def whole():
+        faults = [Fault("generate", call) for call in range(1, 3)]
+        async with running(engine=FakeEngine(faults=faults)) as server:
+            answer = await server.ask()
+            assert answer.status == 502 and answer.error["type"] == "server_error"
+            stream = await server.ask(stream=True)
+            assert stream.events[-1]["error"]["code"] == "search_failed"
+            assert (await server.metrics())['ets_searches_total{end="failed"}'] == "2.0"
+
+    asyncio.run(whole())
+
+
+# Keys
+
+
+def test_a_key_opens_everything_but_health_which_is_open():
+    async def whole():
+        async with running(keys=("secret", "a+b")) as server:
+            for path in ("/v1/models", "/metrics", "/live", "/live/searches", "/openapi.json", "/nothing"):
+                for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "Basic secret"}):
+                    shut = await server.get(path, **headers)
+                    assert shut.status == 401 and shut.error["code"] == "invalid_api_key", path
+            assert (await server.get("/health")).status == 200
+            assert (await server.get("/v1/models", authorization="Bearer a+b")).status == 200
+            assert (await server.get("/v1/models?key=secret")).status == 401
+            page = await server.get("/live?key=a%2Bb")
+            assert page.status == 200
+            cookie = page.answered["set-cookie"].partition(";")[0]
+            assert (await server.get("/live/searches", cookie=cookie)).json == {"problems": []}
+            assert (await server.get("/v1/models", cookie=cookie)).status == 401
+
+    asyncio.run(whole())
+
+
+# The queue, and ends
+
+
+def slow(num_hanging=99):
+    return FakeEngine(faults=[Fault("generate", call, kind="hang") for call in range(1, num_hanging + 1)])
+
+
+async def settle(condition):
+    """Let the loop go on until something is so."""
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_ends_its_search_and_frees_its_place(stream):
+    async def whole():
+        limits = ServeLimits(max_concurrent=1, max_queue=1)
+        async with running(engine=slow(), limits=limits) as server:
+            service = server.service
+            exchanges = [server.exchange("POST", CHAT, chat(TEXT, stream=stream)) for _ in range(2)]
+            tasks = [asyncio.create_task(exchange.send()) for exchange in exchanges]
+            await settle(lambda: service.gate.waiting == 1 and server.engine.calls)
+            busy = await server.ask(stream=stream)
+            assert busy.status == 429 and busy.error["code"] == "queue_full" and int(busy.answered["retry-after"]) >= 1
+            exchanges[1].leave()  # from the queue
+            await settle(lambda: service.gate.waiting == 0)
+            exchanges[0].leave()  # from its search
+            await asyncio.gather(*tasks)
+            assert (service.gate.running, service.gate.waiting, service.jobs.active) == (0, 0, {}) and server.held == 0
+            metrics = await server.metrics()
+            assert metrics['ets_searches_total{end="cancelled"}'] == "1.0"
+            assert metrics["ets_searches_running"] == metrics["ets_searches_waiting"] == "0.0"
+            listed = (await server.get("/live/searches")).json["problems"]
+            assert [one["state"] for one in listed] == ["cancelled"]  # those that never began are not kept
+
+    asyncio.run(whole())
+
+
+def test_shutting_down_waits_for_what_ends_in_time():
+    async def whole():
+        engine = FakeEngine(seconds_per_call=0.001)
+        async with running(engine=engine, limits=ServeLimits(shutdown_seconds=300)) as server:
+            asked = asyncio.create_task(server.ask())
+            await settle(lambda: server.engine.calls)
+            await server.service.drain()
+            assert (await asked).status == 200
+            late = await server.ask()
+            assert late.status == 503 and late.error["code"] == "shutting_down"
+
+    asyncio.run(whole())
+
+
+def test_shutting_down_cancels_what_runs_past_the_deadline_and_says_so():
+    async def whole():
+        limits = ServeLimits(max_concurrent=2, shutdown_seconds=0.05)
+        async with running(engine=slow(), limits=limits) as server:
+            stream = asyncio.create_task(server.ask(stream=True))
+            whole = asyncio.create_task(server.ask())
+            await settle(lambda: len(server.engine.calls) == 2)
+            waits = asyncio.create_task(server.ask())
+            await settle(lambda: server.service.gate.waiting == 1)
+            await server.service.drain()
+            assert [(await one).status for one in (whole, waits)] == [503, 503]
+            assert (await stream).events[-1]["error"]["code"] == "shutting_down"
+            assert server.service.jobs.active == {} and server.held == 0
+
+    asyncio.run(whole())
+
+
+def test_a_fault_of_our_own_is_a_500_that_says_nothing_and_a_log_that_says_all(monkeypatch, caplog):
+    def watch(job, progress):
+        raise RuntimeError(f"secret of {job.id}")
+
+    monkeypatch.setattr(Job, "watch", watch)
+
+    async def whole():
+        async with running() as server:
+            for stream in (False, True):
+                answer = await server.ask(stream=stream)
+                assert answer.status == 500 and answer.error["code"] == "internal_error"
+                assert b"secret" not in answer.content
+            assert (await server.metrics())['ets_searches_total{end="failed"}'] == "2.0" and server.held == 0
+
+    asyncio.run(whole())
+    assert caplog.text.count("RuntimeError: secret of") == 2
+
+
+# The rest
+
+
+def test_a_search_is_seen_while_it_runs_and_a_silent_stream_is_kept_open(monkeypatch):
+    monkeypatch.setattr(stream_module, "_KEEP_ALIVE_SECONDS", 0.01)
+
+    async def whole():
+        async with running(engine=FakeEngine(faults=[Fault("generate", 2, kind="hang")]), width=1) as server:
+            exchange = server.exchange("POST", CHAT, chat(TEXT, stream=True, seed=3))
+            task = asyncio.create_task(exchange.send())
+            await exchange.until(": searching\n\n")
+            (listed,) = (await server.get("/live/searches")).json["problems"]
+            assert (listed["state"], listed["running"]) == ("running", True)
+            seen = (await server.get(f"/live/searches/{listed['id']}")).json
+            assert seen["running"] and seen["num_nodes"] == 3 and "pending" in seen["strings"]
+            exchange.leave()
+            await task
+
+    asyncio.run(whole())
+
+
+@served
+async def test_the_models_are_the_policy_and_every_method(server):
+    models = (await server.get("/v1/models")).json
+    assert models["object"] == "list" and "mini-target@ets" in {one["id"] for one in models["data"]}
+    one = (await server.get("/v1/models/mini-target@ets-4")).json
+    assert (one["id"], one["search"]["width"]) == ("mini-target@ets-4", 4)
+    assert (await server.get("/v1/models/other")).status == 404
+
+
+@served
+async def test_a_search_is_seen_while_it_is_kept(server):
+    done = (await server.ask(seed=1)).json
+    (listed,) = (await server.get("/live/searches")).json["problems"]
+    assert (listed["id"], listed["problem"], listed["running"]) == (done["id"], TEXT, False)
+    seen = (await server.get(f"/live/searches/{done['id']}")).json
+    assert seen["id"] == done["id"] and seen["num_nodes"] == done["search"]["stats"]["num_nodes"]
+    assert seen["answer"] == done["search"]["answer"] and seen["running"] is False and seen["chosen"]
+    assert (await server.get("/live/searches/none")).status == 404
+    page = await server.get("/live")
+    assert page.answered["content-type"].startswith("text/html") and b"/live/searches" in page.content
+
+
+@served
+async def test_metrics_count_answers_tokens_and_seconds(server):
+    done = (await server.ask()).json
+    await server.get("/v1/nothing")
+    metrics = await server.metrics()
+    assert metrics['ets_requests_total{route="/v1/chat/completions",status="200"}'] == "1.0"
+    assert metrics['ets_requests_total{route="other",status="404"}'] == "1.0"
+    sampled = done["usage"]["search"]["models"]["policy"]["sampled_tokens"]
+    assert float(metrics['ets_tokens_total{kind="sampled",role="policy"}']) == sampled
+    assert float(metrics['ets_stage_seconds_total{stage="policy"}']) > 0
+    assert metrics["ets_search_seconds_count"] == "1.0"
+
+
+def test_searches_of_the_same_settings_are_made_once_and_not_too_many_are_kept():
+    async def whole():
+        async with running() as server:
+            searches = server.service.searches
+            first = await searches.get({"width": 3, "seed": 1})
+            assert await searches.get({"width": 3, "seed": 2}) is first
+            searches._max_kept = 2
+            for width in (4, 5):
+                await searches.get({"width": width})
+            assert await searches.get({"width": 3}) is not first and len(searches._kept) == 2
+
+    asyncio.run(whole())
+
+
+@served
+async def test_the_document_tells_this_servers_limits(server):
+    document = json.loads((await server.get("/openapi.json")).content)
+    schemas = document["components"]["schemas"]
+    assert schemas["SearchOptions"]["properties"]["width"]["maximum"] == 8
+    assert "mini-target@ets" in schemas["ChatRequest"]["properties"]["model"]["enum"]
+    answers = document["paths"][CHAT]["post"]["responses"]
+    assert answers.keys() >= {"200", "400", "401", "404", "413", "422", "429", "503"}
+    assert answers["422"]["content"]["application/json"]["schema"]["$ref"].endswith("ErrorBody")

@@ -1,0 +1,398 @@
+"""The server's parts by themselves: model names, settings, the body, decided steps, the gate, the kept searches."""
+
+import asyncio
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from search.config import SearchSettings
+from search.driver import Driver
+from search.engines.fake import FakeEngine
+from search.errors import ConfigError, ContextOverflowError, EngineError, PolicyError, SolverError
+from search.policies import Beam, BestOfN, Rebase
+from search.serve.body import PER_REQUEST, ChatRequest, read_body
+from search.serve.decided import DecidedSteps
+from search.serve.errors import ApiError, dump, from_failure, from_search
+from search.serve.gate import Gate
+from search.serve.jobs import Jobs
+from search.serve.names import parse_name, served_name
+from search.serve.settings import check_changes, merge
+from search.tree import SearchTree
+from search.types import ROOT, FinishReason, NodeStatus, Problem, Step
+from search.writer import ModelWriter
+
+# Model names
+
+NAMES = {
+    "mini-target": {},
+    "mini-target@ets-16": {"method": "ets", "width": 16},
+    "mini-target@ets-kv-8": {"method": "ets-kv", "width": 8},
+    "mini-target@best-of-n": {"method": "best-of-n"},
+    "mini-target@best-of-n-4": {"method": "best-of-n", "width": 4},
+    "mini-target@greedy": {"method": "greedy"},
+    "mini-target@32": {"width": 32},
+}
+
+
+@pytest.mark.parametrize("model", NAMES)
+def test_a_model_name_stands_for_settings(model):
+    assert parse_name(model, "mini-target") == NAMES[model]
+
+
+@pytest.mark.parametrize(
+    "model", ["", "gpt-4", "mini-target@", "mini-target@rebas-4", "mini-target@ets--", "mini-targetx@ets", "@ets-4"]
+)
+def test_a_name_of_nothing_is_not_found(model):
+    with pytest.raises(ApiError) as raised:
+        parse_name(model, "mini-target")
+    assert (raised.value.status, raised.value.param, raised.value.code) == (404, "model", "model_not_found")
+
+
+def test_a_served_name_may_have_an_at_sign_of_its_own():
+    assert parse_name("me@home@ets-4", "me@home") == {"method": "ets", "width": 4}
+    assert parse_name("me@home", "me@home") == {}
+
+
+def test_the_served_name_is_made_from_the_policy(tmp_path):
+    assert served_name(SearchSettings()) == "mini-target"
+    assert served_name(SearchSettings(policy="Qwen/Qwen2.5-Math-1.5B")) == "Qwen/Qwen2.5-Math-1.5B"
+    assert served_name(SearchSettings(policy=str(tmp_path / "model"))) == "model"
+    assert served_name(SearchSettings(writer="arbitrage", target="mini:draft")) == "mini-draft"
+
+
+# Settings
+
+
+def test_changes_win_over_the_servers_settings():
+    base = SearchSettings(method="ets", width=16, node_cost_weight=1.5, temperature=0.7)
+    same = merge(base, "mini:prm", {"width": 4})
+    assert (same.width, same.method, same.node_cost_weight, same.temperature) == (4, "ets", 1.5, 0.7)
+
+
+def test_what_belongs_to_the_servers_method_ends_with_it():
+    base = SearchSettings(method="ets", width=16, node_cost_weight=1.5, options={"temperature": 0.1}, temperature=0.7)
+    other = merge(base, "mini:prm", {"method": "beam"})
+    assert (other.method, other.width, other.node_cost_weight, other.options) == ("beam", 16, None, {})
+    greedy = merge(base, "mini:prm", {"method": "greedy"})
+    assert not {"width", "temperature"} & greedy.model_fields_set
+    voted = merge(SearchSettings(method="ets", vote="weighted"), "mini:prm", {"method": "self-consistency"})
+    assert not {"prm", "vote"} & voted.model_fields_set
+    wide = merge(SearchSettings(method="chain", width=1, pipeline=False), "none", {"method": "beam"})
+    assert "width" not in wide.model_fields_set and wide.prm == "none"
+
+
+def test_a_router_needs_a_draft_and_its_model():
+    with pytest.raises(ConfigError, match="must be started with --writer arbitrage"):
+        merge(SearchSettings(), "mini:prm", {"writer": "arbitrage"})
+    with pytest.raises(ConfigError, match="only writer arbitrage has one"):
+        merge(SearchSettings(), "mini:prm", {"router": "never"})
+    base = SearchSettings(writer="arbitrage", router_model="mini:router")
+    assert merge(base, "mini:prm", {"router": "arbitrage:0.2"}).router_model == "mini:router"
+    assert merge(base, "mini:prm", {"router": "rsd:0.2"}).router_model == "mini:prm"
+    assert merge(base, "mini:prm", {"router": "never"}).router_model == "auto"
+    plain = merge(base, "mini:prm", {"writer": "model"})
+    assert (plain.writer, plain.policy) == ("model", "mini:target")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"width": 0}, "width = 0: input should be greater than or equal to 1"),
+        ({"width": "4"}, "width = '4': input should be a valid integer"),
+        ({"width": True}, "width = True: input should be a valid integer"),
+        ({"vote": "loud"}, "vote = 'loud': input should be 'auto', 'majority', 'weighted' or 'best'"),
+        ({"temperature": float("inf")}, "temperature = inf: input should be a finite number"),
+    ],
+)
+def test_a_wrong_value_is_named(changes, said):
+    with pytest.raises(ApiError) as raised:
+        check_changes(changes)
+    (name,) = changes
+    assert raised.value.message == said and (raised.value.status, raised.value.param) == (422, f"search.{name}")
+
+
+def test_every_setting_of_a_request_is_a_setting():
+    assert set(PER_REQUEST) <= set(SearchSettings.model_fields)
+
+
+# The body
+
+
+def body(**fields):
+    return ChatRequest(**{"model": "m", "messages": [{"role": "user", "content": "1 + 1"}], **fields})
+
+
+def test_the_last_message_is_the_problem_and_earlier_ones_are_counted():
+    parts = [{"type": "text", "text": "Add "}, {"type": "text", "text": "3."}]
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": parts}]
+    asked = read_body(body(messages=messages), {})
+    assert (asked.problem, asked.num_ignored, asked.num_choices, asked.stream) == ("Add 3.", 1, 1, False)
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"role": "user", "content": "1 + 1"}, {"role": "assistant", "content": "2"}],
+        [{"role": "user", "content": "  "}],
+        [{"role": "user", "content": []}],
+        [{"role": "user", "content": None}],
+    ],
+)
+def test_messages_without_a_problem_are_refused(messages):
+    with pytest.raises(ApiError) as raised:
+        read_body(body(messages=messages), {})
+    assert (raised.value.status, raised.value.param) == (422, "messages")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"stop": ["x"]}, {"stop": "x"}, {"logprobs": True}, {"presence_penalty": 0.5}, {"logit_bias": {"1": 2}},
+        {"tools": [{}]}, {"response_format": {"type": "json_object"}}, {"n": 0}, {"temperature": 3}, {"seed": -1},
+        {"messages": []}, {"unheard_of": 1}, {"extra_body": {"search": {}}}, {"n": "2"},
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+    ],
+)  # fmt: skip
+def test_fields_that_would_change_something_are_refused(fields):
+    with pytest.raises(ValidationError):
+        body(**fields)
+
+
+def test_fields_that_change_nothing_pass():
+    body(stop=None, logprobs=False, presence_penalty=0, frequency_penalty=0.0, logit_bias={}, tools=[], user="me")
+    body(extra_body={}, tool_choice="auto", response_format={"type": "text"}, stop=[], metadata={"a": "b"})
+
+
+def test_openai_fields_become_settings_and_contradictions_are_said():
+    asked = read_body(body(temperature=0.5, max_completion_tokens=7, seed=3, search={"vote": "best"}), {"width": 4})
+    assert asked.changes == {"temperature": 0.5, "max_tokens": 7, "seed": 3, "vote": "best", "width": 4}
+    assert read_body(body(n=2.0, search={"width": 8.0, "temperature": 0.5}), {}).changes["width"] == 8
+    with pytest.raises(ApiError, match="width is said twice: 8, and 4 by model"):
+        read_body(body(search={"width": 8}), {"width": 4})
+    with pytest.raises(ApiError, match="max_tokens is said twice: 5, and 6 by max_completion_tokens"):
+        read_body(body(max_tokens=5, max_completion_tokens=6), {})
+    with pytest.raises(ApiError, match=r"search\.policy: unknown; accepted: cluster_distance, "):
+        read_body(body(search={"policy": "mini:draft"}), {})
+    with pytest.raises(ApiError, match="only where stream is true"):
+        read_body(body(stream_options={"include_usage": True}), {})
+
+
+# Decided steps
+
+
+def grow(tree, parent, num_children=1, write=True):
+    children = [tree.add_child(parent) for _ in range(num_children)]
+    for child in children if write else ():
+        tree.write(Step(child, (child,), f"step {child}. ", FinishReason.STOP, "m"))
+    return children
+
+
+def numbers(nodes):
+    return [node.id for node in nodes]
+
+
+def test_a_step_is_decided_when_all_live_leaves_share_it():
+    tree, steps = SearchTree("t", (1,), "p"), DecidedSteps()
+    one, other = grow(tree, ROOT, 2)
+    assert steps.advance(tree) == []
+    tree.prune(other, "not kept")
+    assert numbers(steps.advance(tree)) == [one]  # alone, it is what all that follows grows from
+    (two,) = grow(tree, one, write=False)
+    assert steps.advance(tree) == []  # nobody knows yet what it says
+    tree.write(Step(two, (9,), "two", FinishReason.STOP, "m"))
+    assert numbers(steps.advance(tree)) == [two]
+    left, right = grow(tree, two, 2)
+    assert steps.advance(tree) == []
+    tree.finish(left, "end of text")
+    (deep,) = grow(tree, right)
+    assert steps.advance(tree) == []  # a finished leaf may win yet
+    tree.finish(deep, "end of text")
+    assert numbers(steps.rest(tree, deep)) == [right, deep]
+    assert steps.rest(tree, deep) == []
+
+
+def test_failed_leaves_decide_nothing_and_a_dead_tree_has_no_more_steps():
+    tree, steps = SearchTree("t", (1,), "p"), DecidedSteps()
+    one, other = grow(tree, ROOT, 2)
+    tree.fail(other, "broke")
+    assert numbers(steps.advance(tree)) == [one]
+    (two,) = grow(tree, one)
+    tree.fail(two, "broke")
+    assert steps.advance(tree) == []
+
+
+@pytest.mark.parametrize("policy", [BestOfN(), Beam(num_keep=1), Rebase()], ids=lambda policy: policy.name)
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_decided_is_always_the_beginning_of_every_trajectory_that_finishes(policy, seed):
+    steps, given, seen = DecidedSteps(), [], []
+
+    def watch(progress):
+        given.extend(steps.advance(progress.tree))
+        seen.append((progress.stage, progress.level, len(progress.tree), progress.kv_tokens))
+
+    driver = Driver(policy, ModelWriter(FakeEngine()), None, width=6, seed=seed)
+    outcome = asyncio.run(driver.solve(Problem("p", "Add 3."), "Add 3.\n\n", watch=watch))
+    tree = outcome.tree
+    for leaf in tree.leaves(NodeStatus.FINISHED):
+        assert numbers(tree.path(leaf.id))[1 : 1 + len(given)] == numbers(given)
+    assert [stage for stage, *_ in seen] == ["selected", "written"] * (len(seen) // 2) + ["selected"]
+    assert seen[0] == ("selected", 0, 7, len(tree.root.ids)) and seen[-1][2] == len(tree)
+
+
+# The hook
+
+
+def test_what_a_watcher_raises_ends_the_search_and_frees_it():
+    engine = FakeEngine()
+
+    def watch(progress):
+        if progress.stage == "written":
+            raise RuntimeError("the watcher broke")
+
+    driver = Driver(BestOfN(), ModelWriter(engine), None, width=4)
+    with pytest.raises(RuntimeError, match="the watcher broke"):
+        asyncio.run(driver.solve(Problem("p", "Add 3."), "Add 3.\n\n", watch=watch))
+    (tree,) = {call.prefix.tree for call in engine.calls}
+    assert engine.usage(tree).kv_tokens_held == 0 and engine.num_calls("generate") == 1
+
+
+def test_a_seed_given_with_the_problem_counts_as_the_runs_own():
+    def texts(seed, given):
+        driver = Driver(BestOfN(), ModelWriter(FakeEngine()), None, width=4, seed=seed)
+        outcome = asyncio.run(driver.solve(Problem("p", "Add 3."), "Add 3.\n\n", seed=given))
+        return [node.text for node in outcome.tree]
+
+    assert texts(0, 5) == texts(5, None) == texts(7, 5) != texts(0, None)
+
+
+# The gate
+
+
+def test_the_gate_lets_in_as_many_as_it_may_and_the_rest_in_order():
+    async def run():
+        gate, order, hold = Gate(2, 3), [], asyncio.Event()
+
+        async def visit(name):
+            async with gate.admit() as seconds:
+                order.append(name)
+                assert seconds >= 0 and gate.running <= 2
+                await hold.wait()
+
+        tasks = [asyncio.create_task(visit(name)) for name in range(5)]
+        while len(order) < 2 or gate.waiting < 3:
+            await asyncio.sleep(0)
+        with pytest.raises(ApiError) as raised:
+            async with gate.admit():
+                pass
+        assert raised.value.status == 429 and int(raised.value.headers["Retry-After"]) >= 1
+        tasks[3].cancel()
+        await asyncio.wait({tasks[3]})
+        assert gate.waiting == 2 and gate.running == 2
+        hold.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert order == [0, 1, 2, 4] and (gate.running, gate.waiting) == (0, 0)
+
+    asyncio.run(run())
+
+
+def test_a_visitor_who_leaves_as_its_turn_comes_hands_it_on():
+    async def run():
+        gate, hold = Gate(1, 2), asyncio.Event()
+        done = []
+
+        async def visit(name):
+            async with gate.admit():
+                await hold.wait()
+                done.append(name)
+
+        first, second, third = (asyncio.create_task(visit(name)) for name in "abc")
+        while gate.waiting < 2:
+            await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.wait({first})  # the turn is the second's now, which has not woken yet
+        second.cancel()
+        hold.set()
+        await asyncio.gather(second, third, return_exceptions=True)
+        assert done == ["c"] and (gate.running, gate.waiting) == (0, 0)
+
+    asyncio.run(run())
+
+
+def test_a_closed_gate_turns_away_who_waits_and_who_comes():
+    async def run():
+        gate, hold = Gate(1, 2), asyncio.Event()
+
+        async def visit():
+            async with gate.admit():
+                await hold.wait()
+
+        inside, outside = asyncio.create_task(visit()), asyncio.create_task(visit())
+        while not gate.waiting:
+            await asyncio.sleep(0)
+        gate.close()
+        with pytest.raises(ApiError) as raised:
+            await outside
+        assert raised.value.status == 503
+        with pytest.raises(ApiError):
+            await visit()
+        hold.set()
+        await inside
+        assert (gate.running, gate.waiting) == (0, 0)
+
+    asyncio.run(run())
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (ConfigError("x"), 422, "invalid_value"),
+        (SolverError("x"), 422, "invalid_value"),
+        (ContextOverflowError("x"), 422, "context_length_exceeded"),
+        (EngineError("x"), 502, "engine_error"),
+        (PolicyError("x"), 500, "PolicyError"),
+        (RuntimeError("secret"), 500, "internal_error"),
+    ],
+)
+def test_errors_of_a_search_have_a_status_and_a_code(error, status, code):
+    told = from_search(error)
+    assert (told.status, told.code) == (status, code) and "secret" not in told.message
+    assert told.to_dict()["error"].keys() == {"message", "type", "param", "code"}
+
+
+def test_a_search_that_broke_is_the_engines_fault_but_for_a_path_too_long():
+    assert from_failure("connection refused").status == 502
+    assert from_failure("the path is longer than the reward model's context").code == "context_length_exceeded"
+
+
+def test_what_is_sent_is_ascii_whatever_it_holds():
+    assert json.loads(dump({"a": "\ud800 é"}).encode("ascii")) == {"a": "\ud800 é"}
+
+
+# Kept searches
+
+
+class Ended:
+    """A job as the list of jobs sees it."""
+
+    def __init__(self, number, num_nodes):
+        self.id, self.num_nodes, self.arrived = str(number), num_nodes, number
+        self.running, self.began = False, True
+
+
+def test_searches_that_ended_are_kept_within_bounds():
+    async def run(jobs, sizes):
+        for number, size in enumerate(sizes):
+            task = asyncio.create_task(asyncio.sleep(0))
+            jobs.started(Ended(number, size), task)
+            assert jobs.find(str(number)) is not None
+            await task
+            await asyncio.sleep(0)
+        return [job.id for job in jobs.list()]
+
+    assert asyncio.run(run(Jobs(max_ended=3), [1] * 5)) == ["4", "3", "2"]
+    assert asyncio.run(run(Jobs(max_ended=9, max_ended_nodes=10), [4, 4, 4])) == ["2", "1"]
+    assert asyncio.run(run(Jobs(max_ended=9, max_ended_nodes=10), [4, 40])) == ["1"]

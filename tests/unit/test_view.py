@@ -1,0 +1,405 @@
+"""The viewer's data: what a record says is what the page shows, and no text of a model can be more than text."""
+
+import asyncio
+import json
+import re
+from dataclasses import fields, replace
+
+import pytest
+
+from ets import Ets
+from search.driver import Driver
+from search.engines.fake import FakeEngine
+from search.errors import ConfigError, DataError, PolicyError
+from search.ledger import ModelCost, Stats
+from search.policies import Rebase
+from search.record import RunDirectory, problem_record, read_record, tree_from_record
+from search.replay import rebase_kv_tokens, replay
+from search.tree import SearchTree
+from search.types import FinishReason, NodeStatus, Problem, Step
+from search.view import page, problem_view
+from search.view.kept import read_kept
+from search.writer import ModelWriter
+
+WIDTH = 24
+PROBLEM = Problem("p-1", "Add 3.\n\n", "4")
+HOSTILE = '</script><img src=x onerror="alert(1)"> <!-- <script> & {{script}} \u2028 \ud800 \\u003c'
+
+
+class LengthScorer:
+    """Rewards a step by its text alone, so that searches prune."""
+
+    engines: dict = {}  # noqa: RUF012
+
+    async def score(self, tree, nodes):
+        return [(hash_of(tree[node].text) % 97) / 96 for node in nodes]
+
+    async def release(self, tree, nodes):
+        pass
+
+    def usage(self, tree):
+        return {}
+
+    def num_unique_tokens(self, tree):
+        return 0
+
+
+def hash_of(text):
+    return sum((place + 1) * ord(letter) for place, letter in enumerate(text))
+
+
+class WordVectors:
+    """An embedding with one direction for each length of text."""
+
+    name = "embedding"
+
+    async def compute(self, tree, nodes):
+        return [[float(len(node.text) % 3 == place) for place in range(3)] for node in nodes]
+
+
+def searched(policy, width=8, features=()):
+    driver = Driver(policy, ModelWriter(FakeEngine()), LengthScorer(), width=width, features=features)
+    return asyncio.run(driver.solve(PROBLEM, "Add 3.\n\n"))
+
+
+@pytest.fixture(scope="module")
+def outcome():
+    return searched(Ets(), features=[WordVectors()])
+
+
+def view_of(outcome, **others):
+    return problem_view(PROBLEM, outcome.tree, stats=outcome.stats, levels=outcome.levels, **others)
+
+
+def column(view, name):
+    values = view["nodes"][name]
+    if name in ("status", "reason", "text", "writer"):
+        return [view["strings"][place] for place in values]
+    return values
+
+
+def test_a_view_holds_every_node_as_it_is(outcome):
+    view = json.loads(json.dumps(view_of(outcome, method="ets", width=8), allow_nan=False))
+    tree = outcome.tree
+    assert view["version"] == 1 and view["num_nodes"] == len(tree) and view["width"] == 8
+    for name, read in {
+        "parent": lambda node: node.parent,
+        "status": lambda node: node.status.value,
+        "reason": lambda node: node.reason,
+        "text": lambda node: node.text,
+        "writer": lambda node: node.writer,
+        "cluster": lambda node: node.cluster,
+        "num_tokens": lambda node: len(node.ids),
+    }.items():
+        assert column(view, name) == [read(node) for node in tree], name
+    for shown, node in zip(column(view, "reward"), tree, strict=True):
+        assert shown == (None if node.reward is None else pytest.approx(node.reward, abs=1e-4))
+    assert view["nodes"]["estimate"] is None, "nothing is known of it: no router was there"
+    assert "ids" not in view["nodes"], "token ids are not for reading"
+
+
+@pytest.mark.parametrize("policy", [Ets(), Rebase()], ids=["ets", "rebase"])
+def test_kv_of_the_levels_is_the_ledgers(policy):
+    outcome = searched(policy, features=[WordVectors()])
+    levels, stats = view_of(outcome)["levels"], outcome.stats
+    kept = [level["kv_tokens"] for level in levels]
+    assert len(kept) > 2 and max(kept) == stats.kv_tokens_peak
+    assert sum(kept) / len(kept) == pytest.approx(stats.kv_tokens_mean)
+    assert sum(level["kv_tokens_candidates"] for level in levels) == stats.kv_tokens_code
+    assert [tuple(level["kept"]) for level in levels] == list(outcome.levels)
+    pruned = sum(level["num_candidates"] - len(level["kept"]) for level in levels)
+    assert pruned == stats.num_pruned > 0
+
+
+def test_rebase_over_its_own_tree_would_keep_what_it_kept():
+    outcome = searched(Rebase())
+    for level in replay(outcome.tree, outcome.levels):
+        assert rebase_kv_tokens(outcome.tree, level, 8, "last") == level.kv_tokens
+
+
+def test_rebase_over_an_ets_tree_would_keep_more():
+    outcome = searched(Ets(coverage_weight=1.0), WIDTH, features=[WordVectors()])
+    levels = list(replay(outcome.tree, outcome.levels))
+    rebase = [rebase_kv_tokens(outcome.tree, level, WIDTH, "last") for level in levels]
+    assert all(level.kv_tokens <= level.kv_tokens_candidates for level in levels)
+    assert all(tokens <= level.kv_tokens_candidates for tokens, level in zip(rebase, levels, strict=True))
+    assert sum(rebase) > sum(level.kv_tokens for level in levels)
+
+
+def test_clusters_of_ets_are_on_the_nodes_and_in_the_record(outcome, tmp_path):
+    run = RunDirectory(tmp_path)
+    run.save(problem_record(PROBLEM, "h", levels=outcome.levels, stats=outcome.stats, tree=outcome.tree))
+    again = tree_from_record(read_record(run.record_file(PROBLEM.id)).tree)
+    clusters = [node.cluster for node in again]
+    assert clusters == [node.cluster for node in outcome.tree]
+    for level in replay(again, outcome.levels):
+        by_length = {(again[node].cluster, len(again[node].text) % 3) for node in level.candidates}
+        if len(level.candidates) > 1:
+            assert len(by_length) == len({cluster for cluster, _ in by_length}), "one cluster, one direction"
+            assert None not in {cluster for cluster, _ in by_length}
+    assert any(cluster for cluster in clusters)
+
+
+@pytest.mark.parametrize("stray", [-1, 99])
+def test_a_cluster_of_a_node_that_is_not_there_is_the_policys_error(stray):
+    class Stray(Rebase):
+        def select(self, tree, width, rng):
+            return replace(Rebase.select(self, tree, width, rng), clusters={stray: 0})
+
+    with pytest.raises(PolicyError, match=f"there is no node {stray} to put into a cluster"):
+        searched(Stray())
+
+
+def test_a_record_from_before_clusters_is_still_read(outcome, tmp_path):
+    run = RunDirectory(tmp_path)
+    run.save(problem_record(PROBLEM, "h", stats=outcome.stats, tree=outcome.tree))
+    file = run.record_file(PROBLEM.id)
+    values = json.loads(file.read_text())
+    for node in values["tree"]["nodes"]:
+        del node["cluster"]
+    del values["winner"], values["tally"]
+    file.write_text(json.dumps(values))
+    (view,) = read_kept(file).views
+    assert view["nodes"]["cluster"] is None and view["num_nodes"] == len(outcome.tree)
+
+
+def test_the_chosen_path_goes_from_the_root_to_the_end(outcome):
+    end = outcome.tree.leaves(NodeStatus.FINISHED)[-1].id
+    path = [node.id for node in outcome.tree.path(end)]
+    assert view_of(outcome, chosen=[end])["chosen"] == path
+    assert view_of(outcome, chosen=path)["chosen"] == path
+    assert view_of(outcome)["chosen"] == []
+
+
+def hostile_tree():
+    tree = SearchTree("t", (1,), HOSTILE)
+    tree.write(Step(tree.add_child(tree.root.id), (2, 3), HOSTILE, FinishReason.EOS, HOSTILE))
+    tree.finish(tree.nodes[1].id, HOSTILE)
+    return tree
+
+
+def elements(html):
+    return re.findall(r'<script type="application/json" id="([^"]+)">(.*?)</script>', html, re.DOTALL)
+
+
+def test_no_text_gets_out_of_its_element():
+    view = problem_view(Problem(HOSTILE, HOSTILE, HOSTILE), hostile_tree(), answer=HOSTILE, error=HOSTILE)
+    html = page(HOSTILE, [view, view])
+    html.encode("utf-8")
+    plain = page("x", [])
+    for mark in ("<script", "</script", "<!--", "<img"):
+        expected = plain.count(mark) + (2 if "script" in mark else 0)
+        assert html.count(mark) == expected, mark
+    data = dict(elements(html))
+    assert json.loads(data["index"])["problems"][0]["problem"] == HOSTILE
+    for place in range(2):
+        assert json.loads(data[f"problem-{place}"]) == json.loads(json.dumps(view))
+
+
+def test_the_page_is_alone():
+    html = page("run", [], live=None)
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html)[1]
+    assert "default-src &#x27;none&#x27;" in policy and "connect-src &#x27;none&#x27;" in policy
+    assert not re.findall(r"(?:src|href)=\"(?!#|data:)", html)
+    assert "{{" not in html
+    assert "connect-src &#x27;self&#x27;" in page("run", [], live="/live/searches")
+    assert "connect-src http://127.0.0.1:9;" in page("run", [], live="http://127.0.0.1:9/live")
+
+
+def test_costs_and_figures_that_are_no_numbers():
+    tree = hostile_tree()
+    tree.set_reward(tree.nodes[1].id, float("nan"))
+    cost = ModelCost("m", 1, 2, 2, 0, None, 0.5, 10)
+    view = problem_view(PROBLEM, tree, stats=Stats(), models={"policy": cost}, vote={"4": float("inf")})
+    json.dumps(view, allow_nan=False)
+    assert view["nodes"]["reward"] is None and view["vote"] == [["4", None]]
+    assert view["models"]["policy"]["flops"] is None
+    assert view["stats"].keys() == {item.name for item in fields(Stats)}
+
+
+def test_a_search_without_a_tree_is_shown_with_its_error():
+    view = problem_view(PROBLEM, None, error="the server died")
+    assert view["num_nodes"] == 0 and view["levels"] == [] and view["nodes"] == {} and view["error"]
+    assert "the server died" in page("run", [view])
+
+
+# Kept runs
+
+
+def run_of(folder, count=12):
+    run = RunDirectory(folder)
+    settings = {"method": "rebase", "width": 8, "vote": "weighted", "reduce": "last", "grader": "plain"}
+    run.open({"config_hash": "h", "settings": settings})
+    for number in range(count):
+        problem = Problem(f"p-{number}", f"Problem {number}", "4")
+        run.save(problem_record(problem, "h", answer="4", correct=True, stats=Stats(), tree=voted_tree()))
+    return run
+
+
+def voted_tree():
+    """Three solutions: two of 4, one of 5; that of 5 has the best reward."""
+    tree = SearchTree("t", (1,), "q")
+    for text, reward in (("The answer is 4.", 0.5), ("The answer is 5.", 0.9), ("The answer is 4.", 0.6)):
+        node = tree.add_child(tree.root.id)
+        tree.write(Step(node, (1, 2), text, FinishReason.EOS, "policy"))
+        tree.set_reward(node, reward)
+        tree.finish(node, "end of text")
+    return tree
+
+
+def test_a_run_is_read_in_natural_order_with_its_settings(tmp_path):
+    run_of(tmp_path / "run")
+    kept = read_kept(tmp_path / "run")
+    assert [view["id"] for view in kept.views] == [f"p-{number}" for number in range(12)]
+    assert kept.title == "run" and kept.broken == ()
+    view = kept.views[0]
+    assert (view["method"], view["width"], view["vote_rule"]) == ("rebase", 8, "weighted, last")
+    assert view["vote"] == [["4", 1.1], ["5", 0.9]] and view["chosen"] == [0, 3]
+
+
+def test_a_lone_record_knows_its_run_or_says_the_usual_vote(tmp_path):
+    run = run_of(tmp_path / "run", 1)
+    assert read_kept(run.record_file("p-0")).views[0]["method"] == "rebase"
+    lone = tmp_path / "tree.json"
+    lone.write_bytes(run.record_file("p-0").read_bytes())
+    (view,) = read_kept(lone).views
+    assert view["method"] is None and view["vote_rule"] == "weighted, last" and view["chosen"] == [0, 3]
+
+
+def test_a_record_that_holds_its_vote_is_shown_by_it(tmp_path):
+    tree, tally = voted_tree(), {"5": 0.81, "4": 0.61}
+    record = problem_record(PROBLEM, "h", answer="5", winner=tree.nodes[2].id, tally=tally, tree=tree)
+    (tmp_path / "tree.json").write_text(record.model_dump_json())
+    (view,) = read_kept(tmp_path / "tree.json").views
+    assert (view["answer"], view["chosen"], view["vote_rule"]) == ("5", [0, 2], "")
+    assert view["vote"] == [["5", 0.81], ["4", 0.61]]
+    (view,) = read_kept(tmp_path / "tree.json", reduce="last").views
+    assert (view["answer"], view["chosen"], view["vote_rule"]) == ("4", [0, 3], "weighted, last")
+
+
+def test_another_vote_changes_answer_verdict_and_path(tmp_path):
+    run = run_of(tmp_path / "run", 1)
+    (view,) = read_kept(run.path, rule="best").views
+    assert (view["answer"], view["correct"], view["chosen"]) == ("5", False, [0, 2])
+
+
+def test_broken_records_are_named_and_the_others_shown(tmp_path):
+    run = run_of(tmp_path / "run", 3)
+    run.record_file("p-1").write_text('{"version": 1,')
+    kept = read_kept(run.path)
+    assert len(kept.views) == 2 and len(kept.broken) == 1 and "p-1.json" in kept.broken[0]
+    for number in (0, 2):
+        run.record_file(f"p-{number}").write_text("")
+    with pytest.raises(DataError, match=r"p-0.json: not a problem's record .*; nor can the 2 others"):
+        read_kept(run.path)
+
+
+def test_a_record_whose_nodes_are_no_tree_is_broken_too(tmp_path):
+    run = run_of(tmp_path / "run", 2)
+    file = run.record_file("p-0")
+    file.write_text(file.read_text().replace('"parent":0', '"parent":7'))
+    kept = read_kept(run.path)
+    assert len(kept.views) == 1 and str(file) in kept.broken[0] and "out of place" in kept.broken[0]
+
+
+@pytest.mark.parametrize("change", [{"levels": ((9,),)}, {"winner": 4}, {"levels": ((-1,),)}])
+def test_a_record_that_names_nodes_it_does_not_have(tmp_path, change):
+    record = problem_record(PROBLEM, "h", answer="4", tree=voted_tree()).model_copy(update=change)
+    (tmp_path / "tree.json").write_text(record.model_dump_json())
+    with pytest.raises(DataError, match=r"tree.json: tree t: there is no node (9|4|-1)"):
+        read_kept(tmp_path / "tree.json")
+
+
+def test_places_without_a_run(tmp_path):
+    with pytest.raises(ConfigError, match="no such file or folder"):
+        read_kept(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match=r"holds no run \(no run.json\)"):
+        read_kept(tmp_path)
+    RunDirectory(tmp_path / "run").open({"config_hash": "h", "settings": {}})
+    with pytest.raises(ConfigError, match="holds no records yet"):
+        read_kept(tmp_path / "run")
+
+
+# The command
+
+
+def test_the_command_writes_the_page_beside_the_run(inside_cli, tmp_path):
+    run_of(tmp_path / "run", 2)
+    ran = inside_cli("view", tmp_path / "run")
+    assert ran.code == 0 and ran.out == f"{tmp_path / 'run' / 'view.html'}\n" and ran.err == ""
+    assert "<!doctype html>" in (tmp_path / "run" / "view.html").read_text()
+
+
+def test_the_command_says_what_it_left_out(inside_cli, tmp_path):
+    run = run_of(tmp_path / "run", 2)
+    run.record_file("p-1").write_text("{}")
+    ran = inside_cli("view", run.path, "--out", tmp_path / "x.html", "--json")
+    shown = json.loads(ran.out)
+    assert ran.code == 3 and shown["num_problems"] == 1 and shown["page"] == str(tmp_path / "x.html")
+    assert shown["num_bytes"] == (tmp_path / "x.html").stat().st_size and len(shown["left_out"]) == 1
+    assert "left out" in ran.err and "p-1.json" in ran.err and len(ran.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["nowhere"], "nowhere: there is no such file or folder"),
+        (["."], "holds no run"),
+        (["bad.json"], "bad.json: not a problem's record"),
+        (["run", "--out", "."], "it is a directory"),
+        (["run", "--out", "/proc/nowhere/x.html"], "cannot write /proc/nowhere/x.html"),
+        (["run", "--vote", "most"], "'most' is not one of"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(inside_cli, tmp_path, args, message):
+    run_of(tmp_path / "run", 1)
+    (tmp_path / "bad.json").write_text("[]")
+    ran = inside_cli("view", *args)
+    assert ran.code == 2 and message in ran.err and len(ran.err.splitlines()) == 1 and ran.out == ""
+
+
+def test_an_html_name_never_stands_for_a_record(inside_cli, tmp_path):
+    run = run_of(tmp_path / "run", 1)
+    record = run.record_file("p-0").read_bytes()
+    (tmp_path / "tree.html").write_bytes(record)
+    ran = inside_cli("view", tmp_path / "tree.html")
+    assert ran.code == 0 and (tmp_path / "tree.html").read_bytes() == record
+
+
+def test_a_browser_opens_on_a_terminal_with_a_display_alone(inside_cli, tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setenv("DISPLAY", ":0")
+    run_of(tmp_path / "run", 1)
+    inside_cli("view", tmp_path / "run")
+    assert opened == [], "standard output is no terminal here"
+    monkeypatch.setattr("search.cli.view._on_terminal", lambda: True)
+    inside_cli("view", tmp_path / "run", "--no-open")
+    inside_cli("view", tmp_path / "run", "--json")
+    assert opened == []
+    inside_cli("view", tmp_path / "run")
+    assert opened == [(tmp_path / "run" / "view.html").as_uri()]
+    monkeypatch.delenv("DISPLAY")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    inside_cli("view", tmp_path / "run")
+    assert len(opened) == 1
+
+
+@pytest.fixture
+def inside_cli(tmp_path, monkeypatch, capsys):
+    """The command line in this process, in an empty folder."""
+    from types import SimpleNamespace
+
+    from search.cli.main import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(arg) for arg in args])
+        shown = capsys.readouterr()
+        return SimpleNamespace(code=ended.value.code, out=shown.out, err=shown.err)
+
+    return run
