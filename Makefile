@@ -53,7 +53,7 @@ docs: $(VENV)/.test
 
 # Warnings are errors: a page links to nothing that is not there. The variable silences a notice about the theme's future.
 site: $(VENV)/.docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 wheel: $(VENV)/.test
 	$(BIN)/python tests/wheel.py --torch "$(TORCH)"

@@ -58,6 +58,7 @@ BENCHES: Mapping[str, str] = {
     "embedders": "search.bench.embedders:run",
     "engine": "search.bench.engine:run",
     "methods": "search.bench.methods:run",
+    "pipeline": "search.bench.pipeline:run",
     "prune": "search.bench.prune:run",
     "routers": "search.bench.routers:run",
     "sglang": "search.bench.sglang:run",

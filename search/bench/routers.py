@@ -28,7 +28,7 @@ from search.bench.router_costs import (
     work_of,
 )
 from search.bench.router_curves import Comparison, Outcomes
-from search.bench.shared import Measured, paired_difference
+from search.bench.shared import Measured, nodes_of, paired_difference
 from search.bench.traces import Chain, TracedProblem, Traces
 from search.config import SearchSettings, build
 from search.data import load_problems
@@ -327,7 +327,7 @@ async def _time(
         for one, chain in zip(made, known, strict=False)
     ]
     plain, ahead = results[ours], results[f"{ours} pipelined"]
-    equal = sum(_nodes(one) == _nodes(two) for one, two in zip(plain, ahead, strict=True))
+    equal = sum(nodes_of(one) == nodes_of(two) for one, two in zip(plain, ahead, strict=True))
     return rows, {
         "seconds_ratio_rsd_over_arbitrage": seconds["rsd:0.7"] / seconds[ours],
         "pipeline_speedup": seconds[ours] / seconds[f"{ours} pipelined"],
@@ -340,10 +340,6 @@ async def _time(
 def _chain(more: Mapping[str, Any], router_model: str) -> dict[str, Any]:
     named = {"router_model": router_model} if str(more["router"]).startswith("arbitrage") else {}
     return {"method": "chain", "writer": "arbitrage", "temperature": 0.0, **named, **more}
-
-
-def _nodes(result: Result) -> list[tuple[object, ...]]:
-    return [(node.parent, node.ids, node.writer, node.status) for node in result.tree]
 
 
 # ETS

@@ -118,3 +118,8 @@ def paired_difference(one: Measured, other: Measured) -> tuple[float, float, flo
     differences = [a - b for a, b in zip(one.right, other.right, strict=True)]
     low, high = paired_bootstrap(differences)
     return sum(differences) / len(differences), low, high
+
+
+def nodes_of(result: Result) -> list[tuple[object, ...]]:
+    """What makes two trees equal: every node's place, ids, writer and fate."""
+    return [(node.parent, node.ids, node.writer, node.status) for node in result.tree]

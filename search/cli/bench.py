@@ -29,8 +29,10 @@ from search.registry import BENCHES, load, pick
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="seed of the whole measurement; default: 0")
 @click.option("--widths", metavar="N,N", help="widths of searches; default: the bench's own")
 @click.option("--methods", metavar="NAME,NAME", help="methods of searches; default: the bench's own")
-@click.option("--engine", metavar="NAME", help="sglang: the policy's servers; default: those of make sglang-cpu")
+@click.option("--engine", metavar="NAME", help="sglang, pipeline: the policy's or target's servers")
 @click.option("--prm-engine", metavar="NAME", help="sglang: the reward model's servers; default: as for --engine")
+@click.option("--draft-engine", metavar="NAME", help="pipeline: the draft's server; default: in this process")
+@click.option("--router-engine", metavar="NAME", help="pipeline: the server of the router's model; default: as above")
 @click.option("--plots", type=click.Path(path_type=Path), metavar="DIR", help="routers: folder for its two plots")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def bench(
@@ -42,10 +44,12 @@ def bench(
     methods: str | None,
     engine: str | None,
     prm_engine: str | None,
+    draft_engine: str | None,
+    router_engine: str | None,
     plots: Path | None,
     as_json: bool,
 ) -> None:
-    """Measure a part of the framework; NAME is engine, methods, prune, routers, sglang or widths."""
+    """Measure a part; NAME is embedders, engine, methods, pipeline, prune, routers, sglang or widths."""
     given: dict[str, Any] = {
         "limit": limit,
         "repeats": repeats,
@@ -55,6 +59,8 @@ def bench(
         "plots": plots,
         "engine": engine,
         "prm_engine": prm_engine,
+        "draft_engine": draft_engine,
+        "router_engine": router_engine,
     }
     run = load(pick("bench", name, BENCHES))
     options = {key: value for key, value in given.items() if value is not None}

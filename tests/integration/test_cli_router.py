@@ -174,3 +174,14 @@ def test_bench_routers(inside, tmp_path):
     assert rows["never"]["target_calls"] == 0 and rows["always"]["target_share"] == 1
     assert "projected_seconds_1b_8b" not in rows["oracle:0"]
     assert {file.name for file in tmp_path.iterdir()} >= {"routers-acceptance.png", "routers-latency.png"}
+
+
+def test_the_bench_of_the_pipeline_says_whether_it_changed_anything(inside):
+    report = inside("bench", "pipeline", "--limit", 3, "--repeats", 1, "--json").json
+    figures = report["figures"]
+    assert figures["pipeline_equal"] == figures["num_problems"] == 3
+    assert figures["pipeline_speedup"] == pytest.approx(
+        figures["seconds_plain"] / figures["seconds_pipelined"], rel=1e-6
+    )
+    assert report["models"]["plain"]["draft"]["thrown_tokens"] == 0 <= figures["thrown_share"] < 1
+    assert inside("bench", "pipeline", "--limit", 1, "--widths", 4).code == 2

@@ -3,18 +3,96 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+import click
 import pytest
+import yaml
+from documents import (
+    PAGES,
+    SERVED,
+    arguments,
+    check_flags,
+    check_names,
+    command_lines,
+    inline_commands,
+    lines_to_run,
+    parse,
+    snippets,
+    without_fences,
+)
+
+import search
+from search.config import EvalSettings, build
+from search.errors import SearchError
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
+SNIPPETS = [snippet for page in PAGES for snippet in snippets(page)]
+LINES = [(page.name, words) for page in PAGES for words in command_lines(page)]
+MARKED = {page: list(lines_to_run(page)) for page in PAGES}
 
 
-@pytest.mark.parametrize("snippet", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
-def test_a_readme_snippet_runs(snippet, capsys):
-    exec(compile(snippet, "README.md", "exec"), {})
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: snippet.name)
+def test_a_snippet_runs(snippet, capsys, tmp_path, monkeypatch, request):
+    if snippet.needs:
+        check_names(snippet.code, snippet.name)
+        return
+    code = snippet.code
+    if SERVED in code:
+        code = code.replace(SERVED, request.getfixturevalue("server").url)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, snippet.name, "exec"), {"__name__": "snippet"})
     assert capsys.readouterr().out.strip()
+
+
+def test_names_that_are_not_there_are_found_in_a_snippet_that_cannot_run():
+    for code in ("from search import Serch", "Search(1)", "from search import Search\nSearch(widht=3)", "if"):
+        with pytest.raises((AssertionError, SyntaxError)):
+            check_names(code, "made up")
+
+
+@pytest.mark.parametrize(("page", "words"), LINES, ids=[f"{page}: {' '.join(words)[:60]}" for page, words in LINES])
+def test_a_command_line_is_one_that_ets_takes(page, words):
+    parse(words)
+
+
+@pytest.mark.parametrize("line", ["ets solv", "ets solve --mini x", "ets eval --widht 3", "ets bench none", "ets"])
+def test_a_command_line_that_ets_refuses_is_found(line):
+    with pytest.raises((click.UsageError, SearchError, AssertionError)):
+        parse(arguments(line))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_in_running_text_and_make_targets_and_extras_are_there(page):
+    for words in inline_commands(page):
+        check_flags(words)
+    targets = re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    text = page.read_text()
+    named = re.findall(r"`make ([\w-]+)", text) + re.findall(r"^ {4}make ([\w-]+)", text, re.MULTILINE)
+    assert set(named) <= set(targets)
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for given in re.findall(r"ets-arbitrage\[([\w,]+)\]", text):
+        assert set(given.split(",")) <= set(extras), page.name
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if MARKED[page]], ids=lambda page: page.name)
+def test_the_lines_marked_to_be_run_do_what_they_should(page, inside):
+    for words in MARKED[page]:
+        ran = inside(*words)
+        assert ran.code == 0 and ran.out.strip(), f"ets {' '.join(words)}: {ran.err}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_settings_in_yaml_are_settings(page):
+    for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL):
+        build(EvalSettings, yaml.safe_load(block))
+
+
+def test_the_api_page_names_what_search_exports():
+    page = (ROOT / "docs/python-api.md").read_text()
+    assert not [name for name in search.__all__ if f"`{name}" not in page and f"import {name}" not in page]
 
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda file: file.name)
@@ -30,12 +108,13 @@ def test_the_readme_starts_with_the_two_commands():
 
 def test_links_lead_somewhere():
     for page in (ROOT / "README.md", *ROOT.glob("docs/*.md")):
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        for target in re.findall(r"\]\(([^)#:]+)[^):]*\)", without_fences(page)):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-def test_the_architecture_lists_every_source_file_as_its_docstring_says():
-    command = [sys.executable, str(ROOT / "docs/files.py"), "--check"]
+@pytest.mark.parametrize("script", ["files.py", "references.py", "choosing.py"])
+def test_pages_written_by_a_script_are_as_it_would_write_them(script):
+    command = [sys.executable, str(ROOT / "docs" / script), "--check"]
     checked = subprocess.run(command, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr
 
