@@ -163,12 +163,20 @@ class DraftTargetWriter:
             if target is not None:
                 self.target.forget(tree, draft.node)
             return replace(draft, estimate=decision.estimate)
+        # The target does not wait until the draft's server has stopped what it writes ahead.
+        dropping = asyncio.create_task(self._drop(tree, draft))
+        try:
+            target = target or await self._write_target(tree, job.node, child, limited)
+        finally:
+            await dropping
+        seconds = draft.seconds + target.seconds
+        return replace(target, seconds=seconds, estimate=decision.estimate, dropped_tokens=len(draft.ids))
+
+    async def _drop(self, tree: SearchTree, draft: Step) -> None:
+        """Stop what is written below a draft that does not stay, and give back what is cached for it."""
         await self._cancel_ahead(tree)
         self.draft.forget(tree, draft.node)
         await self.draft.engine.release(tree.id, {draft.node})
-        target = target or await self._write_target(tree, job.node, child, limited)
-        seconds = draft.seconds + target.seconds
-        return replace(target, seconds=seconds, estimate=decision.estimate, dropped_tokens=len(draft.ids))
 
     async def _decide(self, tree: SearchTree, draft: Step, target: Step | None) -> Decision:
         with self._routing.setdefault(tree.id, StageClock()).running():

@@ -265,6 +265,24 @@ def test_a_released_child_is_stopped_on_the_server_and_its_siblings_go_on(folder
         assert server.calls["/abort_request"] == 2
 
 
+def test_tokens_of_a_step_that_was_stopped_are_counted(folder):
+    with serving(Script(seconds_per_token=0.05)) as server:
+        engine = SglangEngine.connect(folder, server.url)
+
+        async def body(engine):
+            call = asyncio.create_task(write(engine, prefix(), children(1), Sampling(1.0, 1.0, 200, ())))
+            while not server.in_flight:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(1.5)
+            call.cancel()
+            await asyncio.gather(call, return_exceptions=True)
+            while server.in_flight:
+                await asyncio.sleep(0.01)
+            return engine.usage("t").sampled_tokens
+
+        assert 0 < with_engine(engine, body) < 200
+
+
 # What a server is
 
 

@@ -287,24 +287,30 @@ class RemoteEngine(ABC, Generic[Server]):
         sampling = job.sampling
         limit = min(sampling.max_new_tokens, room)
         limited = Sampling(sampling.temperature, sampling.top_p, limit, sampling.stop)
-        async with closing(self._stream(worker.transport, prefix, list(job.owed.values()), limited)) as samples:
-            async for sample in samples:
-                if sample.number not in wanted:
-                    raise nonsense(self._name(worker), f"a sample number {sample.number} of {len(wanted)}")
-                place, child = wanted[sample.number]
-                if place not in job.owed:
-                    continue
-                if sample.finish is None:
-                    job.requests[place] = sample.request
-                    continue
-                finish = self._finish(worker, sample, limited, job.sampling.max_new_tokens > room)
-                ids = self._ids(sample)
-                books.computed(num_tokens, sample.cached_tokens, num_tokens)
-                books.sampled(len(ids))
-                books.warmth.wrote(prefix, child.key, ids)
-                del job.owed[place]
-                seconds = time.perf_counter() - job.arrived
-                job.results.put_nowait(Generation(child.key, ids, self.tokenizer.decode(ids), finish, seconds))
+        unfinished: dict[int, int] = {}
+        try:
+            async with closing(self._stream(worker.transport, prefix, list(job.owed.values()), limited)) as samples:
+                async for sample in samples:
+                    if sample.number not in wanted:
+                        raise nonsense(self._name(worker), f"a sample number {sample.number} of {len(wanted)}")
+                    place, child = wanted[sample.number]
+                    unfinished[place] = len(sample.ids)
+                    if place not in job.owed:
+                        continue
+                    if sample.finish is None:
+                        job.requests[place] = sample.request
+                        continue
+                    finish = self._finish(worker, sample, limited, job.sampling.max_new_tokens > room)
+                    ids = self._ids(sample)
+                    unfinished[place] = 0
+                    books.computed(num_tokens, sample.cached_tokens, num_tokens)
+                    books.sampled(len(ids))
+                    books.warmth.wrote(prefix, child.key, ids)
+                    del job.owed[place]
+                    seconds = time.perf_counter() - job.arrived
+                    job.results.put_nowait(Generation(child.key, ids, self.tokenizer.decode(ids), finish, seconds))
+        finally:
+            books.sampled(sum(unfinished.values()))  # written until they were stopped, as far as the server said
         if books.computed_tokens is not None:
             books.computed_tokens += self._extra_tokens(len(wanted))
         if job.owed:
