@@ -216,7 +216,7 @@ def page() -> str:
         + ("equalled" if widths["figures"]["kv_peaks_equal"] else "did NOT always equal")
         + " the ledger's own figure in every search.",
         *ets_section(),
-        *routing_parts(load("routers"), load("router-eval")),
+        *routing_parts(load("routers"), load("router-eval"), load("pipeline")),
         "## Speed of the in-process engine",
         f"`ets bench engine --repeats {engine['repeats']} --json`: the mini target, 64 leaves, 8 levels, against "
         "`transformers.generate` with a "

@@ -14,7 +14,7 @@ KINDS = {
 SHOWN = ("never", "always", "random:0.2", "rsd:0.7", "judge:4", "oracle:0.05", "exact")
 
 
-def routing_parts(report: dict[str, Any], evaluation: dict[str, Any]) -> list[str]:
+def routing_parts(report: dict[str, Any], evaluation: dict[str, Any], pipeline: dict[str, Any]) -> list[str]:
     """Paragraphs and tables, in order."""
     figures, held_out = report["figures"], evaluation["figures"]
     matched = f"arbitrage:{figures['matched_threshold']:g}"
@@ -34,7 +34,6 @@ def routing_parts(report: dict[str, Any], evaluation: dict[str, Any]) -> list[st
         f"the same answers: {figures['online_equal']:.1%} of {figures['num_timed']} problems a router agreed). "
         "A few of its rows; all are in `docs/data/routers.json`:",
         "\n".join(_router_table(rows)),
-        *([report["note"]] if "note" in report else []),
         "![accuracy against acceptance](routers-acceptance.png)",
         "\n".join(_comparison_table(figures, pairs)),
         "The router and the reward model are as large as the mini target, so FLOPs and seconds of the mini run say "
@@ -49,10 +48,24 @@ def routing_parts(report: dict[str, Any], evaluation: dict[str, Any]) -> list[st
         f"Pipelined: {figures['pipeline_equal']} of {figures['num_timed']} chains equal to the last node, "
         f"{figures['pipeline_speedup']:.2f}x the speed. The engines of one process share one worker thread: what the "
         "draft writes ahead delays the router's answer, so there is little to gain before they run apart.",
+        _pipeline_text(pipeline),
         f"ETS at width 16, temperature 1, {_ets_count(report)} problems, seed {report['seed']}, with the target alone, "
         f"the draft alone, and both under {report['ets_router']}:",
         "\n".join(_ets_table(report)),
     ]
+
+
+def _pipeline_text(report: dict[str, Any]) -> str:
+    figures = report["figures"]
+    return (
+        "On SGLang servers of their own for draft, target and reward model, all on the same two cores (`make "
+        'sglang-cpu SERVE="draft:30010 target:30011 prm:30012"`, then `ets bench pipeline --limit '
+        f"{figures['num_problems']} --repeats {report['repeats']} --engine ... --draft-engine ... --router-engine ... "
+        f"--json`; {report['router']}): {figures['pipeline_speedup']:.2f}x the speed, "
+        f"{figures['pipeline_speedup_min']:.2f} to {figures['pipeline_speedup_max']:.2f} over the repeats, and "
+        f"{figures['pipeline_equal']} of {figures['num_problems']} chains equal in all of them. What it can gain at "
+        "most is the time of judging the steps that stay."
+    )
 
 
 def _bounded(figures: dict[str, Any], key: str, form: str = "+.4f") -> str:
