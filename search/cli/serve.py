@@ -92,8 +92,8 @@ def serve(
         max_body_bytes=max_body_bytes,
         shutdown_seconds=shutdown_seconds,
     )
-    given = keys or [key for key in os.environ.get("ETS_API_KEY", "").split(",") if key]
-    if any(not key.strip() for key in given):
+    given = [key.strip() for key in keys or os.environ.get("ETS_API_KEY", "").split(",") if keys or key]
+    if not all(given):
         raise ConfigError("--api-key: a key must not be empty")
     with listen(host, port) as bound:
         # The service belongs to the loop it is made in.

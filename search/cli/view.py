@@ -57,11 +57,13 @@ def _write(html: str, path: Path, out: Path | None) -> Path:
     if out is not None:
         if out.is_dir():
             raise ConfigError(f"cannot write {out}: it is a directory")
+        if _is_shown(out, path):
+            raise ConfigError(f"cannot write {out}: it is what is shown")
         write_atomic(out, html)
         return out
     beside = path / "view.html" if path.is_dir() else path.with_suffix(".html")
     try:
-        if beside == path:
+        if _is_shown(beside, path):
             raise ConfigError(f"{path} is what is shown")
         write_atomic(beside, html)
     except ConfigError:
@@ -70,6 +72,12 @@ def _write(html: str, path: Path, out: Path | None) -> Path:
             file.write(html)
         return Path(name)
     return beside
+
+
+def _is_shown(page: Path, path: Path) -> bool:
+    """Whether a page would take the place of a record or of its run's settings, by whatever name."""
+    whole, kept = page.resolve(), path.resolve()
+    return whole in (kept, kept / "run.json") or (whole.parent == kept / "problems" and whole.suffix == ".json")
 
 
 def _on_terminal() -> bool:

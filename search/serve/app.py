@@ -64,8 +64,12 @@ def _add_errors(app: FastAPI, service: Service) -> None:
     async def of_http(_: Request, error: HTTPException) -> Response:
         if isinstance(error, BodyTooLargeError):
             return too_large(service.limits.max_body_bytes).response()
-        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
-        text = {404: "there is nothing at this address", 405: "this address does not take this method"}
+        code = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
+        text = {
+            400: "the body is not valid JSON: it is no UTF-8, is nested too deep, or has too long a number",
+            404: "there is nothing at this address",
+            405: "this address does not take this method",
+        }
         message = text.get(error.status_code, str(error.detail))
         return ApiError(error.status_code, message, code=code, headers=dict(error.headers or {})).response()
 

@@ -93,9 +93,17 @@ def from_failure(reason: str) -> ApiError:
     return ApiError(502, f"the search failed: {reason}", kind=SERVER, code="search_failed")
 
 
+def _of_content(place: Sequence[str | int]) -> ApiError:
+    """A message's content is of no kind that there is; the body's schema would say so for each kind by itself."""
+    param = ".".join(str(part) for part in place[1 : place.index("content") + 1])
+    return wrong(f'{param}: must be a string, or a list of parts {{"type": "text", "text": ...}}', param)
+
+
 def from_validation(errors: Sequence[Any]) -> ApiError:
     """The first thing wrong with a body, in the words of who reads it."""
     first = errors[0]
+    if first["loc"][1:2] == ("messages",) and "content" in first["loc"]:
+        return _of_content(first["loc"])
     place = [str(part) for part in first["loc"] if part != "body"]
     if first["type"] == "json_invalid":
         return ApiError(400, f"the body is not valid JSON: {first['ctx']['error']}", code="invalid_json")
@@ -104,5 +112,7 @@ def from_validation(errors: Sequence[Any]) -> ApiError:
         return wrong(f"{param}: unknown; leave it out", param, "unknown_parameter")
     if first["type"] == "missing":
         return wrong(f"{param or 'the body'} is missing", param, "missing_parameter")
+    if param is None:
+        return wrong("the body must be a JSON object, sent with Content-Type: application/json")
     message = str(first["msg"]).removeprefix("Value error, ")
-    return wrong(f"{param}: {message[:1].lower()}{message[1:]}" if param else message, param)
+    return wrong(f"{param}: {message[:1].lower()}{message[1:]}", param)

@@ -73,6 +73,9 @@ class Guard:
                 await too_large(self._max_body_bytes).response()(scope, receive, counted)
             else:
                 await self._app(scope, limited, counted)
+        except Exception:
+            status = 500 if status == CLIENT_GONE else status  # what is above answers with it
+            raise
         finally:
             self._metrics.answered(_route(scope["path"]), status)
 

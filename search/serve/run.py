@@ -17,12 +17,18 @@ from search.evaluation import loaded_for_good
 from search.serve.app import make_app
 from search.serve.service import Service
 
+_BACKLOG = 2048
+"""Connections that wait to be taken up."""
+
 _BACKSTOP_SECONDS = 5.0
 """Beyond the deadline of searches, for answers to be sent; then connections are cut."""
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to an address; port 0 takes any that is free.
+    """A socket that listens at an address; port 0 takes any that is free.
+
+    It listens before the models are loaded: a port that is only bound could be taken by another server meanwhile. Who
+    connects until then waits for the answer.
 
     Raises:
         ConfigError: the address is taken, or not this machine's.
@@ -35,6 +41,7 @@ def listen(host: str, port: int) -> socket.socket:
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(address)
+            bound.listen(_BACKLOG)
         except BaseException:
             bound.close()
             raise
@@ -86,7 +93,7 @@ async def serve(service: Service, bound: socket.socket, keys: Sequence[str] = ()
 
     Args:
         service: what answers.
-        bound: a bound socket.
+        bound: what `listen` gave.
         keys: API keys; none: everything is open.
 
     Raises:
@@ -98,6 +105,7 @@ async def serve(service: Service, bound: socket.socket, keys: Sequence[str] = ()
         http="h11",
         ws="none",
         lifespan="on",
+        backlog=_BACKLOG,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -82,7 +82,7 @@ def test_no_search_is_left_running(server):
 
 
 def test_a_keyed_server_routes_between_draft_and_target_and_stops_on_a_signal():
-    with ets_serve("--writer", "arbitrage", "--width", 2, "--name", "me", env={"ETS_API_KEY": "one,two"}) as server:
+    with ets_serve("--writer", "arbitrage", "--width", 2, "--name", "me", env={"ETS_API_KEY": "one, two"}) as server:
         with openai.OpenAI(base_url=f"{server.url}/v1", api_key="three", max_retries=0) as stranger:
             for ask in (
                 lambda: stranger.models.list(),

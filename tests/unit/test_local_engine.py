@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from local_models import (
 
 from search.engines.local import LocalEngine
 from search.engines.local.loading import prepare
+from search.engines.local.worker import shared_worker
 from search.errors import ConfigError, ContextOverflowError, EngineError
 from search.streams import closing
 from search.types import Child, FinishReason, Generation, Prefix, Sampling, Segment, Usage
@@ -411,3 +413,22 @@ class _Watched:
 
     def __call__(self, batch):
         return self._call(batch)
+
+
+def test_a_release_that_nobody_waits_for_any_more_harms_no_other_search():
+    async def main():
+        local = engine()
+        await write(local, prompt("left"), [Child(1, 1)], GREEDY)
+        held = threading.Event()
+        shared_worker().submit(held.wait)
+        kept = asyncio.create_task(write(local, prompt("kept"), [Child(1, 1)], GREEDY))
+        left = asyncio.create_task(local.release("left", None))
+        await asyncio.sleep(0)
+        left.cancel()
+        await asyncio.gather(left, return_exceptions=True)
+        held.set()
+        assert (await kept)[1].ids
+        assert "left" not in local._scheduler.trees, "it is given back all the same"
+        await local.aclose()
+
+    asyncio.run(main())

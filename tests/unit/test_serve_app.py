@@ -200,6 +200,8 @@ BAD = {
     "no messages": ({"model": "mini-target"}, 422, "messages"),
     "not an object": ([1], 422, None),
     "not unicode": (chat("\ud800"), 422, None),
+    "image": (chat([{"type": "image_url", "image_url": {"url": "x"}}]), 422, "messages.0.content"),
+    "content of no kind": (chat({"a": 1}), 422, "messages.0.content"),
 }
 
 
@@ -229,9 +231,38 @@ async def test_a_prompt_beyond_the_context_is_refused_also_in_a_stream(server):
 async def test_json_and_addresses_and_methods(server):
     broken = await server.exchange("POST", CHAT, b"{").send()
     assert broken.status == 400 and broken.error["code"] == "invalid_json"
+    deep, number = b"[" * 100_000, b'{"seed": ' + b"9" * 5000 + b"}"
+    for unreadable in (b'{"model": "\xff"}', deep, number):
+        answer = await server.exchange("POST", CHAT, unreadable).send()
+        assert answer.status == 400 and answer.error["code"] == "invalid_json"
+        assert "not valid JSON" in answer.error["message"]
     assert (await server.get("/v1/nothing")).error["code"] == "not_found"
     wrong = await server.get(CHAT)
     assert wrong.status == 405 and wrong.error["code"] == "method_not_allowed" and wrong.answered["allow"] == "POST"
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", ""])
+def test_a_body_that_is_not_called_json_is_told_how(kind):
+    async def whole():
+        async with running() as server:
+            answer = await server.exchange("POST", CHAT, chat(), **{"content-type": kind}).send()
+            assert answer.status == 422 and "Content-Type: application/json" in answer.error["message"]
+            assert (
+                "Content-Type: application/json" in (await server.exchange("POST", CHAT, [1]).send()).error["message"]
+            )
+
+    asyncio.run(whole())
+
+
+@pytest.mark.parametrize("content", [[{"type": "image_url", "image_url": {"url": "x"}}], [["x"]], {"a": 1}, 5])
+def test_content_that_is_no_text_is_told_what_is(content):
+    async def whole():
+        async with running() as server:
+            message = (await server.ask(content)).error["message"]
+            assert message.startswith("messages.0.content: must be a string, or a list of parts")
+            assert (await server.ask(**{"content": content})).error["code"] == "unknown_parameter"
+
+    asyncio.run(whole())
 
 
 def test_a_body_above_the_limit_is_refused_by_what_it_says_and_by_what_it_holds():
@@ -368,6 +399,19 @@ def test_a_fault_of_our_own_is_a_500_that_says_nothing_and_a_log_that_says_all(m
 
     asyncio.run(whole())
     assert caplog.text.count("RuntimeError: secret of") == 2
+
+
+def test_a_fault_outside_a_search_is_counted_as_a_500_and_not_as_a_client_that_left(monkeypatch):
+    async def whole():
+        async with running() as server:
+            monkeypatch.setattr(server.service, "models", None)
+            request = server.exchange("GET", "/v1/models")
+            with pytest.raises(TypeError):  # raised on for the server's log, after the answer
+                await request.send()
+            assert request.status == 500 and request.error["type"] == "server_error"
+            assert (await server.metrics())['ets_requests_total{route="/v1/models",status="500"}'] == "1.0"
+
+    asyncio.run(whole())
 
 
 # The rest

@@ -17,6 +17,7 @@ from search.serve.errors import ApiError, dump, from_failure, from_search
 from search.serve.gate import Gate
 from search.serve.jobs import Jobs
 from search.serve.names import parse_name, served_name
+from search.serve.run import listen
 from search.serve.settings import check_changes, merge
 from search.tree import SearchTree
 from search.types import ROOT, FinishReason, NodeStatus, Problem, Step
@@ -396,3 +397,13 @@ def test_searches_that_ended_are_kept_within_bounds():
     assert asyncio.run(run(Jobs(max_ended=3), [1] * 5)) == ["4", "3", "2"]
     assert asyncio.run(run(Jobs(max_ended=9, max_ended_nodes=10), [4, 4, 4])) == ["2", "1"]
     assert asyncio.run(run(Jobs(max_ended=9, max_ended_nodes=10), [4, 40])) == ["1"]
+
+
+# The socket
+
+
+def test_a_port_is_taken_from_the_start_and_not_only_when_the_models_are_loaded():
+    with listen("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"cannot listen at 127.0.0.1, port {port}"):
+            listen("127.0.0.1", port).close()

@@ -358,6 +358,24 @@ def test_bad_input_is_one_line_and_code_2(inside_cli, tmp_path, args, message):
     assert ran.code == 2 and message in ran.err and len(ran.err.splitlines()) == 1 and ran.out == ""
 
 
+def test_a_page_never_takes_the_place_of_what_it_shows(inside_cli, tmp_path):
+    run = run_of(tmp_path / "run", 1)
+    record = run.record_file("p-0")
+    (tmp_path / "link.html").symlink_to(record)
+    before = {file: file.read_bytes() for file in (record, run.path / "run.json")}
+    for shown, out in (
+        (record, record),
+        (record, tmp_path / "link.html"),
+        (run.path, record),
+        (run.path, run.path / "run.json"),
+    ):
+        ran = inside_cli("view", shown, "--out", out)
+        assert ran.code == 2 and "it is what is shown" in ran.err and len(ran.err.splitlines()) == 1
+    record.with_suffix(".html").symlink_to(record)
+    assert inside_cli("view", record).code == 0
+    assert {file: file.read_bytes() for file in before} == before
+
+
 def test_an_html_name_never_stands_for_a_record(inside_cli, tmp_path):
     run = run_of(tmp_path / "run", 1)
     record = run.record_file("p-0").read_bytes()

@@ -311,12 +311,16 @@ class LocalEngine:
         done: Future[None] = Future()
 
         def message() -> None:
+            # Once it runs it cannot be cancelled; a caller that left before leaves nobody to tell.
+            awaited = done.set_running_or_notify_cancel()
             try:
                 work()
             except BaseException as error:
-                done.set_exception(error)
+                if awaited:
+                    done.set_exception(error)
                 raise
-            done.set_result(None)
+            if awaited:
+                done.set_result(None)
 
         self._post(message, last=last)
         await asyncio.wrap_future(done)
