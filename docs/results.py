@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,19 @@ def ets_section() -> list[str]:
     ]
 
 
+def reproduced() -> list[str]:
+    """The pages that `ets repro PAPER --recipe mini --out docs/repro` wrote, below headings of this one."""
+    parts = ["## The papers' tables, from the `mini` recipes"]
+    for file in sorted((HERE / "repro").glob("*.md"), reverse=True):
+        text = file.read_text(encoding="utf-8").strip()
+        text = re.sub(r"^##", "###", text.removeprefix("# Reproduction").strip(), flags=re.MULTILINE)
+        parts += [
+            f"`ets repro {file.stem} --recipe mini --out docs/repro`:",
+            re.sub(r"\]\((?=[\w-]+\.png)", "](repro/", text),
+        ]
+    return parts
+
+
 def page() -> str:
     """The whole page."""
     widths, wide, majority = load("widths"), load("widths-64"), load("majority")
@@ -194,6 +208,7 @@ def page() -> str:
         "family. The models know story arithmetic alone: these figures say that the methods work and what they cost, "
         "not how much they would gain on a large model. Each table is rendered by `python docs/results.py` from the "
         "JSON that the command above it printed, kept in `docs/data/`.",
+        *reproduced(),
         "## Accuracy over width",
         f"`ets bench widths --limit {widths['num_problems']} --methods {methods(widths)} --json` "
         f"({widths['num_problems']} problems of {widths['data']}, seed {widths['seed']}); width 64 with `--limit "

@@ -22,100 +22,107 @@ class SearchSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    policy: str = Field("mini:target", description="policy model: mini:target, mini:draft, a path, or a hub id")
-    prm: str = Field("mini:prm", description="process reward model: mini:prm, a path, a hub id, or none")
+    policy: str = Field(default="mini:target", description="policy model: mini:target, mini:draft, a path, or a hub id")
+    prm: str = Field(default="mini:prm", description="process reward model: mini:prm, a path, a hub id, or none")
     prm_codec: str = Field(
-        "auto",
+        default="auto",
         description="how the reward model is read: auto (found out from its files), label-tokens, math-shepherd, "
         "rlhflow, qwen-math-prm, skywork-o1, or reward-head",
     )
     engine: str = Field(
-        "local",
+        default="local",
         description="where the policy runs: local (in this process), sglang:http://HOST:PORT (servers or a router, "
         "with commas between them), sglang (SGLang in this process), or openai:http://HOST:PORT",
     )
-    prm_engine: str = Field("local", description="where the reward model runs, as for engine")
+    prm_engine: str = Field(default="local", description="where the reward model runs, as for engine")
     method: str = Field(
-        "ets",
+        default="ets",
         description="chain, greedy, self-consistency, best-of-n, beam, dvts, rebase, particle, ets, or ets-kv",
     )
     writer: Literal["model", "arbitrage"] = Field(
-        "model", description="who writes steps: the policy model, or arbitrage: draft and target under a router"
+        default="model", description="who writes steps: the policy model, or arbitrage: draft and target under a router"
     )
-    draft: str = Field("mini:draft", description="arbitrage: the draft model, as for policy")
-    target: str = Field("mini:target", description="arbitrage: the target model, as for policy; it runs on engine")
+    draft: str = Field(default="mini:draft", description="arbitrage: the draft model, as for policy")
+    target: str = Field(
+        default="mini:target", description="arbitrage: the target model, as for policy; it runs on engine"
+    )
     router: str = Field(
-        "arbitrage:0.5",
+        default="arbitrage:0.5",
         description="arbitrage: never, always, random:P, rsd:DELTA, judge:K, arbitrage:TAU, or oracle:TAU",
     )
     router_model: str = Field(
-        "auto",
+        default="auto",
         description="arbitrage: the model behind the router; auto: mini:router for arbitrage, mini:prm for rsd, oracle",
     )
     pipeline: bool = Field(
-        False, description="arbitrage: at width 1 the draft writes on while the router judges; same results"
+        default=False, description="arbitrage: at width 1 the draft writes on while the router judges; same results"
     )
-    draft_engine: str = Field("local", description="arbitrage: where the draft runs, as for engine")
-    router_engine: str = Field("local", description="arbitrage: where the router's model runs, as for engine")
-    width: Count = Field(16, description="trajectories to spend on a problem")
-    seed: int = Field(0, ge=0, lt=2**63, description="seed of the whole run")
-    temperature: float = Field(1.0, ge=0, le=100, description="sampling temperature; 0 is greedy")
-    top_p: float = Field(1.0, gt=0, le=1, description="nucleus mass; 1 keeps the whole distribution")
-    max_step_tokens: Count = Field(256, description="tokens of one step")
-    max_tokens: Count = Field(1024, description="tokens of one trajectory, the prompt not counted")
-    max_depth: Count = Field(25, description="steps of one trajectory")
-    max_seconds: float | None = Field(None, gt=0, description="wall seconds of one problem; default: no limit")
+    draft_engine: str = Field(default="local", description="arbitrage: where the draft runs, as for engine")
+    router_engine: str = Field(default="local", description="arbitrage: where the router's model runs, as for engine")
+    width: Count = Field(default=16, description="trajectories to spend on a problem")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="seed of the whole run")
+    temperature: float = Field(default=1.0, ge=0, le=100, description="sampling temperature; 0 is greedy")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="nucleus mass; 1 keeps the whole distribution")
+    max_step_tokens: Count = Field(default=256, description="tokens of one step")
+    max_tokens: Count = Field(default=1024, description="tokens of one trajectory, the prompt not counted")
+    max_depth: Count = Field(default=25, description="steps of one trajectory")
+    max_seconds: float | None = Field(default=None, gt=0, description="wall seconds of one problem; default: no limit")
     vote: Literal["auto", "majority", "weighted", "best"] = Field(
-        "auto",
+        default="auto",
         description="how trajectories become an answer; auto: weighted with a reward model, else majority",
     )
     reduce: Literal["auto", "last", "min", "mean", "prod"] = Field(
-        "auto",
+        default="auto",
         description="how a trajectory's step rewards become its weight in the vote; auto: as the reward model says",
     )
     search_reduce: Literal["auto", "last", "min", "mean", "prod"] = Field(
-        "auto",
+        default="auto",
         description="how a path's step rewards become what the method reads; auto: as the reward model says",
     )
     options: dict[str, Scalar] = Field(
         default_factory=dict, description="options of the method, as KEY=VALUE; may be repeated"
     )
     node_cost: Literal["uniform", "tokens"] | None = Field(
-        None, description="ets: what a node costs; uniform as in the paper, or by its tokens"
+        default=None, description="ets: what a node costs; uniform as in the paper, or by its tokens"
     )
     node_cost_weight: float | None = Field(
-        None, description="ets: weight of the nodes' cost, lambda_b; default: 2.0, of ets-kv 1.0"
+        default=None, description="ets: weight of the nodes' cost, lambda_b; default: 2.0, of ets-kv 1.0"
     )
-    coverage_weight: float | None = Field(None, description="ets: weight of semantic coverage, lambda_d; default: 10.0")
+    coverage_weight: float | None = Field(
+        default=None, description="ets: weight of semantic coverage, lambda_d; default: 10.0"
+    )
     cluster_distance: float | None = Field(
-        None, description="ets: cosine distance at which clusters are cut; default: as calibrated for the embedder"
+        default=None,
+        description="ets: cosine distance at which clusters are cut; default: as calibrated for the embedder",
     )
-    solver: str | None = Field(None, description="ets: highs, pulp, tree, or exhaustive; default: highs")
+    solver: str | None = Field(default=None, description="ets: highs, pulp, tree, or exhaustive; default: highs")
     embedder: str = Field(
-        "tfidf", description="ets: what compares steps; tfidf, minilm, prm, or sentence-transformers:PATH_OR_HUB_ID"
+        default="tfidf",
+        description="ets: what compares steps; tfidf, minilm, prm, or sentence-transformers:PATH_OR_HUB_ID",
     )
     prompt: Literal["auto", "chat", "plain", "mini", "qwen-math", "llama-3", "math-shepherd"] = Field(
-        "auto", description="prompt and step format; auto: as the model's chat template says, plain where it has none"
+        default="auto",
+        description="prompt and step format; auto: as the model's chat template says, plain where it has none",
     )
     grader: Literal["auto", "plain", "integer", "math"] = Field(
-        "auto",
+        default="auto",
         description="how answers are compared: plain (numbers and text), integer, math (math-verify, in a process of "
         "its own); auto: plain for one problem and for mini data, math for all other data",
     )
-    device: str = Field("cpu", description="device of local models: cpu, cuda, cuda:N")
+    device: str = Field(default="cpu", description="device of local models: cpu, cuda, cuda:N")
     dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="precision of local models; only float32 is reproducible over batches"
+        default="float32", description="precision of local models; only float32 is reproducible over batches"
     )
-    max_kv_tokens: Count | None = Field(None, description="KV slots of the policy's engine; default: no limit")
+    max_kv_tokens: Count | None = Field(default=None, description="KV slots of the policy's engine; default: no limit")
     prm_max_kv_tokens: Count | None = Field(
-        None, description="KV slots of the reward model's engine; default: no limit"
+        default=None, description="KV slots of the reward model's engine; default: no limit"
     )
-    trust_remote_code: bool = Field(False, description="run code that comes with a checkpoint")
+    trust_remote_code: bool = Field(default=False, description="run code that comes with a checkpoint")
     request_timeout: float = Field(
-        120.0, gt=0, description="servers: seconds of silence after which a request has failed"
+        default=120.0, gt=0, description="servers: seconds of silence after which a request has failed"
     )
-    request_attempts: Count = Field(5, description="servers: times a request is sent, the first included")
-    max_requests: Count = Field(256, description="servers: requests of one engine in flight at once")
+    request_attempts: Count = Field(default=5, description="servers: times a request is sent, the first included")
+    max_requests: Count = Field(default=256, description="servers: requests of one engine in flight at once")
 
 
 _TRANSPORT = frozenset({"request_timeout", "request_attempts", "max_requests"})
@@ -129,10 +136,10 @@ class EvalSettings(SearchSettings):
     """A search over a whole data set."""
 
     data: str = Field(
-        "mini:test",
+        default="mini:test",
         description="mini:SPLIT, gsm8k, math500, olympiadbench, aime, or a .jsonl file with problem and answer",
     )
-    limit: Count | None = Field(None, description="problems to take from the start; default: all")
+    limit: Count | None = Field(default=None, description="problems to take from the start; default: all")
 
 
 Settings = TypeVar("Settings", bound=SearchSettings)
