@@ -11,7 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from search.errors import ConfigError, ContextOverflowError, EngineError, PolicyError, ScoringError
+from search.errors import (
+    ConfigError,
+    ContextOverflowError,
+    EngineError,
+    PolicyError,
+    PromptTooLongError,
+    ScoringError,
+)
 from search.ledger import Ledger, ModelCost, Stats, model_cost
 from search.protocols import FeatureProvider, Policy, Progress, Scorer, Watch, Writer
 from search.streams import closing
@@ -171,14 +178,15 @@ class Driver:
             watch: called after each selection and after each written level; what it raises ends the search.
 
         Raises:
-            ConfigError: the prompt is empty or leaves no room in the model's context.
+            ConfigError: the prompt is empty.
+            PromptTooLongError: it leaves no room in the model's context.
             ScoringError: the scorer gave something that is not a reward.
         """
         prompt_ids = self.writer.tokenizer.encode(prompt_text)
         if not prompt_ids:
             raise ConfigError(f"problem {problem.id}: the prompt is empty")
         if len(prompt_ids) >= self._context_tokens:
-            raise ConfigError(
+            raise PromptTooLongError(
                 f"problem {problem.id}: the prompt has {len(prompt_ids)} tokens, "
                 f"the model's context holds {self._context_tokens}"
             )

@@ -11,6 +11,10 @@ class ConfigError(SearchError):
     """The caller's input is wrong. The message says what was wrong and what is accepted."""
 
 
+class PromptTooLongError(ConfigError):
+    """A problem leaves no room in the model's context."""
+
+
 class DataError(SearchError):
     """A data file or record cannot be read; the message names the file and, where known, the line."""
 

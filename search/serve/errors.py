@@ -9,7 +9,14 @@ from typing import Any
 from starlette.responses import Response
 
 from search.driver import PRM_CONTEXT_FULL
-from search.errors import ConfigError, ContextOverflowError, EngineError, SearchError, SolverError
+from search.errors import (
+    ConfigError,
+    ContextOverflowError,
+    EngineError,
+    PromptTooLongError,
+    SearchError,
+    SolverError,
+)
 
 INVALID, SERVER = "invalid_request_error", "server_error"
 CLIENT_GONE = 499
@@ -75,7 +82,7 @@ def from_search(error: BaseException) -> ApiError:
     """What a search's own error means to a client; an error of another kind says nothing of itself."""
     if isinstance(error, ApiError):
         return error
-    if isinstance(error, ContextOverflowError):
+    if isinstance(error, ContextOverflowError | PromptTooLongError):
         return wrong(str(error), "messages", "context_length_exceeded")
     if isinstance(error, ConfigError | SolverError):  # a solver by name that takes no such program
         return wrong(str(error))

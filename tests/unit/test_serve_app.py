@@ -225,6 +225,7 @@ async def test_a_prompt_beyond_the_context_is_refused_also_in_a_stream(server):
     for stream in (False, True):
         answer = await server.ask("Add 3. " * 4000, stream=stream)
         assert answer.status == 422 and "context holds" in answer.error["message"]
+        assert answer.error["code"] == "context_length_exceeded"
 
 
 @served
