@@ -61,7 +61,12 @@ def check_contents(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
     assert tops == PACKAGES, tops
-    viewer = (f"search/view/page.{kind}" for kind in ("html", "css", "js"))
+    viewer = (
+        "search/view/page.html",
+        "search/view/page.css",
+        "search/view/script/state.js",
+        "search/view/script/live.js",
+    )
     weights = "search/mini/weights/target/model.safetensors"
     for needed in (*(f"{package}/py.typed" for package in PACKAGES), *viewer, weights):
         assert needed in names, f"{needed} is missing"

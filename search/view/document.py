@@ -12,6 +12,9 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import urlsplit
 
+SCRIPTS = ("state", "data", "layout", "drawing", "selection", "problems", "input", "live")
+"""The parts of the page's one script, in the order in which they are read."""
+
 _IN_INDEX = ("id", "problem", "reference", "answer", "correct", "error", "running", "method", "width", "num_nodes")
 _IN_SCRIPT = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 
@@ -31,7 +34,7 @@ def page(title: str, problems: Sequence[Mapping[str, Any]], live: str | None = N
     index = [{name: problem.get(name) for name in _IN_INDEX} for problem in problems]
     parts = [_data("index", {"title": title, "live": live, "problems": index})]
     parts += [_data(f"problem-{place}", problem) for place, problem in enumerate(problems)]
-    style, script = _asset("page.css"), _asset("page.js")
+    style, script = _asset("page.css"), "\n".join(_asset(f"script/{name}.js") for name in SCRIPTS)
     policy = (
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; img-src data:; "
         f"connect-src {_origin(live)}; base-uri 'none'; form-action 'none'"
