@@ -7,14 +7,13 @@ import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Coroutine, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
 
+from search.engines.remote.books import Books, Job
 from search.engines.remote.http import RequestLimits, nonsense
 from search.engines.remote.model import RemoteModel
-from search.engines.remote.warmth import Warmth
 from search.engines.remote.workers import Worker, Workers
 from search.errors import ContextOverflowError, EngineError
 from search.streams import closing
@@ -55,64 +54,6 @@ class Read(NamedTuple):
     cached_tokens: int | None = None
 
 
-@dataclass(slots=True)
-class _Books:
-    """What was done for one tree. Work for requests that broke off is in it as far as the server told."""
-
-    warmth: Warmth = field(default_factory=Warmth)
-    jobs: set[_Job] = field(default_factory=set)
-    computed_tokens: int | None = 0
-    recomputed_tokens: int | None = 0
-    sampled_tokens: int = 0
-    num_calls: int = 0
-    num_running: int = 0
-    kv_tokens_peak: int | None = None
-
-    def computed(self, num_tokens: int, cached_tokens: int | None, num_warm: int) -> None:
-        """Positions of a prompt went through the model; the last one always does, as its logits are wanted."""
-        if cached_tokens is None or self.computed_tokens is None or self.recomputed_tokens is None:
-            self.computed_tokens = self.recomputed_tokens = None
-            return
-        self.computed_tokens += num_tokens - cached_tokens
-        self.recomputed_tokens += max(0, min(num_warm, num_tokens) - 1 - cached_tokens)
-
-    def sampled(self, num_tokens: int) -> None:
-        """A step was written; its last token went through no model yet."""
-        self.sampled_tokens += num_tokens
-        if self.computed_tokens is not None:
-            self.computed_tokens += max(0, num_tokens - 1)
-
-    def usage(self) -> Usage:
-        """The books so far; a server cannot tell what it holds for one tree."""
-        return Usage(
-            computed_tokens=self.computed_tokens,
-            sampled_tokens=self.sampled_tokens,
-            num_calls=self.num_calls,
-            kv_tokens_held=None,
-            kv_tokens_peak=self.kv_tokens_peak,
-            recomputed_tokens=self.recomputed_tokens,
-        )
-
-
-@dataclass(eq=False, slots=True)
-class _Job:
-    """The children of one node while they are being written.
-
-    Attributes:
-        owed: children not answered yet.
-        requests: the server's names of their samples, as far as known.
-        results: steps, then None; or an error.
-    """
-
-    prefix: Prefix
-    sampling: Sampling
-    arrived: float
-    owed: dict[int, Child]
-    results: asyncio.Queue[Generation | Exception | None] = field(default_factory=asyncio.Queue)
-    requests: dict[int, str] = field(default_factory=dict)
-    task: asyncio.Task[None] | None = None
-
-
 class RemoteEngine(ABC, Generic[Server]):
     """An engine on one or several servers; implements `search.protocols.Engine`.
 
@@ -125,7 +66,7 @@ class RemoteEngine(ABC, Generic[Server]):
         self._model = model
         self._workers = Workers(servers)
         self._limits = limits
-        self._trees: dict[str, _Books] = {}
+        self._trees: dict[str, Books] = {}
         self._writers: set[asyncio.Task[Any]] = set()
         self._readers: set[asyncio.Task[Any]] = set()
         self._closed = False
@@ -189,7 +130,7 @@ class RemoteEngine(ABC, Generic[Server]):
         if not children:
             return
         books = self._received(prefix.tree)
-        job = _Job(prefix, sampling, time.perf_counter(), dict(enumerate(children)))
+        job = Job(prefix, sampling, time.perf_counter(), dict(enumerate(children)))
         books.jobs.add(job)
         job.task = self._start(self._write(books, job))
         try:
@@ -258,7 +199,7 @@ class RemoteEngine(ABC, Generic[Server]):
 
     # Requests
 
-    async def _write(self, books: _Books, job: _Job) -> None:
+    async def _write(self, books: Books, job: Job) -> None:
         """Serve one `generate`; every end of it stands in `job.results`."""
         try:
             await self._retried(books, job.prefix.tree, lambda worker: self._attempt(books, job, worker))
@@ -274,7 +215,7 @@ class RemoteEngine(ABC, Generic[Server]):
         else:
             job.results.put_nowait(None)
 
-    async def _attempt(self, books: _Books, job: _Job, worker: Worker[Server]) -> None:
+    async def _attempt(self, books: Books, job: Job, worker: Worker[Server]) -> None:
         """Ask one server for the children that are still owed."""
         prefix, num_tokens = job.prefix, job.prefix.num_tokens
         if not books.warmth.holds(prefix):
@@ -341,7 +282,7 @@ class RemoteEngine(ABC, Generic[Server]):
             return sample.ids
         return (*sample.ids, sample.matched)
 
-    async def _abort_children(self, server: Server, job: _Job, keys: frozenset[int] | None) -> None:
+    async def _abort_children(self, server: Server, job: Job, keys: frozenset[int] | None) -> None:
         """Answer children as aborted, and have the server stop them: all, or those with or below these keys."""
         below = keys is None or any(segment.key in keys for segment in job.prefix.segments)
         gone = [number for number, child in job.owed.items() if below or (keys is not None and child.key in keys)]
@@ -379,7 +320,7 @@ class RemoteEngine(ABC, Generic[Server]):
         finally:
             self._readers.discard(task)
 
-    async def _retried(self, books: _Books, tree: str, attempt: Callable[[Worker[Server]], Awaitable[T]]) -> T:
+    async def _retried(self, books: Books, tree: str, attempt: Callable[[Worker[Server]], Awaitable[T]]) -> T:
         """Do something on a tree's server; after a failure that may pass, again, on another one where there is one."""
 
         async def once() -> T:
@@ -411,10 +352,10 @@ class RemoteEngine(ABC, Generic[Server]):
         )
         return await retrying(once)
 
-    def _received(self, tree: str) -> _Books:
+    def _received(self, tree: str) -> Books:
         if self._closed:
             raise self._error("the engine is closed")
-        books = self._trees.setdefault(tree, _Books())
+        books = self._trees.setdefault(tree, Books())
         books.num_calls += 1
         return books
 
