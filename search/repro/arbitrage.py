@@ -30,7 +30,7 @@ from search.repro.runs import Planned, Say, collect, execute
 
 RSD_DEFAULT = "rsd:0.7"
 ENDS = ("never", "always")
-IMAGES = ("accuracy-acceptance.png", "accuracy-latency.png")
+IMAGES = ("routers-acceptance.png", "routers-latency.png")
 
 
 def chosen(recipe: ArbitrageRecipe, quick: bool) -> Routers:

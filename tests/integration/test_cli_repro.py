@@ -122,7 +122,7 @@ def test_the_tables_of_routers_come_from_records_and_come_again(inside, tmp_path
         table[name]["Spearman, ours"] for name in ARBITRAGE["ablations"]
     }
     assert len(list((tmp_path / "runs" / "arbitrage-small").glob("router-4-*/router_config.json"))) == 1
-    assert (tmp_path / "out" / "accuracy-acceptance.png").exists() and (tmp_path / "out" / "arbitrage.md").exists()
+    assert (tmp_path / "out" / "routers-acceptance.png").exists() and (tmp_path / "out" / "arbitrage.md").exists()
     again = inside(*args, "--json").json
     assert again["figures"] == first["figures"] and again["tables"] == first["tables"]
     fresh = inside(*args, "--json", "--runs", "elsewhere").json["figures"]
