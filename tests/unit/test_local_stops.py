@@ -135,6 +135,8 @@ def test_sample_inverts_the_distribution():
     assert [one(logits, 1.0, 0.6, u) for u in (0.6, 0.7, 0.99)] == [0, 1, 1], "lower ids first among equals"
     assert one([0.0, float("-inf"), 0.0], 1.0, 1.0, 0.5) == 2, "no mass, never drawn"
     assert one([0.0, 1.0], 1e-4, 1.0, 0.999) == 1
+    for least in (5e-324, 1e-309, 1e-308):
+        assert [one([0.0, 3.0, 1.0], least, mass, u) for mass in (5e-324, 1.0) for u in (0.0, 0.99)] == [1] * 4
     mixed = sample(
         torch.tensor([[0.0, 1.0], [0.0, 1.0], [5.0, 0.0]]),
         np.array([0.0, 1.0, 1.0]),

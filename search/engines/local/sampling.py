@@ -44,7 +44,8 @@ def sample(
 
     Args:
         logits: (num_rows, vocab) on any device.
-        temperature: (num_rows,); 0 takes the largest logit, the lowest id among equals.
+        temperature: (num_rows,); 0, or a number whose inverse is beyond float64, takes the largest logit, the lowest id
+            among equals.
         top_p: (num_rows,) nucleus mass in (0, 1].
         u: (num_rows,) numbers in [0, 1).
 
@@ -55,11 +56,13 @@ def sample(
     best = wide.amax(-1, keepdim=True)
     if not bool(torch.isfinite(best).all()):
         raise FloatingPointError("the model gave logits that are not finite")
-    greedy = temperature == 0.0
+    with np.errstate(divide="ignore", over="ignore"):
+        inverse = 1.0 / temperature
+    greedy = np.isinf(inverse)
     if greedy.all():
         return _first_best(wide, best)
     device = wide.device
-    scale = torch.from_numpy(1.0 / np.where(greedy, 1.0, temperature)).to(device)
+    scale = torch.from_numpy(np.where(greedy, 1.0, inverse)).to(device)
     mass = torch.softmax((wide - best) * scale[:, None], -1)
     if (top_p < 1.0).any():
         mass = _nucleus(mass, torch.from_numpy(top_p).to(device))
