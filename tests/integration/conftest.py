@@ -1,26 +1,12 @@
-"""The real command line: `ets` in a process of its own, as a person runs it, and `inside` in this one."""
+"""The real command line: `ets` in a process of its own, as a person runs it."""
 
-import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 
 import pytest
+from ran import Ran
 from serve_client import ets_serve
-
-from search.cli.main import main
-
-
-@dataclass
-class Ran:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self):
-        return json.loads(self.out)
 
 
 @pytest.fixture
@@ -39,21 +25,6 @@ def ets(tmp_path):
             check=False,
         )
         return Ran(done.returncode, done.stdout, done.stderr)
-
-    return run
-
-
-@pytest.fixture
-def inside(tmp_path, monkeypatch, capsys):
-    """As `ets`, in this process: the same command line without the seconds that a start takes."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*args):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main([str(arg) for arg in args])
-        shown = capsys.readouterr()
-        return Ran(ended.value.code, shown.out, shown.err)
 
     return run
 

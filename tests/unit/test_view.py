@@ -323,17 +323,17 @@ def test_places_without_a_run(tmp_path):
 # The command
 
 
-def test_the_command_writes_the_page_beside_the_run(inside_cli, tmp_path):
+def test_the_command_writes_the_page_beside_the_run(inside, tmp_path):
     run_of(tmp_path / "run", 2)
-    ran = inside_cli("view", tmp_path / "run")
+    ran = inside("view", tmp_path / "run")
     assert ran.code == 0 and ran.out == f"{tmp_path / 'run' / 'view.html'}\n" and ran.err == ""
     assert "<!doctype html>" in (tmp_path / "run" / "view.html").read_text()
 
 
-def test_the_command_says_what_it_left_out(inside_cli, tmp_path):
+def test_the_command_says_what_it_left_out(inside, tmp_path):
     run = run_of(tmp_path / "run", 2)
     run.record_file("p-1").write_text("{}")
-    ran = inside_cli("view", run.path, "--out", tmp_path / "x.html", "--json")
+    ran = inside("view", run.path, "--out", tmp_path / "x.html", "--json")
     shown = json.loads(ran.out)
     assert ran.code == 3 and shown["num_problems"] == 1 and shown["page"] == str(tmp_path / "x.html")
     assert shown["num_bytes"] == (tmp_path / "x.html").stat().st_size and len(shown["left_out"]) == 1
@@ -351,14 +351,14 @@ def test_the_command_says_what_it_left_out(inside_cli, tmp_path):
         (["run", "--vote", "most"], "'most' is not one of"),
     ],
 )
-def test_bad_input_is_one_line_and_code_2(inside_cli, tmp_path, args, message):
+def test_bad_input_is_one_line_and_code_2(inside, tmp_path, args, message):
     run_of(tmp_path / "run", 1)
     (tmp_path / "bad.json").write_text("[]")
-    ran = inside_cli("view", *args)
+    ran = inside("view", *args)
     assert ran.code == 2 and message in ran.err and len(ran.err.splitlines()) == 1 and ran.out == ""
 
 
-def test_a_page_never_takes_the_place_of_what_it_shows(inside_cli, tmp_path):
+def test_a_page_never_takes_the_place_of_what_it_shows(inside, tmp_path):
     run = run_of(tmp_path / "run", 1)
     record = run.record_file("p-0")
     (tmp_path / "link.html").symlink_to(record)
@@ -369,55 +369,36 @@ def test_a_page_never_takes_the_place_of_what_it_shows(inside_cli, tmp_path):
         (run.path, record),
         (run.path, run.path / "run.json"),
     ):
-        ran = inside_cli("view", shown, "--out", out)
+        ran = inside("view", shown, "--out", out)
         assert ran.code == 2 and "it is what is shown" in ran.err and len(ran.err.splitlines()) == 1
     record.with_suffix(".html").symlink_to(record)
-    assert inside_cli("view", record).code == 0
+    assert inside("view", record).code == 0
     assert {file: file.read_bytes() for file in before} == before
 
 
-def test_an_html_name_never_stands_for_a_record(inside_cli, tmp_path):
+def test_an_html_name_never_stands_for_a_record(inside, tmp_path):
     run = run_of(tmp_path / "run", 1)
     record = run.record_file("p-0").read_bytes()
     (tmp_path / "tree.html").write_bytes(record)
-    ran = inside_cli("view", tmp_path / "tree.html")
+    ran = inside("view", tmp_path / "tree.html")
     assert ran.code == 0 and (tmp_path / "tree.html").read_bytes() == record
 
 
-def test_a_browser_opens_on_a_terminal_with_a_display_alone(inside_cli, tmp_path, monkeypatch):
+def test_a_browser_opens_on_a_terminal_with_a_display_alone(inside, tmp_path, monkeypatch):
     opened = []
     monkeypatch.setattr("webbrowser.open", opened.append)
     monkeypatch.setenv("DISPLAY", ":0")
     run_of(tmp_path / "run", 1)
-    inside_cli("view", tmp_path / "run")
+    inside("view", tmp_path / "run")
     assert opened == [], "standard output is no terminal here"
     monkeypatch.setattr("search.cli.view._on_terminal", lambda: True)
-    inside_cli("view", tmp_path / "run", "--no-open")
-    inside_cli("view", tmp_path / "run", "--json")
+    inside("view", tmp_path / "run", "--no-open")
+    inside("view", tmp_path / "run", "--json")
     assert opened == []
-    inside_cli("view", tmp_path / "run")
+    inside("view", tmp_path / "run")
     assert opened == [(tmp_path / "run" / "view.html").as_uri()]
     monkeypatch.delenv("DISPLAY")
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.setattr("sys.platform", "linux")
-    inside_cli("view", tmp_path / "run")
+    inside("view", tmp_path / "run")
     assert len(opened) == 1
-
-
-@pytest.fixture
-def inside_cli(tmp_path, monkeypatch, capsys):
-    """The command line in this process, in an empty folder."""
-    from types import SimpleNamespace
-
-    from search.cli.main import main
-
-    monkeypatch.chdir(tmp_path)
-
-    def run(*args):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main([str(arg) for arg in args])
-        shown = capsys.readouterr()
-        return SimpleNamespace(code=ended.value.code, out=shown.out, err=shown.err)
-
-    return run

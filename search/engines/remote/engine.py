@@ -251,7 +251,8 @@ class RemoteEngine(ABC, Generic[Server]):
                     seconds = time.perf_counter() - job.arrived
                     job.results.put_nowait(Generation(child.key, ids, self.tokenizer.decode(ids), finish, seconds))
         finally:
-            books.sampled(sum(unfinished.values()))  # written until they were stopped, as far as the server said
+            for num_written in unfinished.values():  # until they were stopped, as far as the server said
+                books.sampled(num_written)
         if books.computed_tokens is not None:
             books.computed_tokens += self._extra_tokens(len(wanted))
         if job.owed:
