@@ -30,6 +30,7 @@ CODECS: Mapping[str, Family] = {
     "rlhflow": Family("prm.rlhflow:RlhflowCodec", False),
     "qwen-math-prm": Family("prm.qwen_math:QwenMathPrmCodec", True),
     "skywork-o1": Family("prm.skywork:SkyworkCodec", True),
+    "trl": Family("prm.trl:TrlCodec", True),
     "reward-head": Family("prm.reward_head:RewardHeadCodec", True),
 }
 
@@ -122,6 +123,8 @@ def _recognised(found: Checkpoint) -> PrmConfig:
     if found.head:
         if STEP_END in found.special_tokens and head_outputs(found) == 2:
             return PrmConfig("qwen-math-prm", f"a {kind} with a head of 2 outputs ({head}) and the token {STEP_END}")
+        if any(one.endswith("ForTokenClassification") for one in found.architectures) and head_outputs(found) == 2:
+            return PrmConfig("trl", f"a {kind} with a head of 2 outputs ({head}), as TRL's PRMTrainer makes them")
         return PrmConfig("reward-head", f"a {kind} with a head of {head_outputs(found)} outputs ({head})")
     for name in (found.name, found.origin):
         called = "/".join(Path(name).parts[-2:]).lower()
@@ -153,7 +156,7 @@ def _check(found: Checkpoint, config: PrmConfig) -> None:
             f"codec {config.codec} reads label tokens and {found.name!r} has a reward head "
             f"({', '.join(sorted(found.head))}); leave --prm-codec at auto"
         )
-    expected = {"qwen-math-prm": (2,), "skywork-o1": (1,), "reward-head": (1, 2)}.get(config.codec)
+    expected = {"qwen-math-prm": (2,), "skywork-o1": (1,), "trl": (2,), "reward-head": (1, 2)}.get(config.codec)
     if expected is not None and head_outputs(found) not in expected:
         raise ConfigError(
             f"codec {config.codec} reads {' or '.join(map(str, expected))} outputs and the reward head of "

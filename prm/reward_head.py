@@ -1,4 +1,4 @@
-"""A sequence-classification (or token-classification) reward head, read at the last token of each step.
+"""A sequence-classification reward head, read at the last token of each step.
 
 Checkpoints of this form agree in their layout (a linear `score` on the last hidden state) and not in how they are
 asked. The reading here is the common one: the question through the chat template where there is one, then the steps,

@@ -27,7 +27,7 @@ class SearchSettings(BaseModel):
     prm_codec: str = Field(
         default="auto",
         description="how the reward model is read: auto (found out from its files), label-tokens, math-shepherd, "
-        "rlhflow, qwen-math-prm, skywork-o1, or reward-head",
+        "rlhflow, qwen-math-prm, skywork-o1, trl, or reward-head",
     )
     engine: str = Field(
         default="local",

@@ -174,6 +174,6 @@ FAMILIES: dict[str, tuple[Callable[[Path, str], Reference], str, str]] = {
     "skywork-o1-wrapped": (headed_model, "skywork-wrapped", "skywork-o1"),
     "reward-head-qwen2": (classifier, "qwen2", "reward-head"),
     "reward-head-llama": (classifier, "llama", "reward-head"),
-    "token-classification": (classifier, "token", "reward-head"),
+    "trl": (classifier, "token", "trl"),
 }
 """Builder, its argument, and the codec that reads it, by case."""

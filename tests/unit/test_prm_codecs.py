@@ -12,6 +12,7 @@ from prm.qwen_math import SYSTEM_PROMPT, QwenMathPrmCodec
 from prm.reward_head import RewardHeadCodec
 from prm.rlhflow import RlhflowCodec
 from prm.skywork import SkyworkCodec
+from prm.trl import TrlCodec
 from search.errors import ConfigError, ScoringError
 
 
@@ -120,6 +121,23 @@ def test_a_reward_head_reads_the_last_token_of_each_step_with_and_without_a_chat
     assert bytes(joined(segments(plain))).decode() == "\n\n".join((QUESTION, *STEPS))
     with pytest.raises(ScoringError, match="has 3 outputs"):
         plain.reward((0.0, 1.0, 2.0))
+
+
+def test_trl_ids_are_the_trainers_own_and_each_segment_ends_with_the_separator():
+    """Taken for an ordinary head, such a model was asked through its chat template and read before the separator."""
+    raw = byte_tokenizer("qwen", "<|endoftext|>")
+    for tag, separator in (("", "\n"), ("\n\n", "\n\n"), ("<extra_0>", "<extra_0>")):
+        config = PrmConfig(bos_token="<|endoftext|>", step_tag=tag)
+        codec = TrlCodec.configured(wrapped(raw), config, True)
+        # What the trainer packs: the start token, the prompt, then every completion with the separator's ids after it.
+        ends = raw.encode(separator, add_special_tokens=False)
+        packed = [raw.bos_token_id, *raw.encode(QUESTION, add_special_tokens=False)]
+        for step in STEPS:
+            packed += [*raw.encode(step, add_special_tokens=False), *ends]
+        parts = segments(codec)
+        assert joined(parts) == packed
+        assert all(list(part[-len(ends) :]) == ends for part in parts[1:])
+    assert codec.reward((0.0, 2.0)) == pytest.approx(1 / (1 + math.exp(-2)))
 
 
 def test_label_tokens_by_chat_end_each_step_with_what_was_trained():

@@ -86,7 +86,7 @@ def test_auto_recognises_the_family_and_says_why(built, case):
     assert config.codec == family
     evidence = {
         "math-shepherd": "by its name", "rlhflow": "by its name", "qwen-math-prm": "<extra_0>",
-        "skywork-o1": "v_head.summary.weight", "reward-head": "score.weight",
+        "skywork-o1": "v_head.summary.weight", "reward-head": "score.weight", "trl": "PRMTrainer",
     }[family]  # fmt: skip
     assert evidence in config.reason
     assert detect_prm(str(folder), folder, family).reason == "it was asked for"

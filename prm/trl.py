@@ -1,0 +1,63 @@
+"""Reward models of TRL's `PRMTrainer`: a token classification at the separator that follows each step.
+
+As the trainer packs its examples (read in public copies of it): the start token, the bare prompt, then each step and the
+separator (a line break unless another was chosen), every piece encoded by itself; a step's label stands at the last token
+of its separator, and class 1 says that the step is right. No chat template is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from prm.checkpoint import PrmConfig
+from prm.codec import Reads, head_reward
+from search.errors import ConfigError
+from search.protocols import Tokenizer
+from search.tree import Node, SearchTree
+
+SEPARATOR = "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class TrlCodec:
+    """Reads the probability of class 1 at the last token of the separator after a step.
+
+    Attributes:
+        tokenizer: the reward model's own.
+        start: ids that stand before every prompt.
+        separator: ids of the separator; at least one.
+        name: "trl".
+    """
+
+    tokenizer: Tokenizer
+    start: tuple[int, ...]
+    separator: tuple[int, ...]
+    name: str = "trl"
+    reads: Reads = "head"
+    labels: tuple[int, ...] = ()
+
+    @classmethod
+    def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> TrlCodec:
+        """The codec with the separator that the checkpoint names as its `step_tag`, a line break by default.
+
+        Raises:
+            ConfigError: the tokenizer has no ids for the separator.
+        """
+        del same_tokenizer  # steps are encoded without the blank line that ends them, so no ids are shared
+        separator = tokenizer.encode(config.step_tag or SEPARATOR)
+        if not separator:
+            raise ConfigError(f"codec trl: the tokenizer has no token for the separator {config.step_tag or SEPARATOR!r}")
+        return cls(tokenizer, tokenizer.encode(config.bos_token) if config.bos_token else (), separator)
+
+    def prompt_ids(self, tree: SearchTree) -> tuple[int, ...]:
+        """The start token and the bare question."""
+        return self.start + self.tokenizer.encode(tree.question)
+
+    def step_ids(self, tree: SearchTree, node: Node) -> tuple[int, ...]:
+        """The step by itself, and the separator."""
+        return self.tokenizer.encode(node.text.strip()) + self.separator
+
+    def reward(self, outputs: Sequence[float]) -> float:
+        """softmax[1] of the head's two outputs."""
+        return head_reward(outputs)
