@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+)
 
 from search.errors import ConfigError
 
@@ -123,10 +134,35 @@ class SearchSettings(BaseModel):
     )
     request_attempts: Count = Field(default=5, description="servers: times a request is sent, the first included")
     max_requests: Count = Field(default=256, description="servers: requests of one engine in flight at once")
+    flush_cache: bool = Field(
+        default=False,
+        description="SGLang servers: empty their caches at the start, so that no run gets prompts for free that an "
+        "earlier one computed; others who use the servers lose theirs too",
+    )
+    api_key: SecretStr | None = Field(
+        default=None,
+        description="servers: sent as a bearer token to every server that is named; kept in no record (better given "
+        "as ETS_API_KEY, since other users of a machine can read command lines)",
+    )
+
+    @field_validator("api_key")
+    @classmethod
+    def _is_header(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"[!-~]+", value.get_secret_value()):
+            raise ValueError("must be printable ASCII without spaces")
+        return value
+
+    @model_serializer(mode="wrap")
+    def _without_secrets(self, write: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """JSON is what is kept and printed: it has no key."""
+        values: dict[str, Any] = write(self)
+        if info.mode == "json":
+            values.pop("api_key", None)
+        return values
 
 
-_TRANSPORT = frozenset({"request_timeout", "request_attempts", "max_requests"})
-"""Settings of how requests travel; they decide no result."""
+_TRANSPORT = frozenset({"request_timeout", "request_attempts", "max_requests", "flush_cache", "api_key"})
+"""Settings of how requests travel, and of the servers' state before; they decide no result."""
 
 METHOD_OPTIONS = ("node_cost", "node_cost_weight", "coverage_weight", "cluster_distance", "solver")
 """Settings that are options of a method; None leaves the method's own default."""
@@ -206,8 +242,9 @@ def _explain(schema: type[SearchSettings], error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         known = ", ".join(sorted(schema.model_fields))
         return f"unknown setting {name!r}; known: {known}"
-    message = first["msg"]
-    return f"{name} = {first['input']!r}: {message[:1].lower()}{message[1:]}"
+    message = first["msg"].removeprefix("Value error, ")
+    given = "" if name == "api_key" else f" = {first['input']!r}"
+    return f"{name}{given}: {message[:1].lower()}{message[1:]}"
 
 
 def _reason(error: Exception) -> str:

@@ -19,7 +19,9 @@ from typing import Any
 from search.api import Failure, Search
 from search.config import EvalSettings, SearchSettings, build
 from search.data import load_problems
+from search.errors import ConfigError, EngineError
 from search.ledger import ModelCost, Stats, total, total_costs
+from search.protocols import CachingEngine, Engine
 from search.record import (
     ProblemRecord,
     RunDirectory,
@@ -246,6 +248,8 @@ class Evaluation:
             async with self.search:
                 # Models that cannot be had are wrong input, said once and not for every problem.
                 infos = await asyncio.to_thread(engine_infos, self.search)
+                if self.search.settings.flush_cache:
+                    await flush_caches(self.search)
                 if self._directory is not None:
                     self._directory.note("engines", infos)
                 with loaded_for_good(), self._session.running():
@@ -313,7 +317,7 @@ def provenance(search: Search) -> dict[str, Any]:
     return {
         "version": package_version(),
         "commit": _commit(),
-        "argv": sys.argv,
+        "argv": command_line(sys.argv),
         "python": platform.python_version(),
         "config_hash": search.config_hash,
         "seed": search.settings.seed,
@@ -321,11 +325,38 @@ def provenance(search: Search) -> dict[str, Any]:
     }
 
 
+def command_line(argv: Iterable[str]) -> list[str]:
+    """A command line as it may be kept: what follows --api-key is a secret."""
+    kept: list[str] = []
+    for word in argv:
+        secret = bool(kept) and kept[-1] == "--api-key"
+        kept.append("***" if secret else "--api-key=***" if word.startswith("--api-key=") else word)
+    return kept
+
+
+async def flush_caches(search: Search) -> None:
+    """Empty the caches that outlive a search, so that a run pays for its own prompts.
+
+    Raises:
+        ConfigError: a server does not do so.
+    """
+    for engine in dict.fromkeys(_engines(search).values()):
+        if isinstance(engine, CachingEngine):
+            try:
+                await engine.flush_cache()
+            except EngineError as error:
+                raise ConfigError(f"flush_cache: {error}") from error
+
+
+def _engines(search: Search) -> dict[str, Engine]:
+    """The engines of a search by role; loads them."""
+    driver = search.driver
+    return {**driver.writer.engines, **(driver.scorer.engines if driver.scorer is not None else {})}
+
+
 def engine_infos(search: Search) -> dict[str, Any]:
     """What the engines of a search are, by role; loads them."""
-    driver = search.driver
-    engines = {**driver.writer.engines, **(driver.scorer.engines if driver.scorer is not None else {})}
-    return {role: asdict(engine.info) for role, engine in engines.items()}
+    return {role: asdict(engine.info) for role, engine in _engines(search).items()}
 
 
 def package_version() -> str:

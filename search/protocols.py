@@ -121,6 +121,18 @@ class Engine(Protocol):
 
 
 @runtime_checkable
+class CachingEngine(Engine, Protocol):
+    """An engine whose cache outlives its trees, so that a run may find prompts there that another one computed."""
+
+    async def flush_cache(self) -> None:
+        """Empty that cache.
+
+        Raises:
+            EngineError: it cannot be emptied now.
+        """
+
+
+@runtime_checkable
 class Policy(Protocol):
     """A search method: spends a budget on the leaves of a tree. Pure: it changes nothing and keeps no state."""
 

@@ -45,6 +45,9 @@ class Script:
         seconds_per_request, seconds_per_token: how slow it is.
         statuses: answers of the next requests that compute: a status, "stall", "nonsense", "cut", or "" for a good one.
         hidden: whether it was started with --enable-return-hidden-states.
+        hidden_mode: its --return-hidden-states-mode; None for a server of before there was one.
+        api_key: the key that every request must bring; empty for none.
+        prompt_tail: whether it puts the prompt's last token before what it wrote.
         head: outputs of its reward head; None for a model that writes.
         tokenize: its tokenizer; None for a server that does not tell.
         model_type, radix, capacity: what it says of itself.
@@ -57,6 +60,9 @@ class Script:
     seconds_per_token: float = 0.0
     statuses: Iterator[int | str] = field(default_factory=lambda: iter(()))
     hidden: bool = True
+    hidden_mode: str | None = None
+    api_key: str = ""
+    prompt_tail: bool = False
     head: Callable[[Any], tuple[float, ...]] | None = None
     model_type: str = "llama"
     radix: bool = True
@@ -130,6 +136,11 @@ class FakeServer:
                 fields = dict(line.lower().split(b": ", 1) for line in head[:-4].split(b"\r\n")[1:])
                 body = await reader.readexactly(int(fields.get(b"content-length", 0)))
                 self.keys.append(fields.get(b"x-smg-routing-key", b"").decode())
+                wanted = f"bearer {self.script.api_key}" if self.script.api_key else ""
+                if fields.get(b"authorization", b"").decode() != wanted:
+                    writer.write(b"HTTP/1.1 401 X\r\ncontent-length: 26\r\n\r\n" + b'{"error": "Unauthorized."}')
+                    await writer.drain()
+                    continue
                 work = asyncio.create_task(self._answer(path.decode(), json.loads(body or b"{}"), writer))
                 gone = asyncio.create_task(reader.read(1))
                 try:
@@ -207,6 +218,7 @@ class FakeServer:
                 "page_size": 1,
                 "dtype": "float32",
                 "enable_return_hidden_states": script.hidden,
+                **({} if script.hidden_mode is None else {"return_hidden_states_mode": script.hidden_mode}),
             }
         if path == "/model_info":
             architectures = ["LlamaForCausalLM"]
@@ -218,6 +230,9 @@ class FakeServer:
             return 200, {"data": [{"id": "fake", "owned_by": "vllm", "max_model_len": script.context - 6}]}
         if path == "/tokenize" and script.tokenize is not None:
             return 200, {"tokens": list(script.tokenize(body["prompt"]))}
+        if path == "/flush_cache":
+            self._cache.clear()
+            return 200, b"Cache flushed.\nPlease check backend logs for more details.\n"
         if path == "/abort_request":
             self._stopped.add(body["rid"])
             return 200, {}
@@ -331,7 +346,10 @@ class FakeServer:
                 if not started:
                     await write(b"HTTP/1.1 200 X\r\ntransfer-encoding: chunked\r\n\r\n")
                     started = True
-                data = b"data: %b\n\n" % json.dumps(self._event(sample, len(prompts[0]))).encode()
+                event = self._event(sample, len(prompts[0]))
+                if self.script.prompt_tail:
+                    event["output_ids"] = [prompts[0][-1], *event["output_ids"]]
+                data = b"data: %b\n\n" % json.dumps(event).encode()
                 await write(b"%x\r\n%b\r\n" % (len(data), data))
         await write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
 
@@ -351,7 +369,12 @@ class FakeServer:
                 meta["output_token_ids_logprobs"] = [
                     [[max(-1e9, value), label, None] for value, label in zip(logprobs, wanted, strict=True)]
                 ]
-            if body.get("return_hidden_states") and self.script.hidden:
+            asked, mode = body.get("return_hidden_states"), self.script.hidden_mode
+            if asked is True and mode == "last":
+                raise RefusedError(400, "The requested return_hidden_states mode exceeds the server maximum `last`.")
+            if asked == "last":
+                meta["hidden_states"] = [list(hashed_hidden(ids))]
+            elif asked and self.script.hidden:
                 meta["hidden_states"] = [[list(hashed_hidden(ids))]]
         found = [answers[index] for index in sorted(answers)]
         return found if isinstance(body["input_ids"][0], list) else found[0]

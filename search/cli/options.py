@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 
 import click
 from click.core import ParameterSource
-from pydantic import TypeAdapter
+from pydantic import SecretStr, TypeAdapter
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -67,6 +67,8 @@ def _option(name: str, info: FieldInfo) -> Callable[[Command], Command]:
         return click.option(f"{flag(name)}/--no-{name.replace('_', '-')}", name, **common)
     if typing.get_origin(kind) is Literal:
         return click.option(flag(name), name, type=click.Choice(typing.get_args(kind)), **common)
+    if kind is SecretStr:
+        kind = str
     metavar = {int: "N", float: "X"}.get(kind, "NAME")
     return click.option(flag(name), name, type=kind, metavar=metavar, **common)
 

@@ -8,12 +8,13 @@ import pytest
 from contract_model import SGLANG_POSITIONS, build
 from fake_server import Script, label_model, serving
 
-from search.config import SearchSettings, config_hash
+from search.config import EvalSettings, SearchSettings, config_hash
 from search.config import build as settings_of
-from search.engines.markov import STEP_END
+from search.engines.markov import STEP_END, hashed_hidden
 from search.engines.remote import OpenAIEngine, SglangEngine
 from search.engines.remote.http import RequestLimits
 from search.errors import ConfigError, ContextOverflowError, EngineError
+from search.evaluation import Evaluation, command_line
 from search.registry import make_engine
 from search.streams import closing
 from search.types import Child, FinishReason, Prefix, Sampling, Segment
@@ -379,3 +380,102 @@ def test_where_servers_are_does_not_make_another_run():
     assert hashed(engine="sglang:http://a:1") == hashed(engine="sglang:http://b:2,http://c:3", request_timeout=7)
     assert hashed(engine="sglang:http://a:1") != hashed(engine="openai:http://a:1") != hashed()
     assert json.dumps(hashed())
+
+
+# Keys, caches of earlier runs, and what a server says of its hidden states
+
+ENGINES = {"sglang": SglangEngine, "openai": OpenAIEngine}
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_a_server_behind_a_key_is_asked_with_it_and_without_it_says_how_to_give_one(folder, kind):
+    # The fake server lowers the case of what it is sent.
+    with serving(Script(api_key="sk-secret-1")) as server:
+        settings = settings_of(SearchSettings, {"api_key": "sk-secret-1"})
+        engine = make_engine(f"{kind}:{server.url}", folder, settings, None)
+        steps = with_engine(engine, lambda engine: write(engine, prefix(), children(2)))
+        assert len(steps) == 2
+        for wrong in (None, "sk-other"):
+            with pytest.raises(ConfigError, match=r"answered 401: Unauthorized\. \(give its key as ETS_API_KEY or") as error:
+                make_engine(f"{kind}:{server.url}", folder, settings_of(SearchSettings, {"api_key": wrong}), None)
+            assert "sk-" not in str(error.value)
+
+
+def test_a_key_is_in_no_record_no_hash_no_message_and_survives_a_rebuild_of_the_settings():
+    settings = settings_of(SearchSettings, {"api_key": "sk-secret-1", "method": "rebase"})
+    again = settings_of(SearchSettings, settings.model_dump())
+    assert again.api_key is not None and again.api_key.get_secret_value() == "sk-secret-1"
+    assert config_hash(settings) == config_hash(settings_of(SearchSettings, {"method": "rebase"}))
+    written = json.dumps(settings.model_dump(mode="json")) + settings.model_dump_json() + repr(settings)
+    assert "secret-1" not in written and "api_key" not in settings.model_dump(mode="json")
+    for wrong in ("", "two words", "sk-secret-1\n", "schlüssel"):
+        with pytest.raises(ConfigError, match="api_key: must be printable ASCII without spaces") as error:
+            settings_of(SearchSettings, {"api_key": wrong})
+        assert not wrong or wrong not in str(error.value)
+
+
+def test_the_end_of_the_prompt_before_a_step_is_no_part_of_it(folder):
+    with serving(Script(prompt_tail=True, seeds=True)) as server, serving(Script(seeds=True)) as usual:
+        found = []
+        for one in (server, usual):
+            engine = SglangEngine.connect(folder, one.url)
+            steps = with_engine(engine, lambda engine: write(engine, prefix(), children(4)))
+            found.append(sorted((step.key, step.ids, step.text) for step in steps))
+        assert found[0] == found[1]
+
+
+def test_an_emptied_cache_gives_no_run_the_prompts_of_another(folder):
+    with serving() as server:
+        computed = []
+        for flush in (False, False, True):
+            engine = SglangEngine.connect(folder, server.url)
+
+            async def body(engine, flush=flush):
+                if flush:
+                    await engine.flush_cache()
+                await write(engine, prefix(), children(1))
+                usage = engine.usage("t")
+                return usage.computed_tokens - usage.sampled_tokens + 1
+
+            computed.append(with_engine(engine, body))
+        assert computed == [len(PROMPT) + 1, 2, len(PROMPT) + 1], "the second run found the first one's prompt"
+
+
+@pytest.mark.parametrize(("mode", "says"), [(None, "full"), ("full", "full"), ("last", "last")])
+def test_hidden_states_are_asked_for_as_the_server_gives_them(folder, mode, says):
+    with serving(Script(hidden_mode=mode)) as server:
+        engine = SglangEngine.connect(folder, server.url)
+        assert engine.facts.hidden_states == says == engine.info.details["hidden states"]
+        state = with_engine(engine, lambda engine: engine.read(prefix(), "hidden"))
+        assert state == pytest.approx(hashed_hidden(PROMPT))
+
+
+def test_a_server_without_hidden_states_is_known_before_it_is_asked(folder):
+    with serving(Script(hidden=False, hidden_mode="none")) as server:
+        engine = SglangEngine.connect(folder, server.url)
+        asked = server.calls["/generate"]
+
+        async def body(engine):
+            with pytest.raises(EngineError, match="start it with --enable-return-hidden-states"):
+                await engine.read(prefix(), "hidden")
+
+        with_engine(engine, body)
+        assert not engine.facts.hidden_states and server.calls["/generate"] == asked
+
+
+def test_a_run_keeps_its_command_line_without_the_key():
+    argv = ["ets", "eval", "--api-key", "sk-1", "--width", "4", "--api-key=sk-2", "--out", "x"]
+    kept = command_line(argv)
+    assert kept == ["ets", "eval", "--api-key", "***", "--width", "4", "--api-key=***", "--out", "x"]
+
+
+def test_a_run_that_is_to_pay_for_its_own_prompts_empties_the_servers_caches_first(folder, tmp_path):
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"problem": "How many? w1 w2 w3", "answer": "1"}\n')
+    with serving() as server:
+        values = {"policy": folder, "engine": f"sglang:{server.url}", "prm": "none", "data": str(data), "width": 1}
+        values |= {"method": "best-of-n", "max_depth": 1, "grader": "plain", "prompt": "plain", "vote": "majority"}
+        for flush, times in ((False, 0), (True, 1)):
+            settings = settings_of(EvalSettings, {**values, "flush_cache": flush})
+            asyncio.run(Evaluation(settings).run(1))
+            assert server.calls["/flush_cache"] == times

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from search.engines.remote.transport import SglangServer
 from search.errors import ConfigError, EngineError
@@ -27,7 +27,8 @@ class ServerFacts:
         radix_cache: whether prefixes are kept and shared.
         page_size: slots of one page; of a prefix only whole pages are shared.
         dtype: of the weights.
-        hidden_states: whether it gives them.
+        hidden_states: whether it gives those of all tokens ("full"), of the last one alone ("last"), or none ("").
+        says_mode: whether it knows the difference, and so can be asked for the last one.
         max_running: requests it runs at once.
     """
 
@@ -41,7 +42,8 @@ class ServerFacts:
     radix_cache: bool | None = None
     page_size: int | None = None
     dtype: str = ""
-    hidden_states: bool = False
+    hidden_states: Literal["", "last", "full"] = ""
+    says_mode: bool = False
     max_running: int | None = None
 
     def details(self, num_servers: int) -> dict[str, str]:
@@ -54,6 +56,7 @@ class ServerFacts:
             "radix cache": "" if self.radix_cache is None else "on" if self.radix_cache else "off",
             "page size": "" if self.page_size in (None, 1) else str(self.page_size),
             "dtype": self.dtype,
+            "hidden states": self.hidden_states,
             "head": "as served" if self.is_embedding else "",
         }
         return {name: value for name, value in found.items() if value}
@@ -107,7 +110,8 @@ async def read_facts(server: SglangServer) -> ServerFacts:
         radix_cache=None if "disable_radix_cache" not in info else not info["disable_radix_cache"],
         page_size=_count(info.get("page_size")),
         dtype=str(info.get("dtype") or ""),
-        hidden_states=bool(info.get("enable_return_hidden_states")),
+        hidden_states=_hidden_states(info),
+        says_mode="return_hidden_states_mode" in info,
         max_running=_count(info.get("max_running_requests")),
     )
 
@@ -129,8 +133,20 @@ def agree(found: Sequence[ServerFacts]) -> ServerFacts:
         token_capacity=_least(one.token_capacity for one in found),
         radix_cache=None if first.radix_cache is None else all(one.radix_cache for one in found),
         page_size=max((one.page_size for one in found if one.page_size is not None), default=None),
-        hidden_states=all(one.hidden_states for one in found),
+        hidden_states=min((one.hidden_states for one in found), key=_MODES.index),
+        says_mode=all(one.says_mode for one in found),
     )
+
+
+_MODES: tuple[Literal["", "last", "full"], ...] = ("", "last", "full")
+
+
+def _hidden_states(info: Mapping[str, Any]) -> Literal["", "last", "full"]:
+    """By the mode where the server has one (`--return-hidden-states-mode`); the older flag is set beside it."""
+    mode = info.get("return_hidden_states_mode")
+    if mode in ("last", "full"):
+        return "last" if mode == "last" else "full"
+    return "full" if info.get("enable_return_hidden_states") else ""
 
 
 def _least(values: Iterable[int | None]) -> int | None:

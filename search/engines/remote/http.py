@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -31,11 +31,17 @@ class RequestLimits:
         timeout_seconds: the longest silence of a server within one request; then the request has failed.
         attempts: how often a request is sent at most, the first time included.
         max_in_flight: requests of one engine in flight at once, over all its servers; the others wait here.
+        api_key: sent as a bearer token; empty for none.
     """
 
     timeout_seconds: float = 120.0
     attempts: int = 5
     max_in_flight: int = 256
+    api_key: str = field(default="", repr=False)
+
+    def impatient(self) -> RequestLimits:
+        """The same for questions that a person waits for: asked once."""
+        return replace(self, timeout_seconds=30.0, attempts=1)
 
 
 class _Session:
@@ -84,7 +90,8 @@ class HttpClient:
         if (parsed := self._urls.get(url)) is None:
             parsed = self._urls[url] = httpx.URL(url)
         timeout = {"connect": min(_CONNECT_SECONDS, seconds), "read": seconds, "write": seconds}
-        request = httpx.Request(method, parsed, headers=_headers(key), content=content, extensions={"timeout": timeout})
+        headers = _headers(key, self.limits.api_key)
+        request = httpx.Request(method, parsed, headers=headers, content=content, extensions={"timeout": timeout})
         return await session.transport.handle_async_request(request)
 
     async def _whole(
@@ -154,6 +161,16 @@ class HttpClient:
         """
         await self._whole(await self._session(), "POST", url, _encode(body), "", _SHORT_SECONDS)
 
+    async def command(self, url: str) -> None:
+        """Have a server do something that is answered by its status alone.
+
+        Raises:
+            EngineError: as for `post`, but the answer may be any text.
+        """
+        status, content = await self._whole(await self._session(), "POST", url, b"{}", "", self.limits.timeout_seconds)
+        if status != httpx.codes.OK:
+            _answer(url, status, content)
+
     async def aclose(self) -> None:
         """Close the connections of this event loop."""
         known = self._sessions.pop(asyncio.get_running_loop(), None)
@@ -170,9 +187,13 @@ def _encode(body: Mapping[str, Any]) -> bytes:
     return json.dumps(body, separators=(",", ":")).encode()
 
 
-def _headers(key: str) -> dict[str, str]:
-    plain = key.encode("ascii", "backslashreplace").decode()
-    return {"content-type": "application/json", **({ROUTING_HEADER: plain} if key else {})}
+def _headers(key: str, api_key: str) -> dict[str, str]:
+    headers = {"content-type": "application/json"}
+    if key:
+        headers[ROUTING_HEADER] = key.encode("ascii", "backslashreplace").decode()
+    if api_key:
+        headers["authorization"] = f"Bearer {api_key}"
+    return headers
 
 
 class _failures:  # noqa: N801  (read as a word: `with _failures(url)`)
@@ -210,8 +231,13 @@ def _answer(url: str, status: int, content: bytes) -> Any:
     message = _message(content)
     if status < httpx.codes.INTERNAL_SERVER_ERROR and any(words in message for words in _OVERFLOW_WORDS):
         raise ContextOverflowError(message, endpoint=url, status=status)
+    refused = status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
     raise EngineError(
-        f"{url} answered {status}: {message}", endpoint=url, status=status, retryable=status in _RETRYABLE_STATUS
+        f"{url} answered {status}: {message}",
+        endpoint=url,
+        status=status,
+        hint="give its key as ETS_API_KEY or --api-key" if refused else "",
+        retryable=status in _RETRYABLE_STATUS,
     )
 
 

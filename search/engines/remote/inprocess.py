@@ -152,6 +152,10 @@ class InProcessServer:
 
         return await self._on_its_loop(ask())
 
+    async def flush_cache(self) -> None:
+        """Empty its cache of prefixes."""
+        await self._on_its_loop(self._engine.tokenizer_manager.flush_cache())
+
     async def aclose(self) -> None:
         """End its processes."""
         await asyncio.to_thread(self.stop)

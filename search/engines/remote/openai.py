@@ -60,7 +60,7 @@ class OpenAIEngine(RemoteEngine[OpenAIServer]):
         ours = read_model(model, "openai", trust_remote_code)
         loop = BackgroundLoop()
         try:
-            names = loop.wait(_ask(ours, urls))
+            names = loop.wait(_ask(ours, urls, limits))
         finally:
             loop.stop()
         client = HttpClient(limits)
@@ -157,7 +157,7 @@ def _sample(server: OpenAIServer, choice: Mapping[str, Any]) -> Sample:
     return Sample(index, ids, finish, matched=matched if isinstance(matched, int) else None)
 
 
-async def _ask(model: RemoteModel, urls: Sequence[str]) -> list[str]:
+async def _ask(model: RemoteModel, urls: Sequence[str], limits: RequestLimits) -> list[str]:
     """Ask all servers, hold them to our model, and put what they are into its `info`.
 
     Returns:
@@ -166,7 +166,7 @@ async def _ask(model: RemoteModel, urls: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: one cannot be reached, serves another model, or gives no token ids.
     """
-    client = HttpClient(RequestLimits(timeout_seconds=30.0, attempts=1))
+    client = HttpClient(limits.impatient())
     try:
         served = list(await asyncio.gather(*(_served(client, url) for url in urls)))
         servers = [OpenAIServer(client, url, str(entry["id"])) for url, entry in zip(urls, served, strict=True)]

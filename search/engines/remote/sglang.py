@@ -78,7 +78,7 @@ class SglangEngine(RemoteEngine[SglangServer]):
         ours = read_model(model, "sglang", trust_remote_code)
         loop = BackgroundLoop()
         try:
-            facts = loop.wait(_ask(ours, urls))
+            facts = loop.wait(_ask(ours, urls, limits))
         finally:
             loop.stop()
         client = HttpClient(limits)
@@ -108,6 +108,15 @@ class SglangEngine(RemoteEngine[SglangServer]):
             server.stop()
             raise
         return cls(ours, [server], facts)
+
+    async def flush_cache(self) -> None:
+        """Empty the servers' caches of prefixes.
+
+        Raises:
+            EngineError: a server cannot be reached, or refuses, as it does while requests run.
+        """
+        for worker in self._workers.all:
+            await worker.transport.flush_cache()
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -189,12 +198,14 @@ class SglangEngine(RemoteEngine[SglangServer]):
         body = {
             "input_ids": list(prefix.ids),
             "sampling_params": {"max_new_tokens": 1, "temperature": 0.0},
-            "return_hidden_states": True,
+            "return_hidden_states": "last" if self.facts.says_mode else True,
         }
         answer = await server.generate(body, prefix.tree)
-        states: Any = _meta(server, answer).get("hidden_states")
+        last: Any = _meta(server, answer).get("hidden_states")
         try:
-            last = states[0][-1] if isinstance(states[0][-1], list) else states[0]
+            while isinstance(last[-1], list):
+                # One entry a written token, the first with all that was not cached; or the last token's alone.
+                last = last[0] if isinstance(last[0][-1], list) else last[-1]
             return Read(tuple(float(value) for value in last), _cached(server, answer))
         except (TypeError, IndexError, ValueError):
             raise nonsense(str(server), states) from None
@@ -253,9 +264,9 @@ class SglangEngine(RemoteEngine[SglangServer]):
             await worker.transport.aclose()
 
 
-async def _ask(model: RemoteModel, urls: Sequence[str]) -> ServerFacts:
+async def _ask(model: RemoteModel, urls: Sequence[str], limits: RequestLimits) -> ServerFacts:
     """What servers are, asked with little patience: a person waits for it."""
-    client = HttpClient(RequestLimits(timeout_seconds=30.0, attempts=1))
+    client = HttpClient(limits.impatient())
     try:
         return await _facts(model, [HttpServer(client, url) for url in urls])
     finally:
@@ -299,6 +310,8 @@ def _sample(server: SglangServer, event: Mapping[str, Any], parts: Mapping[int, 
         finish, number = meta["finish_reason"], int(meta["completion_tokens"])
         if len(ids) < number:
             ids = (*parts.get(index, ()), *ids)
+        # Some servers put the end of the prompt before what was written.
+        ids = ids[len(ids) - number :]
         kind = None if finish is None else finish["type"]
         matched = finish.get("matched") if finish else None
         if kind not in (None, "stop", "length", "abort"):

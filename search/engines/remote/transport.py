@@ -39,6 +39,9 @@ class SglangServer(Protocol):
     async def used_tokens(self) -> int | None:
         """KV slots that running requests hold now; None where it cannot say."""
 
+    async def flush_cache(self) -> None:
+        """Empty its cache of prefixes."""
+
     async def aclose(self) -> None:
         """Give back what is held for it."""
 
@@ -111,6 +114,10 @@ class HttpServer:
         used = [load.get("num_used_tokens") for load in loads or () if isinstance(load, dict)]
         known = [one for one in used if isinstance(one, int)]
         return sum(known) if known and len(known) == len(used) else None
+
+    async def flush_cache(self) -> None:
+        """`/flush_cache`; it answers in words, and by its status."""
+        await self._client.command(f"{self.url}/flush_cache")
 
     async def aclose(self) -> None:
         """Close the connections."""
