@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
+from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -108,7 +109,7 @@ def _accepted(kind: Any, constraints: list[object], optional: bool) -> str:
 def _type_name(kind: Any) -> str:
     if typing.get_origin(kind) is Literal:
         return "choice"
-    names = {int: "whole number", float: "number", str: "text", bool: "switch"}
+    names = {int: "whole number", float: "number", str: "text", bool: "switch", SecretStr: "text"}
     return names.get(kind, "mapping")
 
 

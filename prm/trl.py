@@ -47,7 +47,9 @@ class TrlCodec:
         del same_tokenizer  # steps are encoded without the blank line that ends them, so no ids are shared
         separator = tokenizer.encode(config.step_tag or SEPARATOR)
         if not separator:
-            raise ConfigError(f"codec trl: the tokenizer has no token for the separator {config.step_tag or SEPARATOR!r}")
+            raise ConfigError(
+                f"codec trl: the tokenizer has no token for the separator {config.step_tag or SEPARATOR!r}"
+            )
         return cls(tokenizer, tokenizer.encode(config.bos_token) if config.bos_token else (), separator)
 
     def prompt_ids(self, tree: SearchTree) -> tuple[int, ...]:

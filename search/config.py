@@ -139,13 +139,14 @@ class SearchSettings(BaseModel):
         description="SGLang servers: empty their caches at the start, so that no run gets prompts for free that an "
         "earlier one computed; others who use the servers lose theirs too",
     )
-    api_key: SecretStr | None = Field(
+    engine_api_key: SecretStr | None = Field(
         default=None,
-        description="servers: sent as a bearer token to every server that is named; kept in no record (better given "
-        "as ETS_API_KEY, since other users of a machine can read command lines)",
+        description="servers of models: sent as a bearer token to each that is named, and kept in no record; better "
+        "in the environment than on a command line, which others may read; but for ets serve, whose clients have keys "
+        "of their own, also --api-key and ETS_API_KEY",
     )
 
-    @field_validator("api_key")
+    @field_validator("engine_api_key")
     @classmethod
     def _is_header(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not re.fullmatch(r"[!-~]+", value.get_secret_value()):
@@ -157,11 +158,11 @@ class SearchSettings(BaseModel):
         """JSON is what is kept and printed: it has no key."""
         values: dict[str, Any] = write(self)
         if info.mode == "json":
-            values.pop("api_key", None)
+            values.pop("engine_api_key", None)
         return values
 
 
-_TRANSPORT = frozenset({"request_timeout", "request_attempts", "max_requests", "flush_cache", "api_key"})
+_TRANSPORT = frozenset({"request_timeout", "request_attempts", "max_requests", "flush_cache", "engine_api_key"})
 """Settings of how requests travel, and of the servers' state before; they decide no result."""
 
 METHOD_OPTIONS = ("node_cost", "node_cost_weight", "coverage_weight", "cluster_distance", "solver")
@@ -243,7 +244,7 @@ def _explain(schema: type[SearchSettings], error: ValidationError) -> str:
         known = ", ".join(sorted(schema.model_fields))
         return f"unknown setting {name!r}; known: {known}"
     message = first["msg"].removeprefix("Value error, ")
-    given = "" if name == "api_key" else f" = {first['input']!r}"
+    given = "" if name == "engine_api_key" else f" = {first['input']!r}"
     return f"{name}{given}: {message[:1].lower()}{message[1:]}"
 
 

@@ -326,12 +326,16 @@ def provenance(search: Search) -> dict[str, Any]:
 
 
 def command_line(argv: Iterable[str]) -> list[str]:
-    """A command line as it may be kept: what follows --api-key is a secret."""
+    """A command line as it may be kept: its keys are left out."""
     kept: list[str] = []
     for word in argv:
-        secret = bool(kept) and kept[-1] == "--api-key"
-        kept.append("***" if secret else "--api-key=***" if word.startswith("--api-key=") else word)
+        flag, equals, _ = word.partition("=")
+        hidden = f"{flag}=***" if equals and flag in _KEY_FLAGS else word
+        kept.append("***" if kept and kept[-1] in _KEY_FLAGS else hidden)
     return kept
+
+
+_KEY_FLAGS = frozenset({"--engine-api-key", "--api-key"})
 
 
 async def flush_caches(search: Search) -> None:

@@ -211,7 +211,7 @@ def make_engine(spec: str, model: str, settings: SearchSettings, max_kv_tokens: 
     if colon or not hasattr(cls, "load"):
         from search.engines.remote.http import RequestLimits
 
-        api_key = "" if settings.api_key is None else settings.api_key.get_secret_value()
+        api_key = "" if settings.engine_api_key is None else settings.engine_api_key.get_secret_value()
         limits = RequestLimits(settings.request_timeout, settings.request_attempts, settings.max_requests, api_key)
         engine = cls.connect(path, address, limits=limits, trust_remote_code=trust)
     elif kind == "local":

@@ -22,12 +22,21 @@ Command = Callable[..., Any]
 Settings = TypeVar("Settings", bound=SearchSettings)
 
 
-def settings_options(schema: type[SearchSettings]) -> Callable[[Command], Command]:
-    """Add a flag for every setting of `schema`, and --config. Each is also read from ETS_<SETTING>."""
+_SHORT = {"engine_api_key": "api_key"}
+"""Further names of settings, where a command has no option of its own by that name."""
+
+
+def settings_options(schema: type[SearchSettings], *, short: bool = True) -> Callable[[Command], Command]:
+    """Add a flag for every setting of `schema`, and --config. Each is also read from ETS_<SETTING>.
+
+    Args:
+        schema: the settings.
+        short: whether a setting's shorter name, where it has one, names it too.
+    """
 
     def decorate(command: Command) -> Command:
         for name, info in reversed(schema.model_fields.items()):
-            command = _option(name, info)(command)
+            command = _option(name, info, (name, _SHORT[name]) if short and name in _SHORT else (name,))(command)
         return click.option(
             "--config",
             type=click.Path(path_type=Path),
@@ -52,12 +61,12 @@ def read_settings(schema: type[Settings], ctx: click.Context, config: Path | Non
     return build(schema, values)
 
 
-def _option(name: str, info: FieldInfo) -> Callable[[Command], Command]:
+def _option(name: str, info: FieldInfo, names: tuple[str, ...]) -> Callable[[Command], Command]:
     default = None if info.default is PydanticUndefined else info.default
     shown = f"  [default: {default}]" if default is not None else ""
     common: dict[str, Any] = {
         "help": f"{info.description}{shown}",
-        "envvar": f"ETS_{name.upper()}",
+        "envvar": [f"ETS_{one.upper()}" for one in names],
         "default": None,
     }
     if name == "options":
@@ -70,7 +79,7 @@ def _option(name: str, info: FieldInfo) -> Callable[[Command], Command]:
     if kind is SecretStr:
         kind = str
     metavar = {int: "N", float: "X"}.get(kind, "NAME")
-    return click.option(flag(name), name, type=kind, metavar=metavar, **common)
+    return click.option(*map(flag, names), name, type=kind, metavar=metavar, **common)
 
 
 def _plain(annotation: Any) -> Any:

@@ -14,7 +14,7 @@ from search.errors import ConfigError
 
 
 @click.command()
-@settings_options(SearchSettings)
+@settings_options(SearchSettings, short=False)
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="HOST", help="address to listen at")
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, metavar="N", help="0 takes any free one"

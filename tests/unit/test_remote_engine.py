@@ -391,26 +391,30 @@ ENGINES = {"sglang": SglangEngine, "openai": OpenAIEngine}
 def test_a_server_behind_a_key_is_asked_with_it_and_without_it_says_how_to_give_one(folder, kind):
     # The fake server lowers the case of what it is sent.
     with serving(Script(api_key="sk-secret-1")) as server:
-        settings = settings_of(SearchSettings, {"api_key": "sk-secret-1"})
+        settings = settings_of(SearchSettings, {"engine_api_key": "sk-secret-1"})
         engine = make_engine(f"{kind}:{server.url}", folder, settings, None)
         steps = with_engine(engine, lambda engine: write(engine, prefix(), children(2)))
         assert len(steps) == 2
         for wrong in (None, "sk-other"):
-            with pytest.raises(ConfigError, match=r"answered 401: Unauthorized\. \(give its key as ETS_API_KEY or") as error:
-                make_engine(f"{kind}:{server.url}", folder, settings_of(SearchSettings, {"api_key": wrong}), None)
+            with pytest.raises(
+                ConfigError, match=r"answered 401: Unauthorized\. \(give its key as ETS_ENGINE_API_KEY or"
+            ) as error:
+                make_engine(
+                    f"{kind}:{server.url}", folder, settings_of(SearchSettings, {"engine_api_key": wrong}), None
+                )
             assert "sk-" not in str(error.value)
 
 
 def test_a_key_is_in_no_record_no_hash_no_message_and_survives_a_rebuild_of_the_settings():
-    settings = settings_of(SearchSettings, {"api_key": "sk-secret-1", "method": "rebase"})
+    settings = settings_of(SearchSettings, {"engine_api_key": "sk-secret-1", "method": "rebase"})
     again = settings_of(SearchSettings, settings.model_dump())
-    assert again.api_key is not None and again.api_key.get_secret_value() == "sk-secret-1"
+    assert again.engine_api_key is not None and again.engine_api_key.get_secret_value() == "sk-secret-1"
     assert config_hash(settings) == config_hash(settings_of(SearchSettings, {"method": "rebase"}))
     written = json.dumps(settings.model_dump(mode="json")) + settings.model_dump_json() + repr(settings)
-    assert "secret-1" not in written and "api_key" not in settings.model_dump(mode="json")
+    assert "secret-1" not in written and "engine_api_key" not in settings.model_dump(mode="json")
     for wrong in ("", "two words", "sk-secret-1\n", "schlüssel"):
-        with pytest.raises(ConfigError, match="api_key: must be printable ASCII without spaces") as error:
-            settings_of(SearchSettings, {"api_key": wrong})
+        with pytest.raises(ConfigError, match="engine_api_key: must be printable ASCII without spaces") as error:
+            settings_of(SearchSettings, {"engine_api_key": wrong})
         assert not wrong or wrong not in str(error.value)
 
 
@@ -464,9 +468,9 @@ def test_a_server_without_hidden_states_is_known_before_it_is_asked(folder):
 
 
 def test_a_run_keeps_its_command_line_without_the_key():
-    argv = ["ets", "eval", "--api-key", "sk-1", "--width", "4", "--api-key=sk-2", "--out", "x"]
+    argv = ["ets", "eval", "--api-key", "sk-1", "--width", "4", "--engine-api-key=sk-2", "--out", "x"]
     kept = command_line(argv)
-    assert kept == ["ets", "eval", "--api-key", "***", "--width", "4", "--api-key=***", "--out", "x"]
+    assert kept == ["ets", "eval", "--api-key", "***", "--width", "4", "--engine-api-key=***", "--out", "x"]
 
 
 def test_a_run_that_is_to_pay_for_its_own_prompts_empties_the_servers_caches_first(folder, tmp_path):

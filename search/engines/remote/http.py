@@ -236,7 +236,7 @@ def _answer(url: str, status: int, content: bytes) -> Any:
         f"{url} answered {status}: {message}",
         endpoint=url,
         status=status,
-        hint="give its key as ETS_API_KEY or --api-key" if refused else "",
+        hint="give its key as ETS_ENGINE_API_KEY or --engine-api-key" if refused else "",
         retryable=status in _RETRYABLE_STATUS,
     )
 
