@@ -1,8 +1,8 @@
 """Reward models of TRL's `PRMTrainer`: a token classification at the separator that follows each step.
 
-As the trainer packs its examples (read in public copies of it): the start token, the bare prompt, then each step and the
-separator (a line break unless another was chosen), every piece encoded by itself; a step's label stands at the last token
-of its separator, and class 1 says that the step is right. No chat template is used.
+As the trainer packs its examples (read in public copies of it): the start token, the bare prompt, then each step and
+the separator (a line break unless another was chosen), every piece encoded by itself; a step's label stands at the last
+token of its separator, and class 1 says that the step is right. No chat template is used.
 """
 
 from __future__ import annotations

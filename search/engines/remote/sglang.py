@@ -201,7 +201,8 @@ class SglangEngine(RemoteEngine[SglangServer]):
             "return_hidden_states": "last" if self.facts.says_mode else True,
         }
         answer = await server.generate(body, prefix.tree)
-        last: Any = _meta(server, answer).get("hidden_states")
+        states: Any = _meta(server, answer).get("hidden_states")
+        last = states
         try:
             while isinstance(last[-1], list):
                 # One entry a written token, the first with all that was not cached; or the last token's alone.
