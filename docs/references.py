@@ -94,6 +94,8 @@ def _accepted(kind: Any, constraints: list[object], optional: bool) -> str:
         said = ["`true`, `false`"]
     elif typing.get_origin(kind) is dict:
         said = ["names with a number, text, `true` or `false` each"]
+    elif typing.get_origin(kind) is tuple:
+        said = ["texts, each of one character or more"]
     elif kind is str:
         said = ["see the meaning"]
     else:
@@ -110,7 +112,8 @@ def _type_name(kind: Any) -> str:
     if typing.get_origin(kind) is Literal:
         return "choice"
     names = {int: "whole number", float: "number", str: "text", bool: "switch", SecretStr: "text"}
-    return names.get(kind, "mapping")
+    several = {tuple: "list of texts", dict: "mapping"}
+    return names.get(kind) or several[typing.get_origin(kind)]
 
 
 def _default(info: FieldInfo) -> str:
@@ -123,7 +126,7 @@ def _default(info: FieldInfo) -> str:
 
 def _setting(name: str, info: FieldInfo) -> str:
     kind, constraints, optional = _parts(info.annotation)
-    spelled = "--set KEY=VALUE" if name == "options" else flag(name)
+    spelled = flag(name) + {dict: " KEY=VALUE", tuple: " TEXT"}.get(typing.get_origin(kind), "")
     if kind is bool:
         spelled += f", --no-{name.replace('_', '-')}"
     accepted = _accepted(kind, [*_flat(tuple(info.metadata)), *constraints], optional)

@@ -16,7 +16,7 @@ from search.config import SearchSettings, build, config_hash
 from search.driver import Driver, Limits
 from search.errors import ConfigError, SearchError
 from search.grade import ComparingGrader, Grader
-from search.prompts import STYLES, PromptFormat, choose_format, render
+from search.prompts import PromptFormat, choose_format, render, style_of
 from search.protocols import Engine, FeatureProvider, Policy, Scorer, Watch, Writer
 from search.registry import (
     check_hidden_embedder,
@@ -171,7 +171,7 @@ class Search:
         if self._embeds_by_prm:
             features = (*features, _hidden_feature(scorer))
         self._prompt_format = choose_format(settings.prompt, writer.tokenizer)
-        style = STYLES[self._prompt_format]
+        style = style_of(self._prompt_format, settings.stop, settings.final)
         return Driver(
             self._make_policy(),
             writer,
@@ -199,7 +199,7 @@ class Search:
         """
         asked = problem if isinstance(problem, Problem) else Problem("0", problem)
         driver = await asyncio.to_thread(lambda: self.driver)
-        prompt = render(self._prompt_format, asked.text, driver.writer.tokenizer)
+        prompt = render(self._prompt_format, asked.text, driver.writer.tokenizer, self.settings.chat_options)
         outcome = await driver.solve(asked, prompt, seed=seed, watch=watch)
         # Off the loop: comparing answers may take a while, and other problems go on.
         return await asyncio.to_thread(

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -26,6 +27,15 @@ from search.errors import ConfigError
 
 Count = Annotated[int, Field(ge=1)]
 Scalar = bool | int | float | str
+
+
+def _several(value: object) -> object:
+    """One text as a tuple of it, and a list as a tuple, so that YAML, JSON and Python may give either."""
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+
+
+Texts = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_several)]
+"""Texts that are not empty; one by itself may stand without its list."""
 
 
 class SearchSettings(BaseModel):
@@ -115,6 +125,18 @@ class SearchSettings(BaseModel):
         default="auto",
         description="prompt and step format; auto: as the model's chat template says, plain where it has none",
     )
+    stop: Texts | None = Field(
+        default=None,
+        description="texts that end a step and belong to it, in place of the prompt format's; may be repeated",
+    )
+    final: Texts | None = Field(
+        default=None,
+        description="phrases that make a step a solution's last, in place of the prompt format's; may be repeated",
+    )
+    chat_options: dict[str, Scalar] = Field(
+        default_factory=dict,
+        description="options of the chat template, as KEY=VALUE, e.g. enable_thinking=false; may be repeated",
+    )
     grader: Literal["auto", "plain", "integer", "math"] = Field(
         default="auto",
         description="how answers are compared: plain (numbers and text), integer, math (math-verify, in a process of "
@@ -164,6 +186,11 @@ class SearchSettings(BaseModel):
 
 _TRANSPORT = frozenset({"request_timeout", "request_attempts", "max_requests", "flush_cache", "engine_api_key"})
 """Settings of how requests travel, and of the servers' state before; they decide no result."""
+
+ESCAPED = frozenset({"stop", "final"})
+"""Settings in which the command line and the environment read `\\n` as a line break, `\\t` as a tab, `\\\\` as `\\`."""
+
+_FLAGS = {"options": "--set", "chat_options": "--chat-option"}
 
 METHOD_OPTIONS = ("node_cost", "node_cost_weight", "coverage_weight", "cluster_distance", "solver")
 """Settings that are options of a method; None leaves the method's own default."""
@@ -234,7 +261,7 @@ def engine_kind(spec: str) -> str:
 
 def flag(name: str) -> str:
     """The command-line spelling of a setting."""
-    return "--" + name.replace("_", "-")
+    return _FLAGS.get(name, "--" + name.replace("_", "-"))
 
 
 def _explain(schema: type[SearchSettings], error: ValidationError) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from search.errors import ConfigError
@@ -64,6 +64,14 @@ the bare question in the family's own template."""
 _PROBE = "1 + 1"
 
 
+def style_of(
+    prompt_format: PromptFormat, stop: tuple[str, ...] | None = None, final: tuple[str, ...] | None = None
+) -> PromptStyle:
+    """A format's style with other ends of steps or other last phrases; None: the format's own."""
+    style = STYLES[prompt_format]
+    return replace(style, stop=style.stop if stop is None else stop, final=style.final if final is None else final)
+
+
 def is_unicode(text: str) -> bool:
     """Whether a text can be written as UTF-8; what came from broken bytes cannot."""
     try:
@@ -100,11 +108,17 @@ def choose_format(requested: str, tokenizer: Tokenizer) -> PromptFormat:
     return "llama-3" if "<|start_header_id|>" in sample else "chat"
 
 
-def render(prompt_format: PromptFormat, question: str, tokenizer: Tokenizer) -> str:
+def render(prompt_format: PromptFormat, question: str, tokenizer: Tokenizer, options: Mapping[str, object] = {}) -> str:
     """The prompt for one question, ending where the first step begins.
 
+    Args:
+        prompt_format: as `choose_format` found it.
+        question: the problem's text.
+        tokenizer: of the model that is asked.
+        options: of its chat template.
+
     Raises:
-        ConfigError: the question is empty.
+        ConfigError: the question is empty, or the chat template refuses an option.
     """
     if not question.strip():
         raise ConfigError("the problem is empty; give its text")
@@ -116,11 +130,11 @@ def render(prompt_format: PromptFormat, question: str, tokenizer: Tokenizer) -> 
         return f"{tokenizer.start}{instruction}{style.before}{question}{style.after}"
     turn = {"role": "user", "content": question}
     if not style.instruction:
-        prompt = tokenizer.chat([turn])
+        prompt = tokenizer.chat([turn], options)
     else:
         try:
-            prompt = tokenizer.chat([{"role": "system", "content": style.instruction}, turn])
+            prompt = tokenizer.chat([{"role": "system", "content": style.instruction}, turn], options)
         except ConfigError:  # some templates know no system role
-            prompt = tokenizer.chat([{"role": "user", "content": f"{style.instruction}\n\n{question}"}])
+            prompt = tokenizer.chat([{"role": "user", "content": f"{style.instruction}\n\n{question}"}], options)
     assert prompt is not None, "choose_format found a template"
     return prompt

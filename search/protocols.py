@@ -46,11 +46,16 @@ class Tokenizer(Protocol):
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`, special tokens left out."""
 
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> str | None:
+    def chat(self, messages: Sequence[Mapping[str, str]], options: Mapping[str, object] = {}) -> str | None:
         """The prompt for a conversation, ready for the assistant's turn; None without a chat template.
 
+        Args:
+            messages: the turns, each with a role and a content.
+            options: variables of the template's own, e.g. `enable_thinking`.
+
         Raises:
-            ConfigError: the template takes no such conversation, e.g. none with a system message.
+            ConfigError: the template takes no such conversation, e.g. none with a system message, or knows no such
+                option.
         """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import types
 import typing
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from pydantic import SecretStr, TypeAdapter
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from search.config import SearchSettings, build, flag, load_yaml
+from search.config import ESCAPED, SearchSettings, build, flag, load_yaml
 from search.errors import ConfigError
 
 Command = Callable[..., Any]
@@ -57,7 +58,7 @@ def read_settings(schema: type[Settings], ctx: click.Context, config: Path | Non
     for name in schema.model_fields:
         if ctx.get_parameter_source(name) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT):
             given = ctx.params[name]
-            values[name] = _pairs(given) if name == "options" else given
+            values[name] = _pairs(name, given) if _kind(schema.model_fields[name]) is dict else given
     return build(schema, values)
 
 
@@ -69,9 +70,11 @@ def _option(name: str, info: FieldInfo, names: tuple[str, ...]) -> Callable[[Com
         "envvar": [f"ETS_{one.upper()}" for one in names],
         "default": None,
     }
-    if name == "options":
-        return click.option("--set", name, multiple=True, metavar="KEY=VALUE", **{**common, "default": ()})
-    kind = _plain(info.annotation)
+    kind = _kind(info)
+    if kind is dict:
+        return click.option(flag(name), name, type=_PairType(), multiple=True, metavar="KEY=VALUE", **common)
+    if kind is tuple:
+        return click.option(flag(name), name, type=_TextType(name), multiple=True, **common)
     if kind is bool:
         return click.option(f"{flag(name)}/--no-{name.replace('_', '-')}", name, **common)
     if typing.get_origin(kind) is Literal:
@@ -80,6 +83,44 @@ def _option(name: str, info: FieldInfo, names: tuple[str, ...]) -> Callable[[Com
         kind = str
     metavar = {int: "N", float: "X"}.get(kind, "NAME")
     return click.option(*map(flag, names), name, type=kind, metavar=metavar, **common)
+
+
+class _TextType(click.types.StringParamType):
+    """A text as it is, or with escapes where the setting has them; in the environment each line is one of several."""
+
+    name = "text"
+    envvar_list_splitter = "\n"
+
+    def __init__(self, setting: str) -> None:
+        self._escaped = setting in ESCAPED
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The text that was meant."""
+        return _ESCAPE.sub(lambda found: _ESCAPES[found[0]], value) if self._escaped else value
+
+
+_ESCAPES = {r"\n": "\n", r"\t": "\t", r"\\": "\\"}
+_ESCAPE = re.compile("|".join(map(re.escape, _ESCAPES)))
+
+
+class _PairType(click.types.StringParamType):
+    """KEY=VALUE; in the environment several with spaces or line breaks between them, a value may hold spaces."""
+
+    name = "pair"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As it is; `read_settings` says what is wrong, as of any other setting."""
+        return value
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        """Cut before each KEY=."""
+        return re.split(r"\s+(?=[^\s=]+=)", rv.strip())
+
+
+def _kind(info: FieldInfo) -> Any:
+    """What a setting's flag takes: tuple and dict may be repeated."""
+    kind = _plain(info.annotation)
+    return typing.get_origin(kind) if typing.get_origin(kind) in (tuple, dict) else kind
 
 
 def _plain(annotation: Any) -> Any:
@@ -91,12 +132,12 @@ def _plain(annotation: Any) -> Any:
     return annotation
 
 
-def _pairs(given: tuple[str, ...]) -> dict[str, Any]:
+def _pairs(name: str, given: tuple[str, ...]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for pair in given:
         key, equals, text = pair.partition("=")
         if not equals or not key:
-            raise ConfigError(f"--set {pair!r}: must be KEY=VALUE")
+            raise ConfigError(f"{flag(name)} {pair!r}: must be KEY=VALUE")
         try:
             values[key] = TypeAdapter(bool | int | float).validate_python(json.loads(text), strict=True)
         except ValueError:

@@ -77,7 +77,7 @@ class FakeTokenizer:
         """Text of `ids`, the end token left out."""
         return "".join(self.vocabulary[token] for token in ids if token not in self._eos_ids)
 
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> str | None:
+    def chat(self, messages: Sequence[Mapping[str, str]], options: Mapping[str, object] = {}) -> str | None:
         """None: there is no chat template."""
         return None
 

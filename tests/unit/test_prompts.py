@@ -19,7 +19,7 @@ class Tokenizer:
     def __init__(self, template=None, start=""):
         self.template, self.start = template, start
 
-    def chat(self, messages):
+    def chat(self, messages, options=None):
         return None if self.template is None else self.template(messages)
 
 

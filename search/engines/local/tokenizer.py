@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -61,16 +63,32 @@ class HFTokenizer:
         """Text of `ids`, special tokens left out."""
         return self._table.join(ids)
 
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> str | None:
+    def chat(self, messages: Sequence[Mapping[str, str]], options: Mapping[str, object] = {}) -> str | None:
         """The prompt for a conversation, ready for the assistant's turn; None without a chat template."""
         if not getattr(self.raw, "chat_template", None):
             return None
         from jinja2 import TemplateError
 
+        self._check_options(options)
         try:
             text: str = self.raw.apply_chat_template(
-                [dict(message) for message in messages], tokenize=False, add_generation_prompt=True
+                [dict(message) for message in messages], tokenize=False, add_generation_prompt=True, **options
             )
         except TemplateError as error:
             raise ConfigError(f"the model's chat template refuses this conversation: {error}") from None
+        except (TypeError, ValueError) as error:
+            if not options:
+                raise
+            given = ", ".join(f"{name}={value}" for name, value in options.items())
+            raise ConfigError(f"the model's chat template refuses {given}: {error}") from None
         return text
+
+    def _check_options(self, options: Mapping[str, object]) -> None:
+        """Refuse what the template would pass over in silence, and what is not the template's to decide."""
+        if not options:
+            return
+        taken = {*inspect.signature(self.raw.apply_chat_template).parameters, "messages"}
+        template = self.raw.get_chat_template()
+        for name in options:
+            if name in taken or not re.search(rf"\b{re.escape(name)}\b", template):
+                raise ConfigError(f"chat option {name!r}: the model's chat template reads no such option")
