@@ -39,7 +39,7 @@ class _Slot:
     def __init__(self, partial: PartialAttention) -> None:
         self.partial = partial
         self.batch: Batch | None = None
-        self.calls: list[tuple[int, tuple[int, ...], tuple[int, ...], dict[str, object]]] = []
+        self.calls: list[tuple[nn.Module, tuple[int, ...], tuple[int, ...], dict[str, object]]] = []
 
 
 def _tree_attention(
@@ -57,7 +57,7 @@ def _tree_attention(
     layer: int = module.layer_idx  # type: ignore[assignment]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if slot.batch is None:
-        slot.calls.append((layer, tuple(key.shape), tuple(value.shape), kwargs))
+        slot.calls.append((module, tuple(key.shape), tuple(value.shape), kwargs))
         # Only shapes are asked for: the values do not matter.
         return torch.zeros_like(query).transpose(1, 2)[..., : value.shape[-1]], None
     return attend(slot.batch, layer, query[0], key[0], value[0], scale, slot.partial)[None], None
@@ -87,7 +87,11 @@ class RefusedError(Exception):
 
 
 class CascadeForward:
-    """The model's own forward with cascade attention in every layer."""
+    """The model's own forward with cascade attention in every layer.
+
+    Attributes:
+        attentions: the model's attention modules, layer by layer.
+    """
 
     name = "cascade"
 
@@ -125,12 +129,14 @@ class CascadeForward:
                 raise RefusedError(f"its forward does not take our attention ({error})") from error
         calls, slot.calls = slot.calls, []
         num_layers = getattr(self._model.config.get_text_config(decoder=True), "num_hidden_layers", len(calls))
-        if sorted(call[0] for call in calls) != list(range(num_layers)):
+        calls.sort(key=lambda call: int(call[0].layer_idx))  # type: ignore[arg-type]
+        if [call[0].layer_idx for call in calls] != list(range(num_layers)):
             raise RefusedError(f"{len(calls)} of {num_layers} layers call the attention interface")
+        self.attentions = [call[0] for call in calls]
         shapes = {call[1] for call in calls} | {call[2] for call in calls}
         if len(shapes) != 1:
             raise RefusedError(f"keys and values have different sizes: {sorted(shapes)}")
-        for layer, _, _, asked in calls:
+        for layer, (_, _, _, asked) in enumerate(calls):
             _refuse_extras(layer, asked, context_tokens)
         _, heads, _, dim = shapes.pop()
         return KVShape(num_layers, heads, dim)
