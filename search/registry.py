@@ -61,6 +61,7 @@ BENCHES: Mapping[str, str] = {
     "pipeline": "search.bench.pipeline:run",
     "prune": "search.bench.prune:run",
     "routers": "search.bench.routers:run",
+    "sampling": "search.bench.sampling:run",
     "sglang": "search.bench.sglang:run",
     "widths": "search.bench.widths:run",
 }

@@ -49,7 +49,7 @@ def bench(
     plots: Path | None,
     as_json: bool,
 ) -> None:
-    """Measure a part; NAME is embedders, engine, methods, pipeline, prune, routers, sglang or widths."""
+    """Measure a part; NAME is embedders, engine, methods, pipeline, prune, routers, sampling, sglang or widths."""
     given: dict[str, Any] = {
         "limit": limit,
         "repeats": repeats,

@@ -62,7 +62,7 @@ def test_idle_trees_are_evicted_and_computed_again():
         found = await local.label_logprobs(prompt("a", step), [5])
         assert found == pytest.approx(reference_logprobs("qwen2", (*PROMPT, 9, 8, 7))[[5]].tolist(), abs=1e-5)
         assert local.usage("a").recomputed_tokens == len(PROMPT)
-        assert await local.label_logprobs(prompt("a"), [5]) == pytest.approx(first, abs=1e-6)
+        assert await local.label_logprobs(prompt("a"), [5]) == pytest.approx(first, abs=1e-5)
         assert local.pool().peak <= 64
         await local.aclose()
 

@@ -1,12 +1,9 @@
-"""Stops and texts over three kinds of tokenizers, and sampling against its definition."""
+"""Stops and texts over three kinds of tokenizers."""
 
-import numpy as np
 import pytest
-import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from search.engines.local.sampling import sample, uniforms
 from search.engines.local.stops import StopRule, TokenBytes, byte_alphabet
 from search.engines.local.tokenizer import HFTokenizer
 
@@ -107,43 +104,3 @@ def test_broken_characters_are_replaced():
     table = TokenBytes(raw, len(raw))
     assert table.join(tokens(raw, "a", "Ã")) == "a�"
     assert table.join(tokens(raw, "Ã", "©")) == "é"
-
-
-def test_uniforms_are_a_fixed_function_and_look_uniform():
-    seeds = np.array([0, 1, 2**64 - 1], np.uint64)
-    first = uniforms(seeds, np.zeros(3, np.int64))
-    assert first.tolist() == uniforms(seeds, np.zeros(3, np.int64)).tolist()
-    # Fixed for ever: a saved run must be repeatable by a later version.
-    assert first.tolist() == pytest.approx([0.6524484863740322, 0.36818951565166946, 0.3662420901697574], abs=1e-15)
-    many = uniforms(np.full(20_000, 7, np.uint64), np.arange(20_000))
-    assert abs(many.mean() - 0.5) < 0.01
-    assert np.abs(np.histogram(many, 20, (0, 1))[0] - 1000).max() < 150
-    neighbours = uniforms(np.arange(20_000, dtype=np.uint64), np.zeros(20_000, np.int64))
-    assert abs(np.corrcoef(neighbours[:-1], neighbours[1:])[0, 1]) < 0.03
-
-
-def one(logits: list[float], temperature: float, top_p: float, u: float) -> int:
-    return int(sample(torch.tensor([logits]), np.array([temperature]), np.array([top_p]), np.array([u]))[0])
-
-
-def test_sample_inverts_the_distribution():
-    logits = torch.log(torch.tensor([0.5, 0.25, 0.25])).tolist()
-    assert [one(logits, 1.0, 1.0, u) for u in (0.0, 0.49, 0.51, 0.74, 0.76, 1 - 2**-53)] == [0, 0, 1, 1, 2, 2]
-    assert [one(logits, 0.0, 1.0, u) for u in (0.0, 0.99)] == [0, 0]
-    assert one([1.0, 3.0, 3.0], 0.0, 1.0, 0.9) == 1, "the lowest id among equals"
-    assert [one(logits, 1.0, 0.5, u) for u in (0.0, 0.99)] == [0, 0], "the mass is reached by one token"
-    assert [one(logits, 1.0, 0.6, u) for u in (0.6, 0.7, 0.99)] == [0, 1, 1], "lower ids first among equals"
-    assert one([0.0, float("-inf"), 0.0], 1.0, 1.0, 0.5) == 2, "no mass, never drawn"
-    assert one([0.0, 1.0], 1e-4, 1.0, 0.999) == 1
-    for least in (5e-324, 1e-309, 1e-308):
-        assert [one([0.0, 3.0, 1.0], least, mass, u) for mass in (5e-324, 1.0) for u in (0.0, 0.99)] == [1] * 4
-    mixed = sample(
-        torch.tensor([[0.0, 1.0], [0.0, 1.0], [5.0, 0.0]]),
-        np.array([0.0, 1.0, 1.0]),
-        np.array([1.0, 1.0, 0.5]),
-        np.array([0.1, 0.1, 0.99]),
-    )
-    assert mixed.tolist() == [1, 0, 0]
-    for bad in ([float("nan"), 0.0], [float("-inf")] * 2, [float("inf"), 0.0]):
-        with pytest.raises(FloatingPointError):
-            one(bad, 1.0, 1.0, 0.5)

@@ -65,7 +65,7 @@ class Decoding:
         u = uniforms(np.array([row.seed for row in rows], np.uint64), counts)
         temperature = np.array([row.sampling.temperature for row in rows])
         top_p = np.array([row.sampling.top_p for row in rows])
-        tokens = sample(torch.stack([logits for _, logits in starts]), temperature, top_p, u)
+        tokens = sample(torch.stack([logits for _, logits in starts]), temperature, top_p, u).ids
         ended = []
         for row, token in zip(rows, tokens.tolist(), strict=True):
             row.request.tree.num_sampled += 1
@@ -105,7 +105,7 @@ class Decoding:
                 tree.num_peak = max(tree.num_peak, tree.num_held)
                 tree.used = now
         u = uniforms(lanes.seeds[:live], lanes.count[:live])
-        tokens = sample(logits, lanes.temperature[:live], lanes.top_p[:live], u)
+        tokens = sample(logits, lanes.temperature[:live], lanes.top_p[:live], u).ids
         lanes.append(tokens)
         done = (lanes.count[:live] >= lanes.limit[:live]) | self._rules.maybe[lanes.table[:live], tokens]
         ended = []
