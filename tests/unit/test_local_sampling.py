@@ -66,7 +66,9 @@ def masses(logits: torch.Tensor, temperature: float, top_p: float) -> np.ndarray
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("vocab", "temperature", "top_p"), [(2 * BLOCK_TOKENS + 77, 0.6, 1.0), (BLOCK_TOKENS + 30, 1.0, 0.8)])
+@pytest.mark.parametrize(
+    ("vocab", "temperature", "top_p"), [(2 * BLOCK_TOKENS + 77, 0.6, 1.0), (BLOCK_TOKENS + 30, 1.0, 0.8)]
+)
 def test_each_token_is_drawn_by_its_probability_of_all_numbers(vocab, temperature, top_p, dtype):
     logits = logits_of(vocab, dtype=dtype)[0]
     logits[100:110] = -torch.inf
