@@ -144,7 +144,7 @@ def _block_maxima(logits: Tensor) -> Tensor:
     whole = logits.shape[-1] // BLOCK_TOKENS * BLOCK_TOKENS
     maxima = []
     if whole:
-        maxima.append(logits[:, :whole].unflatten(-1, (-1, BLOCK_TOKENS)).amax(-1))
+        maxima.append(logits[:, :whole].reshape(len(logits), -1, BLOCK_TOKENS).amax(-1))
     if whole < logits.shape[-1]:
         maxima.append(logits[:, whole:].amax(-1, keepdim=True))
     return torch.cat(maxima, -1)
@@ -168,7 +168,7 @@ def _work(logits: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
 
 def _block_sums(weights: Tensor) -> Tensor:
     """(num_rows, num_blocks * BLOCK_TOKENS) -> (num_rows, num_blocks)."""
-    return weights.unflatten(-1, (-1, BLOCK_TOKENS)).sum(-1)
+    return weights.reshape(*weights.shape[:-1], -1, BLOCK_TOKENS).sum(-1)
 
 
 def _invert(mass: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
