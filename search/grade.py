@@ -1,4 +1,4 @@
-r"""Answers out of solutions, and whether they are right: plain text and numbers, exact integers.
+r"""Whether answers are right: plain text and numbers, exact integers.
 
 Any text is accepted, in linear time: what cannot be read is no answer or another one, never an exception. The
 grader for real mathematics (fractions, radicals, sets) is a class of its own beside these.
@@ -9,12 +9,8 @@ from __future__ import annotations
 import re
 from typing import ClassVar, Protocol, runtime_checkable
 
-MAX_ANSWER_CHARS = 10_000
-"""A longer "answer" is no answer; keeps what follows the extraction cheap on hostile text."""
+from search.answers import read_answer, stated_answer
 
-_BRACES = re.compile(r"\\boxed[ \t]{0,8}\{|\\.|\{+|\}+", re.DOTALL)
-_PHRASE = re.compile(r"\banswer[ \t]{1,8}is[ \t]{0,8}:?", re.IGNORECASE)
-_SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
 _THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(?:(?:,|\{,\})[0-9]{3})+(?:\.[0-9]*)?")
 _NUMBER = re.compile(r"([+-]?)([0-9]*)(?:\.([0-9]*))?")
 _INTEGER = re.compile(r"([+-]?)([0-9]+)")
@@ -62,8 +58,8 @@ class PlainGrader:
     name: ClassVar[str] = "plain"
 
     def extract(self, text: str) -> str | None:
-        """As `extract_answer`."""
-        return extract_answer(text)
+        """As `read_answer`."""
+        return read_answer(text)
 
     def key(self, answer: str) -> str:
         """As `canonical_answer`."""
@@ -74,7 +70,7 @@ class PlainGrader:
         if answer is None:
             return False
         key = self.key(answer)
-        return key != "" and key in (self.key(reference), self.key(extract_answer(reference) or ""))
+        return key != "" and key in (self.key(reference), self.key(stated_answer(reference) or ""))
 
 
 class IntegerGrader:
@@ -83,8 +79,8 @@ class IntegerGrader:
     name: ClassVar[str] = "integer"
 
     def extract(self, text: str) -> str | None:
-        """As `extract_answer`."""
-        return extract_answer(text)
+        """As `read_answer`."""
+        return read_answer(text)
 
     def key(self, answer: str) -> str:
         """The integer without a plus sign and leading zeros; other text stripped."""
@@ -94,20 +90,6 @@ class IntegerGrader:
         """Whether both are the same integer."""
         value = None if answer is None else _integer(answer)
         return value is not None and value == _integer(reference)
-
-
-def extract_answer(text: str) -> str | None:
-    r"""The answer in a solution, stripped; None where there is none.
-
-    In this order: the last complete `\boxed{...}`, braces nested as deep as may be (of nested boxes the inner
-    one); what follows the last "answer is" up to the end of its sentence or line; what follows the last
-    "####" in its line. A box that is cut off or empty is no answer.
-    """
-    for find in (_last_box, _after_phrase, _after_hashes):
-        answer = find(text)
-        if answer:
-            return answer
-    return None
 
 
 def canonical_answer(answer: str) -> str:
@@ -123,58 +105,6 @@ def canonical_answer(answer: str) -> str:
     if _THOUSANDS.fullmatch(text):
         text = text.replace("{,}", "").replace(",", "")
     return _canonical_number(text) or text
-
-
-def _last_box(text: str) -> str | None:
-    """The content of the box that opens last of all that are closed."""
-    start = text.find("\\boxed")
-    if start < 0:
-        return None
-    depth = 0
-    open_boxes: list[tuple[int, int]] = []
-    found = (-1, -1)
-    for token in _BRACES.finditer(text, start):
-        piece = token.group()
-        if piece.startswith("{"):
-            depth += len(piece)
-        elif piece.startswith("\\boxed"):
-            open_boxes.append((depth, token.end()))
-            depth += 1
-        elif piece.startswith("}"):
-            lowest = max(0, depth - len(piece))
-            while open_boxes and open_boxes[-1][0] >= lowest:
-                outside, begin = open_boxes.pop()
-                # The box's own brace is the one that brings the depth back to `outside`.
-                found = max(found, (begin, token.start() + depth - outside - 1))
-            depth = lowest
-    begin, end = found
-    return _clean(text[begin:end]) if 0 <= end - begin <= MAX_ANSWER_CHARS and begin >= 0 else None
-
-
-def _after_phrase(text: str) -> str | None:
-    start = max((match.end() for match in _PHRASE.finditer(text)), default=None)
-    if start is None:
-        return None
-    line = _first_line(text, start)
-    sentence_end = _SENTENCE_END.search(line)
-    return _clean(line[: sentence_end.start()] if sentence_end else line)
-
-
-def _after_hashes(text: str) -> str | None:
-    position = text.rfind("####")
-    return None if position < 0 else _clean(_first_line(text, position + 4))
-
-
-def _first_line(text: str, start: int) -> str:
-    """The rest of a line, leading space left out; empty where it is too long for an answer."""
-    rest = text[start : start + MAX_ANSWER_CHARS + 1].lstrip(" \t")
-    line = rest.partition("\n")[0]
-    return "" if len(line) >= MAX_ANSWER_CHARS else line
-
-
-def _clean(answer: str) -> str | None:
-    answer = answer.strip()
-    return None if not answer or answer.startswith("\\boxed") else answer
 
 
 def _canonical_number(text: str) -> str | None:

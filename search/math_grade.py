@@ -18,8 +18,9 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import ClassVar
 
+from search.answers import MAX_ANSWER_CHARS, read_answer, stated_answer
 from search.errors import ConfigError, SearchError
-from search.grade import MAX_ANSWER_CHARS, canonical_answer, extract_answer
+from search.grade import canonical_answer
 
 CPU_SECONDS = 0.8
 """For one comparison; ordinary ones take a hundredth of it."""
@@ -84,8 +85,8 @@ class MathGrader:
         self._lock = threading.Lock()
 
     def extract(self, text: str) -> str | None:
-        """As `extract_answer`."""
-        return extract_answer(text)
+        """As `read_answer`."""
+        return read_answer(text)
 
     def key(self, answer: str) -> str:
         """A form that is equal for answers which differ in writing alone; see `equivalent` for the rest."""
@@ -113,7 +114,7 @@ class MathGrader:
         """Whether an answer has the reference's value; a reference may be a whole solution."""
         if answer is None:
             return False
-        known = extract_answer(reference)
+        known = stated_answer(reference)
         return self.equivalent(answer, reference) or (known is not None and self.equivalent(answer, known))
 
     def close(self) -> None:
