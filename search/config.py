@@ -201,8 +201,15 @@ class EvalSettings(SearchSettings):
 
     data: str = Field(
         default="mini:test",
-        description="mini:SPLIT, gsm8k, math500, olympiadbench, aime, or a .jsonl file with problem and answer",
+        description="mini:SPLIT, gsm8k, math500, olympiadbench, aime, or a file of problems: .jsonl, .json, .csv, .tsv "
+        "(each with .gz or without) or .parquet",
     )
+    field: str | None = Field(
+        default=None,
+        description="which columns of the data are what: problem=COLUMN,answer=COLUMN (also choices=, id=); a COLUMN "
+        "may be a template such as '{Body} {Question}'; default: recognised",
+    )
+    reference: bool = Field(default=True, description="read reference answers; without them there is no accuracy")
     limit: Count | None = Field(default=None, description="problems to take from the start; default: all")
 
 

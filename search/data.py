@@ -1,86 +1,120 @@
-"""Problems from where they are kept: the mini family's splits, a public benchmark, or a .jsonl file."""
+"""Problems from where they are kept: the mini family's splits, a public benchmark, or a file."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-from search.benchmarks import BENCHMARKS, load_benchmark
+from search.benchmarks import BENCHMARKS, benchmark_rows
+from search.config import EvalSettings
 from search.errors import ConfigError, DataError
+from search.fields import parse_fields
+from search.layouts import recognise
 from search.prompts import is_unicode
+from search.rows import SUFFIXES, Row, file_rows
 from search.types import Problem
 
 MINI_SPLIT_SIZE = 500
 """Problems of a mini split where no limit is given; the splits themselves have no end."""
 
-_MAX_LINE_BYTES = 1 << 20
 _ACCEPTED = (
-    f"accepted: mini:train, mini:dev, mini:test, {', '.join(BENCHMARKS)}, or a .jsonl file with problem (or question) "
-    "and answer"
+    f"accepted: mini:train, mini:dev, mini:test, {', '.join(BENCHMARKS)}, or a file "
+    f"({', '.join(SUFFIXES)}, with .gz or without)"
 )
 
 
-def load_problems(source: str, limit: int | None = None, skip: int = 0) -> list[Problem]:
+@dataclass(frozen=True, slots=True)
+class Data:
+    """A data set as it was read.
+
+    Attributes:
+        problems: in its own order.
+        layout: in one line, what was read as what; "" for the mini family, which is made and not read.
+    """
+
+    problems: list[Problem]
+    layout: str = ""
+
+    @property
+    def sha256(self) -> str:
+        """Of the problems as they were read: ids, texts and references."""
+        rows = [(one.id, one.text, one.answer) for one in self.problems]
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+    def record(self) -> dict[str, str | int]:
+        """What a run keeps of it, beside the problems themselves."""
+        return {"layout": self.layout, "num_problems": len(self.problems), "sha256": self.sha256}
+
+
+def settings_data(settings: EvalSettings) -> Data:
+    """The data set of an evaluation; raises as `read_data`."""
+    return read_data(settings.data, settings.limit, field=settings.field, references=settings.reference)
+
+
+def load_problems(source: str, limit: int | None = None, skip: int = 0, field: str | None = None) -> list[Problem]:
+    """The first `limit` problems of a source after the first `skip`; raises as `read_data`."""
+    return read_data(source, limit, skip, field).problems
+
+
+def read_data(
+    source: str, limit: int | None = None, skip: int = 0, field: str | None = None, references: bool = True
+) -> Data:
     """The first `limit` problems of a source after the first `skip`, in its own order.
 
+    Args:
+        source: mini:SPLIT, a benchmark's name, or a file.
+        limit: None takes all.
+        skip: problems to leave out; their rows are read and checked like the others.
+        field: which columns are what, as `--field` says it; what it leaves open is recognised.
+        references: whether problems have reference answers.
+
     Raises:
-        ConfigError: no such split or file, or a benchmark that cannot be had.
-        DataError: a broken line; names the file and the line.
+        ConfigError: no such split or file, a benchmark that cannot be had, or columns that are not there.
+        DataError: a broken row, or a reference that is none; names the file and the line.
     """
     if source.startswith("mini:"):
-        return _mini(source.removeprefix("mini:"), limit, skip)
+        if field is not None:
+            raise ConfigError(f"--field {field!r}: data {source} has no columns; --field is for files and benchmarks")
+        return Data(_mini(source.removeprefix("mini:"), limit, skip, references))
+    named = parse_fields(field)
+    if not references and "answer" in named:
+        raise ConfigError(f"--field answer={named['answer']} contradicts --no-reference")
+    rows, name = _rows(source), source if source in BENCHMARKS else ""
+    taken = list(rows if limit is None else islice(rows, skip + limit))
+    if not taken[skip:]:
+        raise DataError(f"{source}: holds no problems" + (f" after the first {skip}" if skip else ""))
+    layout = recognise(taken, source, named, references)
+    problems: list[Problem] = []
+    seen: dict[str, str] = {}
+    for row in taken:
+        problem = layout.problem(row)
+        if not all(map(is_unicode, (problem.id, problem.text, problem.answer or ""))):
+            raise DataError(f"{row.where}: holds text that is not valid Unicode")
+        if problem.id in seen:
+            raise DataError(
+                f"{row.where}: id {problem.id!r} stands at {seen[problem.id]} already; --field id=COLUMN (or a "
+                "template of several) names another"
+            )
+        seen[problem.id] = row.where.rpartition(", ")[2]
+        problems.append(Problem(f"{name}/{problem.id}", problem.text, problem.answer) if name else problem)
+    return Data(problems[skip:], layout.describe())
+
+
+def _rows(source: str) -> Iterator[Row]:
     if source in BENCHMARKS:
-        return load_benchmark(source, limit, skip)
-    file = Path(source)
+        return benchmark_rows(source)
+    file = Path(source).expanduser()
     if not file.is_file():
         raise ConfigError(f"data {source!r}: no such file; {_ACCEPTED}")
-    problems: list[Problem] = []
-    seen: dict[str, int] = {}
-    with file.open("rb") as lines:
-        # No line is read further than it may be long.
-        for number, line in enumerate(iter(lambda: lines.readline(_MAX_LINE_BYTES + 1), b""), 1):
-            if not line.strip():
-                continue
-            if limit is not None and len(problems) == skip + limit:
-                break
-            problem = _parse(file, number, line)
-            if problem.id in seen:
-                raise DataError(f"{file}, line {number}: id {problem.id!r} stands on line {seen[problem.id]} already")
-            seen[problem.id] = number
-            problems.append(problem)
-    if not problems[skip:]:
-        raise DataError(f"{file}: holds no problems" + (f" after the first {skip}" if skip else ""))
-    return problems[skip:]
+    return file_rows(file)
 
 
-def _mini(split: str, limit: int | None, skip: int) -> list[Problem]:
+def _mini(split: str, limit: int | None, skip: int, references: bool) -> list[Problem]:
     from search.mini.problems import problems
 
     count = MINI_SPLIT_SIZE if limit is None else limit
-    return [Problem(one.id, one.text, one.answer) for one in problems(split, count, skip)]
-
-
-def _parse(file: Path, number: int, line: bytes) -> Problem:
-    where = f"{file}, line {number}"
-    if len(line) > _MAX_LINE_BYTES:
-        raise DataError(f"{where}: longer than {_MAX_LINE_BYTES} bytes")
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        raise DataError(f"{where}: not valid JSON") from None
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: must be an object with problem and answer")
-    text = row.get("problem", row.get("question"))
-    if not isinstance(text, str) or not text.strip():
-        raise DataError(f"{where}: needs a text under 'problem' or 'question'")
-    answer = row.get("answer")
-    if not isinstance(answer, str | int | float) or isinstance(answer, bool):
-        raise DataError(f"{where}: needs a text or a number under 'answer'")
-    reference = str(answer)
-    if "####" in reference:
-        reference = reference.rpartition("####")[2].strip()
-    name = row.get("id", row.get("unique_id"))
-    problem = Problem(str(number - 1 if name is None else name), text, reference)
-    if not all(map(is_unicode, (problem.id, problem.text, reference))):
-        raise DataError(f"{where}: holds text that is not valid Unicode")
-    return problem
+    return [Problem(one.id, one.text, one.answer if references else None) for one in problems(split, count, skip)]

@@ -18,7 +18,7 @@ from typing import Any
 
 from search.api import Failure, Search
 from search.config import EvalSettings, SearchSettings, build
-from search.data import load_problems
+from search.data import settings_data
 from search.errors import ConfigError, EngineError
 from search.ledger import ModelCost, Stats, total, total_costs
 from search.protocols import CachingEngine, Engine
@@ -220,17 +220,19 @@ class Evaluation:
             out: where the run is kept; None keeps nothing.
 
         Raises:
-            ConfigError: the data or a setting is wrong, or `out` holds another run or cannot be written.
+            ConfigError: the data or a setting is wrong, or `out` holds another run, one of other data, or cannot be
+                written.
             DataError: a line of the data is broken.
         """
-        self.problems = load_problems(settings.data, settings.limit)
+        self.data = settings_data(settings)
+        self.problems = self.data.problems
         self.search = Search(settings=with_grader(settings))
         self.config_hash = self.search.config_hash
         self._directory = None if out is None else RunDirectory(out)
         self._records: dict[str, ProblemRecord] = {}
         self._session = Session()
         if self._directory is not None:
-            self._directory.open(provenance(self.search))
+            self._directory.open({**provenance(self.search), "data": self.data.record()})
             for problem in self.problems:
                 if (record := self._directory.load(problem, self.config_hash)) is not None:
                     self._records[problem.id] = record

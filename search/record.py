@@ -239,17 +239,24 @@ class RunDirectory:
         write_atomic(self.record_file(record.problem_id), record.model_dump_json() + "\n")
 
     def load(self, problem: Problem, config_hash: str) -> ProblemRecord | None:
-        """A problem's finished record, or None if it has to be run.
+        """A problem's finished record; None if it is missing, unreadable, of a failed search or of other settings.
 
-        That is so where the record is missing, unreadable, of a failed search, of other settings, or of a problem
-        with another text or reference: a data file may have changed below a run.
+        Raises:
+            ConfigError: it is of a problem with another text or reference: the data changed below the run.
         """
         try:
             record = read_record(self.record_file(problem.id))
         except DataError:
             return None
-        same = (record.problem_id, record.problem, record.reference) == (problem.id, problem.text, problem.answer)
-        return record if same and record.config_hash == config_hash and record.error is None else None
+        if record.config_hash != config_hash or record.error is not None or record.problem_id != problem.id:
+            return None
+        if (record.problem, record.reference) != (problem.text, problem.answer):
+            what = "text" if record.problem != problem.text else "reference"
+            raise ConfigError(
+                f"{self.path} holds a run of other data: problem {problem.id} has another {what} now; give another "
+                "--out, or the data it ran on"
+            )
+        return record
 
 
 def read_record(file: Path) -> ProblemRecord:

@@ -40,6 +40,8 @@ def evaluate(
     from search.evaluation import Evaluation
 
     evaluation = Evaluation(settings, out)
+    if evaluation.data.layout:
+        sys.stderr.write(f"data {settings.data}: {evaluation.data.layout}\n")
     with progress("eval", len(evaluation.problems), evaluation.num_done) as bar:
         summary = asyncio.run(evaluation.run(concurrency, bar.update))
     if as_json:

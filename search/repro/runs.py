@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from search.config import EvalSettings
-from search.data import load_problems
+from search.data import settings_data
 from search.errors import SearchError
 from search.evaluation import Evaluation
 from search.report import Run, read_run
@@ -57,7 +57,8 @@ def execute(planned: Sequence[Planned], runs: Path, turn: int, say: Say) -> None
             summary = asyncio.run(evaluation.run(one.concurrency))
             if summary.failures:
                 raise SearchError(f"{one.folder(runs)}: {summary.failures[0]}")
-            say(f"{one.name}: {upto} of {one.settings.limit}, accuracy {summary.accuracy:.3f}")
+            accuracy = "unknown" if summary.accuracy is None else f"{summary.accuracy:.3f}"
+            say(f"{one.name}: {upto} of {one.settings.limit}, accuracy {accuracy}")
 
 
 def collect(planned: Planned, runs: Path) -> Run:
@@ -69,7 +70,7 @@ def collect(planned: Planned, runs: Path) -> Run:
     """
     run = read_run(planned.folder(runs))
     known = {record.problem_id: record for record in run.records}
-    problems = load_problems(planned.settings.data, planned.settings.limit)
+    problems = settings_data(planned.settings).problems
     missing = [problem.id for problem in problems if problem.id not in known]
     if missing:
         raise SearchError(f"{run.folder}: {len(missing)} records are missing, the first of problem {missing[0]}")

@@ -122,6 +122,36 @@ def test_broken_data_names_its_line(ets, tmp_path):
     assert ran.code == 2 and "data.jsonl, line 2: not valid JSON" in ran.err
 
 
+STORY = {"Body": "Ben has 13 coins. He gives 4 away.", "Question": "How many coins are left in the end?", "Answer": 9.0}
+
+
+def test_any_layout_is_read_said_and_recorded_and_changed_data_are_refused(ets, tmp_path):
+    (tmp_path / "data.json").write_text(json.dumps([STORY]))
+    args = ("eval", "--data", "data.json", "--width", 2, "--out", "run")
+    ran = ets(*args)
+    said = "read as asdiv: problem = Body + Question, reference = Answer"
+    assert ran.code == 0 and f"data data.json: {said}\n" in ran.err and said not in ran.out
+    kept = json.loads((tmp_path / "run" / "run.json").read_text())["data"]
+    assert kept["layout"] == said and kept["num_problems"] == 1 and len(kept["sha256"]) == 64
+    (record,) = records(tmp_path / "run").values()
+    assert record["problem"] == f"{STORY['Body']} {STORY['Question']}" and record["reference"] == "9"
+    (tmp_path / "data.json").write_text(json.dumps([{**STORY, "Answer": 8}]))
+    ran = ets(*args)
+    assert ran.code == 2 and "run holds a run of other data: problem 0 has another reference now" in ran.err
+
+
+def test_named_fields_and_no_references(ets, tmp_path):
+    (tmp_path / "data.jsonl").write_text(json.dumps({"story": STORY["Body"], "ask": STORY["Question"], "gold": "9"}))
+    ran = ets("eval", "--data", "data.jsonl", "--width", 2, "--json", "--field", "problem={story} {ask},answer=gold")
+    assert ran.code == 0 and ran.json["accuracy"] is not None and ran.json["settings"]["reference"] is True
+    ran = ets("eval", "--data", "data.jsonl", "--width", 2, "--field", "problem={story} {ask}", "--no-reference")
+    assert ran.code == 0 and "accuracy          unknown (no reference answers)" in ran.out
+    assert "no references" in ran.err
+    ran = ets("eval", "--data", "data.jsonl", "--field", "problem={sotry},answer=gold")
+    assert ran.code == 2 and "no row of data.jsonl has 'sotry'; there are 'story', 'ask', 'gold'" in ran.err
+    assert len(ran.err.splitlines()) == 1
+
+
 def test_a_closed_pipe_is_no_traceback(tmp_path):
     done = subprocess.run(
         f"{sys.executable} -m search.cli solve --mini 0 --width 2 | head -c 1",

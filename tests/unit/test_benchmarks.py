@@ -1,5 +1,6 @@
-"""Benchmarks from a local cache in the layout that `datasets` keeps, without a network."""
+"""Benchmarks from a local cache as `datasets` keeps it, without a network, read as a file of their rows is read."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import sys
 import pytest
 
 from search.benchmarks import BENCHMARKS
-from search.data import load_problems
+from search.data import load_problems, read_data
 from search.errors import ConfigError, DataError
 from search.types import Problem
 
@@ -71,8 +72,6 @@ print(json.dumps([[p.id, p.text, p.answer] for p in load_problems(sys.argv[1], *
 @pytest.fixture(scope="module")
 def offline(tmp_path_factory):
     """An environment without a network, with each benchmark in its cache."""
-    import json
-
     folder = tmp_path_factory.mktemp("cache")
     env = {**os.environ, "HF_DATASETS_CACHE": str(folder), "HF_HUB_CACHE": str(folder / "hub"), "HF_HUB_OFFLINE": "1"}
     sets = [(one.hub_id, one.subset, one.split, ROWS[name]) for name, one in BENCHMARKS.items()]
@@ -82,8 +81,6 @@ def offline(tmp_path_factory):
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_benchmark_is_read_from_the_cache(offline, name):
-    import json
-
     done = subprocess.run([sys.executable, "-c", READ, name], env=offline, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert [Problem(*one) for one in json.loads(done.stdout)] == PROBLEMS[name]
@@ -118,17 +115,25 @@ class FakeDatasets:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"question": "x"}, "row 1: not the layout that is known"),
-        ({"question": "x", "answer": "no hashes"}, "row 1: not the layout"),
-        ({"question": " ", "answer": "#### 5"}, "row 1: an empty question"),
-        ({"question": "x", "answer": "####"}, "row 1: an empty question or answer"),
-        ({"question": None, "answer": "#### 1"}, "row 1: an empty question"),
+        ({"question": "x"}, "row 1: has no 'answer'"),
+        ({"question": "x", "answer": "no hashes"}, "row 1: 'answer' holds no answer after ####"),
+        ({"question": " ", "answer": "#### 5"}, "row 1: the problem's text is empty"),
+        ({"question": "x", "answer": "####"}, "row 1: 'answer' holds nothing after ####"),
+        ({"question": None, "answer": "#### 1"}, "row 1: needs a text under 'question'"),
     ],
 )
 def test_a_row_of_another_layout_is_named(monkeypatch, row, message):
     monkeypatch.setitem(sys.modules, "datasets", FakeDatasets([ROWS["gsm8k"][0], row]))
     with pytest.raises(DataError, match=message):
         load_problems("gsm8k")
+
+
+def test_a_benchmark_and_a_file_of_its_rows_are_the_same_problems(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "datasets", FakeDatasets(ROWS["gsm8k"]))
+    (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, ROWS["gsm8k"])))
+    hub, file = read_data("gsm8k"), read_data(str(tmp_path / "test.jsonl"))
+    assert [(one.text, one.answer) for one in hub.problems] == [(one.text, one.answer) for one in file.problems]
+    assert hub.layout == file.layout == "read as gsm8k: problem = question, reference = answer after ####"
 
 
 def test_limit_and_skip(monkeypatch):
