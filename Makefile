@@ -1,5 +1,6 @@
 # Every target makes and fills its own .venv: a fresh machine needs Python 3.11 or later and nothing else.
 #   make demo    install, then solve real problems with the built-in models
+#   make real    fetch SmolLM2-135M-Instruct into real/ (98 MB); REAL=qwen: Qwen2.5-Coder-1.5B-Instruct (1.1 GB)
 #   make test    install, then run the tests
 #   make test-browser  install, then test the tree viewer in Chromium, which must be there (Debian: apt-get install chromium)
 #   make lint    install, then check format, types and import layers
@@ -19,11 +20,16 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := search prm ets arbitrage tests examples docs
 
-.PHONY: repro-quick demo test test-browser lint format docs site wheel clean sglang-cpu sglang-stop test-sglang test-its-hub
+.PHONY: repro-quick demo real test test-browser lint format docs site wheel clean sglang-cpu sglang-stop test-sglang test-its-hub
 
 demo: $(VENV)/.demo
 	@$(BIN)/ets solve --mini 0
 	@$(BIN)/ets solve --mini 6 --method beam
+
+REAL ?= smollm2
+
+real: $(VENV)/.real
+	@$(BIN)/python tests/real_models.py $(REAL)
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
@@ -107,6 +113,10 @@ $(VENV)/.torch: constraints.txt
 
 $(VENV)/.demo: $(VENV)/.torch pyproject.toml
 	@$(PIP) install -c constraints.txt -e ".[serve]"
+	@touch $@
+
+$(VENV)/.real: $(VENV)/.demo
+	@$(PIP) install -c constraints.txt -e ".[gguf]"
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.demo

@@ -23,7 +23,19 @@ Verdict = Callable[[Problem, Sequence[str]], bool]
 Grade = Callable[[Problem, str], bool | None]
 """Whether a solution's answer is right; None without a reference."""
 
-SETTINGS = ("draft", "target", "prm", "data", "skip", "shard_size", "temperature", "num_samples", "seed", "max_depth")
+SETTINGS = (
+    "draft",
+    "target",
+    "prm",
+    "data",
+    "field",
+    "skip",
+    "shard_size",
+    "temperature",
+    "num_samples",
+    "seed",
+    "max_depth",
+)
 """What a shard's head says of how it came about; shards of one folder agree on it."""
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.config import SearchSettings, build
-from search.data import load_problems
+from search.data import read_data
 from search.errors import ConfigError
 from search.grade import PlainGrader
 from search.prompts import choose_format, render
@@ -39,6 +39,7 @@ class Collection:
 
     Attributes:
         data: problems, as `ets eval --data`.
+        field, reference: how its columns are read, and whether it has reference answers, as there.
         limit, skip: problems taken, and left out before them.
         draft, target, prm: models by path, hub id or `mini:ROLE`.
         engines: where they run, in this order.
@@ -52,6 +53,8 @@ class Collection:
     """
 
     data: str = "mini:train"
+    field: str | None = None
+    reference: bool = True
     limit: int | None = None
     skip: int = 0
     draft: str = "mini:draft"
@@ -90,7 +93,7 @@ def collect_walks(
     """
     from arbitrage.collect import SETTINGS, collect
 
-    problems = load_problems(wanted.data, wanted.limit, wanted.skip)
+    problems = read_data(wanted.data, wanted.limit, wanted.skip, wanted.field, wanted.reference).problems
     origin = {name: getattr(wanted, name) for name in SETTINGS}
 
     async def run() -> list[Walk]:

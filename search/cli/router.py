@@ -23,7 +23,9 @@ def router() -> None:
 
 @router.command()
 @click.option("--out", required=True, type=_FILE, metavar="DIR", help="folder of the shards; finished ones are kept")
-@click.option("--data", default="mini:train", show_default=True, metavar="NAME", help="mini:SPLIT or a .jsonl file")
+@click.option("--data", default="mini:train", show_default=True, metavar="NAME", help="as for ets eval")
+@click.option("--field", metavar="NAME", help="which columns are what, as for ets eval")
+@click.option("--reference/--no-reference", default=True, show_default=True, help="read reference answers")
 @click.option("--limit", type=_COUNT, metavar="N", help="problems to take; default: all")
 @click.option("--skip", type=_SEED, default=0, show_default=True, metavar="N", help="problems to leave out before them")
 @click.option("--draft", default="mini:draft", show_default=True, metavar="NAME", help="the draft model")

@@ -125,10 +125,10 @@ def test_broken_data_names_its_line(ets, tmp_path):
 STORY = {"Body": "Ben has 13 coins. He gives 4 away.", "Question": "How many coins are left in the end?", "Answer": 9.0}
 
 
-def test_any_layout_is_read_said_and_recorded_and_changed_data_are_refused(ets, tmp_path):
+def test_any_layout_is_read_said_and_recorded_and_changed_data_are_refused(inside, tmp_path):
     (tmp_path / "data.json").write_text(json.dumps([STORY]))
     args = ("eval", "--data", "data.json", "--width", 2, "--out", "run")
-    ran = ets(*args)
+    ran = inside(*args)
     said = "read as asdiv: problem = Body + Question, reference = Answer"
     assert ran.code == 0 and f"data data.json: {said}\n" in ran.err and said not in ran.out
     kept = json.loads((tmp_path / "run" / "run.json").read_text())["data"]
@@ -136,18 +136,18 @@ def test_any_layout_is_read_said_and_recorded_and_changed_data_are_refused(ets, 
     (record,) = records(tmp_path / "run").values()
     assert record["problem"] == f"{STORY['Body']} {STORY['Question']}" and record["reference"] == "9"
     (tmp_path / "data.json").write_text(json.dumps([{**STORY, "Answer": 8}]))
-    ran = ets(*args)
+    ran = inside(*args)
     assert ran.code == 2 and "run holds a run of other data: problem 0 has another reference now" in ran.err
 
 
-def test_named_fields_and_no_references(ets, tmp_path):
+def test_named_fields_and_no_references(inside, tmp_path):
     (tmp_path / "data.jsonl").write_text(json.dumps({"story": STORY["Body"], "ask": STORY["Question"], "gold": "9"}))
-    ran = ets("eval", "--data", "data.jsonl", "--width", 2, "--json", "--field", "problem={story} {ask},answer=gold")
+    ran = inside("eval", "--data", "data.jsonl", "--width", 2, "--json", "--field", "problem={story} {ask},answer=gold")
     assert ran.code == 0 and ran.json["accuracy"] is not None and ran.json["settings"]["reference"] is True
-    ran = ets("eval", "--data", "data.jsonl", "--width", 2, "--field", "problem={story} {ask}", "--no-reference")
+    ran = inside("eval", "--data", "data.jsonl", "--width", 2, "--field", "problem={story} {ask}", "--no-reference")
     assert ran.code == 0 and "accuracy          unknown (no reference answers)" in ran.out
     assert "no references" in ran.err
-    ran = ets("eval", "--data", "data.jsonl", "--field", "problem={sotry},answer=gold")
+    ran = inside("eval", "--data", "data.jsonl", "--field", "problem={sotry},answer=gold")
     assert ran.code == 2 and "no row of data.jsonl has 'sotry'; there are 'story', 'ask', 'gold'" in ran.err
     assert len(ran.err.splitlines()) == 1
 
