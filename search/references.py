@@ -9,7 +9,7 @@ import math
 import re
 from typing import Any
 
-from search.grade import extract_answer
+from search.answers import stated_answer
 
 _NOTHING = frozenset({"nan", "null", "<na>"})
 _BOXES = ("\\boxed", "\\fbox")
@@ -73,7 +73,7 @@ def _read(text: str, is_solution: bool, has_hashes: bool) -> str:
     is_boxed = any(box in text for box in _BOXES)
     if not (is_solution or is_boxed or _is_prose(text)):
         return text
-    found = extract_answer(text) if is_boxed or not is_solution else None
+    found = stated_answer(text) if is_boxed or not is_solution else None
     if found is None or (_is_prose(found) and not is_boxed):
         raise ValueError(f"a text without a final answer in it ({' '.join(text.split())[:60]!r})")
     return found
