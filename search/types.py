@@ -28,7 +28,7 @@ class FinishReason(StrEnum):
     EOS = "eos"
     """The model ended its text; the end token is part of the step."""
     LENGTH = "length"
-    """The step's token limit was reached."""
+    """The step's token limit was reached, or, near to it, a line's end."""
     CONTEXT = "context"
     """The model's context is full."""
     ABORT = "abort"
@@ -54,19 +54,24 @@ class NodeStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a step is sampled.
+    r"""How a step is sampled.
 
     Attributes:
         temperature: 0 means greedy.
         top_p: nucleus mass in (0, 1]; 1 keeps the whole distribution.
         max_new_tokens: the step's limit in tokens, at least 1.
-        stop: strings that end a step; the ids that complete one are kept.
+        stop: strings that end a step; the ids that complete one are kept. A blank line, "\n\n", ends one as
+            `search.steps` reads it: not inside code or formulas, nor after a head.
+        min_new_tokens: a blank line ends no step that is shorter.
+        line_end_tokens: from so many tokens on any line's end ends a step that blank lines end; None: only its limit.
     """
 
     temperature: float = 1.0
     top_p: float = 1.0
     max_new_tokens: int = 256
     stop: tuple[str, ...] = ("\n\n",)
+    min_new_tokens: int = 0
+    line_end_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,14 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from search.background import BackgroundLoop
 from search.engines.fake import FakeEngine
 from search.engines.markov import EOS, STEP_END, FakeModel, LabelModel, MarkovModel, hashed_hidden, hashed_reward
 from search.streams import closing
-from search.types import Child, FinishReason, Prefix, Sampling, Segment
+from search.types import Child, FinishReason, Generation, Prefix, Sampling, Segment
 
 WORDS = (EOS, STEP_END, "How", " many", "?", *(f" w{number}" for number in range(15)), " x", "y")
 """The vocabulary of `contract_model`, by ids."""
@@ -253,7 +253,7 @@ class FakeServer:
         self._cache.update(ids[:n] for n in range(1, len(ids) + 1))
 
     def _check(self, ids: tuple[int, ...], new: int = 0) -> None:
-        if not ids or min(ids) < 0 or max(ids) >= len(WORDS):
+        if not ids or min(ids) < 0 or max(ids) >= len(self.model.vocabulary):
             raise AssertionError(f"the real server dies of these ids: {ids}")
         if len(ids) >= self.script.context - 6:
             longest = self.script.context - 6
@@ -284,15 +284,15 @@ class FakeServer:
             seed = one.get("sampling_seed") if self.script.seeds else None
             child = Child(1, random.getrandbits(62) if seed is None else seed)
             sampling = Sampling(
-                one.get("temperature", 1.0), one.get("top_p", 1.0), max(1, one.get("max_new_tokens", 128)),
-                tuple(one.get("stop") or ()),
+                one.get("temperature", 1.0), one.get("top_p", 1.0), max(1, one.get("max_new_tokens", 128)), ()
             )  # fmt: skip
             if one.get("max_new_tokens") == 0:
                 out.put_nowait((index, name, (), "length", None, cached[index]))
                 return
             prefix = Prefix(f"{name}", (Segment(0, ids),))
             async with closing(self.engine.generate(prefix, [child], sampling)) as steps:
-                async for step in steps:
+                async for whole in steps:
+                    step, stop = self._cut(whole, one.get("stop") or ())
                     out.put_nowait((index, name, step.ids[:1], None, None, cached[index]))
                     for _ in step.ids:
                         await asyncio.sleep(self.script.seconds_per_token)
@@ -302,7 +302,7 @@ class FakeServer:
                             return
                     self._keep((*ids, *step.ids[:-1]))
                     cut = step.finish is FinishReason.LENGTH or len(step.ids) >= sampling.max_new_tokens
-                    matched = 0 if step.finish is FinishReason.EOS else STEP_END
+                    matched = 0 if step.finish is FinishReason.EOS else stop
                     out.put_nowait(
                         (index, name, step.ids, "length" if cut else "stop", None if cut else matched, cached[index])
                     )
@@ -319,6 +319,15 @@ class FakeServer:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _cut(self, whole: Generation, stops: Sequence[str]) -> tuple[Generation, str]:
+        """A text up to the token in which it has a stop string, and that string: a server knows nothing of steps."""
+        for number in range(1, len(whole.ids) + 1):
+            text = self.engine.tokenizer.decode(whole.ids[:number])
+            for stop in stops:
+                if stop in text:
+                    return replace(whole, ids=whole.ids[:number], finish=FinishReason.STOP), stop
+        return whole, ""
 
     @staticmethod
     def _event(sample: Any, prompt_tokens: int) -> dict[str, Any]:

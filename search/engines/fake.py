@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 from search.engines.counter import uniform
 from search.engines.fake_cache import TreeCache
 from search.engines.markov import FakeModel, FakeTokenizer, draw, hashed_hidden, next_probabilities, story_model
+from search.engines.stops import StopRule, StopRules, Writing
 from search.errors import ContextOverflowError, EngineError
 from search.types import Child, EngineInfo, FinishReason, Generation, Prefix, Sampling, Usage
 
@@ -47,12 +48,11 @@ class Call(NamedTuple):
 class _Row:
     """A step being written."""
 
-    __slots__ = ("child", "finish", "ids", "node", "text")
+    __slots__ = ("child", "finish", "ids", "node", "writing")
 
-    def __init__(self, child: Child, node: int) -> None:
-        self.child, self.node = child, node
+    def __init__(self, child: Child, node: int, writing: Writing) -> None:
+        self.child, self.node, self.writing = child, node, writing
         self.ids: list[int] = []
-        self.text = ""
         self.finish: FinishReason | None = None
 
 
@@ -83,6 +83,7 @@ class FakeEngine:
         self.calls: list[Call] = []
         self._head = head
         self._tokenizer = FakeTokenizer(self.model.vocabulary)
+        self._rules = StopRules(self._tokenizer.table, self._tokenizer.eos_ids)
         self._info = EngineInfo(
             name="fake",
             model=name,
@@ -122,21 +123,24 @@ class FakeEngine:
         cache = self._cache(prefix.tree)
         parent = cache.compute(prefix)
         ids = prefix.ids
-        rows = [_Row(child, cache.start_row(parent, child.key)) for child in children]
+        rule = self._rules.rule(sampling.stop)
+        writing = rule.begin(prefix)
+        rows = [_Row(child, cache.start_row(parent, child.key), writing.copy()) for child in children]
         live = rows
         try:
             while live:
                 await self._pause(self._seconds_per_token)
                 for row in live:
                     if cache.is_held(row.node):
-                        self._advance(cache, row, ids, sampling)
+                        self._advance(cache, row, ids, sampling, rule)
                     else:
                         row.finish = FinishReason.ABORT
                 for row in live:
                     if row.finish is not None:
                         cache.finish_row(row.node, tuple(row.ids))
                         seconds = time.perf_counter() - start
-                        yield Generation(row.child.key, tuple(row.ids), row.text, row.finish, seconds)
+                        text = self._tokenizer.table.step_text(prefix, row.ids, row.finish)
+                        yield Generation(row.child.key, tuple(row.ids), text, row.finish, seconds)
                 live = [row for row in live if row.finish is None]
         finally:
             for row in live:
@@ -188,7 +192,9 @@ class FakeEngine:
 
     # Writing
 
-    def _advance(self, cache: TreeCache, row: _Row, prefix_ids: tuple[int, ...], sampling: Sampling) -> None:
+    def _advance(
+        self, cache: TreeCache, row: _Row, prefix_ids: tuple[int, ...], sampling: Sampling, rule: StopRule
+    ) -> None:
         """Write one more token of a row; the token before it goes through the model first."""
         if row.ids:
             cache.compute_row_token(row.node)
@@ -197,12 +203,10 @@ class FakeEngine:
         token = draw(probabilities, uniform(row.child.seed, len(row.ids)))
         row.ids.append(token)
         cache.sampled_tokens += 1
-        row.text = self._tokenizer.decode(row.ids)
-        if token in self._tokenizer.eos_ids:
-            row.finish = FinishReason.EOS
-        elif any(stop in row.text for stop in sampling.stop):
-            row.finish = FinishReason.STOP
-        elif len(row.ids) >= sampling.max_new_tokens:
+        row.finish = rule.finish(row.writing, row.ids, sampling)
+        if row.finish is not None:
+            return
+        if len(row.ids) >= sampling.max_new_tokens:
             row.finish = FinishReason.LENGTH
         elif len(ids) + 1 >= self._info.context_tokens:
             row.finish = FinishReason.CONTEXT

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from search.engines.counter import uniform
+from search.engines.stops import TokenTable
 from search.errors import ConfigError, EngineError
 from search.types import Sampling
 
@@ -28,7 +29,9 @@ class FakeTokenizer:
     """Greedy longest match over a list of texts; the end token's text is recognised and never decoded."""
 
     def __init__(self, vocabulary: Sequence[str], eos: str = EOS) -> None:
-        """Take a vocabulary of distinct, non-empty texts; a token's id is its position.
+        r"""Take a vocabulary of distinct, non-empty texts; a token's id is its position.
+
+        A byte that is no whole character is written as Python's `surrogateescape` does: "\udce2".
 
         Raises:
             ConfigError: empty or repeated texts, or `eos` not among them.
@@ -38,6 +41,10 @@ class FakeTokenizer:
         if eos not in vocabulary:
             raise ConfigError(f"the end token {eos!r} is not in the vocabulary")
         self.vocabulary = tuple(vocabulary)
+        pieces = [text.encode("utf-8", "surrogateescape") for text in vocabulary]
+        self.table = TokenTable(
+            [b"" if text == eos else one for text, one in zip(vocabulary, pieces, strict=True)], pieces
+        )
         self._ids = {text: token for token, text in enumerate(vocabulary)}
         self._eos_ids = frozenset({self._ids[eos]})
         by_length = sorted(vocabulary, key=len, reverse=True)
@@ -75,7 +82,7 @@ class FakeTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`, the end token left out."""
-        return "".join(self.vocabulary[token] for token in ids if token not in self._eos_ids)
+        return self.table.join(ids)
 
     def chat(self, messages: Sequence[Mapping[str, str]], options: Mapping[str, object] = {}) -> str | None:
         """None: there is no chat template."""

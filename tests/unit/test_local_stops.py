@@ -4,8 +4,10 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from search.engines.local.stops import StopRule, TokenBytes, byte_alphabet
+from search.engines.local.stops import TokenBytes, byte_alphabet
 from search.engines.local.tokenizer import HFTokenizer
+from search.engines.stops import StopRule
+from search.types import Prefix, Sampling, Segment
 
 EOS = "</s>"
 
@@ -47,10 +49,9 @@ def word_level() -> PreTrainedTokenizerFast:
 def ended(raw: PreTrainedTokenizerFast, stops: tuple[str, ...], ids: list[int]) -> int | None:
     """How many tokens are written before a stop, fed one by one."""
     rule = StopRule(TokenBytes(raw, len(raw)), stops, frozenset())
-    for number in range(1, len(ids) + 1):
-        if rule.maybe[ids[number - 1]] and rule.is_stop(ids[:number]):
-            return number
-    return None
+    sampling = Sampling(stop=stops)
+    number, finish = rule.find_end(rule.begin(Prefix("t", (Segment(0, (0,)),))), (), ids, sampling)
+    return None if finish is None else number
 
 
 def tokens(raw: PreTrainedTokenizerFast, *texts: str) -> list[int]:
@@ -64,7 +65,7 @@ def test_byte_level_stops_inside_over_and_at_tokens():
     assert ended(raw, ("\n\n",), tokens(raw, "a", "ĊĊ", "b")) == 2
     assert ended(raw, ("\n\n",), tokens(raw, "aĊ", "Ċb", "b")) == 2, "over two tokens, text before and after"
     assert ended(raw, ("\n\n",), tokens(raw, "Ċ", "a", "Ċ", "b")) is None
-    assert ended(raw, ("\n\n",), tokens(raw, "Ċ", "Ċ", "b")) == 2
+    assert ended(raw, ("\n\n",), tokens(raw, "Ċ", "Ċ", "b", "Ċ", "Ċ")) == 5, "a blank line before anything is no step"
     assert ended(raw, ("###", "zz"), tokens(raw, "##", "a", "##", "#", "z")) == 4
     assert ended(raw, ("é",), tokens(raw, "Ã", "a", "Ã", "©")) == 4, "a stop of two bytes, one in each token"
     assert ended(raw, (EOS,), [*tokens(raw, "a"), raw.eos_token_id]) == 2, "a stop that is a special token"

@@ -17,7 +17,7 @@ from search.engines.local.cache import TreeCache
 from search.engines.local.layout import Piece
 from search.engines.local.pool import BlockedError, NoRoomError
 from search.engines.local.rows import Request, Row
-from search.engines.local.stops import StopRules
+from search.engines.stops import StopRules
 
 if TYPE_CHECKING:
     from search.engines.local.scheduler import Scheduler
@@ -191,11 +191,12 @@ class Admission:
         room = self._context_tokens - start
         limit = min(sampling.max_new_tokens, room)
         table = self._rules.number(sampling.stop)
+        writing = self._rules[table].begin(request.prefix)
         for key, seed in request.children:
             if key in tree.nodes:
                 tree.drop([key])
                 self._scheduler.abort_dead_rows(tree)
             node = tree.add(key, parent, (), start)
-            row = Row(request, node, seed, sampling, limit, room < sampling.max_new_tokens, table)
+            row = Row(request, node, seed, sampling, limit, room < sampling.max_new_tokens, table, writing.copy())
             request.waiting.append(row)
         request.children = ()

@@ -17,7 +17,7 @@ from search.engines.local.cache import TreeCache
 from search.engines.local.lanes import Lanes
 from search.engines.local.rows import Row
 from search.engines.local.sampling import sample, uniforms
-from search.engines.local.stops import StopRules
+from search.engines.stops import StopRules
 from search.types import FinishReason
 
 _REORDER_ROWS = 24
@@ -126,11 +126,9 @@ class Decoding:
         row.request.tree.remove_row(row)
 
     def _finish_reason(self, row: Row, ids: tuple[int, ...]) -> FinishReason | None:
-        rule = self._rules[row.table]
-        if rule.is_eos(ids[-1]):
-            return FinishReason.EOS
-        if rule.maybe[ids[-1]] and rule.is_stop(ids):
-            return FinishReason.STOP
+        finish = self._rules[row.table].finish(row.writing, ids, row.sampling)
+        if finish is not None:
+            return finish
         if len(ids) >= row.limit:
             return FinishReason.CONTEXT if row.by_context else FinishReason.LENGTH
         return None

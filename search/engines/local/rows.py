@@ -11,6 +11,7 @@ from torch import Tensor
 
 from search.engines.local.arena import Node
 from search.engines.local.cache import TreeCache
+from search.engines.stops import Writing
 from search.types import Generation, Prefix, Sampling
 
 Result = Generation | tuple[float, ...] | Exception
@@ -32,6 +33,7 @@ class Row:
         limit: tokens at which it ends.
         by_context: whether that limit is the context's.
         table: number of its stop rule.
+        writing: what that rule knows of it.
         ids: tokens written before it last joined the lanes; empty for a new row.
         lane: where it runs; -1 while it waits.
     """
@@ -43,6 +45,7 @@ class Row:
     limit: int
     by_context: bool
     table: int
+    writing: Writing
     ids: tuple[int, ...] = ()
     lane: int = -1
 

@@ -22,7 +22,7 @@ from search.engines.local.lanes import Lanes
 from search.engines.local.layout import Piece, lay_out_turn
 from search.engines.local.pool import Pool
 from search.engines.local.rows import Reads, Request, Result, Row
-from search.engines.local.stops import StopRules, TokenBytes
+from search.engines.stops import StopRules, TokenTable
 from search.errors import EngineError
 from search.types import FinishReason, Generation, Prefix, Sampling
 
@@ -47,7 +47,7 @@ class Scheduler:
         dtype: torch.dtype,
         context_tokens: int,
         vocab_size: int,
-        table: TokenBytes,
+        table: TokenTable,
         eos_ids: frozenset[int],
         max_kv_tokens: int | None,
         max_rows: int,
@@ -251,7 +251,8 @@ class Scheduler:
         return tuple(self._head(request.hidden).double().tolist())
 
     def _generation(self, request: Request, key: int, ids: tuple[int, ...], finish: FinishReason) -> Generation:
-        return Generation(key, ids, self._text.join(ids), finish, time.perf_counter() - request.arrived)
+        text = self._text.step_text(request.prefix, ids, finish)
+        return Generation(key, ids, text, finish, time.perf_counter() - request.arrived)
 
     def _deliver(self, request: Request, result: Result) -> None:
         request.deliver(result)

@@ -28,7 +28,7 @@ from search.engines.local.forward import CascadeForward, DenseForward, Forward, 
 from search.engines.local.rounding import Call, call_wider, call_with, hidden_of, last_digits, rms, watching
 from search.engines.local.rows import Result
 from search.engines.local.scheduler import Scheduler
-from search.engines.local.stops import TokenBytes
+from search.engines.stops import TokenTable
 from search.errors import ConfigError
 from search.types import Generation, Prefix, Sampling, Segment
 
@@ -147,7 +147,7 @@ def _run_tree(
         dtype=dtype,
         context_tokens=context_tokens,
         vocab_size=vocab,
-        table=TokenBytes.without_text(vocab),
+        table=TokenTable.without_text(vocab),
         eos_ids=frozenset(),
         max_kv_tokens=None,
         max_rows=8,

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from search.engines.local.stops import TokenBytes
+from search.engines.stops import TokenTable
 from search.errors import ConfigError
 
 
@@ -21,7 +21,7 @@ class HFTokenizer:
     of the whole path. (SentencePiece's own decoding drops a text's first space; this one keeps it.)
     """
 
-    def __init__(self, tokenizer: Any, table: TokenBytes, eos_ids: frozenset[int]) -> None:
+    def __init__(self, tokenizer: Any, table: TokenTable, eos_ids: frozenset[int]) -> None:
         self.raw = tokenizer
         self._table = table
         self._eos_ids = eos_ids

@@ -6,18 +6,21 @@ import asyncio
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Coroutine, Sequence
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Generic, Literal, TypeVar
 
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
 
 from search.engines.remote.books import Books, Job
 from search.engines.remote.http import RequestLimits, nonsense
 from search.engines.remote.model import RemoteModel
+from search.engines.remote.samples import Read, Sample, ask_for, judge
 from search.engines.remote.workers import Worker, Workers
+from search.engines.stops import Writing
 from search.errors import ContextOverflowError, EngineError
 from search.streams import closing
-from search.types import Child, EngineInfo, FinishReason, Generation, Prefix, Sampling, Usage
+from search.types import Child, EngineInfo, FinishReason, Generation, Prefix, Sampling, Segment, Usage
 
 T = TypeVar("T")
 Server = TypeVar("Server")
@@ -25,33 +28,6 @@ Server = TypeVar("Server")
 _FIRST_WAIT_SECONDS = 0.5
 _BACKOFF = wait_exponential(multiplier=1.0, max=8.0) + wait_random(0.0, 0.5)
 """Seconds before a request is sent again: doubled each time, and never the same for all that failed together."""
-
-
-class Sample(NamedTuple):
-    """What a server says of one of the samples it writes.
-
-    Attributes:
-        number: which of the samples asked for, from 0.
-        ids: all ids so far.
-        finish: why it ended; None while it is being written.
-        cached_tokens: of the prompt, tokens that were not computed for it; None where the server does not say.
-        request: the server's name for it, by which it can be aborted; empty where it has none.
-        matched: the end token that stopped it, if one did and the server says which.
-    """
-
-    number: int
-    ids: tuple[int, ...]
-    finish: Literal["stop", "length", "abort"] | None
-    cached_tokens: int | None = None
-    request: str = ""
-    matched: int | None = None
-
-
-class Read(NamedTuple):
-    """Numbers that a server read at the end of a prompt, and how much of the prompt was in its cache."""
-
-    values: tuple[float, ...]
-    cached_tokens: int | None = None
 
 
 class RemoteEngine(ABC, Generic[Server]):
@@ -223,65 +199,86 @@ class RemoteEngine(ABC, Generic[Server]):
                 if num_cold:
                     made = await self._prefill(worker.transport, prefix)
                     books.computed(num_tokens, made.cached_tokens, num_tokens - num_cold)
-        wanted = dict(enumerate(job.owed.items()))
-        room = self.info.context_tokens - num_tokens
-        sampling = job.sampling
-        limit = min(sampling.max_new_tokens, room)
-        limited = Sampling(sampling.temperature, sampling.top_p, limit, sampling.stop)
+        rule = self._model.stop_rule(job.sampling.stop)
+        await self._continue(books, job, worker, dict(job.owed), (), rule.begin(prefix))
+
+    async def _continue(
+        self,
+        books: Books,
+        job: Job,
+        worker: Worker[Server],
+        owed: Mapping[int, Child],
+        written: tuple[int, ...],
+        writing: Writing,
+    ) -> None:
+        """Have the steps of children written on after `written`, each to its end: a server may stop where none ends."""
+        room = self.info.context_tokens - job.prefix.num_tokens
+        limited = replace(job.sampling, max_new_tokens=min(job.sampling.max_new_tokens, room))
+        asked = ask_for(limited, len(written))
+        rule = self._model.stop_rule(limited.stop)
+        places, prefix = list(owed), job.prefix
+        if written:  # of one child alone
+            prefix = Prefix(prefix.tree, (*prefix.segments, Segment(owed[places[0]].key, written)))
+        num_tokens = prefix.num_tokens
         unfinished: dict[int, int] = {}
+        ended: set[int] = set()
+        continued: list[asyncio.Task[None]] = []
         try:
-            async with closing(self._stream(worker.transport, prefix, list(job.owed.values()), limited)) as samples:
+            async with closing(self._stream(worker.transport, prefix, list(owed.values()), asked)) as samples:
                 async for sample in samples:
-                    if sample.number not in wanted:
-                        raise nonsense(self._name(worker), f"a sample number {sample.number} of {len(wanted)}")
-                    place, child = wanted[sample.number]
+                    if not 0 <= sample.number < len(places):
+                        raise nonsense(self._name(worker), f"a sample number {sample.number} of {len(places)}")
+                    place = places[sample.number]
                     unfinished[place] = len(sample.ids)
                     if place not in job.owed:
                         continue
                     if sample.finish is None:
                         job.requests[place] = sample.request
                         continue
-                    finish = self._finish(worker, sample, limited, job.sampling.max_new_tokens > room)
-                    ids = self._ids(sample)
+                    self._check_sample(worker, sample, asked.max_new_tokens)
+                    begun = writing.copy()
+                    ids, finish = judge(sample, rule, begun, written, limited, asked.max_new_tokens)
                     unfinished[place] = 0
+                    ended.add(place)
                     books.computed(num_tokens, sample.cached_tokens, num_tokens)
-                    books.sampled(len(ids))
-                    books.warmth.wrote(prefix, child.key, ids)
-                    del job.owed[place]
-                    seconds = time.perf_counter() - job.arrived
-                    job.results.put_nowait(Generation(child.key, ids, self.tokenizer.decode(ids), finish, seconds))
+                    books.sampled(len(sample.whole))
+                    if finish is None:
+                        more = self._continue(books, job, worker, {place: owed[place]}, ids, begun)
+                        continued.append(asyncio.create_task(more))
+                        continue
+                    if finish is FinishReason.LENGTH and job.sampling.max_new_tokens > room and len(ids) >= room:
+                        finish = FinishReason.CONTEXT
+                    self._deliver(books, job, place, ids, finish)
+            if books.computed_tokens is not None:
+                books.computed_tokens += self._extra_tokens(len(owed))
+            missing = [place for place in places if place in job.owed and place not in ended]
+            if missing:
+                raise nonsense(self._name(worker), f"{len(missing)} of {len(places)} samples are missing")
+            await asyncio.gather(*continued)
         finally:
             for num_written in unfinished.values():  # until they were stopped, as far as the server said
                 books.sampled(num_written)
-        if books.computed_tokens is not None:
-            books.computed_tokens += self._extra_tokens(len(wanted))
-        if job.owed:
-            raise nonsense(self._name(worker), f"{len(job.owed)} of {len(wanted)} samples are missing")
+            for task in continued:
+                task.cancel()
+            await asyncio.gather(*continued, return_exceptions=True)
 
-    def _finish(self, worker: Worker[Server], sample: Sample, sampling: Sampling, by_context: bool) -> FinishReason:
-        """Why a sample ended, judged by its ids; servers call a step that ends at its very limit cut.
+    def _deliver(self, books: Books, job: Job, place: int, ids: tuple[int, ...], finish: FinishReason) -> None:
+        """Answer a child."""
+        child = job.owed.pop(place)
+        books.warmth.wrote(job.prefix, child.key, ids)
+        text = self._model.table.step_text(job.prefix, ids, finish)
+        job.results.put_nowait(Generation(child.key, ids, text, finish, time.perf_counter() - job.arrived))
+
+    def _check_sample(self, worker: Worker[Server], sample: Sample, most: int) -> None:
+        """Hold a sample that ended against what was asked.
 
         Raises:
             EngineError: the server gave it up, or it is no step.
         """
-        ids = self._ids(sample)
         if sample.finish == "abort":
             raise EngineError(f"{self._name(worker)} gave a request up", endpoint=self._name(worker), retryable=True)
-        vocab = self.info.vocab_size
-        if not ids or len(ids) > sampling.max_new_tokens or not all(0 <= token < vocab for token in ids):
-            raise nonsense(self._name(worker), f"a step of the ids {ids[:20]}")
-        if ids[-1] in self.tokenizer.eos_ids:
-            return FinishReason.EOS
-        if sample.finish == "stop" or self._model.stop_rule(sampling.stop).is_stop(ids):
-            return FinishReason.STOP
-        return FinishReason.CONTEXT if by_context else FinishReason.LENGTH
-
-    @staticmethod
-    def _ids(sample: Sample) -> tuple[int, ...]:
-        """The ids with the end token, which some servers leave out."""
-        if sample.matched is None or sample.ids[-1:] == (sample.matched,):
-            return sample.ids
-        return (*sample.ids, sample.matched)
+        if not sample.is_step(self.info.vocab_size, most):
+            raise nonsense(self._name(worker), f"a step of the ids {sample.whole[:20]}")
 
     async def _abort_children(self, server: Server, job: Job, keys: frozenset[int] | None) -> None:
         """Answer children as aborted, and have the server stop them: all, or those with or below these keys."""

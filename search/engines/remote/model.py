@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from search.engines.local.loading import context_tokens, read_tokenizer
-from search.engines.local.stops import StopRule, TokenBytes
+from search.engines.local.stops import TokenBytes
 from search.engines.local.tokenizer import HFTokenizer
+from search.engines.stops import StopRule, StopRules, TokenTable
 from search.errors import ConfigError
 from search.hub import find_model
 from search.protocols import Tokenizer
@@ -36,18 +37,19 @@ class RemoteModel:
     """
 
     tokenizer: Tokenizer
-    table: TokenBytes
+    table: TokenTable
     info: EngineInfo
     model_type: str = ""
     architectures: tuple[str, ...] = ()
-    _rules: dict[tuple[str, ...], StopRule] = field(default_factory=dict)
+    _rules: StopRules = field(init=False)
     _ids: dict[str, int | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._rules = StopRules(self.table, self.tokenizer.eos_ids)
 
     def stop_rule(self, stops: tuple[str, ...]) -> StopRule:
         """When a step with these stop strings ends."""
-        if (rule := self._rules.get(stops)) is None:
-            rule = self._rules[stops] = StopRule(self.table, stops, self.tokenizer.eos_ids)
-        return rule
+        return self._rules.rule(stops)
 
     def token_id(self, name: str) -> int | None:
         """The token that a server names: "token_id:N", or a token's text; None for the text of several or of none."""

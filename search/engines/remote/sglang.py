@@ -14,12 +14,13 @@ from typing import Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
 from search.background import BackgroundLoop
-from search.engines.remote.engine import Read, RemoteEngine, Sample
+from search.engines.remote.engine import RemoteEngine
 from search.engines.remote.facts import ServerFacts, agree, honours_seeds, read_facts
 from search.engines.remote.gather import Gatherer
 from search.engines.remote.http import HttpClient, RequestLimits, nonsense
 from search.engines.remote.load_watch import LoadWatch
 from search.engines.remote.model import PROBE_TEXT, RemoteModel, check_same, parse_urls, read_model
+from search.engines.remote.samples import Read, Sample
 from search.engines.remote.transport import HttpServer, SglangServer
 from search.errors import ConfigError, EngineError
 from search.types import Child, Prefix, Sampling
