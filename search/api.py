@@ -30,6 +30,7 @@ from search.registry import (
 )
 from search.result import Result, conclude
 from search.routing import Engines, check_routing, make_writer
+from search.steps import line_end_tokens
 from search.types import Problem, Reduce, Sampling, VoteRule
 from search.writer import ModelWriter
 
@@ -177,7 +178,14 @@ class Search:
             writer,
             scorer,
             width=settings.width,
-            sampling=Sampling(settings.temperature, settings.top_p, settings.max_step_tokens, style.stop),
+            sampling=Sampling(
+                settings.temperature,
+                settings.top_p,
+                settings.max_step_tokens,
+                style.stop,
+                settings.min_step_tokens,
+                line_end_tokens(settings.max_step_tokens),
+            ),
             limits=Limits(settings.max_tokens, settings.max_depth, settings.max_seconds, style.final),
             seed=settings.seed,
             features=features,

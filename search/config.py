@@ -84,7 +84,10 @@ class SearchSettings(BaseModel):
     seed: int = Field(default=0, ge=0, lt=2**63, description="seed of the whole run")
     temperature: float = Field(default=1.0, ge=0, le=100, description="sampling temperature; 0 is greedy")
     top_p: float = Field(default=1.0, gt=0, le=1, description="nucleus mass; 1 keeps the whole distribution")
-    max_step_tokens: Count = Field(default=256, description="tokens of one step")
+    max_step_tokens: Count = Field(
+        default=256, description="tokens of one step; from three quarters of them on it ends at any line's end"
+    )
+    min_step_tokens: int = Field(default=0, ge=0, description="a blank line ends no step that has fewer tokens")
     max_tokens: Count = Field(default=1024, description="tokens of one trajectory, the prompt not counted")
     max_depth: Count = Field(default=25, description="steps of one trajectory")
     max_seconds: float | None = Field(default=None, gt=0, description="wall seconds of one problem; default: no limit")

@@ -18,6 +18,7 @@ from search.prompts import choose_format, render
 from search.record import write_atomic
 from search.registry import load, make_engine, make_scorer, model_path, prm_config
 from search.routing import prompt_for, router_config
+from search.steps import line_end_tokens
 from search.types import Problem, Sampling
 
 if TYPE_CHECKING:
@@ -129,7 +130,11 @@ def _collector(wanted: Collection) -> tuple[Collector, list[Engine]]:
         ModelView(target, target.tokenizer),
         make_scorer(settings, prm, target.tokenizer),
         CollectSettings(
-            Sampling(wanted.temperature, 1.0, wanted.max_step_tokens),
+            Sampling(
+                wanted.temperature,
+                max_new_tokens=wanted.max_step_tokens,
+                line_end_tokens=line_end_tokens(wanted.max_step_tokens),
+            ),
             wanted.num_samples,
             wanted.seed,
             wanted.max_tokens,

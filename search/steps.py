@@ -30,7 +30,7 @@ _LONGEST_HEAD = 200
 _MARKER = r"(?:>[ \t]*)*(?:(?:[-*+•]|\(?\d{1,3}[.)])[ \t]+)?"
 """What may stand before a line's content: quotation marks of markdown, then a list's bullet or number."""
 
-_FENCE = re.compile(rf"[ \t]*{_MARKER}(`{{3,}}[^`]*|~{{3,}}.*)")
+_FENCE = re.compile(rf"[ \t]*{_MARKER}(`{{3,}}[^`]*$|~{{3,}}.*)")
 """CommonMark's opening fence, at any indentation, since models indent fences with the list around them."""
 
 _DISPLAYS = "equation|align|alignat|gather|multline|flalign|eqnarray|displaymath|math|aligned|alignedat|gathered|split"
@@ -213,6 +213,11 @@ class StepReader:
         """Whether two dollars open a formula and are no slip: they stand at an end of the line, or are closed on it."""
         at_start = not _ITEM.sub("", line[:start].lstrip(), count=1).strip()
         return at_start or not line[end:].strip() or "$$" in line[end:]
+
+
+def line_end_tokens(max_step_tokens: int) -> int:
+    """Tokens of a step from which on it ends at any line's end: three quarters of its limit, rounded up."""
+    return max_step_tokens - max_step_tokens // 4
 
 
 def open_thought(prompt: str) -> str:
