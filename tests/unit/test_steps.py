@@ -260,6 +260,7 @@ def test_real_solutions_are_cut_in_no_fence_and_no_formula_and_after_no_head():
             num_cuts += 1
             assert len(re.findall(r"^\s*(?:>\s*)?(?:\d+\.\s+|-\s+)?```", before, re.MULTILINE)) % 2 == 0, before
             code = re.sub(r"^\s*```.*?^\s*```", "", before, flags=re.DOTALL | re.MULTILINE)
+            code = code.replace("\\\\", "")  # line breaks of LaTeX
             assert code.rfind("\\[") <= code.rfind("\\]"), before
             last = step.strip().splitlines()[-1]
             assert not last.endswith(":"), step
