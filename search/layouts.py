@@ -32,6 +32,7 @@ ANSWER_COLUMNS = (
     "final_answer", "final_ans", "expected_answer", "answer_number", "answer", "correct_answer", "ground_truth",
     "target", "lsolutions", "response",
 )  # fmt: skip
+FINAL_COLUMNS = frozenset({"final_answer", "final_ans", "expected_answer", "lsolutions"})
 SOLUTION_COLUMN = "solution"
 ID_COLUMNS = ("id", "unique_id", "iindex")
 _NAMES: Mapping[str, frozenset[str]] = {
@@ -186,7 +187,7 @@ class Layout:
                 value,
                 is_solution=_plain(column) == SOLUTION_COLUMN,
                 has_hashes=self.has_hashes,
-                several=_plain(column) in ("final_answer", "lsolutions"),
+                is_final=_plain(column) in FINAL_COLUMNS,
             )
         except ValueError as error:
             raise DataError(f"{row.where}: {column!r} holds {error}; {_ELSE}") from None

@@ -23,29 +23,29 @@ MAX_WORDS = 12
 """A longer text outside of mathematics is prose, and so is a sentence of four words with a number in it."""
 
 
-def reference_text(value: Any, *, is_solution: bool = False, has_hashes: bool = False, several: bool = False) -> str:
+def reference_text(value: Any, *, is_solution: bool = False, has_hashes: bool = False, is_final: bool = False) -> str:
     r"""The reference answer in a field's value.
 
     Args:
         value: a number, a text, or a list of one or several of them.
         is_solution: the field holds whole solutions, whose answer stands in a box or after ####.
         has_hashes: the field's answers stand after ####; only a bare number may stand without.
-        several: a list of several answers means all of them.
+        is_final: the field holds final answers by its name, so a list means all of them, and sentences may stay.
 
     Raises:
         ValueError: it is no reference; the message says what it is.
     """
     if isinstance(value, list):
-        if len(value) > 1 and not several:
+        if len(value) > 1 and not is_final:
             raise ValueError(f"a list of {len(value)} answers, which may mean all of them or any of them")
         if not value:
             raise ValueError("an empty list")
-        return ", ".join(reference_text(item) for item in value)
+        return ", ".join(reference_text(item, is_final=is_final) for item in value)
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError("null" if value is None else f"no text and no number ({str(value)[:40]!r})")
     if not isinstance(value, str):
         return _number(value)
-    return _without_dollars(_read(value, is_solution, has_hashes))
+    return _without_dollars(_read(value, is_solution, has_hashes, is_final))
 
 
 def without_unit(text: str) -> str:
@@ -59,7 +59,7 @@ def _number(value: float) -> str:
     return str(int(value)) if isinstance(value, int) or (value.is_integer() and abs(value) < 1e15) else str(value)
 
 
-def _read(text: str, is_solution: bool, has_hashes: bool) -> str:
+def _read(text: str, is_solution: bool, has_hashes: bool, is_final: bool) -> str:
     if "####" in text:
         answer = text.rpartition("####")[2].strip()
         if not answer:
@@ -71,7 +71,7 @@ def _read(text: str, is_solution: bool, has_hashes: bool) -> str:
     if has_hashes and not _NUMBER.fullmatch(text):
         raise ValueError("no answer after ####, where others have one")
     is_boxed = any(box in text for box in _BOXES)
-    if not (is_solution or is_boxed or _is_prose(text)):
+    if not (is_solution or is_boxed or (_is_prose(text) and not is_final)):
         return text
     found = stated_answer(text) if is_boxed or not is_solution else None
     if found is None or (_is_prose(found) and not is_boxed):

@@ -166,6 +166,13 @@ def test_problems_with_choices_and_without_in_one_file(tmp_path):
     assert [one.answer for one in load_problems(write(tmp_path, *mixed))] == ["5", "C"]
 
 
+def test_a_final_answer_may_be_a_sentence(tmp_path):
+    said = "all positive integers that are powers of 2, and $n=6$ among the others."
+    assert load_problems(write(tmp_path, {"question": "x", "final_answer": [said]}))[0].answer == said
+    with pytest.raises(DataError, match="line 1: 'answer' holds a text without a final answer"):
+        load_problems(write(tmp_path, {"question": "x", "answer": said}))
+
+
 def test_a_solution_without_its_box_is_refused(tmp_path):
     good = {"problem": "x", "solution": "\\boxed{5}"}
     for text in ("It is 5.", "5", "", "\\boxed{}"):
