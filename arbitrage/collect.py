@@ -127,8 +127,8 @@ class Collector:
             self._write(self._target, problem, tree, above, targeted),
         )
         tree.write(Step(drafted, self._draft.tree_ids(tree, ours), ours.text, ours.finish, DRAFT))
-        for made in theirs:
-            tree.write(Step(NodeId(made.key), self._target.tree_ids(tree, made), made.text, made.finish, TARGET))
+        for node, made in zip(targeted, theirs, strict=True):
+            tree.write(Step(node, self._target.tree_ids(tree, made), made.text, made.finish, TARGET))
         draft_reward, *target_rewards = await self._scorer.score(tree, [drafted, *targeted])
         # Where several were drawn, their mean decides and the first of them is what a target would have written.
         target_reward = sum(target_rewards) / len(target_rewards)
@@ -157,7 +157,7 @@ class Collector:
         self, model: ModelView, problem: Problem, tree: SearchTree, above: NodeId, nodes: Sequence[NodeId]
     ) -> list[Generation]:
         """A model's steps for pending nodes, in their order."""
-        children = [Child(int(node), self._seed(problem, node)) for node in nodes]
+        children = [Child(tree[node].seed, self._seed(problem, node)) for node in nodes]
         made: dict[int, Generation] = {}
         async with closing(model.generate(tree, model.prefix(tree, above), children, self._settings.sampling)) as steps:
             async for step in steps:

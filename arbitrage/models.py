@@ -13,13 +13,13 @@ from search.types import Child, FinishReason, Generation, NodeId, Prefix, Sampli
 
 
 class _TreeState:
-    """What is known of one tree: its nodes in this model's ids, and how long the model worked for it."""
+    """What is known of one tree: its nodes in this model's ids, by their keys, and how long the model worked for it."""
 
     __slots__ = ("clock", "ids")
 
     def __init__(self) -> None:
         self.clock = StageClock()
-        self.ids: dict[NodeId, tuple[int, ...]] = {}
+        self.ids: dict[int, tuple[int, ...]] = {}
 
 
 class ModelView:
@@ -57,16 +57,16 @@ class ModelView:
             return tree.prefix(node_id)
         known = self._state(tree).ids
         for node in tree.path(node_id):
-            if node.id not in known:
+            if node.seed not in known:
                 text = self._prompt(tree) if node.parent is None else node.text
-                known[node.id] = self.tokenizer.encode(text)
-        return Prefix(tree.id, tuple(Segment(node.id, known[node.id]) for node in tree.path(node_id)))
+                known[node.seed] = self.tokenizer.encode(text)
+        return Prefix(tree.id, tuple(Segment(node.seed, known[node.seed]) for node in tree.path(node_id)))
 
     def step_ids(self, tree: SearchTree, step: Step) -> tuple[int, ...]:
         """A step in this model's ids, whoever wrote it."""
         if self.shares_ids:
             return step.ids
-        return self._state(tree).ids.get(step.node) or self.tokenizer.encode(step.text)
+        return self._state(tree).ids.get(tree[step.node].seed) or self.tokenizer.encode(step.text)
 
     async def generate(
         self, tree: SearchTree, prefix: Prefix, children: Sequence[Child], sampling: Sampling
@@ -81,14 +81,14 @@ class ModelView:
         """A step that this model wrote in the tree's ids; its own ids are kept for what it reads later."""
         if self.shares_ids:
             return generation.ids
-        self._state(tree).ids[NodeId(generation.key)] = generation.ids
+        self._state(tree).ids[generation.key] = generation.ids
         ids = self._tree_tokenizer.encode(generation.text)
         ends = sorted(self._tree_tokenizer.eos_ids)
         return (*ids, ends[0]) if generation.finish is FinishReason.EOS and ends else ids
 
     def forget(self, tree: SearchTree, node_id: NodeId) -> None:
         """The step that this model wrote for a node was replaced by another."""
-        self._state(tree).ids.pop(node_id, None)
+        self._state(tree).ids.pop(tree[node_id].seed, None)
 
     def usage(self, tree: SearchTree) -> Usage:
         """What the engine did for a tree, with the seconds of its writing."""
@@ -98,7 +98,7 @@ class ModelView:
         """Free what the engine holds for these nodes, or for the whole tree."""
         if nodes is None:
             self._trees.pop(tree.id, None)
-        await self.engine.release(tree.id, nodes)
+        await self.engine.release(tree.id, None if nodes is None else tree.keys(nodes))
 
     def _state(self, tree: SearchTree) -> _TreeState:
         return self._trees.setdefault(tree.id, _TreeState())

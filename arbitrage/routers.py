@@ -254,7 +254,7 @@ class Judge(_Plain):
         assert parent is not None
         above = self._target.prefix(tree, parent)
         # A key that no node has: the node's own is free for what the target may write there.
-        key = ~int(draft.node)
+        key = ~tree[draft.node].seed
         ids = self._target.step_ids(tree, draft) + self._question
         engine = self._target.engine
         try:

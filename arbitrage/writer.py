@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from arbitrage.models import ModelView
 from arbitrage.walks import DRAFT, TARGET
@@ -31,33 +31,19 @@ from search.types import (
 _TARGET_SEED = 0xD1B54A32D192ED03
 
 
-@dataclass(frozen=True, slots=True)
-class _Ahead:
-    """A draft's step that is written before it is known whether the step above it stays.
-
-    Attributes:
-        child: the key and the seed it is written under.
-        writing: gives the step.
-    """
-
-    child: Child
-    writing: asyncio.Task[Generation]
-
-
 class DraftTargetWriter:
     """Writes with two models under a router; a writer like any other, so any search runs with it.
 
     The target receives one request for each escalated step and none otherwise, but for a router that must see both.
 
-    Pipelined, the draft goes on with the next step while the router judges this one; an escalation cancels that. A
-    step depends on its prefix and its seed alone, so the result is the same. It works where the next step's node is
-    known beforehand (`WriteJob.follower`): in a search of width 1.
+    Pipelined, the draft goes on with the first step below its own while the router judges that; an escalation cancels
+    it. A step depends on its prefix and its seed alone, and the seed on its path, so the result is the same.
     """
 
     def __init__(self, draft: ModelView, target: ModelView, router: Router, *, pipeline: bool = False) -> None:
         """Put the parts together; the target's tokenizer must be the trees'."""
         self.draft, self.target, self.router, self.pipeline = draft, target, router, pipeline
-        self._ahead: dict[str, _Ahead] = {}
+        self._ahead: dict[tuple[str, int], asyncio.Task[Generation]] = {}
         self._routing: dict[str, StageClock] = {}
 
     @property
@@ -81,7 +67,6 @@ class DraftTargetWriter:
         self, tree: SearchTree, job: WriteJob, sampling: Sampling
     ) -> AsyncGenerator[Step | StepFailure, None]:
         limited = replace(sampling, max_new_tokens=job.max_new_tokens)
-        children = [Child(int(child), tree[child].seed) for child in job.children]
         owed = dict.fromkeys(job.children)
 
         async def settle(draft: Step) -> Step | StepFailure:
@@ -90,17 +75,17 @@ class DraftTargetWriter:
             except (EngineError, ScoringError) as error:
                 return StepFailure(draft.node, str(error))
 
-        async def target_alone(child: Child) -> AsyncGenerator[Step | StepFailure, None]:
+        async def target_alone(node: NodeId) -> AsyncGenerator[Step | StepFailure, None]:
             try:
-                yield await self._write_target(tree, job.node, child, limited)
+                yield await self._write_target(tree, node, tree[node].seed, limited)
             except EngineError as error:
-                yield StepFailure(NodeId(child.key), str(error))
+                yield StepFailure(node, str(error))
 
         drafted = "draft" in self.router.needs
         results = (
-            apply(settle, self._drafts(tree, job.node, children, limited))
+            apply(settle, self._drafts(tree, job, limited))
             if drafted
-            else merge([target_alone(child) for child in children])
+            else merge([target_alone(child) for child in job.children])
         )
         problem = "the engine ended without this step"
         try:
@@ -115,32 +100,33 @@ class DraftTargetWriter:
 
     # Writing
 
-    async def _drafts(
-        self, tree: SearchTree, node: NodeId, children: Sequence[Child], limited: Sampling
-    ) -> AsyncGenerator[Step, None]:
-        """The draft's steps: those written ahead, else by one request."""
-        ahead = self._ahead.pop(tree.id, None)
-        if ahead is not None:
-            written = await self._take(ahead, children, limited)
+    async def _drafts(self, tree: SearchTree, job: WriteJob, limited: Sampling) -> AsyncGenerator[Step, None]:
+        """The draft's steps: the first may be written ahead, the others come by one request."""
+        owed = {tree[child].seed: child for child in job.children}
+        if (ahead := self._ahead.pop((tree.id, next(iter(owed))), None)) is not None:
+            written = await self._take(ahead, limited)
             if written is not None:
-                yield self._step(tree, self.draft, written, DRAFT)
-                return
-        prefix = self.draft.prefix(tree, node)
+                yield self._step(tree, owed.pop(written.key), self.draft, written, DRAFT)
+        if not owed:
+            return
+        prefix = self.draft.prefix(tree, job.node)
+        children = [Child(seed, seed) for seed in owed]
         async with closing(self.draft.generate(tree, prefix, children, limited)) as made:
             async for generation in made:
-                yield self._step(tree, self.draft, generation, DRAFT)
+                yield self._step(tree, owed[generation.key], self.draft, generation, DRAFT)
 
-    async def _write_target(self, tree: SearchTree, node: NodeId, child: Child, limited: Sampling) -> Step:
+    async def _write_target(self, tree: SearchTree, node: NodeId, seed: int, limited: Sampling) -> Step:
         """The target's step, by one request of its own."""
-        prefix = self.target.prefix(tree, node)
+        above = tree[node].parent
+        assert above is not None
+        prefix, child = self.target.prefix(tree, above), Child(tree[node].seed, seed)
         async with closing(self.target.generate(tree, prefix, [child], limited)) as made:
             async for generation in made:
-                return self._step(tree, self.target, generation, TARGET)
+                return self._step(tree, node, self.target, generation, TARGET)
         raise EngineError("the engine ended without this step", endpoint=self.target.engine.info.model)
 
-    def _step(self, tree: SearchTree, model: ModelView, made: Generation, writer: str) -> Step:
-        ids = model.tree_ids(tree, made)
-        return Step(NodeId(made.key), ids, made.text, made.finish, writer, made.seconds)
+    def _step(self, tree: SearchTree, node: NodeId, model: ModelView, made: Generation, writer: str) -> Step:
+        return Step(node, model.tree_ids(tree, made), made.text, made.finish, writer, made.seconds)
 
     async def _settle(
         self, tree: SearchTree, job: WriteJob, draft: Step, limited: Sampling, sampling: Sampling
@@ -149,15 +135,15 @@ class DraftTargetWriter:
         if draft.finish is FinishReason.ABORT or not draft.ids:
             return draft  # nothing to judge: the search fails the node
         # Not the draft's own random numbers again: by them the target would often err where the draft did.
-        child = Child(int(draft.node), tree[draft.node].seed ^ _TARGET_SEED)
+        seed = tree[draft.node].seed ^ _TARGET_SEED
         self._start_ahead(tree, job, draft, sampling)
         target = None
         try:
             if "target" in self.router.needs:
-                target = await self._write_target(tree, job.node, child, limited)
+                target = await self._write_target(tree, draft.node, seed, limited)
             decision = await self._decide(tree, draft, target)
         except BaseException:
-            await self._cancel_ahead(tree)
+            await self._cancel_ahead(tree, draft.node)
             raise
         if not decision.escalate:
             if target is not None:
@@ -166,7 +152,7 @@ class DraftTargetWriter:
         # The target does not wait until the draft's server has stopped what it writes ahead.
         dropping = asyncio.create_task(self._drop(tree, draft))
         try:
-            target = target or await self._write_target(tree, job.node, child, limited)
+            target = target or await self._write_target(tree, draft.node, seed, limited)
         finally:
             await dropping
         seconds = draft.seconds + target.seconds
@@ -174,9 +160,9 @@ class DraftTargetWriter:
 
     async def _drop(self, tree: SearchTree, draft: Step) -> None:
         """Stop what is written below a draft that does not stay, and give back what is cached for it."""
-        await self._cancel_ahead(tree)
+        await self._cancel_ahead(tree, draft.node)
         self.draft.forget(tree, draft.node)
-        await self.draft.engine.release(tree.id, {draft.node})
+        await self.draft.release(tree, {draft.node})
 
     async def _decide(self, tree: SearchTree, draft: Step, target: Step | None) -> Decision:
         with self._routing.setdefault(tree.id, StageClock()).running():
@@ -187,12 +173,14 @@ class DraftTargetWriter:
     def _start_ahead(self, tree: SearchTree, job: WriteJob, draft: Step, sampling: Sampling) -> None:
         """Let the draft go on below its own step, as if that were to stay."""
         goes_on = draft.finish in (FinishReason.STOP, FinishReason.LENGTH)
-        if not self.pipeline or job.follower is None or not goes_on:
+        if not self.pipeline or not goes_on:
             return
         above = self.draft.prefix(tree, job.node)
-        prefix = Prefix(above.tree, (*above.segments, Segment(int(draft.node), self.draft.step_ids(tree, draft))))
-        writing = asyncio.create_task(self._write_ahead(tree, prefix, job.follower, sampling))
-        self._ahead[tree.id] = _Ahead(job.follower, writing)
+        newest = Segment(tree[draft.node].seed, self.draft.step_ids(tree, draft))
+        first = tree.child_seed(draft.node, 0)
+        self._ahead[tree.id, first] = asyncio.create_task(
+            self._write_ahead(tree, Prefix(above.tree, (*above.segments, newest)), Child(first, first), sampling)
+        )
 
     async def _write_ahead(self, tree: SearchTree, prefix: Prefix, child: Child, sampling: Sampling) -> Generation:
         async with closing(self.draft.generate(tree, prefix, [child], sampling)) as made:
@@ -200,26 +188,25 @@ class DraftTargetWriter:
                 return generation
         raise EngineError("the engine ended without this step", endpoint=self.draft.engine.info.model)
 
-    async def _take(self, ahead: _Ahead, children: Sequence[Child], limited: Sampling) -> Generation | None:
+    async def _take(self, ahead: asyncio.Task[Generation], limited: Sampling) -> Generation | None:
         """The step written ahead, if it is what would be written now."""
-        if [ahead.child] != list(children):
-            await _cancelled(ahead.writing)
-            return None
         try:
-            made = await ahead.writing
+            made = await ahead
         except EngineError:
             return None  # asked for in vain; asked again, it fails or not on its own account
         except asyncio.CancelledError:
-            ahead.writing.cancel()
+            ahead.cancel()
             raise
         # The limits of the trajectory were not known ahead: a step that ended by itself within them is the same.
         ended = made.finish in (FinishReason.STOP, FinishReason.EOS)
         return made if ended and len(made.ids) <= limited.max_new_tokens else None
 
-    async def _cancel_ahead(self, tree: SearchTree) -> None:
-        ahead = self._ahead.pop(tree.id, None)
+    async def _cancel_ahead(self, tree: SearchTree, node: NodeId) -> None:
+        """Stop what is written ahead below a node, and wait until it has stopped, whatever it came to."""
+        ahead = self._ahead.pop((tree.id, tree.child_seed(node, 0)), None)
         if ahead is not None:
-            await _cancelled(ahead.writing)
+            ahead.cancel()
+            await asyncio.gather(ahead, return_exceptions=True)
 
     # Accounts
 
@@ -231,14 +218,9 @@ class DraftTargetWriter:
 
     async def release(self, tree: SearchTree, nodes: Collection[NodeId] | None) -> None:
         """Free what is cached for these nodes, or for the whole tree, wherever it is."""
+        for node in [one.id for one in tree] if nodes is None else nodes:
+            await self._cancel_ahead(tree, node)
         if nodes is None:
-            await self._cancel_ahead(tree)
             self._routing.pop(tree.id, None)
         for part in (self.draft, self.target, self.router):
             await part.release(tree, nodes)
-
-
-async def _cancelled(task: asyncio.Task[Generation]) -> None:
-    """Cancel a task and wait until it has stopped, whatever it came to."""
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import itertools
 import random
 import time
@@ -22,10 +21,9 @@ from search.errors import (
 from search.ledger import Ledger, ModelCost, Stats, model_cost
 from search.protocols import FeatureProvider, Policy, Progress, Scorer, Watch, Writer
 from search.streams import closing
-from search.tree import SearchTree
+from search.tree import SearchTree, derive_seed
 from search.types import (
     ROOT,
-    Child,
     Expansion,
     FinishReason,
     NodeId,
@@ -88,12 +86,6 @@ class SearchOutcome:
     models: Mapping[str, ModelCost] = field(default_factory=dict)
 
 
-def derive_seed(*parts: object) -> int:
-    """A 64-bit seed from the run's seed, the problem's id and what else tells two draws apart."""
-    text = "\0".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
-
-
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     """The first single error of a group: one clear line says more than all siblings that failed alike."""
     first: BaseException = errors
@@ -108,7 +100,6 @@ class _Run:
 
     problem: Problem
     tree: SearchTree
-    seed: int
     watch: Watch | None = None
     ledger: Ledger = field(default_factory=Ledger)
     live: set[NodeId] = field(default_factory=lambda: {ROOT})
@@ -190,8 +181,9 @@ class Driver:
                 f"problem {problem.id}: the prompt has {len(prompt_ids)} tokens, "
                 f"the model's context holds {self._context_tokens}"
             )
-        tree = SearchTree(f"{problem.id}#{next(_tree_numbers)}", prompt_ids, prompt_text, problem.text)
-        run = _Run(problem, tree, self.seed if seed is None else seed, watch)
+        root_seed = derive_seed(self.seed if seed is None else seed, problem.id)
+        tree = SearchTree(f"{problem.id}#{next(_tree_numbers)}", prompt_ids, prompt_text, problem.text, root_seed)
+        run = _Run(problem, tree, watch)
         try:
             with run.ledger.whole.running():
                 await self._search(run)
@@ -228,7 +220,7 @@ class Driver:
         width = self.width - tree.num_finished
         if leaves and width > 0:
             await self._compute_features(run, [leaf.id for leaf in leaves])
-            rng = random.Random(derive_seed(run.seed, run.problem.id, "level", level))
+            rng = random.Random(derive_seed(tree.root.seed, "level", level))
             with ledger.select.running():
                 selection = self.policy.select(tree, width, rng)
             self._check(selection, tree, width)
@@ -278,17 +270,11 @@ class Driver:
             raise PolicyError(f"policy {self.policy.name}: handed out {spent} children, the budget is {width}")
 
     def _job(self, run: _Run, expansion: Expansion) -> WriteJob:
-        """Create the pending children of one expansion; their ids and seeds depend on nothing that runs beside."""
+        """Create the pending children of one expansion."""
         tree = run.tree
-        children = []
-        for _ in range(expansion.num_children):
-            seed = derive_seed(run.seed, run.problem.id, len(tree))
-            children.append(tree.add_child(expansion.node, seed))
+        children = tuple(tree.add_child(expansion.node) for _ in range(expansion.num_children))
         left = self.limits.max_tokens - self._written_tokens(tree, expansion.node)
-        follower = None
-        if self.width == 1:  # a single chain: its next node is known before this one is written
-            follower = Child(len(tree), derive_seed(run.seed, run.problem.id, len(tree)))
-        return WriteJob(expansion.node, tuple(children), max(1, min(left, self.sampling.max_new_tokens)), follower)
+        return WriteJob(expansion.node, children, max(1, min(left, self.sampling.max_new_tokens)))
 
     # Writing and scoring
 

@@ -19,7 +19,8 @@ from search.ledger import ModelCost, Stats
 from search.tree import Node, SearchTree
 from search.types import NodeId, NodeStatus, Problem
 
-VERSION: Final = 1
+VERSION: Final = 2
+"""Of a record's layout and of the draws behind it. Before 2 a node's seed came from the order of creation."""
 
 
 class _Record(BaseModel):
@@ -80,7 +81,7 @@ class ProblemRecord(_Record):
         tree, stats, notes, levels, models: as in `search.driver.SearchOutcome`.
     """
 
-    version: Literal[1] = VERSION
+    version: Literal[2] = VERSION
     config_hash: str
     problem_id: str
     problem: str
@@ -113,7 +114,7 @@ def tree_from_record(record: TreeRecord) -> SearchTree:
     if not record.nodes or record.nodes[0].parent is not None:
         raise DataError(f"tree {record.id}: the first node must be the root")
     root = record.nodes[0]
-    tree = SearchTree(record.id, root.ids, root.text, record.question)
+    tree = SearchTree(record.id, root.ids, root.text, record.question, root.seed)
     tree.root.status, tree.root.reason = root.status, root.reason
     for kept in record.nodes[1:]:
         if kept.id != len(tree) or kept.parent is None or not 0 <= kept.parent < kept.id:
@@ -207,20 +208,21 @@ class RunDirectory:
 
         Raises:
             ConfigError: the place holds a run with other settings, or cannot be written to.
-            DataError: its `run.json` cannot be read.
+            DataError: its `run.json` cannot be read, or is of another version.
         """
         for folder in (self.path, self.path / "problems"):
             sweep_parts(folder)
         file = self.path / "run.json"
         if file.exists():
             known = read_json(file)
+            check_version(file, known.get("record_version", 1))
             if known.get("config_hash") != run["config_hash"]:
                 changed = _difference(known.get("settings", {}), run.get("settings", {}))
                 raise ConfigError(
                     f"{self.path} holds a run with other settings ({changed}); give another --out, or the same settings"
                 )
             return
-        write_atomic(file, json.dumps(run, indent=1) + "\n")
+        write_atomic(file, json.dumps({**run, "record_version": VERSION}, indent=1) + "\n")
 
     def note(self, name: str, value: Any) -> None:
         """Keep one more thing in `run.json`."""
@@ -266,11 +268,27 @@ def read_record(file: Path) -> ProblemRecord:
         DataError: the file cannot be read or is not a record.
     """
     try:
-        return ProblemRecord.model_validate_json(file.read_bytes())
+        text = file.read_bytes()
+        if (found := re.match(rb'\{"version":(\d+),', text)) is not None:
+            check_version(file, int(found[1]))
+        return ProblemRecord.model_validate_json(text)
     except OSError as error:
         raise DataError(f"{file}: {error.strerror or error}") from None
     except ValidationError as error:
         raise DataError(f"{file}: not a problem's record ({error.errors()[0]['msg']})") from None
+
+
+def check_version(file: Path, version: object) -> None:
+    """Refuse what was kept by another version of this program.
+
+    Raises:
+        DataError: says which version reads it.
+    """
+    if version != VERSION:
+        raise DataError(
+            f"{file}: kept in layout {version}, this program reads layout {VERSION}; "
+            "run it again (in another folder), or read it with the version that wrote it"
+        )
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -23,7 +24,8 @@ class Node:
         writer: the model that wrote it.
         status: where it stands.
         reason: why it finished, was pruned, or failed; empty while it lives.
-        seed: the 64-bit seed of its sampling.
+        seed: the 64-bit seed of its sampling, and its key in engines. It follows from the root's seed and the node's
+            path, the child numbers from the root, so it is the same whatever was created before.
         seconds_write: time its writing took.
         seconds_score: time its scoring took.
         estimate: the router's estimate; None where there was no router.
@@ -52,6 +54,12 @@ class Node:
     features: dict[str, object] = field(default_factory=dict)
 
 
+def derive_seed(*parts: object) -> int:
+    """A 64-bit seed from whatever tells two draws apart, e.g. the run's seed, the problem's id and a node's path."""
+    text = "\0".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
 def reduce_rewards(rewards: Iterable[float], how: Reduce) -> float:
     """Reduce the rewards of a path's steps to one number in [0, 1]; a path without steps gives 1."""
     values = list(rewards)
@@ -69,7 +77,14 @@ def reduce_rewards(rewards: Iterable[float], how: Reduce) -> float:
 class SearchTree:
     """Nodes by id, with their children; ids are dense, and a parent's id is smaller than its children's."""
 
-    def __init__(self, tree_id: str, prompt_ids: Iterable[int], prompt_text: str, question: str | None = None) -> None:
+    def __init__(
+        self,
+        tree_id: str,
+        prompt_ids: Iterable[int],
+        prompt_text: str,
+        question: str | None = None,
+        seed: int = 0,
+    ) -> None:
         """Start a tree at its prompt.
 
         Args:
@@ -77,13 +92,15 @@ class SearchTree:
             prompt_ids: the prompt's token ids for the policy model; at least one.
             prompt_text: the same prompt as text.
             question: the bare question, for models that put it into a prompt of their own; `prompt_text` if None.
+            seed: the root's, from which all others follow.
         """
         ids = tuple(prompt_ids)
         self.id = tree_id
         self.question = prompt_text if question is None else question
         self.nodes: list[Node] = [
-            Node(ROOT, None, 0, ids, prompt_text, status=NodeStatus.OPEN, num_path_tokens=len(ids))
+            Node(ROOT, None, 0, ids, prompt_text, status=NodeStatus.OPEN, seed=seed, num_path_tokens=len(ids))
         ]
+        self._seeds = {seed}
         self._children: list[list[NodeId]] = [[]]
         self._num_finished = 0
 
@@ -126,7 +143,11 @@ class SearchTree:
 
     def prefix(self, node_id: NodeId) -> Prefix:
         """The path to `node_id` as an engine takes it."""
-        return Prefix(self.id, tuple(Segment(node.id, node.ids) for node in self.path(node_id)))
+        return Prefix(self.id, tuple(Segment(node.seed, node.ids) for node in self.path(node_id)))
+
+    def keys(self, node_ids: Iterable[NodeId]) -> set[int]:
+        """What engines call these nodes."""
+        return {self.nodes[node_id].seed for node_id in node_ids}
 
     def steps_text(self, node_id: NodeId) -> str:
         """The text of a trajectory without its prompt."""
@@ -155,9 +176,16 @@ class SearchTree:
 
     # Growing
 
-    def add_child(self, parent: NodeId, seed: int = 0) -> NodeId:
+    def child_seed(self, parent: NodeId, number: int) -> int:
+        """The seed of the child of this number (from 0) below `parent`, whether or not it is there yet."""
+        return derive_seed(self.nodes[parent].seed, number)
+
+    def add_child(self, parent: NodeId) -> NodeId:
         """Append a pending child below `parent` and return its id. The parent becomes expanded."""
         above = self.nodes[parent]
+        seed = self.child_seed(parent, len(self._children[parent]))
+        assert seed not in self._seeds, "two paths have one 64-bit hash"
+        self._seeds.add(seed)
         assert above.status in (NodeStatus.OPEN, NodeStatus.EXPANDED), f"node {parent} is {above.status}"
         node_id = NodeId(len(self.nodes))
         self.nodes.append(Node(node_id, parent, above.depth + 1, seed=seed))

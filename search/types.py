@@ -226,14 +226,11 @@ class WriteJob:
         node: the node to continue.
         children: the pending nodes to fill, in order.
         max_new_tokens: what the limits leave for one step below `node`.
-        follower: the child that its only child will have if the search goes on; None where that is not known
-            beforehand, as in every search of a width above 1.
     """
 
     node: NodeId
     children: tuple[NodeId, ...]
     max_new_tokens: int
-    follower: Child | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,8 +40,8 @@ class ModelWriter:
     async def _write_job(
         self, tree: SearchTree, job: WriteJob, sampling: Sampling
     ) -> AsyncGenerator[Step | StepFailure, None]:
-        owed = {int(child): child for child in job.children}
-        children = [Child(int(child), tree[child].seed) for child in job.children]
+        owed = {tree[child].seed: child for child in job.children}
+        children = [Child(seed, seed) for seed in owed]
         limited = replace(sampling, max_new_tokens=job.max_new_tokens)
         problem = "the engine ended without this step"
         try:
@@ -60,4 +60,4 @@ class ModelWriter:
 
     async def release(self, tree: SearchTree, nodes: Collection[NodeId] | None) -> None:
         """Free what the engine holds for these nodes, or for the whole tree."""
-        await self.engine.release(tree.id, nodes)
+        await self.engine.release(tree.id, None if nodes is None else tree.keys(nodes))

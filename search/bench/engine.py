@@ -15,10 +15,10 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from search.driver import derive_seed
 from search.engines.local import LocalEngine
 from search.registry import model_path
 from search.streams import closing
+from search.tree import derive_seed
 from search.types import Child, Prefix, Sampling, Segment
 
 _FANOUT = 4

@@ -89,7 +89,7 @@ class TracedProblem:
             child = self.tree.add_child(node)
             prefix = model.prefix(self.tree, node)
             async with closing(
-                model.generate(self.tree, prefix, [Child(int(child), 0)], self._traces.sampling)
+                model.generate(self.tree, prefix, [Child(self.tree[child].seed, 0)], self._traces.sampling)
             ) as made:
                 async for one in made:
                     self.tree.write(Step(child, model.tree_ids(self.tree, one), one.text, one.finish, who))

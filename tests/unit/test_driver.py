@@ -7,12 +7,12 @@ import random
 import pytest
 
 from prm import LabelTokenCodec, PrmScorer
-from search.driver import Driver, Limits, derive_seed
+from search.driver import Driver, Limits
 from search.engines.fake import FakeEngine, Fault
 from search.engines.markov import BAD, GOOD, LabelModel
 from search.errors import ConfigError, PolicyError, ScoringError
 from search.policies import Beam, BestOfN, Dvts, ParticleFilter, Rebase
-from search.tree import SearchTree
+from search.tree import SearchTree, derive_seed
 from search.types import ROOT, Expansion, NodeStatus, Problem, Sampling, Selection
 from search.writer import ModelWriter
 
@@ -109,6 +109,20 @@ def test_another_seed_gives_another_search_and_the_same_seed_the_same():
 def test_seeds_differ_for_every_node_problem_and_run():
     drawn = [derive_seed(*parts) for parts in itertools.product((0, 1), ("p", "q"), range(50))]
     assert len(set(drawn)) == len(drawn) and all(0 <= seed < 2**64 for seed in drawn)
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)
+def test_a_seed_follows_from_the_run_the_problem_and_the_path_alone(policy):
+    """Not from what was created before: the same path in another method's tree, at another width, is the same step."""
+    known = {}
+    for method, width in ((policy, 8), (policy, 3), (Rebase(), 16)):
+        tree = run(make_driver(method, scorer=make_scorer(), width=width)).tree
+        for node in tree:
+            path = tuple(
+                tree.children(above.id).index(below.id) for above, below in itertools.pairwise(tree.path(node.id))
+            )
+            assert known.setdefault(path, (node.seed, node.ids)) == (node.seed, node.ids)
+    assert len({seed for seed, _ in known.values()}) == len(known)
 
 
 def test_limits_end_trajectories_with_their_reason():

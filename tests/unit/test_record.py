@@ -1,6 +1,7 @@
 """Records: whole or not there, equal after a round trip, and never of two runs in one place."""
 
 import asyncio
+import json
 import os
 
 import pytest
@@ -67,6 +68,19 @@ def test_a_run_is_not_mixed_with_another(tmp_path):
     run.open({"config_hash": "a", "settings": {"width": 4, "seed": 0}})
     with pytest.raises(ConfigError, match=r"other settings \(width: 4 there, 16 now\)"):
         run.open({"config_hash": "b", "settings": {"width": 16, "seed": 0}})
+
+
+def test_what_an_earlier_version_kept_is_refused_with_one_line(tmp_path):
+    """Its nodes drew by other seeds: gone on with, one run would mix two kinds of searches."""
+    run = RunDirectory(tmp_path / "run")
+    run.save(problem_record(Problem("p", "x"), "a"))
+    file = run.record_file("p")
+    file.write_text(file.read_text().replace('{"version":2,', '{"version":1,'))
+    with pytest.raises(DataError, match="kept in layout 1, this program reads layout 2"):
+        read_record(file)
+    write_atomic(run.path / "run.json", json.dumps({"config_hash": "a", "settings": {}}))
+    with pytest.raises(DataError, match="kept in layout 1, this program reads layout 2"):
+        run.open({"config_hash": "a", "settings": {}})
 
 
 def test_different_ids_never_share_a_file(tmp_path):

@@ -39,9 +39,9 @@ def pending(parts):
     """A tree with one pending node below a written one, and the steps that both models might give it."""
     ids = parts.target.tokenizer.encode
     tree = SearchTree("p#0", ids(PROMPT), PROMPT)
-    first = tree.add_child(ROOT, seed=1)
+    first = tree.add_child(ROOT)
     tree.write(Step(first, ids("Add 3.\n\n"), "Add 3.\n\n", FinishReason.STOP, DRAFT))
-    node = tree.add_child(first, seed=2)
+    node = tree.add_child(first)
     steps = [Step(node, ids(text), text, FinishReason.STOP, who) for text, who in
              (("Take 4.\n\n", DRAFT), ("Add 1.\n\n", TARGET))]  # fmt: skip
     return tree, node, steps
@@ -144,11 +144,13 @@ def test_the_random_router_escalates_its_share_whatever_the_step():
 @pytest.mark.parametrize("kind", ALONE)
 def test_the_target_gets_one_request_for_each_escalated_step_and_no_other(kind, width):
     parts = Parts()
-    outcome = solve(parts.driver(kind, policy=Rebase() if width > 1 else None, width=width, scorer=parts.scorer()))
+    driver = parts.driver(kind, policy=Rebase() if width > 1 else None, width=width, scorer=parts.scorer())
+    outcomes = [solve(driver, Problem(f"q{number}", PROMPT)) for number in range(8 if width == 1 else 1)]
+    steps = [node for outcome in outcomes for node in outcome.tree if node.id != ROOT]
     asked = [call.keys for call in parts.target.calls if call.method == "generate"]
-    assert sorted(asked) == [(node.id,) for node in outcome.tree if node.writer == TARGET]
+    assert sorted(asked) == sorted((node.seed,) for node in steps if node.writer == TARGET)
     drafted = [key for call in parts.draft.calls for key in call.keys]
-    assert sorted(drafted) == [node.id for node in outcome.tree if node.id != ROOT]
+    assert sorted(drafted) == sorted(node.seed for node in steps)
     if kind not in ("never", "judge"):
         assert 0 < len(asked) < len(drafted)
 
@@ -160,7 +162,7 @@ def test_inside_ets_at_width_16_the_router_decides_at_each_node(kind, policy):
     features = [make_embedder("tfidf")] if policy.features else []
     outcome = solve(parts.driver(kind, policy=policy, width=16, scorer=parts.scorer(), features=features))
     tree = outcome.tree
-    assert sorted(call.keys for call in parts.target.calls) == [(n.id,) for n in tree if n.writer == TARGET]
+    assert sorted(call.keys for call in parts.target.calls) == sorted((n.seed,) for n in tree if n.writer == TARGET)
     assert {node.writer for node in tree if node.id} == {DRAFT, TARGET}
     assert any(node.status is NodeStatus.PRUNED for node in tree)
     assert all(node.estimate is not None and node.reward is not None for node in tree if node.id)
@@ -189,7 +191,7 @@ def test_the_oracle_takes_the_better_scored_step_and_throws_the_other_away():
     outcome = solve(parts.driver("oracle", width=8, scorer=parts.scorer()))
     written = [node for node in outcome.tree if node.id != ROOT]
     for engine in (parts.draft, parts.target):
-        assert sorted(key for call in engine.calls for key in call.keys) == [node.id for node in written]
+        assert sorted(key for call in engine.calls for key in call.keys) == sorted(node.seed for node in written)
     for node in written:
         assert (node.estimate > 0.5) == (node.writer == TARGET)
     assert outcome.models[TARGET].thrown_tokens > 0
@@ -223,12 +225,10 @@ def writer(request):
 
 def level(writer, num_jobs=3, num_children=4):
     tree = SearchTree("p#0", writer.tokenizer.encode(PROMPT), PROMPT)
-    tops = [tree.add_child(ROOT, seed=10 + i) for i in range(num_jobs)]
+    tops = [tree.add_child(ROOT) for _ in range(num_jobs)]
     for top in tops:
         tree.write(Step(top, writer.tokenizer.encode("Add 1.\n\n"), "Add 1.\n\n", FinishReason.STOP, DRAFT))
-    jobs = [
-        WriteJob(top, tuple(tree.add_child(top, seed=100 * top + i) for i in range(num_children)), 30) for top in tops
-    ]
+    jobs = [WriteJob(top, tuple(tree.add_child(top) for _ in range(num_children)), 30) for top in tops]
     return tree, jobs
 
 
@@ -306,9 +306,10 @@ def test_a_draft_with_a_tokenizer_of_its_own_writes_the_same_texts():
     assert {node.writer for node in outcome.tree if node.id} == {DRAFT, TARGET}
     for node in outcome.tree:
         assert parts.target.tokenizer.decode(node.ids) == node.text
+    by_key = {node.seed: node.id for node in outcome.tree}
     for call in parts.draft.calls:
         assert parts.draft.tokenizer.decode(call.prefix.ids) == outcome.tree.root.text + outcome.tree.steps_text(
-            call.prefix.segments[-1].key
+            by_key[call.prefix.segments[-1].key]
         )
     rewritten = [n.text for n in outcome.tree if n.writer == TARGET and outcome.tree.children(n.id)]
     assert sum(encoded.values()) == 1 + len(rewritten), "the prompt, and each of the target's steps that was continued"

@@ -103,7 +103,7 @@ def test_kv_of_the_levels_is_the_ledgers(policy):
     outcome = searched(policy, features=[WordVectors()])
     levels, stats = view_of(outcome)["levels"], outcome.stats
     kept = [level["kv_tokens"] for level in levels]
-    assert len(kept) > 2 and max(kept) == stats.kv_tokens_peak
+    assert len(kept) > 1 and max(kept) == stats.kv_tokens_peak
     assert sum(kept) / len(kept) == pytest.approx(stats.kv_tokens_mean)
     assert sum(level["kv_tokens_candidates"] for level in levels) == stats.kv_tokens_code
     assert [tuple(level["kept"]) for level in levels] == list(outcome.levels)
