@@ -16,7 +16,7 @@ from ets.solvers import DEFAULT_SECONDS, make_solver
 from search.allocate import DEFAULT_TEMPERATURE, rebase_allocation
 from search.errors import ConfigError, PolicyError, SolverError
 from search.tree import Node, SearchTree
-from search.types import Expansion, Reduce, Selection
+from search.types import Expansion, Pace, Reduce, Selection
 
 NODE_COST_WEIGHT, COVERAGE_WEIGHT = 2.0, 10.0
 """lambda_b and lambda_d of `Ets`; ETS has 1.0 and about 1.4. Tuned on dev problems of the mini family.
@@ -65,6 +65,7 @@ class EtsKv:
     """
 
     name: ClassVar[str] = "ets-kv"
+    pace: ClassVar[Pace] = "level"
     features: ClassVar[frozenset[str]] = frozenset()
 
     node_cost_weight: float = 1.0
@@ -103,6 +104,7 @@ class Ets:
     """
 
     name: ClassVar[str] = "ets"
+    pace: ClassVar[Pace] = "level"
 
     node_cost_weight: float = NODE_COST_WEIGHT
     coverage_weight: float | None = COVERAGE_WEIGHT

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from search import Problem, Search, SearchTree
 from search.allocate import even_split
 from search.mini import problem
-from search.types import Expansion, Selection
+from search.types import Expansion, Pace, Selection
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class HalfAsGood:
     """Keeps the leaves within a share of the best reward, and splits the width evenly over them."""
 
     name = "half-as-good"
+    pace: Pace = "level"  # it compares leaves, so it is asked when all that it ordered is written and scored
     features: frozenset[str] = frozenset()
     share: float = 0.5
 

@@ -1,4 +1,4 @@
-"""The one loop of every search: select, write, score, until nothing is left to expand."""
+"""The one loop of every search: whenever a step is written or scored, ask the policy, until nothing is left to do."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from search.errors import (
     ConfigError,
@@ -18,10 +17,12 @@ from search.errors import (
     PromptTooLongError,
     ScoringError,
 )
-from search.ledger import Ledger, ModelCost, Stats, model_cost
-from search.protocols import FeatureProvider, Policy, Progress, Scorer, Watch, Writer
+from search.ledger import ModelCost, Stats, model_cost
+from search.protocols import FeatureProvider, Policy, Scorer, Watch, Writer
+from search.replay import replay
+from search.running import Running
 from search.streams import closing
-from search.tree import SearchTree, derive_seed
+from search.tree import STEP_ABOVE_FAILED, SearchTree, derive_seed
 from search.types import (
     ROOT,
     Expansion,
@@ -30,6 +31,7 @@ from search.types import (
     NodeStatus,
     Problem,
     Sampling,
+    Selected,
     Selection,
     Step,
     StepFailure,
@@ -74,7 +76,7 @@ class SearchOutcome:
         tree: every node with its fate.
         stats: what it cost.
         notes: what policies wanted kept, one line each, e.g. a solver that found no optimum.
-        levels: the nodes kept at each selection below the root, for replays.
+        selections: what could be kept below the root, and what was, for replays.
         models: what each model did, by its role.
     """
 
@@ -82,7 +84,7 @@ class SearchOutcome:
     tree: SearchTree
     stats: Stats
     notes: tuple[str, ...] = ()
-    levels: tuple[tuple[NodeId, ...], ...] = ()
+    selections: tuple[Selected, ...] = ()
     models: Mapping[str, ModelCost] = field(default_factory=dict)
 
 
@@ -92,25 +94,6 @@ def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(first, BaseExceptionGroup):
         first = first.exceptions[0]
     return first
-
-
-@dataclass(slots=True)
-class _Run:
-    """The state of one search while it runs."""
-
-    problem: Problem
-    tree: SearchTree
-    watch: Watch | None = None
-    ledger: Ledger = field(default_factory=Ledger)
-    live: set[NodeId] = field(default_factory=lambda: {ROOT})
-    notes: list[str] = field(default_factory=list)
-    levels: list[tuple[NodeId, ...]] = field(default_factory=list)
-
-    def tell(self, stage: Literal["selected", "written"], level: int) -> None:
-        """Show the search to who watches it."""
-        if self.watch is not None:
-            kv_tokens = sum(len(self.tree[node].ids) for node in self.live)
-            self.watch(Progress(stage, level, self.tree, self.levels, kv_tokens))
 
 
 class Driver:
@@ -166,7 +149,7 @@ class Driver:
             problem: what to solve.
             prompt_text: the problem as the policy model reads it.
             seed: in place of the run's own.
-            watch: called after each selection and after each written level; what it raises ends the search.
+            watch: called before and after each selection; what it raises ends the search.
 
         Raises:
             ConfigError: the prompt is empty.
@@ -183,66 +166,86 @@ class Driver:
             )
         root_seed = derive_seed(self.seed if seed is None else seed, problem.id)
         tree = SearchTree(f"{problem.id}#{next(_tree_numbers)}", prompt_ids, prompt_text, problem.text, root_seed)
-        run = _Run(problem, tree, watch)
+        run = Running(problem, tree, watch)
         try:
             with run.ledger.whole.running():
                 await self._search(run)
+            if self.policy.pace == "leaf":
+                run.sort()
             stats, models = self._costs(run)
         except BaseExceptionGroup as errors:
             raise _first(errors) from errors
         finally:
             await self._close(tree)
-        return SearchOutcome(problem, tree, stats, tuple(run.notes), tuple(run.levels), models)
+        return SearchOutcome(problem, tree, stats, tuple(run.notes), run.selections, models)
 
-    async def _search(self, run: _Run) -> None:
+    async def _search(self, run: Running) -> None:
         limit = asyncio.timeout(self.limits.max_seconds)
         try:
-            async with limit:
-                for level in itertools.count():
-                    jobs = await self._select(run, level)
-                    run.tell("selected", level)
-                    if not jobs:
-                        return
-                    await self._write_level(run, jobs)
-                    run.ledger.level_written(run.tree, run.live)
-                    run.tell("written", level)
+            async with limit, asyncio.TaskGroup() as tasks:
+                while await self._advance(run, tasks):
+                    await run.news.wait()
         except TimeoutError:
             if not limit.expired():
                 raise  # a part's own
             self._stop_for_time(run.tree)
 
+    async def _advance(self, run: Running, tasks: asyncio.TaskGroup) -> bool:
+        """Ask the policy, if it is to be asked now, and have its orders written; whether there is more to wait for."""
+        run.news.clear()
+        if self.policy.pace == "level" and run.busy:
+            return True
+        if len(run.tree) > 1:
+            run.tell("written")
+            run.number += 1
+        jobs = await self._select(run)
+        run.tell("selected")
+        if jobs:
+            tasks.create_task(self._write(run, jobs, tasks))
+        return run.busy
+
     # Selecting
 
-    async def _select(self, run: _Run, level: int) -> list[WriteJob]:
+    async def _select(self, run: Running) -> list[WriteJob]:
         """One selection: prune what is left out, free its cache, and create the pending children."""
-        tree, ledger = run.tree, run.ledger
-        leaves = tree.leaves()
-        width = self.width - tree.num_finished
+        tree = run.tree
+        leaves = [leaf.id for leaf in tree.leaves()]
+        width = self.width - tree.num_finished - len(run.pending)
         if leaves and width > 0:
-            await self._compute_features(run, [leaf.id for leaf in leaves])
-            rng = random.Random(derive_seed(tree.root.seed, "level", level))
-            with ledger.select.running():
+            await self._compute_features(run, leaves)
+            rng = random.Random(derive_seed(tree.root.seed, "level", run.number))
+            with run.ledger.select.running():
                 selection = self.policy.select(tree, width, rng)
-            self._check(selection, tree, width)
+            self._check(run, selection, width)
         else:
-            selection = Selection((), {leaf.id: "no width left" for leaf in leaves})
+            selection = Selection((), dict.fromkeys(leaves, "no width left"))
         if selection.note:
-            run.notes.append(f"level {level}: {selection.note}")
-        for leaf_id, cluster in selection.clusters.items():
-            tree[leaf_id].cluster = cluster
-        kept = {expansion.node for expansion in selection.expansions}
-        if leaves and leaves[0].id != ROOT:
-            ledger.selected(tree, [leaf.id for leaf in leaves], sorted(kept))
-            run.levels.append(tuple(sorted(kept)))
+            run.notes.append(f"selection {run.number}: {selection.note}")
+        for leaf, cluster in selection.clusters.items():
+            tree[leaf].cluster = cluster
+        kept = selection.waiting | {expansion.node for expansion in selection.expansions}
+        self._note(run, leaves, kept)
         for leaf in leaves:
-            if leaf.id not in kept:
-                tree.prune(leaf.id, selection.reasons.get(leaf.id) or f"{self.policy.name}: not selected")
-        await self._release_all_but(run, kept)
-        jobs = [self._job(run, expansion) for expansion in selection.expansions]
-        run.live.update(child for job in jobs for child in job.children)
-        return jobs
+            if leaf not in kept:
+                tree.prune(leaf, selection.reasons.get(leaf) or f"{self.policy.name}: not selected")
+        await self._release_dead(run)
+        return [self._job(run, expansion) for expansion in selection.expansions]
 
-    async def _compute_features(self, run: _Run, leaves: list[NodeId]) -> None:
+    def _note(self, run: Running, leaves: list[NodeId], kept: Collection[NodeId]) -> None:
+        """Keep a selection for the figures of the KV cache.
+
+        Where no leaf waits for another there is none as such: its figures are those of the same chains selected level
+        by level, all leaves of a depth at once, so that they can be compared with those of methods which do.
+        """
+        if self.policy.pace == "level":
+            if leaves and leaves != [ROOT]:
+                run.note_selection(run.number, leaves, kept)
+            return
+        for leaf in leaves:
+            if leaf != ROOT:
+                run.note_selection(run.tree[leaf].depth, [leaf], [leaf] if leaf in kept else [])
+
+    async def _compute_features(self, run: Running, leaves: list[NodeId]) -> None:
         for name in sorted(self.policy.features):
             todo = [run.tree[leaf] for leaf in leaves if name not in run.tree[leaf].features]
             if not todo:
@@ -252,9 +255,9 @@ class Driver:
             for node, value in zip(todo, values, strict=True):
                 node.features[name] = value
 
-    def _check(self, selection: Selection, tree: SearchTree, width: int) -> None:
+    def _check(self, run: Running, selection: Selection, width: int) -> None:
         """Hold a policy to its contract: a budget overrun or a lost leaf is an error, never silently mended."""
-        seen: set[NodeId] = set()
+        tree, seen = run.tree, set(selection.waiting)
         for expansion in selection.expansions:
             node, count = expansion.node, expansion.num_children
             if not 0 <= node < len(tree):
@@ -266,30 +269,36 @@ class Driver:
         if stray:
             raise PolicyError(f"policy {self.policy.name}: there is no node {stray[0]} to put into a cluster")
         spent = sum(expansion.num_children for expansion in selection.expansions)
-        if not 1 <= spent <= width:
+        if not (0 if run.busy else 1) <= spent <= width:
             raise PolicyError(f"policy {self.policy.name}: handed out {spent} children, the budget is {width}")
 
-    def _job(self, run: _Run, expansion: Expansion) -> WriteJob:
+    def _job(self, run: Running, expansion: Expansion) -> WriteJob:
         """Create the pending children of one expansion."""
         tree = run.tree
         children = tuple(tree.add_child(expansion.node) for _ in range(expansion.num_children))
+        run.started(expansion.node, children)
         left = self.limits.max_tokens - self._written_tokens(tree, expansion.node)
         return WriteJob(expansion.node, children, max(1, min(left, self.sampling.max_new_tokens)))
 
     # Writing and scoring
 
-    async def _write_level(self, run: _Run, jobs: list[WriteJob]) -> None:
+    async def _write(self, run: Running, jobs: list[WriteJob], tasks: asyncio.TaskGroup) -> None:
         """Write all children; each goes to the scorer as soon as it is written."""
-        async with asyncio.TaskGroup() as scoring:
-            try:
-                with run.ledger.policy.running():
-                    async with closing(self.writer.write(run.tree, jobs, self.sampling)) as results:
-                        async for result in results:
-                            if self._accept(run.tree, result) and self.scorer is not None:
-                                scoring.create_task(self._score(run, self.scorer, result.node))
-            except EngineError as error:
-                for node in run.tree.leaves(NodeStatus.PENDING):
-                    run.tree.fail(node.id, str(error))
+        owed, problem = {child for job in jobs for child in job.children}, "the writer ended without this step"
+        try:
+            with run.ledger.policy.running():
+                async with closing(self.writer.write(run.tree, jobs, self.sampling)) as results:
+                    async for result in results:
+                        owed.discard(result.node)
+                        if self._accept(run.tree, result) and self.scorer is not None:
+                            run.unscored.add(result.node)
+                            tasks.create_task(self._score(run, self.scorer, result.node))
+                        run.written(result.node)
+        except EngineError as error:
+            problem = str(error)
+        for node in owed:
+            run.tree.fail(node, problem)
+            run.written(node)
 
     def _accept(self, tree: SearchTree, result: Step | StepFailure) -> bool:
         """Put a result into the tree; whether there is something to score."""
@@ -297,6 +306,10 @@ class Driver:
             tree.fail(result.node, result.reason)
             return False
         node = tree.write(result)
+        assert node.parent is not None
+        if tree[node.parent].status is NodeStatus.FAILED:
+            tree.fail(node.id, STEP_ABOVE_FAILED)
+            return False
         if result.finish is FinishReason.ABORT or not result.ids:
             tree.fail(node.id, "the engine aborted it" if result.ids else "the engine wrote nothing")
             return False
@@ -313,31 +326,32 @@ class Driver:
             tree.finish(node.id, reason)
         return True
 
-    async def _score(self, run: _Run, scorer: Scorer, node_id: NodeId) -> None:
-        start = time.perf_counter()
+    async def _score(self, run: Running, scorer: Scorer, node_id: NodeId) -> None:
+        start, failed = time.perf_counter(), ""
         try:
             with run.ledger.prm.running():
                 (reward,) = await scorer.score(run.tree, [node_id])
         except ContextOverflowError:
-            run.tree.fail(node_id, PRM_CONTEXT_FULL)
+            failed = PRM_CONTEXT_FULL
         except EngineError as error:
-            run.tree.fail(node_id, f"not scored: {error}")
+            failed = f"not scored: {error}"
         else:
             if not 0.0 <= reward <= 1.0:
                 raise ScoringError(f"the reward of node {node_id} is {reward}; it must be a number from 0 to 1")
             run.tree.set_reward(node_id, reward, time.perf_counter() - start)
+        if failed:
+            run.tree.fail(node_id, failed)
+        run.unscored.discard(node_id)
+        run.news.set()
 
     # Ending
 
-    async def _release_all_but(self, run: _Run, kept: set[NodeId]) -> None:
-        """Free every cached node that no kept leaf needs."""
-        gone = run.live - run.tree.union(kept)
-        if not gone:
-            return
-        run.live -= gone
-        await self.writer.release(run.tree, gone)
-        if self.scorer is not None:
-            await self.scorer.release(run.tree, gone)
+    async def _release_dead(self, run: Running) -> None:
+        """Free every cached node that nothing needs any more."""
+        if dead := run.release_dead():
+            await self.writer.release(run.tree, dead)
+            if self.scorer is not None:
+                await self.scorer.release(run.tree, dead)
 
     def _stop_for_time(self, tree: SearchTree) -> None:
         reason = f"limit of {self.limits.max_seconds} seconds"
@@ -352,7 +366,7 @@ class Driver:
             if self.scorer is not None and node.reward is None:
                 tree.fail(node.id, f"{reason}, before it was scored")
 
-    def _costs(self, run: _Run) -> tuple[Stats, dict[str, ModelCost]]:
+    def _costs(self, run: Running) -> tuple[Stats, dict[str, ModelCost]]:
         tree, scorer, ledger = run.tree, self.scorer, run.ledger
         writing, scoring = self.writer.usage(tree), {} if scorer is None else scorer.usage(tree)
         prm_tokens = 0 if scorer is None else scorer.num_unique_tokens(tree)
@@ -362,8 +376,9 @@ class Driver:
             for usages, clock in ((writing, ledger.policy), (scoring, ledger.prm))
             for role, usage in usages.items()
         }
+        kv_tokens = [one.kv_tokens for one in replay(tree, run.selections)]
         policies = {role: usage for role, usage in writing.items() if role != "router"}
-        return ledger.stats(tree, policies, scoring, prm_tokens), models
+        return ledger.stats(tree, kv_tokens, policies, scoring, prm_tokens), models
 
     async def _close(self, tree: SearchTree) -> None:
         await self.writer.release(tree, None)

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from typing import NamedTuple
 
 from search.tree import SearchTree
-from search.types import ROOT, EngineInfo, NodeId, NodeStatus, Usage
+from search.types import EngineInfo, NodeStatus, Usage
+
+
+class KvTokens(NamedTuple):
+    """Unique tokens at one selection: of the trajectories it kept, and of all candidates before it pruned."""
+
+    kept: int
+    candidates: int
 
 
 class StageClock:
@@ -47,13 +55,14 @@ class Stats:
         prm_tokens: positions that went through the process reward model.
         prm_unique_tokens: the tree's tokens as the reward model sees it.
         kv_tokens_mean: unique tokens of the trajectories kept after a selection, mean over the
-            selections below the root.
+            selections below the root. Where no leaf waits for another, as in best-of-n, a selection is that of all
+            leaves of one depth, whenever they were written: as if the same chains had gone on level by level.
         kv_tokens_peak: the largest such figure.
         kv_tokens_code: the count of the ETS code: at each selection the unique tokens of all unfinished candidates
             before pruning, summed over selections.
         kv_tokens_engine_peak: the most KV slots the policy's engine held for this tree.
         kv_tokens_ledger_peak: the same figure as the tree itself implies it: all that is not released, less the last
-            token of each unexpanded step, which no model has read yet.
+            token of each unexpanded step, which no model has read yet, and less the steps still being written.
         kv_tokens_prm_peak: the most KV slots the reward model's engine held for this tree.
         num_nodes: nodes, the root included.
         num_finished, num_pruned, num_failed: nodes by their fate.
@@ -175,32 +184,16 @@ class Ledger:
     features: StageClock = field(default_factory=StageClock)
     select: StageClock = field(default_factory=StageClock)
     whole: StageClock = field(default_factory=StageClock)
-    kv_tokens: list[int] = field(default_factory=list)
-    kv_tokens_candidates: list[int] = field(default_factory=list)
     kv_tokens_ledger_peak: int = 0
 
-    def level_written(self, tree: SearchTree, live: set[NodeId]) -> None:
-        """Note what a cache must hold when a level is written and nothing of it released yet.
-
-        Args:
-            tree: the search tree.
-            live: every node whose cache has not been released.
-        """
-        held = 0
-        for node_id in live:
-            node = tree[node_id]
-            unread = 0 if node_id == ROOT or tree.children(node_id) else 1
-            held += max(0, len(node.ids) - unread)
-        self.kv_tokens_ledger_peak = max(self.kv_tokens_ledger_peak, held)
-
-    def selected(self, tree: SearchTree, candidates: list[NodeId], kept: list[NodeId]) -> None:
-        """Note one selection below the root: its candidates, and those it keeps."""
-        self.kv_tokens_candidates.append(tree.unique_tokens(candidates))
-        self.kv_tokens.append(tree.unique_tokens(kept))
+    def holds(self, tokens: int) -> None:
+        """Note how many tokens a cache must hold now that a step is written."""
+        self.kv_tokens_ledger_peak = max(self.kv_tokens_ledger_peak, tokens)
 
     def stats(
         self,
         tree: SearchTree,
+        kv_tokens: Sequence[KvTokens],
         policy: Mapping[str, Usage],
         prm: Mapping[str, Usage],
         prm_unique_tokens: int,
@@ -209,6 +202,7 @@ class Ledger:
 
         Args:
             tree: the finished tree.
+            kv_tokens: at each selection below the root.
             policy: usage of the writing engines by role, taken before the tree was closed.
             prm: usage of the scorer's engines by role; empty without a scorer.
             prm_unique_tokens: the tree's tokens as the scorer sees it.
@@ -220,9 +214,9 @@ class Ledger:
             unique_tokens=sum(len(node.ids) + node.dropped_tokens for node in tree),
             prm_tokens=_sum(usage.computed_tokens for usage in prm.values()),
             prm_unique_tokens=prm_unique_tokens,
-            kv_tokens_mean=sum(self.kv_tokens) / len(self.kv_tokens) if self.kv_tokens else 0.0,
-            kv_tokens_peak=max(self.kv_tokens, default=0),
-            kv_tokens_code=sum(self.kv_tokens_candidates),
+            kv_tokens_mean=sum(one.kept for one in kv_tokens) / len(kv_tokens) if kv_tokens else 0.0,
+            kv_tokens_peak=max((one.kept for one in kv_tokens), default=0),
+            kv_tokens_code=sum(one.candidates for one in kv_tokens),
             kv_tokens_engine_peak=_sum(usage.kv_tokens_peak for usage in policy.values()),
             kv_tokens_ledger_peak=self.kv_tokens_ledger_peak,
             kv_tokens_prm_peak=_sum(usage.kv_tokens_peak for usage in prm.values()),

@@ -14,8 +14,10 @@ from search.types import (
     EngineInfo,
     Generation,
     NodeId,
+    Pace,
     Prefix,
     Sampling,
+    Selected,
     Selection,
     Step,
     StepFailure,
@@ -139,11 +141,19 @@ class CachingEngine(Engine, Protocol):
 
 @runtime_checkable
 class Policy(Protocol):
-    """A search method: spends a budget on the leaves of a tree. Pure: it changes nothing and keeps no state."""
+    """A search method: spends a budget on the leaves of a tree. Pure: it changes nothing and keeps no state.
+
+    It says of the open leaves which to expand, which to prune and which to let wait, and is asked again as its `pace`
+    says. A method that works level by level lets none wait: all its leaves then have one depth.
+    """
 
     @property
     def name(self) -> str:
         """As on the command line."""
+
+    @property
+    def pace(self) -> Pace:
+        """When it is asked."""
 
     @property
     def features(self) -> frozenset[str]:
@@ -153,13 +163,17 @@ class Policy(Protocol):
         """Choose which open leaves get how many children.
 
         Args:
-            tree: its open leaves are the candidates; at the start this is the root alone.
-            width: children to hand out, at least 1: the search's width less the trajectories that have ended.
-            rng: the only source of chance, seeded from (run seed, problem id, level).
+            tree: its open leaves are the candidates; at the start this is the root alone. At pace "leaf" some may not
+                be scored yet, and others are being written.
+            width: children to hand out, at least 1: the search's width less the trajectories that have ended and the
+                steps that are being written.
+            rng: the only source of chance, seeded from (run seed, problem id, number of the selection). At pace "leaf"
+                that number depends on who was faster, so what is drawn from it does too.
 
         Returns:
-            Expansions of open leaves, at least one, each leaf at most once and with at least one child, `width`
-            children at most altogether. All other open leaves are pruned.
+            Expansions of open leaves, each at most once and with at least one child, `width` children at most
+            altogether; at least one where nothing is being written. All other open leaves that are not said to wait
+            are pruned.
         """
 
 
@@ -265,18 +279,18 @@ class Progress:
     """Where a search stands, for who watches it.
 
     Attributes:
-        stage: "selected": the next level's pending nodes stand in the tree, or none do and the search is at its end;
-            "written": their steps are written and scored, or have failed.
-        level: selections made before this one.
+        stage: "selected": what the policy ordered stands in the tree as pending nodes, or nothing does and the search
+            is at its end; "written": it is about to be asked again, as steps were written and scored, or have failed.
+        level: the number of the selection, from 0.
         tree: the search's own tree, to be read at once and not to be changed.
-        levels: the nodes kept at each selection below the root so far.
+        selections: what each selection below the root kept so far.
         kv_tokens: tokens of all nodes whose cache is not released.
     """
 
     stage: Literal["selected", "written"]
     level: int
     tree: SearchTree
-    levels: Sequence[tuple[NodeId, ...]]
+    selections: Sequence[Selected]
     kv_tokens: int
 
 

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from search.errors import ConfigError, DataError
 from search.ledger import ModelCost, Stats
 from search.tree import Node, SearchTree
-from search.types import NodeId, NodeStatus, Problem
+from search.types import NodeId, NodeStatus, Problem, Selected
 
 VERSION: Final = 2
 """Of a record's layout and of the draws behind it. Before 2 a node's seed came from the order of creation."""
@@ -78,7 +78,7 @@ class ProblemRecord(_Record):
         error: why the search as a whole failed; None if it did not.
         winner: the last node of the best trajectory that gives the answer; None in records from before it was kept.
         tally: the weight each answer got, heaviest first.
-        tree, stats, notes, levels, models: as in `search.driver.SearchOutcome`.
+        tree, stats, notes, selections, models: as in `search.driver.SearchOutcome`.
     """
 
     version: Literal[2] = VERSION
@@ -93,7 +93,7 @@ class ProblemRecord(_Record):
     tally: dict[str, float] = {}
     stats: StatsRecord
     notes: tuple[str, ...]
-    levels: tuple[tuple[int, ...], ...]
+    selections: tuple[Selected, ...]
     models: dict[str, ModelCost] = {}
     tree: TreeRecord | None
 
@@ -319,7 +319,7 @@ def problem_record(
     tally: Mapping[str, float] | None = None,
     stats: Stats | None = None,
     notes: tuple[str, ...] = (),
-    levels: tuple[tuple[NodeId, ...], ...] = (),
+    selections: tuple[Selected, ...] = (),
     models: Mapping[str, ModelCost] | None = None,
     tree: SearchTree | None = None,
 ) -> ProblemRecord:
@@ -336,7 +336,7 @@ def problem_record(
         tally=dict(tally or {}),
         stats=stats_record(stats or Stats()),
         notes=notes,
-        levels=levels,
+        selections=selections,
         models=dict(models or {}),
         tree=None if tree is None else tree_record(tree),
     )

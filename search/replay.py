@@ -1,4 +1,4 @@
-"""What a tree says of its selections, level by level: what could be kept, what was, and the KV cache of both."""
+"""What a tree says of its selections: what could be kept, what was, and the KV cache of both."""
 
 from __future__ import annotations
 
@@ -6,48 +6,43 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from search.allocate import DEFAULT_TEMPERATURE, rebase_allocation
+from search.ledger import KvTokens
 from search.tree import SearchTree
-from search.types import NodeId, NodeStatus, Reduce
+from search.types import NodeId, NodeStatus, Reduce, Selected
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
+class Replayed:
     """One selection below the root.
 
     Attributes:
-        depth: of its candidates.
+        depth: of its deepest candidate; that of all of them where the method works level by level.
         candidates: the unfinished leaves it could choose from, in the order of their ids.
-        kept: those it gave children.
-        kv_tokens: unique tokens of the trajectories kept, as the ledger counts them.
-        kv_tokens_candidates: unique tokens of all candidates, before anything is pruned.
+        kept: those it gave children or let wait.
+        kv_tokens: unique tokens of the trajectories kept, and of all candidates before anything was pruned.
     """
 
     depth: int
     candidates: tuple[NodeId, ...]
     kept: tuple[NodeId, ...]
-    kv_tokens: int
-    kv_tokens_candidates: int
+    kv_tokens: KvTokens
 
 
-def replay(tree: SearchTree, levels: Sequence[Sequence[int]]) -> Iterator[Level]:
-    """The selections of a search in their order.
+def replay(tree: SearchTree, selections: Sequence[Selected]) -> Iterator[Replayed]:
+    """The selections of a search in their order, as `search.driver.SearchOutcome` has them.
 
     Args:
         tree: as the search left it, or as far as it has come.
-        levels: the nodes kept at each selection below the root, as `search.driver.SearchOutcome` has them.
+        selections: its own.
     """
-    by_depth: dict[int, list[NodeId]] = {}
-    for node in tree:
-        if node.status in (NodeStatus.EXPANDED, NodeStatus.PRUNED):
-            by_depth.setdefault(node.depth, []).append(node.id)
-    for depth, kept in enumerate(levels, start=1):
-        candidates = tuple(by_depth.get(depth, ()))
-        chosen = tuple(NodeId(node) for node in kept)
-        yield Level(depth, candidates, chosen, tree.unique_tokens(chosen), tree.unique_tokens(candidates))
+    for one in selections:
+        depth = max(tree[node].depth for node in one.candidates)
+        kv_tokens = KvTokens(tree.unique_tokens(one.kept), tree.unique_tokens(one.candidates))
+        yield Replayed(depth, one.candidates, one.kept, kv_tokens)
 
 
 def rebase_kv_tokens(
-    tree: SearchTree, level: Level, width: int, reduce: Reduce, temperature: float = DEFAULT_TEMPERATURE
+    tree: SearchTree, one: Replayed, width: int, reduce: Reduce, temperature: float = DEFAULT_TEMPERATURE
 ) -> int:
     """KV tokens that REBASE (arXiv 2408.00724) would keep of one selection's candidates.
 
@@ -56,14 +51,14 @@ def rebase_kv_tokens(
 
     Args:
         tree: as the search left it.
-        level: one of its selections.
+        one: one of its selections.
         width: of the whole search; what finished before this selection is taken off.
         reduce: which reward of a leaf's path counts.
         temperature: REBASE's T.
     """
-    finished = sum(node.status is NodeStatus.FINISHED and node.depth <= level.depth for node in tree)
-    if not level.candidates or width <= finished:
+    finished = sum(node.status is NodeStatus.FINISHED and node.depth <= one.depth for node in tree)
+    if not one.candidates or width <= finished:
         return 0
-    rewards = [tree.path_reward(node, reduce) for node in level.candidates]
+    rewards = [tree.path_reward(node, reduce) for node in one.candidates]
     shares = rebase_allocation(rewards, width - finished, temperature)
-    return tree.unique_tokens(node for node, share in zip(level.candidates, shares, strict=True) if share)
+    return tree.unique_tokens(node for node, share in zip(one.candidates, shares, strict=True) if share)

@@ -17,6 +17,7 @@ from search.grade import ComparingGrader, Grader
 from search.plots import Point, Series, plot_accuracy, plot_depth
 from search.record import ProblemRecord, read_json, read_record, tree_from_record
 from search.registry import make_grader
+from search.replay import replay
 from search.types import Reduce, VoteRule
 from search.vote import candidates, vote
 
@@ -189,8 +190,8 @@ def _over_depth(run: Run) -> Series:
         if record.tree is None:
             continue
         tree = tree_from_record(record.tree)
-        for depth, level in enumerate(record.levels):
-            if level:
-                kept[depth + 1].append(tree.unique_tokens([tree.nodes[node].id for node in level]))
+        for one in replay(tree, record.selections):
+            if one.kept:
+                kept[one.depth].append(one.kv_tokens.kept)
     points = (Point(depth, sum(found) / len(found), 0, 0) for depth, found in sorted(kept.items()))
     return Series(f"{run.name}, width {run.settings.width}", tuple(points))

@@ -11,7 +11,7 @@ from search.grade import ComparingGrader, Grader
 from search.ledger import ModelCost, Stats
 from search.record import ProblemRecord, costs_record, problem_record, stats_record
 from search.tree import SearchTree
-from search.types import NodeId, NodeStatus, Problem, Reduce, VoteRule
+from search.types import NodeId, NodeStatus, Problem, Reduce, Selected, VoteRule
 from search.vote import Candidate, candidates, vote
 
 
@@ -52,7 +52,7 @@ class Result:
         stats: what it cost.
         tree: every node with its fate.
         error: why the whole search failed, if nothing finished and something broke; else None.
-        notes, levels, models: as in `search.driver.SearchOutcome`.
+        notes, selections, models: as in `search.driver.SearchOutcome`.
         method, width, seed: how it was searched.
     """
 
@@ -66,7 +66,7 @@ class Result:
     tree: SearchTree
     error: str | None
     notes: tuple[str, ...]
-    levels: tuple[tuple[NodeId, ...], ...]
+    selections: tuple[Selected, ...]
     models: Mapping[str, ModelCost]
     method: str
     width: int
@@ -128,7 +128,7 @@ class Result:
             tally=self.tally,
             stats=self.stats,
             notes=self.notes,
-            levels=self.levels,
+            selections=self.selections,
             models=self.models,
             tree=self.tree,
         )
@@ -163,7 +163,7 @@ def conclude(
         tree=tree,
         error=_failure(tree),
         notes=outcome.notes,
-        levels=outcome.levels,
+        selections=outcome.selections,
         models=outcome.models,
         method=method,
         width=width,

@@ -9,6 +9,11 @@ from dataclasses import dataclass, field
 
 from search.types import ROOT, NodeId, NodeStatus, Prefix, Reduce, Segment, Step
 
+STEP_ABOVE_FAILED = "a step above it failed"
+"""Why a step failed that was written while the one above it was still being scored."""
+
+_WRITTEN = (NodeStatus.OPEN, NodeStatus.EXPANDED, NodeStatus.FINISHED)
+
 
 @dataclass(slots=True)
 class Node:
@@ -229,11 +234,38 @@ class SearchTree:
         self._close(node_id, NodeStatus.PRUNED, reason)
 
     def fail(self, node_id: NodeId, reason: str) -> None:
-        """Mark a node whose writing or scoring failed; a finished one is no longer counted as finished."""
-        if self.nodes[node_id].status is NodeStatus.FINISHED:
-            self._num_finished -= 1
-            self.nodes[node_id].status = NodeStatus.OPEN
-        self._close(node_id, NodeStatus.FAILED, reason)
+        """Mark a node whose writing or scoring failed, and all that has been written below it meanwhile.
+
+        What had finished is no longer counted as finished.
+        """
+        assert reason, "a closed node needs its reason"
+        failed = [node_id]
+        while failed:
+            node = self.nodes[failed.pop()]
+            self._num_finished -= node.status is NodeStatus.FINISHED
+            node.status, node.reason = NodeStatus.FAILED, reason if node.id == node_id else STEP_ABOVE_FAILED
+            failed += [child for child in self._children[node.id] if self.nodes[child].status in _WRITTEN]
+
+    def sort(self) -> list[NodeId]:
+        """Number the nodes anew: by depth, then by their parents, then as their parents' children.
+
+        A tree whose steps came in any order is then the same tree as if they had come in another.
+
+        Returns:
+            The new id of each old one.
+        """
+        order = [ROOT]
+        for node_id in order:
+            order.extend(self._children[node_id])
+        moved = [ROOT] * len(order)
+        for new, old in enumerate(order):
+            moved[old] = NodeId(new)
+        self._children = [[moved[child] for child in self._children[old]] for old in order]
+        self.nodes = [self.nodes[old] for old in order]
+        for new, node in enumerate(self.nodes):
+            node.id = NodeId(new)
+            node.parent = None if node.parent is None else moved[node.parent]
+        return moved
 
     def _close(self, node_id: NodeId, status: NodeStatus, reason: str) -> None:
         node = self.nodes[node_id]

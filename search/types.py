@@ -20,6 +20,11 @@ VoteRule = Literal["majority", "weighted", "best"]
 """How finished trajectories become one answer."""
 
 
+Pace = Literal["leaf", "level"]
+"""When a search method is asked. "level": when all that it ordered is written and scored, so that it may compare the
+leaves. "leaf": whenever a step is written, scored or not, as it compares none with another and none waits."""
+
+
 class FinishReason(StrEnum):
     """Why an engine stopped writing a step."""
 
@@ -203,19 +208,34 @@ class Expansion:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What a policy decided at one level.
+    """What a policy decided: open leaves that it neither expands nor lets wait are pruned.
 
     Attributes:
         expansions: leaves to expand, in the order in which their children are numbered.
         reasons: why leaves were left out; one that is missing here gets the policy's name as its reason.
         note: something the run record should keep, e.g. a solver that found no optimum.
         clusters: the group of each leaf, numbered from 0, where the policy made groups.
+        waiting: leaves that stay open, to be asked about again.
     """
 
     expansions: tuple[Expansion, ...]
     reasons: Mapping[NodeId, str] = field(default_factory=dict)
     note: str = ""
     clusters: Mapping[NodeId, int] = field(default_factory=dict)
+    waiting: frozenset[NodeId] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """A selection below the root as it is kept for replays.
+
+    Attributes:
+        candidates: the unfinished leaves it could choose from, by their ids.
+        kept: those of them that it expanded or let wait.
+    """
+
+    candidates: tuple[NodeId, ...]
+    kept: tuple[NodeId, ...]
 
 
 @dataclass(frozen=True, slots=True)

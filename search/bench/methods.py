@@ -156,9 +156,9 @@ def _kv_tokens_radix(one: Measured) -> float:
 
 def radix_tokens_mean(result: Result) -> float:
     """Tokens that a radix cache holds for the trajectories kept after a selection, mean over the selections."""
-    if not result.levels:
+    if not result.selections:
         return 0.0
-    return sum(_radix_tokens(result.tree, kept) for kept in result.levels) / len(result.levels)
+    return sum(_radix_tokens(result.tree, one.kept) for one in result.selections) / len(result.selections)
 
 
 def _radix_tokens(tree: SearchTree, leaves: Sequence[NodeId]) -> int:

@@ -21,7 +21,7 @@ from search.allocate import rebase_allocation
 from search.errors import ConfigError
 from search.protocols import Policy
 from search.tree import SearchTree
-from search.types import ROOT, FinishReason, NodeId, Selection, Step
+from search.types import ROOT, FinishReason, NodeId, Pace, Selection, Step
 
 SIZES = (16, 64, 256, 1024)
 DEPTHS = (3, 8)
@@ -196,6 +196,10 @@ class _Recorder:
     @property
     def name(self) -> str:
         return self.policy.name
+
+    @property
+    def pace(self) -> Pace:
+        return self.policy.pace
 
     @property
     def features(self) -> frozenset[str]:

@@ -109,12 +109,12 @@ def _cost_table(result: Result, reduce: Reduce) -> Table:
 
 def _rebase_row(result: Result, reduce: Reduce) -> list[tuple[str, str, str]]:
     """What REBASE's rule would have kept of the same candidates; a search by REBASE itself is another tree."""
-    levels = list(replay(result.tree, result.levels))
+    replayed = list(replay(result.tree, result.selections))
     scored = any(node.reward is not None for node in result.tree)
-    if result.method == "rebase" or result.width == 1 or not levels or not scored:
+    if result.method == "rebase" or result.width == 1 or not replayed or not scored:
         return []
-    rebase = sum(rebase_kv_tokens(result.tree, level, result.width, reduce) for level in levels) / len(levels)
-    kept = sum(level.kv_tokens for level in levels) / len(levels)
+    rebase = sum(rebase_kv_tokens(result.tree, one, result.width, reduce) for one in replayed) / len(replayed)
+    kept = sum(one.kv_tokens.kept for one in replayed) / len(replayed)
     share = (rebase - kept) / rebase if rebase else 0.0
     compared = f"{abs(share):.0%} {'less' if share >= 0 else 'more'} is kept"
     return [("KV by REBASE", f"{rebase:.0f}", f"tokens, its rule on the same steps: {compared}")]

@@ -9,7 +9,7 @@ from typing import ClassVar
 from search.allocate import ceil_sqrt, even_split, ranking
 from search.policies.common import check_count, check_reduce, open_leaves
 from search.tree import SearchTree
-from search.types import Expansion, Reduce, Selection
+from search.types import Expansion, Pace, Reduce, Selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +25,7 @@ class Beam:
     """
 
     name: ClassVar[str] = "beam"
+    pace: ClassVar[Pace] = "level"
     features: ClassVar[frozenset[str]] = frozenset()
 
     num_keep: int | None = None

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from search.policies.common import check_reduce
 from search.tree import SearchTree
-from search.types import ROOT, Expansion, Reduce, Selection
+from search.types import ROOT, Expansion, Pace, Reduce, Selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,13 +16,15 @@ class BestOfN:
     """Sample `width` chains from the prompt and write each to its end.
 
     With a majority vote this is self-consistency (arXiv 2203.11171), with width 1 a single chain, greedy at
-    temperature 0. Rewards play no part until the vote. A chain that failed is not replaced.
+    temperature 0. Rewards play no part until the vote, so no chain waits for another, nor for its own scores: all are
+    written in as many token steps as the longest has tokens. A chain that failed is not replaced.
 
     Attributes:
         reduce: not read; it is here so that every policy takes it.
     """
 
     name: ClassVar[str] = "best-of-n"
+    pace: ClassVar[Pace] = "leaf"
     features: ClassVar[frozenset[str]] = frozenset()
 
     reduce: Reduce = "last"

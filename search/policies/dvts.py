@@ -9,7 +9,7 @@ from typing import ClassVar
 from search.allocate import ceil_sqrt, even_split, ranking
 from search.policies.common import Leaf, check_count, check_reduce, open_leaves
 from search.tree import SearchTree
-from search.types import ROOT, Expansion, NodeId, Reduce, Selection
+from search.types import ROOT, Expansion, NodeId, Pace, Reduce, Selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +27,7 @@ class Dvts:
     """
 
     name: ClassVar[str] = "dvts"
+    pace: ClassVar[Pace] = "level"
     features: ClassVar[frozenset[str]] = frozenset()
 
     num_subtrees: int | None = None

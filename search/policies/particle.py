@@ -13,7 +13,7 @@ from search.allocate import softmax
 from search.errors import ConfigError
 from search.policies.common import check_positive, check_reduce, open_leaves
 from search.tree import SearchTree
-from search.types import Expansion, Reduce, Selection
+from search.types import Expansion, Pace, Reduce, Selection
 
 Weight = Literal["logit", "reward"]
 """What a particle weighs: the odds of its reward, or the reward itself."""
@@ -43,6 +43,7 @@ class ParticleFilter:
     """
 
     name: ClassVar[str] = "particle"
+    pace: ClassVar[Pace] = "level"
     features: ClassVar[frozenset[str]] = frozenset()
 
     temperature: float = 1.0

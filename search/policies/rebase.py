@@ -10,7 +10,7 @@ from search.allocate import DEFAULT_TEMPERATURE, Rounding, rebase_allocation
 from search.errors import ConfigError
 from search.policies.common import check_positive, check_reduce, open_leaves
 from search.tree import SearchTree
-from search.types import Expansion, Reduce, Selection
+from search.types import Expansion, Pace, Reduce, Selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +26,7 @@ class Rebase:
     """
 
     name: ClassVar[str] = "rebase"
+    pace: ClassVar[Pace] = "level"
     features: ClassVar[frozenset[str]] = frozenset()
 
     temperature: float = DEFAULT_TEMPERATURE

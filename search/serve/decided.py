@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from search.tree import Node, SearchTree
-from search.types import ROOT, NodeId, NodeStatus
+from search.types import NodeId, NodeStatus
 
 _LIVE = (NodeStatus.OPEN, NodeStatus.PENDING, NodeStatus.FINISHED)
 
@@ -16,7 +16,7 @@ class DecidedSteps:
     """
 
     def __init__(self) -> None:
-        self._last = ROOT
+        self._last: Node | None = None
 
     def advance(self, tree: SearchTree) -> list[Node]:
         """The steps decided since the last call, in order."""
@@ -24,20 +24,21 @@ class DecidedSteps:
         above, new = tree.union(leaves), []
         while (step := self._only_child(tree, above)) is not None:
             new.append(step)
-            self._last = step.id
+            self._last = step
         return new
 
     def rest(self, tree: SearchTree, end: NodeId) -> list[Node]:
         """The steps of the trajectory that won, from where `advance` stood."""
         path = tree.path(end)
-        place = next(index for index, node in enumerate(path) if node.id == self._last)
-        self._last = end
+        place = next((index for index, node in enumerate(path) if node is self._last), 0)
+        self._last = path[-1]
         return path[place + 1 :]
 
     def _only_child(self, tree: SearchTree, above: set[NodeId]) -> Node | None:
-        if tree[self._last].status is not NodeStatus.EXPANDED:
+        last = self._last or tree.root
+        if last.status is not NodeStatus.EXPANDED:
             return None
-        alive = [child for child in tree.children(self._last) if child in above]
+        alive = [child for child in tree.children(last.id) if child in above]
         if len(alive) != 1 or tree[alive[0]].status is NodeStatus.PENDING:
             return None
         return tree[alive[0]]

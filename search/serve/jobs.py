@@ -16,7 +16,7 @@ from search.serve.best import best
 from search.serve.body import Asked
 from search.serve.decided import DecidedSteps
 from search.tree import Node, SearchTree
-from search.types import NodeId, NodeStatus, Problem
+from search.types import NodeId, NodeStatus, Problem, Selected
 
 State = Literal["waiting", "running", "finished", "failed", "cancelled"]
 
@@ -74,7 +74,7 @@ class Job:
     stopped: bool = False
     seconds_queued: float = 0.0
     tree: SearchTree | None = None
-    levels: tuple[tuple[NodeId, ...], ...] = ()
+    selections: tuple[Selected, ...] = ()
     result: Result | None = None
     error: str | None = None
     _decided: DecidedSteps = field(default_factory=DecidedSteps)
@@ -82,7 +82,7 @@ class Job:
     def watch(self, progress: Progress) -> None:
         """Note where the search stands, and tell who streams it."""
         tree = self.tree = progress.tree
-        self.levels = tuple(progress.levels)
+        self.selections = tuple(progress.selections)
         if self.events is None:
             return
         live = (NodeStatus.OPEN, NodeStatus.PENDING, NodeStatus.FINISHED)
@@ -152,7 +152,7 @@ class Job:
             error=self.error,
             stats=None if result is None else result.stats,
             models=None if result is None else result.models,
-            levels=self.levels,
+            selections=self.selections,
             chosen=[one.node for one in chosen],
             method=settings.method,
             width=settings.width,

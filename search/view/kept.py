@@ -13,7 +13,7 @@ from search.grade import Grader
 from search.record import ProblemRecord, read_json, read_record, tree_from_record
 from search.registry import make_grader
 from search.tree import SearchTree
-from search.types import Problem, Reduce, VoteRule
+from search.types import NodeId, Problem, Reduce, VoteRule
 from search.view.problem import problem_view
 from search.vote import Candidate, candidates, vote
 
@@ -127,7 +127,7 @@ def _view(record: ProblemRecord, run: _Settings, rule: VoteRule | None, reduce: 
         error=record.error,
         stats=record.stats,
         models=record.models,
-        levels=record.levels,
+        selections=record.selections,
         method=settings.method,
         width=settings.width,
         **shown,
@@ -137,7 +137,8 @@ def _view(record: ProblemRecord, run: _Settings, rule: VoteRule | None, reduce: 
 
 def _check_nodes(record: ProblemRecord, tree: SearchTree) -> None:
     """Raise a DataError where a record names nodes that its tree does not have."""
-    named = [*(node for level in record.levels for node in level), *([] if record.winner is None else [record.winner])]
+    named = [node for one in record.selections for node in (*one.candidates, *one.kept)]
+    named += [] if record.winner is None else [NodeId(record.winner)]
     strays = [node for node in named if not 0 <= node < len(tree)]
     if strays:
         raise DataError(f"tree {tree.id}: there is no node {strays[0]}")

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from search.ledger import ModelCost, Stats
 from search.record import costs_record, stats_record
-from search.replay import Level, replay
+from search.replay import Replayed, replay
 from search.tree import Node, SearchTree
-from search.types import NodeId, Problem
+from search.types import NodeId, Problem, Selected
 
 VIEW_VERSION: Final = 1
 
@@ -27,7 +27,7 @@ def problem_view(
     error: str | None = None,
     stats: Stats | Mapping[str, float | int | None] | None = None,
     models: Mapping[str, ModelCost] | None = None,
-    levels: Sequence[Sequence[int]] = (),
+    selections: Sequence[Selected] = (),
     chosen: Iterable[int] = (),
     method: str | None = None,
     width: int | None = None,
@@ -44,7 +44,7 @@ def problem_view(
         error: why the search as a whole failed.
         stats: what it cost.
         models: what each model did, by role.
-        levels: the nodes kept at each selection below the root.
+        selections: what each selection below the root kept.
         chosen: the winning trajectory's nodes, or its last alone.
         method: the search method's name.
         width: trajectories that were to be spent.
@@ -71,20 +71,20 @@ def problem_view(
         "stats": stats_record(stats) if isinstance(stats, Stats) else None if stats is None else dict(stats),
         "models": costs_record(models or {}),
         "vote": None if vote is None else [[given, _rounded(weight, _REWARD_DIGITS)] for given, weight in vote.items()],
-        "levels": [] if tree is None else [_level(level) for level in replay(tree, levels)],
+        "selections": [] if tree is None else [_selection(one) for one in replay(tree, selections)],
         "chosen": [] if tree is None else sorted(tree.union(NodeId(node) for node in chosen)),
         "nodes": nodes,
         "strings": strings,
     }
 
 
-def _level(level: Level) -> dict[str, Any]:
+def _selection(one: Replayed) -> dict[str, Any]:
     return {
-        "depth": level.depth,
-        "num_candidates": len(level.candidates),
-        "kept": list(level.kept),
-        "kv_tokens": level.kv_tokens,
-        "kv_tokens_candidates": level.kv_tokens_candidates,
+        "depth": one.depth,
+        "num_candidates": len(one.candidates),
+        "kept": list(one.kept),
+        "kv_tokens": one.kv_tokens.kept,
+        "kv_tokens_candidates": one.kv_tokens.candidates,
     }
 
 

@@ -18,9 +18,9 @@ HOSTILE = '</script><img src=x onerror="window.broken=1"><b>bold</b>'
 
 
 def small_view(name="small", **others):
-    tree, levels, end = small_tree()
+    tree, selections, end = small_tree()
     values = {"answer": "7", "correct": True, "method": "ets", "width": 8, "vote": {"7": 0.95, "8": 0.3}, **others}
-    return problem_view(Problem(name, "How many?", "7"), tree, levels=levels, chosen=[end], **values)
+    return problem_view(Problem(name, "How many?", "7"), tree, selections=selections, chosen=[end], **values)
 
 
 def node(page, number):
@@ -124,7 +124,7 @@ def test_the_slider_replays_the_search(visit, artefacts):
     slider, told = shown.get_by_role("slider", name="Replay"), shown.locator("#replayed")
     expect(told).to_contain_text("Whole search, depth 2")
     shown.keyboard.press("[")
-    view = small_view()["levels"][0]
+    view = small_view()["selections"][0]
     expect(told).to_have_text(
         re.compile(
             f"After depth 1: 2 of 5 kept, {view['kv_tokens']} KV tokens of {view['kv_tokens_candidates']} before"
@@ -231,8 +231,9 @@ def test_no_text_is_more_than_text(visit):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_light_dark_grey_and_print(visit, artefacts, scheme):
-    tree, levels = wide_tree(150, 16)
-    shown = visit(page("run", [problem_view(Problem("p", "How many?"), tree, levels=levels)]), color_scheme=scheme).page
+    tree, selections = wide_tree(150, 16)
+    view = problem_view(Problem("p", "How many?"), tree, selections=selections)
+    shown = visit(page("run", [view]), color_scheme=scheme).page
     dark = shown.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).every(part => part < 100)")
     assert dark == (scheme == "dark")
     shown.screenshot(path=artefacts / f"{scheme}.png")
@@ -243,8 +244,8 @@ def test_light_dark_grey_and_print(visit, artefacts, scheme):
 
 
 def test_a_thousand_nodes_are_drawn_in_no_time(visit, artefacts):
-    tree, levels = wide_tree(1001)
-    opened = visit(page("wide", [problem_view(Problem("p", "How many?"), tree, levels=levels)]))
+    tree, selections = wide_tree(1001)
+    opened = visit(page("wide", [problem_view(Problem("p", "How many?"), tree, selections=selections)]))
     shown = opened.page
     for fold in ("pruned", "none"):
         shown.locator("#fold").select_option(fold)
@@ -305,8 +306,8 @@ class Server:
                 return json.dumps(view), "application/json"
         return None
 
-    def put(self, name, tree, levels, **others):
-        view = problem_view(Problem(name, "How many?"), tree, levels=levels, method="ets", width=8, **others)
+    def put(self, name, tree, selections, **others):
+        view = problem_view(Problem(name, "How many?"), tree, selections=selections, method="ets", width=8, **others)
         with self.lock:
             self.searches = {**self.searches, name: view}
 
@@ -361,15 +362,15 @@ def test_a_search_is_watched_while_it_grows(visit, server, artefacts):
 
 def test_a_new_search_is_shown_until_a_person_picks_one(visit, server):
     shown = visit(address=f"{server.address}/live").page
-    tree, levels, _ = small_tree()
-    server.put("first", tree, levels, running=True)
+    tree, selections, _ = small_tree()
+    server.put("first", tree, selections, running=True)
     expect(listed_now(shown)).to_contain_text("first")
-    server.put("first", tree, levels)
-    server.put("second", tree, levels, running=True)
+    server.put("first", tree, selections)
+    server.put("second", tree, selections, running=True)
     expect(listed_now(shown)).to_contain_text("second")
     listed_all(shown).first.click()
-    server.put("second", tree, levels)
-    server.put("third", tree, levels, running=True)
+    server.put("second", tree, selections)
+    server.put("third", tree, selections, running=True)
     expect(listed_all(shown)).to_have_count(3)
     expect(listed_now(shown)).to_contain_text("first")
 
@@ -377,8 +378,8 @@ def test_a_new_search_is_shown_until_a_person_picks_one(visit, server):
 def test_a_server_that_is_gone_is_said_and_the_tree_stays(visit, server):
     opened = visit(address=f"{server.address}/live")
     shown = opened.page
-    tree, levels, _ = small_tree()
-    server.put("only", tree, levels, running=True)
+    tree, selections, _ = small_tree()
+    server.put("only", tree, selections, running=True)
     expect(node(shown, 6)).to_be_visible()
     expect(shown.locator("#server")).to_be_hidden()
     server.stop()

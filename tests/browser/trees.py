@@ -3,7 +3,7 @@
 import random
 
 from search.tree import SearchTree
-from search.types import FinishReason, NodeId, Step
+from search.types import FinishReason, NodeId, Selected, Step
 
 
 def add(tree, parent, text, reward=None, writer="draft", cluster=None, estimate=None):
@@ -18,7 +18,7 @@ def add(tree, parent, text, reward=None, writer="draft", cluster=None, estimate=
 
 
 def small_tree():
-    """One node of every fate, with its levels: a tree that a person can check."""
+    """One node of every fate, with its selections: a tree that a person can check."""
     tree = SearchTree("small", range(10), "How many?\n\n")
     best = add(tree, 0, "First, add 3 and 4.\n\n", 0.9, "target", 0, 0.8)
     same = [add(tree, 0, "Guess 8.\n\n", 0.2, "draft", 1, 0.1) for _ in range(3)]
@@ -31,14 +31,14 @@ def small_tree():
     tree.fail(failed, "the engine went away")
     last = add(tree, other, "The answer is 8.", 0.3, "target")
     tree.finish(last, "end of text")
-    return tree, [(best, other)], end
+    return tree, [Selected((best, *same, other), (best, other))], end
 
 
 def wide_tree(num_nodes, width=64, seed=0):
-    """A tree of a search of this width, with its levels; a third of each level is kept."""
+    """A tree of a search of this width, with its selections; a third of each level is kept."""
     rng = random.Random(seed)
     tree = SearchTree("wide", range(30), "How many?\n\n")
-    kept, levels = [tree.root.id], []
+    kept, selections = [tree.root.id], []
     while len(tree) < num_nodes:
         leaves = [
             add(
@@ -52,8 +52,8 @@ def wide_tree(num_nodes, width=64, seed=0):
             for _ in range(min(width, num_nodes - len(tree)))
         ]
         kept = sorted(rng.sample(leaves, max(1, len(leaves) // 3)))
-        levels.append(tuple(kept))
+        selections.append(Selected(tuple(leaves), tuple(kept)))
         for leaf in leaves:
             if leaf not in kept:
                 tree.prune(leaf, "ets: not worth its cost")
-    return tree, levels
+    return tree, selections

@@ -145,7 +145,7 @@ def test_wrong_calls():
 def test_own_policies_keep_their_own_options():
     with make(method=Beam(num_keep=1), width=4) as search:
         result = search.solve(QUESTION)
-    assert all(len(level) == 1 for level in result.levels)
+    assert all(len(one.kept) == 1 for one in result.selections)
 
 
 def test_closing_ends_the_thread_and_a_closed_search_works_again():

@@ -5,11 +5,12 @@ import itertools
 import random
 
 import pytest
+from virtual_clock import timed
 
 from prm import LabelTokenCodec, PrmScorer
 from search.driver import Driver, Limits
 from search.engines.fake import FakeEngine, Fault
-from search.engines.markov import BAD, GOOD, LabelModel
+from search.engines.markov import BAD, GOOD, LabelModel, story_model
 from search.errors import ConfigError, PolicyError, ScoringError
 from search.policies import Beam, BestOfN, Dvts, ParticleFilter, Rebase
 from search.tree import SearchTree, derive_seed
@@ -19,6 +20,8 @@ from search.writer import ModelWriter
 POLICIES = [BestOfN(), Beam(), Dvts(), Rebase(), ParticleFilter()]
 PROMPT = "Add 3.\n\n"
 PROBLEM = Problem("p1", PROMPT, "4")
+LONG = story_model(answer=0.1)
+"""Writes solutions of about ten steps."""
 
 
 def make_scorer(**options):
@@ -61,7 +64,10 @@ def test_each_unique_token_is_computed_once_and_nothing_stays_held(policy):
     leaves = sum(1 for node in tree if not tree.children(node.id))
     assert stats.computed_tokens == stats.unique_tokens - leaves
     assert stats.prm_tokens == stats.prm_unique_tokens <= stats.unique_tokens
-    assert stats.kv_tokens_engine_peak == stats.kv_tokens_ledger_peak > 0
+    # Where no leaf waits, steps that are still being written are in the engine and not yet in the tree.
+    if policy.pace == "level":
+        assert stats.kv_tokens_engine_peak == stats.kv_tokens_ledger_peak > 0
+    assert stats.kv_tokens_engine_peak >= stats.kv_tokens_ledger_peak > 0
     assert engine.usage(tree.id).kv_tokens_held == 0
     assert scorer.engine.usage(f"{tree.id}/prm").kv_tokens_held == 0
 
@@ -83,7 +89,7 @@ def test_kv_figures_of_a_known_tree():
     """Two kept leaves below one parent: the shared tokens count once; before pruning all candidates count."""
     outcome = run(make_driver(Beam(num_keep=1), scorer=make_scorer(), width=4, limits=Limits(max_depth=2)))
     tree, stats = outcome.tree, outcome.stats
-    (kept,) = outcome.levels[0]
+    (kept,) = outcome.selections[0].kept
     assert stats.kv_tokens_mean == stats.kv_tokens_peak == len(tree.root.ids) + len(tree[kept].ids)
     candidates = [n for n in tree.children(ROOT) if tree[n].status is not NodeStatus.FINISHED]
     assert stats.kv_tokens_code == len(tree.root.ids) + sum(len(tree[n].ids) for n in candidates)
@@ -123,6 +129,84 @@ def test_a_seed_follows_from_the_run_the_problem_and_the_path_alone(policy):
             )
             assert known.setdefault(path, (node.seed, node.ids)) == (node.seed, node.ids)
     assert len({seed for seed, _ in known.values()}) == len(known)
+
+
+@pytest.mark.parametrize("scored", [False, True])
+@pytest.mark.parametrize("width", [1, 8])
+def test_flat_sampling_takes_as_many_token_steps_as_its_longest_solution(width, scored):
+    """No chain waits for another's step, nor for its own score: not one token step is lost."""
+
+    def solved(policy):
+        scorer = make_scorer(seconds_per_call=0.1) if scored else None
+        engine = FakeEngine(LONG, seconds_per_token=1)
+        return timed(make_driver(policy, engine=engine, scorer=scorer, width=width).solve(PROBLEM, PROMPT))
+
+    class Patient(BestOfN):
+        """The same chains, but each waits for the others of its level."""
+
+        pace = "level"
+
+    outcome, seconds = solved(BestOfN())
+    tree = outcome.tree
+    lengths = [leaf.num_path_tokens - tree.root.num_path_tokens for leaf in tree.leaves(NodeStatus.FINISHED)]
+    assert max(node.depth for node in tree) > 2 and len(lengths) == width
+    assert seconds == pytest.approx(max(lengths) + (0.1 if scored else 0))
+    levelled, waited = solved(Patient())
+    assert shape(levelled.tree) == shape(tree) and levelled.selections == outcome.selections
+    assert waited > seconds or width == 1
+
+
+@pytest.mark.parametrize("slow", range(3))
+def test_a_flat_search_is_the_same_in_whatever_order_its_steps_come(slow):
+    """Ids, too: an engine that answers some requests late gives the same tree as one that is quick."""
+
+    class Uneven(FakeEngine):
+        """Answers some requests late."""
+
+        async def generate(self, prefix, children, sampling):
+            await asyncio.sleep(children[0].seed % (5 + slow))
+            async for made in super().generate(prefix, children, sampling):
+                yield made
+
+    plain, uneven = (
+        timed(make_driver(BestOfN(), engine=kind(LONG), scorer=make_scorer()).solve(PROBLEM, PROMPT))[0]
+        for kind in (FakeEngine, Uneven)
+    )
+    assert shape(uneven.tree) == shape(plain.tree) and uneven.selections == plain.selections
+    figures = ("policy_tokens", "kv_tokens_mean", "kv_tokens_peak", "kv_tokens_code", "unique_tokens", "depth")
+    assert all(getattr(uneven.stats, name) == getattr(plain.stats, name) for name in figures)
+
+
+def test_a_step_that_cannot_be_scored_ends_a_chain_that_went_on_meanwhile():
+    scorer = make_scorer(faults=[Fault("label_logprobs", 1)], seconds_per_call=30)
+    driver = make_driver(BestOfN(), engine=FakeEngine(LONG, seconds_per_token=1), scorer=scorer, width=1)
+    outcome, _ = timed(driver.solve(PROBLEM, PROMPT))
+    first, *below = outcome.tree.nodes[1:]
+    assert first.reason.startswith("not scored: ")
+    assert below and {node.reason for node in below} == {"a step above it failed"}
+    assert {node.status for node in outcome.tree.nodes[1:]} == {NodeStatus.FAILED}
+    assert outcome.stats.num_finished == 0
+
+
+def test_a_policy_may_let_leaves_wait_and_is_asked_again():
+    class OneAtATime:
+        """Goes on with its best leaf alone; the others wait."""
+
+        name = "one-at-a-time"
+        pace = "level"
+        features = frozenset()
+
+        def select(self, tree, width, rng):
+            best, *others = sorted(tree.leaves(), key=lambda leaf: (-(leaf.reward or 0), leaf.id))
+            waiting = frozenset(leaf.id for leaf in others)
+            return Selection((Expansion(best.id, min(width, 3)),), waiting=waiting)
+
+    outcome = run(make_driver(OneAtATime(), scorer=make_scorer(), width=6))
+    depths = [outcome.tree[node].depth for one in outcome.selections for node in one.candidates]
+    assert len(set(depths)) > 1 and outcome.stats.num_finished == 6
+    assert any(len(one.kept) > 1 for one in outcome.selections)
+    assert {node.reason for node in outcome.tree.leaves(NodeStatus.PRUNED)} <= {"no width left"}
+    assert not outcome.tree.leaves()
 
 
 def test_limits_end_trajectories_with_their_reason():
@@ -236,6 +320,7 @@ def test_cancelling_frees_everything():
 def test_a_policy_that_breaks_its_contract_is_an_error(expansions):
     class Broken:
         name = "broken"
+        pace = "level"
         features = frozenset()
 
         def select(self, tree, width, rng):

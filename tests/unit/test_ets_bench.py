@@ -8,7 +8,7 @@ import pytest
 from search.bench import embedders, methods, prune
 from search.bench.shared import Measured
 from search.tree import SearchTree
-from search.types import ROOT, FinishReason, Step
+from search.types import ROOT, FinishReason, Selected, Step
 
 
 def test_bench_prune_reports_every_solver():
@@ -28,10 +28,14 @@ def test_synthetic_trees_depend_on_the_seed_alone():
     assert one.num_leaves == 16
 
 
+def kept(*nodes):
+    return Selected(nodes, nodes)
+
+
 def outcome(right, kv_tokens, seconds):
     stats = SimpleNamespace(kv_tokens_mean=kv_tokens, seconds_select=0.1)
     tree = SearchTree("t", range(int(kv_tokens)), "prompt")
-    results = [SimpleNamespace(correct=bool(one), stats=stats, tree=tree, levels=((ROOT,),)) for one in right]
+    results = [SimpleNamespace(correct=bool(one), stats=stats, tree=tree, selections=(kept(ROOT),)) for one in right]
     return Measured(results, seconds)
 
 
@@ -45,9 +49,9 @@ def test_a_radix_cache_holds_equal_siblings_once():
 
     one, same, other = grow(ROOT, 1, 2), grow(ROOT, 1, 2), grow(ROOT, 1, 3)
     below = [grow(one, 7), grow(same, 7), grow(other, 7), grow(same, 8)]
-    assert methods.radix_tokens_mean(SimpleNamespace(tree=tree, levels=((one, same), (other,)))) == 12
-    assert methods.radix_tokens_mean(SimpleNamespace(tree=tree, levels=(tuple(below),))) == 10 + 2 + 2 + 1 + 1 + 1
-    assert methods.radix_tokens_mean(SimpleNamespace(tree=tree, levels=())) == 0
+    assert methods.radix_tokens_mean(SimpleNamespace(tree=tree, selections=(kept(one, same), kept(other)))) == 12
+    assert methods.radix_tokens_mean(SimpleNamespace(tree=tree, selections=(kept(*below),))) == 10 + 2 + 2 + 1 + 1 + 1
+    assert methods.radix_tokens_mean(SimpleNamespace(tree=tree, selections=())) == 0
 
 
 def test_bench_methods_compares_with_rebase_in_pairs():

@@ -13,9 +13,13 @@ from search.grade import PlainGrader
 from search.ledger import Stats
 from search.result import conclude
 from search.tree import SearchTree
-from search.types import FinishReason, NodeId, Problem, Step
+from search.types import FinishReason, NodeId, Problem, Selected, Step
 
 HOSTILE = "\x1b[31mred\x07 [bold]markup[/bold] \x9b2J 漢字" * 4
+
+
+FIRST = Selected((NodeId(1), NodeId(2), NodeId(3)), (NodeId(1),))
+"""The first selection of `tree`: one of three was kept."""
 
 
 def add(tree, parent, text, reward=None, writer="policy", end=""):
@@ -44,8 +48,8 @@ def tree():
     return tree
 
 
-def result_of(tree, levels=(), method="ets", width=4):
-    outcome = SearchOutcome(Problem("p", "How many?", "7"), tree, Stats(), levels=levels)
+def result_of(tree, selections=(), method="ets", width=4):
+    outcome = SearchOutcome(Problem("p", "How many?", "7"), tree, Stats(), selections=selections)
     return conclude(outcome, rule="weighted", reduce="last", grader=PlainGrader(), method=method, width=width, seed=0)
 
 
@@ -119,7 +123,7 @@ def test_a_tree_deeper_than_the_stack_is_drawn(branching):
 
 def test_a_result_in_80_columns_without_colour(tree):
     for options in ({}, {"no_color": True}, {"force_terminal": True, "color_system": None}):
-        shown = printed(result_of(tree, [(NodeId(1),)]), **options)
+        shown = printed(result_of(tree, [FIRST]), **options)
         if not options.get("force_terminal"):
             assert "\x1b" not in shown
         assert "\x1b[3" not in shown, "no colours"
@@ -142,13 +146,13 @@ def test_text_cannot_steer_the_terminal():
 
 
 def test_rebase_is_compared_by_its_rule_on_the_same_steps(tree):
-    shown = printed(result_of(tree, [(NodeId(1),)]))
+    shown = printed(result_of(tree, [FIRST]))
     # Of 0.9, 0.95 and 0.2 REBASE keeps the first two at width 4, so 2 + 3 + 3 tokens; this search kept one.
     (row,) = [" ".join(line.split()) for line in shown.splitlines() if "REBASE" in line]
     assert row == "KV by REBASE 8 tokens, its rule on the same steps: 38% less is kept"
     for result in (
         result_of(tree),
-        result_of(tree, [(NodeId(1),)], "rebase"),
-        result_of(tree, [(NodeId(1),)], width=1),
+        result_of(tree, [FIRST], "rebase"),
+        result_of(tree, [FIRST], width=1),
     ):
         assert "REBASE" not in printed(result)

@@ -16,7 +16,7 @@ from search.policies import Rebase
 from search.record import RunDirectory, problem_record, read_record, tree_from_record
 from search.replay import rebase_kv_tokens, replay
 from search.tree import SearchTree
-from search.types import FinishReason, NodeStatus, Problem, Step
+from search.types import FinishReason, NodeStatus, Problem, Selected, Step
 from search.view import page, problem_view
 from search.view.kept import read_kept
 from search.writer import ModelWriter
@@ -68,7 +68,7 @@ def outcome():
 
 
 def view_of(outcome, **others):
-    return problem_view(PROBLEM, outcome.tree, stats=outcome.stats, levels=outcome.levels, **others)
+    return problem_view(PROBLEM, outcome.tree, stats=outcome.stats, selections=outcome.selections, **others)
 
 
 def column(view, name):
@@ -101,38 +101,38 @@ def test_a_view_holds_every_node_as_it_is(outcome):
 @pytest.mark.parametrize("policy", [Ets(), Rebase()], ids=["ets", "rebase"])
 def test_kv_of_the_levels_is_the_ledgers(policy):
     outcome = searched(policy, features=[WordVectors()])
-    levels, stats = view_of(outcome)["levels"], outcome.stats
+    levels, stats = view_of(outcome)["selections"], outcome.stats
     kept = [level["kv_tokens"] for level in levels]
     assert len(kept) > 1 and max(kept) == stats.kv_tokens_peak
     assert sum(kept) / len(kept) == pytest.approx(stats.kv_tokens_mean)
     assert sum(level["kv_tokens_candidates"] for level in levels) == stats.kv_tokens_code
-    assert [tuple(level["kept"]) for level in levels] == list(outcome.levels)
+    assert [tuple(level["kept"]) for level in levels] == [one.kept for one in outcome.selections]
     pruned = sum(level["num_candidates"] - len(level["kept"]) for level in levels)
     assert pruned == stats.num_pruned > 0
 
 
 def test_rebase_over_its_own_tree_would_keep_what_it_kept():
     outcome = searched(Rebase())
-    for level in replay(outcome.tree, outcome.levels):
-        assert rebase_kv_tokens(outcome.tree, level, 8, "last") == level.kv_tokens
+    for level in replay(outcome.tree, outcome.selections):
+        assert rebase_kv_tokens(outcome.tree, level, 8, "last") == level.kv_tokens.kept
 
 
 def test_rebase_over_an_ets_tree_would_keep_more():
     outcome = searched(Ets(coverage_weight=1.0), WIDTH, features=[WordVectors()])
-    levels = list(replay(outcome.tree, outcome.levels))
+    levels = list(replay(outcome.tree, outcome.selections))
     rebase = [rebase_kv_tokens(outcome.tree, level, WIDTH, "last") for level in levels]
-    assert all(level.kv_tokens <= level.kv_tokens_candidates for level in levels)
-    assert all(tokens <= level.kv_tokens_candidates for tokens, level in zip(rebase, levels, strict=True))
-    assert sum(rebase) > sum(level.kv_tokens for level in levels)
+    assert all(level.kv_tokens.kept <= level.kv_tokens.candidates for level in levels)
+    assert all(tokens <= level.kv_tokens.candidates for tokens, level in zip(rebase, levels, strict=True))
+    assert sum(rebase) > sum(level.kv_tokens.kept for level in levels)
 
 
 def test_clusters_of_ets_are_on_the_nodes_and_in_the_record(outcome, tmp_path):
     run = RunDirectory(tmp_path)
-    run.save(problem_record(PROBLEM, "h", levels=outcome.levels, stats=outcome.stats, tree=outcome.tree))
+    run.save(problem_record(PROBLEM, "h", selections=outcome.selections, stats=outcome.stats, tree=outcome.tree))
     again = tree_from_record(read_record(run.record_file(PROBLEM.id)).tree)
     clusters = [node.cluster for node in again]
     assert clusters == [node.cluster for node in outcome.tree]
-    for level in replay(again, outcome.levels):
+    for level in replay(again, outcome.selections):
         by_length = {(again[node].cluster, len(again[node].text) % 3) for node in level.candidates}
         if len(level.candidates) > 1:
             assert len(by_length) == len({cluster for cluster, _ in by_length}), "one cluster, one direction"
@@ -219,7 +219,7 @@ def test_costs_and_figures_that_are_no_numbers():
 
 def test_a_search_without_a_tree_is_shown_with_its_error():
     view = problem_view(PROBLEM, None, error="the server died")
-    assert view["num_nodes"] == 0 and view["levels"] == [] and view["nodes"] == {} and view["error"]
+    assert view["num_nodes"] == 0 and view["selections"] == [] and view["nodes"] == {} and view["error"]
     assert "the server died" in page("run", [view])
 
 
@@ -302,7 +302,9 @@ def test_a_record_whose_nodes_are_no_tree_is_broken_too(tmp_path):
     assert len(kept.views) == 1 and str(file) in kept.broken[0] and "out of place" in kept.broken[0]
 
 
-@pytest.mark.parametrize("change", [{"levels": ((9,),)}, {"winner": 4}, {"levels": ((-1,),)}])
+@pytest.mark.parametrize(
+    "change", [{"selections": (Selected((1,), (9,)),)}, {"winner": 4}, {"selections": (Selected((-1,), ()),)}]
+)
 def test_a_record_that_names_nodes_it_does_not_have(tmp_path, change):
     record = problem_record(PROBLEM, "h", answer="4", tree=voted_tree()).model_copy(update=change)
     (tmp_path / "tree.json").write_text(record.model_dump_json())

@@ -55,7 +55,7 @@ function buildTree(view) {
   const routed = writers.has("draft") || writers.has("target");
   const clustered = nodes.some((node) => node.cluster !== null);
   const ends = nodes.filter((node) => node.chosen && !node.children.some((child) => nodes[child].chosen));
-  return { nodes, levels, maxDepth: Math.max(0, levels.length - 1), routed, clustered, selections: view.levels, end: ends.at(-1)?.id ?? 0 };
+  return { nodes, levels, maxDepth: Math.max(0, levels.length - 1), routed, clustered, selections: view.selections, end: ends.at(-1)?.id ?? 0 };
 }
 
 function kindOf(node) {

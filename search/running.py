@@ -1,0 +1,111 @@
+"""The state of one search while it runs: what is being written, what lives, and what was selected."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Literal
+
+from search.ledger import Ledger
+from search.protocols import Progress, Watch
+from search.tree import SearchTree
+from search.types import ROOT, NodeId, NodeStatus, Problem, Selected
+
+
+@dataclass(slots=True)
+class Running:
+    """One search between its first selection and its last.
+
+    Attributes:
+        problem, tree, watch: what is searched, and who watches it.
+        ledger: what it costs.
+        live: nodes whose cache is not released.
+        tips: those of them without a live child.
+        pending: nodes being written.
+        unscored: nodes that are written and being scored.
+        news: set when a step is written, scored, or has failed.
+        notes: what policies wanted kept.
+        number: of the selection it is at, from 0.
+    """
+
+    problem: Problem
+    tree: SearchTree
+    watch: Watch | None = None
+    ledger: Ledger = field(default_factory=Ledger)
+    live: set[NodeId] = field(default_factory=lambda: {ROOT})
+    tips: set[NodeId] = field(default_factory=lambda: {ROOT})
+    pending: set[NodeId] = field(default_factory=set)
+    unscored: set[NodeId] = field(default_factory=set)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    notes: list[str] = field(default_factory=list)
+    number: int = 0
+    _held_tokens: int = 0
+    _selected: dict[int, tuple[list[NodeId], list[NodeId]]] = field(default_factory=dict)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is being written or scored."""
+        return bool(self.pending or self.unscored)
+
+    def tell(self, stage: Literal["selected", "written"]) -> None:
+        """Show the search to who watches it."""
+        if self.watch is not None:
+            kv_tokens = sum(len(self.tree[node].ids) for node in self.live)
+            self.watch(Progress(stage, self.number, self.tree, self.selections, kv_tokens))
+
+    # Selections
+
+    def note_selection(self, number: int, candidates: Collection[NodeId], kept: Collection[NodeId]) -> None:
+        """Add to the selection of this number what it could choose from, and what it kept."""
+        known = self._selected.setdefault(number, ([], []))
+        known[0].extend(candidates)
+        known[1].extend(kept)
+
+    @property
+    def selections(self) -> tuple[Selected, ...]:
+        """The selections so far, their nodes in the order of ids."""
+        every = (self._selected[number] for number in sorted(self._selected))
+        return tuple(Selected(tuple(sorted(candidates)), tuple(sorted(kept))) for candidates, kept in every)
+
+    def sort(self) -> None:
+        """Number the nodes by their paths: where steps came in any order, so did their ids."""
+        moved = self.tree.sort()
+        self._selected = {
+            number: ([moved[node] for node in candidates], [moved[node] for node in kept])
+            for number, (candidates, kept) in self._selected.items()
+        }
+
+    # What a cache holds
+
+    def started(self, node: NodeId, children: Collection[NodeId]) -> None:
+        """Children of a node are going to be written: its last token is read for them."""
+        self.pending.update(children)
+        self.live.update(children)
+        self.tips.discard(node)
+        self.tips.update(children)
+        self._held_tokens += len(self.tree[node].ids) if node == ROOT else 1
+
+    def written(self, node: NodeId) -> None:
+        """A node was written, or has failed: its last token has been read by no model yet."""
+        self.pending.discard(node)
+        self._held_tokens += max(0, len(self.tree[node].ids) - 1)
+        self.ledger.holds(self._held_tokens)
+        self.news.set()
+
+    def release_dead(self) -> set[NodeId]:
+        """The nodes that nothing needs any more; they no longer live."""
+        tree, dead, tips = self.tree, set[NodeId](), list(self.tips)
+        while tips:
+            node = tree[tips.pop()]
+            if node.status in (NodeStatus.OPEN, NodeStatus.PENDING) or node.id in self.unscored:
+                continue
+            dead.add(node.id)
+            self.live.discard(node.id)
+            self.tips.discard(node.id)
+            unread = 0 if node.id == ROOT or tree.children(node.id) else 1
+            self._held_tokens -= max(0, len(node.ids) - unread)
+            if node.parent is not None and self.live.isdisjoint(tree.children(node.parent)):
+                self.tips.add(node.parent)
+                tips.append(node.parent)
+        return dead
