@@ -208,6 +208,9 @@ def page() -> str:
         "family. The models know story arithmetic alone: these figures say that the methods work and what they cost, "
         "not how much they would gain on a large model. Each table is rendered by `python docs/results.py` from the "
         "JSON that the command above it printed, kept in `docs/data/`.",
+        "All searches below ran before a step's seed came from its path, and the flat methods waited for each other's "
+        "steps: run now, the same commands draw other steps, so single figures move within their intervals, and "
+        "best-of-n and self-consistency take less time.",
         *reproduced(),
         "## Accuracy over width",
         f"`ets bench widths --limit {widths['num_problems']} --methods {methods(widths)} --json` "

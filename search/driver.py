@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import get_args
 
 from search.errors import (
     ConfigError,
@@ -29,6 +30,7 @@ from search.types import (
     FinishReason,
     NodeId,
     NodeStatus,
+    Pace,
     Problem,
     Sampling,
     Selected,
@@ -124,8 +126,12 @@ class Driver:
             features: providers for the features that `policy` declares.
 
         Raises:
-            ConfigError: the width is below 1, or a declared feature has no provider.
+            ConfigError: the width is below 1, the policy says no known pace, or a declared feature has no provider.
         """
+        if (pace := getattr(policy, "pace", None)) not in get_args(Pace):
+            raise ConfigError(
+                f"policy {policy.name}: its pace must be one of {', '.join(get_args(Pace))}, not {pace!r}"
+            )
         if width < 1:
             raise ConfigError(f"width {width}: must be at least 1")
         self.policy, self.writer, self.scorer = policy, writer, scorer
@@ -174,7 +180,7 @@ class Driver:
                 run.sort()
             stats, models = self._costs(run)
         except BaseExceptionGroup as errors:
-            raise _first(errors) from errors
+            raise _first(errors) from None
         finally:
             await self._close(tree)
         return SearchOutcome(problem, tree, stats, tuple(run.notes), run.selections, models)

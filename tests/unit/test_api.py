@@ -97,6 +97,7 @@ def test_without_a_reward_model_the_vote_is_by_majority():
 def test_a_policy_of_ones_own():
     class First:
         name = "first"
+        pace = "level"
         features = frozenset()
 
         def select(self, tree, width, rng):

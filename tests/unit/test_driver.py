@@ -334,6 +334,12 @@ def test_wrong_set_ups_are_refused():
     with pytest.raises(ConfigError, match="width 0: must be at least 1"):
         make_driver(width=0)
 
+    class Hasty(Rebase):
+        pace = "soon"
+
+    with pytest.raises(ConfigError, match="policy rebase: its pace must be one of leaf, level, not 'soon'"):
+        make_driver(Hasty())
+
     class Wanting(Rebase):
         features = frozenset({"embedding"})
 
