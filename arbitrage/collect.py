@@ -15,7 +15,7 @@ from search.errors import ConfigError, ContextOverflowError, DataError, EngineEr
 from search.protocols import Scorer
 from search.streams import closing
 from search.tree import SearchTree
-from search.types import ROOT, Child, FinishReason, Generation, NodeId, Problem, Sampling, Step
+from search.types import ROOT, Child, FinishReason, Generation, NodeId, Problem, Prompt, Sampling, Step
 
 Verdict = Callable[[Problem, Sequence[str]], bool]
 """Whether the last of a solution's steps is right."""
@@ -68,7 +68,7 @@ class Collector:
         scorer: Scorer,
         settings: CollectSettings,
         *,
-        prompt: Callable[[Problem], str],
+        prompt: Callable[[Problem], Prompt],
         verdict: Verdict | None = None,
         grade: Grade = lambda problem, text: None,
     ) -> None:
@@ -99,8 +99,8 @@ class Collector:
         Raises:
             EngineError, ScoringError: a model could not do its work.
         """
-        text = self._prompt(problem)
-        tree = SearchTree(f"{problem.id}#collect", self._target.tokenizer.encode(text), text, problem.text)
+        prompt = self._prompt(problem)
+        tree = SearchTree(f"{problem.id}#collect", prompt.ids, prompt.text, problem.text)
         pairs: list[StepPair] = []
         above, over = ROOT, False
         try:
@@ -111,7 +111,7 @@ class Collector:
                     break
                 pairs.append(pair)
             correct = self._grade(problem, tree.steps_text(above))
-            return Walk(problem.id, problem.text, tree.root.ids, text, tuple(pairs), correct)
+            return Walk(problem.id, problem.text, tree.root.ids, prompt.text, tuple(pairs), correct)
         finally:
             for part in (self._draft, self._target, self._scorer):
                 await part.release(tree, None)

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from dataclasses import replace
 
 from search.ledger import StageClock
+from search.plain_text import encode_text
 from search.protocols import Engine, Tokenizer
 from search.streams import closing
 from search.tree import SearchTree
@@ -30,20 +31,20 @@ class ModelView:
     """
 
     def __init__(
-        self, engine: Engine, tree_tokenizer: Tokenizer, prompt: Callable[[SearchTree], str] | None = None
+        self, engine: Engine, tree_tokenizer: Tokenizer, prompt: Callable[[SearchTree], tuple[int, ...]] | None = None
     ) -> None:
         """View trees through `engine`.
 
         Args:
             engine: the model.
             tree_tokenizer: the one whose ids stand in the trees.
-            prompt: the prompt as this model is to read it, where it does not share the tokenizer; by default the
-                text at the tree's root.
+            prompt: the ids of the prompt as this model is to read it, where it does not share the tokenizer; by
+                default those of the text at the tree's root.
         """
         self.engine = engine
         self.shares_ids = engine.tokenizer.fingerprint == tree_tokenizer.fingerprint
         self._tree_tokenizer = tree_tokenizer
-        self._prompt = prompt or (lambda tree: tree.root.text)
+        self._prompt = prompt or (lambda tree: self.tokenizer.encode(tree.root.text))
         self._trees: dict[str, _TreeState] = {}
 
     @property
@@ -58,15 +59,14 @@ class ModelView:
         known = self._state(tree).ids
         for node in tree.path(node_id):
             if node.seed not in known:
-                text = self._prompt(tree) if node.parent is None else node.text
-                known[node.seed] = self.tokenizer.encode(text)
+                known[node.seed] = self._prompt(tree) if node.parent is None else self._encode(node.text)
         return Prefix(tree.id, tuple(Segment(node.seed, known[node.seed]) for node in tree.path(node_id)))
 
     def step_ids(self, tree: SearchTree, step: Step) -> tuple[int, ...]:
         """A step in this model's ids, whoever wrote it."""
         if self.shares_ids:
             return step.ids
-        return self._state(tree).ids.get(tree[step.node].seed) or self.tokenizer.encode(step.text)
+        return self._state(tree).ids.get(tree[step.node].seed) or self._encode(step.text)
 
     async def generate(
         self, tree: SearchTree, prefix: Prefix, children: Sequence[Child], sampling: Sampling
@@ -82,7 +82,7 @@ class ModelView:
         if self.shares_ids:
             return generation.ids
         self._state(tree).ids[generation.key] = generation.ids
-        ids = self._tree_tokenizer.encode(generation.text)
+        ids = encode_text(self._tree_tokenizer, generation.text, written=True)
         ends = sorted(self._tree_tokenizer.eos_ids)
         return (*ids, ends[0]) if generation.finish is FinishReason.EOS and ends else ids
 
@@ -99,6 +99,9 @@ class ModelView:
         if nodes is None:
             self._trees.pop(tree.id, None)
         await self.engine.release(tree.id, None if nodes is None else tree.keys(nodes))
+
+    def _encode(self, step: str) -> tuple[int, ...]:
+        return encode_text(self.tokenizer, step, written=True)
 
     def _state(self, tree: SearchTree) -> _TreeState:
         return self._trees.setdefault(tree.id, _TreeState())

@@ -63,16 +63,6 @@ def label_ids(tokenizer: Tokenizer, good: str, bad: str) -> tuple[int, int]:
     return ids
 
 
-def encode_after(tokenizer: Tokenizer, before: str, text: str) -> tuple[int, ...]:
-    """The ids that `text` adds where `before` stands in front of it.
-
-    A SentencePiece tokenizer puts a space before whatever it encodes, so a piece encoded alone is not what it is
-    inside a text. Where the two texts share a token over their seam, `text` is encoded alone.
-    """
-    head, whole = tokenizer.encode(before), tokenizer.encode(before + text)
-    return whole[len(head) :] if whole[: len(head)] == head else tokenizer.encode(text)
-
-
 def two_way(bad: float, good: float) -> float:
     """Softmax's share of `good`, computed without overflow."""
     difference = bad - good

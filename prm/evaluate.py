@@ -8,14 +8,15 @@ from itertools import count
 
 from prm.labels import LabelledSolution
 from search.errors import ContextOverflowError
+from search.plain_text import encode_text
 from search.protocols import Scorer, Tokenizer
 from search.tree import SearchTree
-from search.types import ROOT, FinishReason, Step
+from search.types import ROOT, FinishReason, Prompt, Step
 
 STEP_END = "\n\n"
 
 
-def solution_tree(solution: LabelledSolution, name: str, tokenizer: Tokenizer, prompt: str) -> SearchTree:
+def solution_tree(solution: LabelledSolution, name: str, tokenizer: Tokenizer, prompt: Prompt) -> SearchTree:
     """A solution as a policy with this tokenizer would have written it: one path, its ids and texts.
 
     Args:
@@ -24,12 +25,12 @@ def solution_tree(solution: LabelledSolution, name: str, tokenizer: Tokenizer, p
         tokenizer: makes the ids, which only a codec that shares the policy's ids reads.
         prompt: the question as the policy is asked it.
     """
-    tree = SearchTree(name, tokenizer.encode(prompt), prompt, solution.question)
+    tree = SearchTree(name, prompt.ids, prompt.text, solution.question)
     node = ROOT
     for number, step in enumerate(solution.steps, 1):
         last = solution.complete and number == len(solution.steps) and len(tokenizer.eos_ids) == 1
         text = step.strip() + ("" if last else STEP_END)
-        ids = tokenizer.encode(text) + (tuple(tokenizer.eos_ids) if last else ())
+        ids = encode_text(tokenizer, text, written=True) + (tuple(tokenizer.eos_ids) if last else ())
         node = tree.add_child(node)
         tree.write(Step(node, ids, text, FinishReason.STOP, "data"))
     return tree
@@ -39,7 +40,7 @@ async def score_solutions(
     scorer: Scorer,
     tokenizer: Tokenizer,
     solutions: Sequence[LabelledSolution],
-    prompt: Callable[[str], str],
+    prompt: Callable[[str], Prompt],
     *,
     concurrency: int = 8,
     report: Callable[[int], None] = lambda done: None,

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from prm.checkpoint import PrmConfig
-from prm.codec import Reads, encode_after, label_ids, label_reward
+from prm.codec import Reads, label_ids, label_reward
 from search.errors import ConfigError
+from search.plain_text import encode_after, encode_protected, protect
 from search.protocols import Tokenizer
 from search.tree import Node, SearchTree
 
@@ -86,13 +87,15 @@ class LabelTokenCodec:
 
     def prompt_ids(self, tree: SearchTree) -> tuple[int, ...]:
         """The policy's prompt, by its ids where they are shared, else the question as this model is asked."""
-        return tree.root.ids if self.shares_ids else self.start + self.tokenizer.encode(self._prompt_text(tree))
+        if self.shares_ids:
+            return tree.root.ids
+        return self.start + encode_protected(self.tokenizer, self._prompt_text(tree))
 
     def step_ids(self, tree: SearchTree, node: Node) -> tuple[int, ...]:
         """The step's own ids where they are shared, else its text and what ends it, encoded."""
         if self.shares_ids:
             return node.ids
-        text = node.text.strip() + self.step_tag + self.step_end
+        text = protect(self.tokenizer, node.text.strip(), written=True) + self.step_tag + self.step_end
         if node.depth > 1:
             above = tree.path(node.id)[-2].text.strip()
             before = above[-1:] + self.step_tag + self.step_end
@@ -109,9 +112,11 @@ class LabelTokenCodec:
         return " " if self.prompt == "plain" else ""
 
     def _prompt_text(self, tree: SearchTree) -> str:
+        """Protected, so that nothing in the question is a control token."""
+        question = protect(self.tokenizer, tree.question)
         if self.prompt == "plain":
-            return tree.question + self.step_end
-        text = self.tokenizer.chat([{"role": "user", "content": tree.question}])
+            return question + self.step_end
+        text = self.tokenizer.chat([{"role": "user", "content": question}])
         assert text is not None, "checked by `build`"
         return text
 

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prm.checkpoint import PrmConfig
-from prm.codec import Reads, encode_after, label_ids, label_reward, one_token
+from prm.codec import Reads, label_ids, label_reward, one_token
 from search.errors import ConfigError
+from search.plain_text import encode_after, encode_text, protect
 from search.protocols import Tokenizer
 from search.tree import Node, SearchTree
 
@@ -64,14 +65,16 @@ class MathShepherdCodec:
 
     def prompt_ids(self, tree: SearchTree) -> tuple[int, ...]:
         """The start token and the question."""
-        return self.start + self.tokenizer.encode(tree.question.strip())
+        return self.start + encode_text(self.tokenizer, tree.question.strip())
 
     def step_ids(self, tree: SearchTree, node: Node) -> tuple[int, ...]:
         """A space or a line break, the numbered step, and the tag."""
         text = node.text.strip().removesuffix(self.step_tag).rstrip()  # some policies write the tag themselves
         if not NUMBERED.match(text):
             text = f"Step {node.depth}: {text}"
-        separator, before = (" ", tree.question.strip()) if node.depth == 1 else ("\n", self.step_tag)
+        text = protect(self.tokenizer, text, written=True)
+        question = protect(self.tokenizer, tree.question.strip())
+        separator, before = (" ", question) if node.depth == 1 else ("\n", self.step_tag)
         return encode_after(self.tokenizer, before, f"{separator}{text} {self.step_tag}")
 
     def reward(self, outputs: Sequence[float]) -> float:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from prm.checkpoint import PrmConfig
 from prm.codec import Reads, head_reward, one_token
 from search.errors import ConfigError
+from search.plain_text import encode_protected, encode_text, protect
 from search.protocols import Tokenizer
 from search.tree import Node, SearchTree
 
@@ -52,14 +53,17 @@ class QwenMathPrmCodec:
     def prompt_ids(self, tree: SearchTree) -> tuple[int, ...]:
         """System prompt and question, up to where the assistant's turn begins."""
         text = self.tokenizer.chat(
-            [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": tree.question}]
+            [
+                {"role": "system", "content": SYSTEM_PROMPT},
+                {"role": "user", "content": protect(self.tokenizer, tree.question)},
+            ]
         )
         assert text is not None, "checked by `configured`"
-        return self.tokenizer.encode(text)
+        return encode_protected(self.tokenizer, text)
 
     def step_ids(self, tree: SearchTree, node: Node) -> tuple[int, ...]:
         """The step and its special token; nothing stands between two steps but that."""
-        return (*self.tokenizer.encode(node.text.strip()), self.step_end)
+        return (*encode_text(self.tokenizer, node.text.strip(), written=True), self.step_end)
 
     def reward(self, outputs: Sequence[float]) -> float:
         """softmax[1] of the head's two outputs."""

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prm.checkpoint import PrmConfig
-from prm.codec import Reads, encode_after, head_reward
+from prm.codec import Reads, head_reward
+from search.plain_text import encode_after, encode_protected, encode_text, protect
 from search.protocols import Tokenizer
 from search.tree import Node, SearchTree
 
@@ -46,19 +47,24 @@ class RewardHeadCodec:
     def prompt_ids(self, tree: SearchTree) -> tuple[int, ...]:
         """The question, as a user's turn where the tokenizer knows turns."""
         chat = self._chat(tree)
-        return self.start + self.tokenizer.encode(tree.question) if chat is None else self.tokenizer.encode(chat)
+        if chat is None:
+            return self.start + encode_text(self.tokenizer, tree.question)
+        return encode_protected(self.tokenizer, chat)
 
     def step_ids(self, tree: SearchTree, node: Node) -> tuple[int, ...]:
         """The step after a blank line, or at once where a chat template has opened the assistant's turn."""
         chat = self._chat(tree)
-        text = node.text.strip() + self.step_tag
+        text = protect(self.tokenizer, node.text.strip(), written=True) + self.step_tag
         if node.depth == 1 and chat is not None:
             return encode_after(self.tokenizer, chat, text)
-        above = tree.path(node.id)[-2].text.strip()[-1:] + self.step_tag if node.depth > 1 else tree.question
+        if node.depth > 1:
+            above = tree.path(node.id)[-2].text.strip()[-1:] + self.step_tag
+        else:
+            above = protect(self.tokenizer, tree.question)
         return encode_after(self.tokenizer, above, SEPARATOR + text)
 
     def _chat(self, tree: SearchTree) -> str | None:
-        return self.tokenizer.chat([{"role": "user", "content": tree.question}])
+        return self.tokenizer.chat([{"role": "user", "content": protect(self.tokenizer, tree.question)}])
 
     def reward(self, outputs: Sequence[float]) -> float:
         """The sigmoid of one output, or the share of class 1 of two."""

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prm.checkpoint import PrmConfig
-from prm.codec import Reads, encode_after, label_ids, label_reward
+from prm.codec import Reads, label_ids, label_reward
 from search.errors import ConfigError
+from search.plain_text import encode_after, encode_protected, protect
 from search.protocols import Tokenizer
 from search.tree import Node, SearchTree
 
@@ -66,12 +67,12 @@ class RlhflowCodec:
 
     def prompt_ids(self, tree: SearchTree) -> tuple[int, ...]:
         """All up to the end of the question in the user's first turn."""
-        return self.tokenizer.encode(self._opening(tree.question.strip()))
+        return encode_protected(self.tokenizer, self._opening(protect(self.tokenizer, tree.question.strip())))
 
     def step_ids(self, tree: SearchTree, node: Node) -> tuple[int, ...]:
         """What the step's turn adds to the conversation, up to where the assistant is to answer."""
-        question = tree.question.strip()
-        steps = [above.text.strip() for above in tree.path(node.id)[1:]]
+        question = protect(self.tokenizer, tree.question.strip())
+        steps = [protect(self.tokenizer, above.text.strip(), written=True) for above in tree.path(node.id)[1:]]
         above = self._chat(question, steps[:-1]) if len(steps) > 1 else self._opening(question)
         # Special tokens stand before the header, so what lies further back than the last turn cannot matter.
         before = above if len(steps) == 1 else self._closing()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from prm.checkpoint import PrmConfig
 from prm.codec import Reads, head_reward
+from search.plain_text import encode_protected, encode_text, protect
 from search.protocols import Tokenizer
 from search.tree import Node, SearchTree
 
@@ -46,13 +47,14 @@ class SkyworkCodec:
 
     def prompt_ids(self, tree: SearchTree) -> tuple[int, ...]:
         """Start token, question, line break."""
-        return self.tokenizer.encode(self.start_token + tree.question.strip() + LINE_BREAK)
+        question = protect(self.tokenizer, tree.question.strip())
+        return encode_protected(self.tokenizer, self.start_token + question + LINE_BREAK)
 
     def step_ids(self, tree: SearchTree, node: Node) -> tuple[int, ...]:
         """Each line's own ids and a line break."""
         ids: list[int] = []
         for line in node.text.strip().split(LINE_BREAK):
-            ids += [*self.tokenizer.encode(line), self.line_break]
+            ids += [*encode_text(self.tokenizer, line, written=True), self.line_break]
         return tuple(ids)
 
     def reward(self, outputs: Sequence[float]) -> float:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from prm.checkpoint import PrmConfig
 from prm.codec import Reads, head_reward
 from search.errors import ConfigError
+from search.plain_text import encode_text
 from search.protocols import Tokenizer
 from search.tree import Node, SearchTree
 
@@ -54,11 +55,11 @@ class TrlCodec:
 
     def prompt_ids(self, tree: SearchTree) -> tuple[int, ...]:
         """The start token and the bare question."""
-        return self.start + self.tokenizer.encode(tree.question)
+        return self.start + encode_text(self.tokenizer, tree.question)
 
     def step_ids(self, tree: SearchTree, node: Node) -> tuple[int, ...]:
         """The step by itself, and the separator."""
-        return self.tokenizer.encode(node.text.strip()) + self.separator
+        return encode_text(self.tokenizer, node.text.strip(), written=True) + self.separator
 
     def reward(self, outputs: Sequence[float]) -> float:
         """softmax[1] of the head's two outputs."""

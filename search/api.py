@@ -16,7 +16,8 @@ from search.config import SearchSettings, build, config_hash
 from search.driver import Driver, Limits
 from search.errors import ConfigError, SearchError
 from search.grade import ComparingGrader, Grader
-from search.prompts import PromptFormat, choose_format, render, style_of
+from search.prompt_files import with_files
+from search.prompts import PromptRenderer
 from search.protocols import Engine, FeatureProvider, Policy, Scorer, Watch, Writer
 from search.registry import (
     check_hidden_embedder,
@@ -31,7 +32,7 @@ from search.registry import (
 from search.result import Result, conclude
 from search.routing import Engines, check_routing, make_writer
 from search.steps import line_end_tokens
-from search.types import Problem, Reduce, Sampling, VoteRule
+from search.types import Problem, Prompt, Reduce, Sampling, VoteRule
 from search.writer import ModelWriter
 
 DEFAULT_CONCURRENCY = 8
@@ -92,6 +93,7 @@ class Search:
             settings = build(SearchSettings, {k: v for k, v in named.items() if not _is_default(k, v)})
         elif others or (policy, prm, method, width) != ("mini:target", "mini:prm", "ets", 16):
             raise ConfigError("give settings, or policy, prm, method, width and others; not both")
+        settings = with_files(settings)
         self._policy = None if isinstance(method, str) else method
         self._own_writer = None if isinstance(policy, str) else _as_writer(policy)
         self._own_scorer = None if prm is None or isinstance(prm, str) else prm
@@ -105,7 +107,7 @@ class Search:
         if self._embeds_by_prm and self._own_scorer is None:
             check_hidden_embedder(self.settings)
         self._driver: Driver | None = None
-        self._prompt_format: PromptFormat = "plain"
+        self._prompts: PromptRenderer | None = None
         self._loading = threading.Lock()
         self._background = BackgroundLoop()
 
@@ -171,8 +173,7 @@ class Search:
         features = self._features
         if self._embeds_by_prm:
             features = (*features, _hidden_feature(scorer))
-        self._prompt_format = choose_format(settings.prompt, writer.tokenizer)
-        style = style_of(self._prompt_format, settings.stop, settings.final)
+        self._prompts = prompts = PromptRenderer(settings, writer.tokenizer)
         return Driver(
             self._make_policy(),
             writer,
@@ -182,16 +183,27 @@ class Search:
                 settings.temperature,
                 settings.top_p,
                 settings.max_step_tokens,
-                style.stop,
+                prompts.style.stop,
                 settings.min_step_tokens,
                 line_end_tokens(settings.max_step_tokens),
             ),
-            limits=Limits(settings.max_tokens, settings.max_depth, settings.max_seconds, style.final),
+            limits=Limits(settings.max_tokens, settings.max_depth, settings.max_seconds, prompts.style.final),
             seed=settings.seed,
             features=features,
         )
 
     # Solving
+
+    def prompt(self, question: str) -> Prompt:
+        """A question as the policy model reads it; loads the models on first use.
+
+        Raises:
+            ConfigError: the question is empty or no Unicode text, or a template refuses it.
+        """
+        if self._prompts is None:
+            _ = self.driver
+            assert self._prompts is not None
+        return self._prompts.render(question)
 
     async def asolve(self, problem: str | Problem, *, seed: int | None = None, watch: Watch | None = None) -> Result:
         """Search one problem.
@@ -207,8 +219,7 @@ class Search:
         """
         asked = problem if isinstance(problem, Problem) else Problem("0", problem)
         driver = await asyncio.to_thread(lambda: self.driver)
-        prompt = render(self._prompt_format, asked.text, driver.writer.tokenizer, self.settings.chat_options)
-        outcome = await driver.solve(asked, prompt, seed=seed, watch=watch)
+        outcome = await driver.solve(asked, self.prompt(asked.text), seed=seed, watch=watch)
         # Off the loop: comparing answers may take a while, and other problems go on.
         return await asyncio.to_thread(
             conclude,

@@ -58,16 +58,14 @@ class Choices:
         elif isinstance(value, str | int | float) and not isinstance(value, bool):
             text = str(value).strip()
             labels = {label.lower(): label for label in self.labels}
-            named = {label for label, one in zip(self.labels, self.texts, strict=True) if _same(one, text)}
             if (bare := text.strip("(). :").lower()) in labels:
-                named.add(labels[bare])
-            start = _LABELLED.match(text)
-            if not named and start is not None and (label := (start[1] or start[2]).lower()) in labels:
-                named.add(labels[label])
+                return labels[bare]
+            named = [label for label, one in zip(self.labels, self.texts, strict=True) if _same(one, text)]
             if len(named) == 1:
-                return named.pop()
-            if named:
-                raise ValueError(f"{value!r}, which may be any of the choices {', '.join(sorted(named))}")
+                return named[0]
+            start = _LABELLED.match(text)
+            if start is not None and (label := (start[1] or start[2]).lower()) in labels:
+                return labels[label]
         raise ValueError(f"{value!r}, which is none of the choices {', '.join(self.labels)}")
 
 

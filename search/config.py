@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -22,6 +23,7 @@ from pydantic import (
     field_validator,
     model_serializer,
 )
+from pydantic_core import ErrorDetails
 
 from search.errors import ConfigError
 
@@ -29,13 +31,37 @@ Count = Annotated[int, Field(ge=1)]
 Scalar = bool | int | float | str
 
 
+def _unicode(value: str) -> str:
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError("must be valid Unicode text")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_unicode)]
+Filled = Annotated[str, Field(min_length=1)]
+
+
 def _several(value: object) -> object:
     """One text as a tuple of it, and a list as a tuple, so that YAML, JSON and Python may give either."""
     return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 
 
-Texts = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_several)]
+Texts = Annotated[tuple[Filled, ...], BeforeValidator(_several)]
 """Texts that are not empty; one by itself may stand without its list."""
+
+
+class Example(BaseModel):
+    """A solved problem that a prompt shows before the question."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    question: Filled
+    answer: Filled
+
+
+Examples = Annotated[
+    tuple[Example, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+]
 
 
 class SearchSettings(BaseModel):
@@ -128,6 +154,29 @@ class SearchSettings(BaseModel):
         default="auto",
         description="prompt and step format; auto: as the model's chat template says, plain where it has none",
     )
+    system_prompt: Text | None = Field(
+        default=None,
+        description="the instruction before the question, in place of the prompt format's: TEXT, or @FILE; empty for "
+        "none",
+        json_schema_extra={"metavar": "TEXT|@FILE"},
+    )
+    prompt_template: Text | None = Field(
+        default=None,
+        description="a jinja template of the whole prompt, in place of the prompt format's: FILE; it has question, "
+        "examples, system, start, and chat(messages), which is the model's chat template",
+        json_schema_extra={"metavar": "FILE"},
+    )
+    few_shot: Text | Examples | None = Field(
+        default=None,
+        description="solved problems to show before the question: FILE.jsonl with question and answer, or problem "
+        "and solution; in YAML and Python also a list of them",
+        json_schema_extra={"metavar": "FILE.jsonl"},
+    )
+    assistant_prefix: Text | None = Field(
+        default=None,
+        description="what the model's turn begins with; it is part of the prompt, not of the solution",
+        json_schema_extra={"metavar": "TEXT"},
+    )
     stop: Texts | None = Field(
         default=None,
         description="texts that end a step and belong to it, in place of the prompt format's; may be repeated",
@@ -190,7 +239,7 @@ class SearchSettings(BaseModel):
 _TRANSPORT = frozenset({"request_timeout", "request_attempts", "max_requests", "flush_cache", "engine_api_key"})
 """Settings of how requests travel, and of the servers' state before; they decide no result."""
 
-ESCAPED = frozenset({"stop", "final"})
+ESCAPED = frozenset({"assistant_prefix", "stop", "final"})
 """Settings in which the command line and the environment read `\\n` as a line break, `\\t` as a tab, `\\\\` as `\\`."""
 
 _FLAGS = {"options": "--set", "chat_options": "--chat-option"}
@@ -249,7 +298,7 @@ def build(schema: type[Settings], values: Mapping[str, Any]) -> Settings:
     try:
         return schema(**values)
     except ValidationError as error:
-        raise ConfigError(_explain(schema, error)) from None
+        raise ConfigError(explain(schema, error)) from None
 
 
 def config_hash(settings: SearchSettings) -> str:
@@ -274,13 +323,22 @@ def flag(name: str) -> str:
     return _FLAGS.get(name, "--" + name.replace("_", "-"))
 
 
-def _explain(schema: type[SearchSettings], error: ValidationError) -> str:
-    first = error.errors()[0]
+def first_error(error: ValidationError) -> ErrorDetails:
+    """The error to be told: of the first setting that is wrong; of a union's errors the deepest, which was meant."""
+    errors = error.errors()
+    return max((one for one in errors if one["loc"][:1] == errors[0]["loc"][:1]), key=lambda one: len(one["loc"]))
+
+
+def explain(schema: type[SearchSettings], error: ValidationError) -> str:
+    """What was wrong and what is accepted, in one line."""
+    first = first_error(error)
     name = str(first["loc"][0]) if first["loc"] else "settings"
     if first["type"] == "extra_forbidden":
         known = ", ".join(sorted(schema.model_fields))
         return f"unknown setting {name!r}; known: {known}"
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        message = f"no {first['loc'][-1]!r} in it"
     given = "" if name == "engine_api_key" else f" = {first['input']!r}"
     return f"{name}{given}: {message[:1].lower()}{message[1:]}"
 

@@ -14,7 +14,7 @@ from search.config import EvalSettings
 from search.errors import ConfigError, DataError
 from search.fields import parse_fields
 from search.layouts import recognise
-from search.prompts import is_unicode
+from search.plain_text import is_unicode
 from search.rows import SUFFIXES, Row, file_rows
 from search.types import Problem
 

@@ -32,6 +32,7 @@ from search.types import (
     NodeStatus,
     Pace,
     Problem,
+    Prompt,
     Sampling,
     Selected,
     Selection,
@@ -145,7 +146,7 @@ class Driver:
         self._context_tokens = min(engine.info.context_tokens for engine in writer.engines.values())
 
     async def solve(
-        self, problem: Problem, prompt_text: str, *, seed: int | None = None, watch: Watch | None = None
+        self, problem: Problem, prompt: Prompt | str, *, seed: int | None = None, watch: Watch | None = None
     ) -> SearchOutcome:
         """Search one problem to its end.
 
@@ -153,7 +154,7 @@ class Driver:
 
         Args:
             problem: what to solve.
-            prompt_text: the problem as the policy model reads it.
+            prompt: the problem as the policy model reads it; a text is encoded as it is.
             seed: in place of the run's own.
             watch: called before and after each selection; what it raises ends the search.
 
@@ -162,16 +163,17 @@ class Driver:
             PromptTooLongError: it leaves no room in the model's context.
             ScoringError: the scorer gave something that is not a reward.
         """
-        prompt_ids = self.writer.tokenizer.encode(prompt_text)
-        if not prompt_ids:
+        if isinstance(prompt, str):
+            prompt = Prompt(prompt, self.writer.tokenizer.encode(prompt))
+        if not prompt.ids:
             raise ConfigError(f"problem {problem.id}: the prompt is empty")
-        if len(prompt_ids) >= self._context_tokens:
+        if len(prompt.ids) >= self._context_tokens:
             raise PromptTooLongError(
-                f"problem {problem.id}: the prompt has {len(prompt_ids)} tokens, "
+                f"problem {problem.id}: the prompt has {len(prompt.ids)} tokens, "
                 f"the model's context holds {self._context_tokens}"
             )
         root_seed = derive_seed(self.seed if seed is None else seed, problem.id)
-        tree = SearchTree(f"{problem.id}#{next(_tree_numbers)}", prompt_ids, prompt_text, problem.text, root_seed)
+        tree = SearchTree(f"{problem.id}#{next(_tree_numbers)}", prompt.ids, prompt.text, problem.text, root_seed)
         run = Running(problem, tree, watch)
         try:
             with run.ledger.whole.running():

@@ -1,4 +1,4 @@
-"""Prompt formats: how a question becomes the text that a policy model continues, and where its steps end."""
+"""Prompts: how a question becomes the ids that a policy model continues, and where its steps end."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from search.config import Example, SearchSettings
 from search.errors import ConfigError
+from search.plain_text import encode_protected, is_unicode, protect, unprotect
+from search.prompt_template import PromptTemplate
 from search.protocols import Tokenizer
+from search.types import Prompt
 
 PromptFormat = Literal["chat", "plain", "mini", "qwen-math", "llama-3", "math-shepherd"]
 
@@ -64,23 +68,6 @@ the bare question in the family's own template."""
 _PROBE = "1 + 1"
 
 
-def style_of(
-    prompt_format: PromptFormat, stop: tuple[str, ...] | None = None, final: tuple[str, ...] | None = None
-) -> PromptStyle:
-    """A format's style with other ends of steps or other last phrases; None: the format's own."""
-    style = STYLES[prompt_format]
-    return replace(style, stop=style.stop if stop is None else stop, final=style.final if final is None else final)
-
-
-def is_unicode(text: str) -> bool:
-    """Whether a text can be written as UTF-8; what came from broken bytes cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def choose_format(requested: str, tokenizer: Tokenizer) -> PromptFormat:
     """Settle "auto" by the tokenizer's chat template: Qwen2.5-Math's and Llama-3's are known by their text.
 
@@ -108,33 +95,115 @@ def choose_format(requested: str, tokenizer: Tokenizer) -> PromptFormat:
     return "llama-3" if "<|start_header_id|>" in sample else "chat"
 
 
-def render(prompt_format: PromptFormat, question: str, tokenizer: Tokenizer, options: Mapping[str, object] = {}) -> str:
-    """The prompt for one question, ending where the first step begins.
+class PromptRenderer:
+    """How one model is asked: its format, and what the settings put in place of the format's own parts.
 
-    Args:
-        prompt_format: as `choose_format` found it.
-        question: the problem's text.
-        tokenizer: of the model that is asked.
-        options: of its chat template.
+    What people write (question, examples, system prompt) is text and nothing else; control tokens come from the chat
+    template, from a prompt template's own text, and from the assistant's prefix.
 
-    Raises:
-        ConfigError: the question is empty, or the chat template refuses an option.
+    Attributes:
+        format: the named format.
+        style: its parts, with `stop` and `final` as the settings say.
     """
-    if not question.strip():
-        raise ConfigError("the problem is empty; give its text")
-    if not is_unicode(question):
-        raise ConfigError("the problem is not valid Unicode text")
-    style = STYLES[prompt_format]
-    if not style.chat:
-        instruction = f"{style.instruction}\n\n" if style.instruction else ""
-        return f"{tokenizer.start}{instruction}{style.before}{question}{style.after}"
-    turn = {"role": "user", "content": question}
-    if not style.instruction:
-        prompt = tokenizer.chat([turn], options)
-    else:
+
+    def __init__(self, settings: SearchSettings, tokenizer: Tokenizer) -> None:
+        """Prepare the prompts of one model.
+
+        Args:
+            settings: with the files of its prompts read, as `search.prompt_files.with_files` does.
+            tokenizer: the model's.
+
+        Raises:
+            ConfigError: the format, the template or an option of it does not fit this model, or its chat template
+                leaves the system prompt or the examples out.
+        """
+        self.format = choose_format(settings.prompt, tokenizer)
+        style = STYLES[self.format]
+        self.style = replace(
+            style,
+            stop=style.stop if settings.stop is None else settings.stop,
+            final=style.final if settings.final is None else settings.final,
+        )
+        self._tokenizer = tokenizer
+        self._options = dict(settings.chat_options)
+        system = settings.system_prompt
+        self._system = style.instruction if system is None else self._protect(system.removeprefix("@"))
+        examples = settings.few_shot or ()
+        assert not isinstance(examples, str), "read by `with_files`"
+        self._examples = [
+            Example(question=self._protect(one.question), answer=self._protect(one.answer)) for one in examples
+        ]
+        self._prefix = settings.assistant_prefix or ""
+        own = None if settings.prompt_template is None else PromptTemplate.parse(settings.prompt_template)
+        self._template = None if own is None else own.compile()
+        if self._options and not (style.chat if own is None else "chat" in own.reads):
+            what = f"prompt {self.format}" if own is None else "prompt_template"
+            raise ConfigError(f"chat_options: {what} uses no chat template")
+        text = self._text(_PROBE)
+        if own is None:
+            self._check_kept(text, given=system is not None)
+
+    def render(self, question: str) -> Prompt:
+        """The prompt for one question, ending where the first step begins.
+
+        Raises:
+            ConfigError: the question is empty or no Unicode text, or a template refuses it.
+        """
+        if not question.strip():
+            raise ConfigError("the problem is empty; give its text")
+        if not is_unicode(question):
+            raise ConfigError("the problem is not valid Unicode text")
+        text = self._text(self._protect(question)) + self._prefix
+        if not is_unicode(text):
+            raise ConfigError("the prompt is not valid Unicode text: look at its template and its chat options")
+        return Prompt(unprotect(text), encode_protected(self._tokenizer, text))
+
+    def _protect(self, text: str) -> str:
+        return protect(self._tokenizer, text)
+
+    def _text(self, question: str) -> str:
+        if self._template is not None:
+            return self._template(
+                question=question,
+                examples=self._examples,
+                system=self._system,
+                chat=self._chat,
+                start=self._tokenizer.start,
+            )
+        return self._turns(question) if self.style.chat else self._plain(question)
+
+    def _plain(self, question: str) -> str:
+        style = self.style
+        instruction = f"{self._system}\n\n" if self._system else ""
+        shown = "".join(f"{style.before}{one.question}{style.after}{one.answer}\n\n" for one in self._examples)
+        return f"{self._tokenizer.start}{instruction}{shown}{style.before}{question}{style.after}"
+
+    def _turns(self, question: str) -> str:
+        turns = [
+            turn
+            for one in self._examples
+            for turn in ({"role": "user", "content": one.question}, {"role": "assistant", "content": one.answer})
+        ]
+        turns.append({"role": "user", "content": question})
+        if not self._system:
+            return self._chat(turns)
         try:
-            prompt = tokenizer.chat([{"role": "system", "content": style.instruction}, turn], options)
+            return self._chat([{"role": "system", "content": self._system}, *turns])
         except ConfigError:  # some templates know no system role
-            prompt = tokenizer.chat([{"role": "user", "content": f"{style.instruction}\n\n{question}"}], options)
-    assert prompt is not None, "choose_format found a template"
-    return prompt
+            first, *others = turns
+            return self._chat([{**first, "content": f"{self._system}\n\n{first['content']}"}, *others])
+
+    def _chat(self, messages: list[dict[str, str]], **options: object) -> str:
+        """The model's own chat template, for templates of people too."""
+        prompt = self._tokenizer.chat(messages, {**self._options, **options})
+        if prompt is None:
+            raise ConfigError("prompt_template calls chat, and this model's tokenizer has no chat template")
+        return prompt
+
+    def _check_kept(self, text: str, *, given: bool) -> None:
+        """Say so where a chat template drops what a person gave for it."""
+        parts = [("system_prompt", self._system)] if given else []
+        parts += [("few_shot", part) for one in self._examples for part in (one.question, one.answer)]
+        for name, part in parts:
+            if part.strip() not in text:
+                raise ConfigError(f"{name}: this model's chat template leaves it out, or changes it")

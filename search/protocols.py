@@ -42,6 +42,14 @@ class Tokenizer(Protocol):
     def eos_ids(self) -> frozenset[int]:
         """Ids that end a text."""
 
+    @property
+    def controls(self) -> frozenset[str]:
+        """Texts of control tokens that `encode` recognises and `decode` leaves out; two characters or more each."""
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """The same of those that `decode` shows, e.g. `<think>`."""
+
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of `text`; nothing is added, special tokens written out in `text` are recognised."""
 

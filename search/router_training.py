@@ -14,7 +14,7 @@ from search.config import SearchSettings, build
 from search.data import read_data
 from search.errors import ConfigError
 from search.grade import PlainGrader
-from search.prompts import choose_format, render
+from search.prompts import PromptRenderer
 from search.record import write_atomic
 from search.registry import load, make_engine, make_scorer, model_path, prm_config
 from search.routing import prompt_for, router_config
@@ -124,7 +124,7 @@ def _collector(wanted: Collection) -> tuple[Collector, list[Engine]]:
     draft, target, prm = engines = [
         make_engine(spec, name, settings, None) for spec, name in zip(wanted.engines, names, strict=True)
     ]
-    prompt_format = choose_format("auto", target.tokenizer)
+    prompts = PromptRenderer(settings, target.tokenizer)
     collector = Collector(
         ModelView(draft, target.tokenizer, prompt_for(settings, draft.tokenizer)),
         ModelView(target, target.tokenizer),
@@ -140,7 +140,7 @@ def _collector(wanted: Collection) -> tuple[Collector, list[Engine]]:
             wanted.max_tokens,
             wanted.max_depth,
         ),
-        prompt=lambda problem: render(prompt_format, problem.text, target.tokenizer),
+        prompt=lambda problem: prompts.render(problem.text),
         verdict=step_checker(wanted.data, wanted.skip),
         grade=_grade,
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from search.config import SearchSettings, build
 from search.errors import ConfigError
-from search.prompts import choose_format, render
+from search.prompts import PromptRenderer
 from search.protocols import Engine, Router, Scorer, Tokenizer, Writer
 from search.registry import load, make_engine, model_path, prm_config
 from search.tree import SearchTree
@@ -121,10 +121,21 @@ def make_writer(settings: SearchSettings, engines: Engines) -> Writer:
     return DraftTargetWriter(draft_view, target_view, router, pipeline=settings.pipeline)
 
 
-def prompt_for(settings: SearchSettings, tokenizer: Tokenizer) -> Callable[[SearchTree], str]:
-    """A question as a model with a tokenizer of its own is asked it."""
-    prompt_format = choose_format("auto" if settings.prompt == "chat" else settings.prompt, tokenizer)
-    return lambda tree: render(prompt_format, tree.question, tokenizer)
+def prompt_for(settings: SearchSettings, tokenizer: Tokenizer) -> Callable[[SearchTree], tuple[int, ...]]:
+    """A question as a model with a tokenizer of its own is asked it, by as many chat options as its template reads."""
+    options = {name: value for name, value in settings.chat_options.items() if _reads(tokenizer, name, value)}
+    for name in sorted(settings.chat_options.keys() - options.keys()):
+        warnings.warn(f"chat option {name!r}: the draft's chat template reads no such option", stacklevel=3)
+    asked = "auto" if settings.prompt == "chat" else settings.prompt
+    prompts = PromptRenderer(settings.model_copy(update={"prompt": asked, "chat_options": options}), tokenizer)
+    return lambda tree: prompts.render(tree.question).ids
+
+
+def _reads(tokenizer: Tokenizer, name: str, value: object) -> bool:
+    try:
+        return tokenizer.chat([{"role": "user", "content": "1 + 1"}], {name: value}) is not None
+    except ConfigError:
+        return False
 
 
 def _make_router(settings: SearchSettings, target: ModelView, engines: Engines) -> Router:

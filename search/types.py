@@ -199,6 +199,19 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a policy model reads of a problem before it writes.
+
+    Attributes:
+        text: to be read by people; what is a control token in it, and what only looks like one, the ids tell.
+        ids: of the model's own tokenizer.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Expansion:
     """A policy's order: give `node` this many children."""
 

@@ -34,7 +34,7 @@ from search.config import SearchSettings, build
 from search.data import load_problems
 from search.engines.local import LocalEngine
 from search.ledger import total_costs
-from search.prompts import render
+from search.prompts import PromptRenderer
 from search.protocols import Engine
 from search.record import costs_record
 from search.registry import make_scorer, model_path
@@ -231,8 +231,8 @@ async def _record(traces: Traces, problems: Sequence[Problem], rules: Sequence[t
         if done % 100 == 0:
             sys.stderr.write(f"traces: {done} of {len(problems)}, {time.perf_counter() - started:.0f} s\n")
 
-    tokenizer = traces.target.tokenizer
-    return await traces.chains(problems, lambda one: render("chat", one.text, tokenizer), rules, report=report)
+    prompts = PromptRenderer(SearchSettings(), traces.target.tokenizer)
+    return await traces.chains(problems, lambda one: prompts.render(one.text), rules, report=report)
 
 
 def _works(kind: str, chains: Sequence[Chain], question_tokens: int) -> list[dict[str, Work]]:

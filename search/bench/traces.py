@@ -21,7 +21,7 @@ from search.grade import PlainGrader
 from search.protocols import Scorer
 from search.streams import closing
 from search.tree import SearchTree
-from search.types import ROOT, Child, FinishReason, NodeId, Problem, Sampling, Step
+from search.types import ROOT, Child, FinishReason, NodeId, Problem, Prompt, Sampling, Step
 
 _OVER = (FinishReason.EOS, FinishReason.CONTEXT)
 
@@ -71,10 +71,9 @@ class _Known:
 class TracedProblem:
     """One problem's tree of greedy steps; asked by several chains, one after the other."""
 
-    def __init__(self, traces: Traces, problem: Problem, prompt: str) -> None:
+    def __init__(self, traces: Traces, problem: Problem, prompt: Prompt) -> None:
         """Start at the prompt."""
-        ids = traces.target.tokenizer.encode(prompt)
-        self.tree = SearchTree(f"{problem.id}#trace", ids, prompt, problem.text)
+        self.tree = SearchTree(f"{problem.id}#trace", prompt.ids, prompt.text, problem.text)
         self.problem, self._traces = problem, traces
         self._known: dict[NodeId, _Known] = {}
 
@@ -169,7 +168,7 @@ class Traces:
     async def chains(
         self,
         problems: Sequence[Problem],
-        prompt: Callable[[Problem], str],
+        prompt: Callable[[Problem], Prompt],
         rules: Sequence[tuple[Callable[[TracedProblem, NodeId], Awaitable[bool]], int]],
         *,
         concurrency: int = 64,

@@ -18,6 +18,7 @@ from pydantic_core import PydanticUndefined
 
 from search.config import ESCAPED, SearchSettings, build, flag, load_yaml
 from search.errors import ConfigError
+from search.prompt_files import with_files
 
 Command = Callable[..., Any]
 Settings = TypeVar("Settings", bound=SearchSettings)
@@ -59,7 +60,7 @@ def read_settings(schema: type[Settings], ctx: click.Context, config: Path | Non
         if ctx.get_parameter_source(name) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT):
             given = ctx.params[name]
             values[name] = _pairs(name, given) if _kind(schema.model_fields[name]) is dict else given
-    return build(schema, values)
+    return with_files(build(schema, values))
 
 
 def _option(name: str, info: FieldInfo, names: tuple[str, ...]) -> Callable[[Command], Command]:
@@ -81,7 +82,9 @@ def _option(name: str, info: FieldInfo, names: tuple[str, ...]) -> Callable[[Com
         return click.option(flag(name), name, type=click.Choice(typing.get_args(kind)), **common)
     if kind is SecretStr:
         kind = str
-    metavar = {int: "N", float: "X"}.get(kind, "NAME")
+    shape = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+    metavar = str(shape.get("metavar") or {int: "N", float: "X"}.get(kind, "NAME"))
+    kind = _TextType(name) if kind is str else kind
     return click.option(*map(flag, names), name, type=kind, metavar=metavar, **common)
 
 

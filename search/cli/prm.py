@@ -283,16 +283,16 @@ async def _score(
     engine: Engine, scorer: Scorer, solutions: list[LabelledSolution], concurrency: int, report: Any
 ) -> list[tuple[float, ...] | None]:
     from prm.evaluate import score_solutions
-    from search.prompts import choose_format, render
+    from search.prompts import PromptRenderer
 
     tokenizer = engine.tokenizer
-    prompt_format = choose_format("auto", tokenizer)
+    prompts = PromptRenderer(SearchSettings(), tokenizer)
     try:
         return await score_solutions(
             scorer,
             tokenizer,
             solutions,
-            lambda question: render(prompt_format, question, tokenizer),
+            prompts.render,
             concurrency=concurrency,
             report=report,
         )

@@ -21,6 +21,7 @@ from search.types import Problem, Reduce
 @click.option("--mini", "mini_index", type=int, metavar="I", help="solve test problem I of the mini family")
 @settings_options(SearchSettings)
 @click.option("--tree", type=click.Path(path_type=Path), metavar="OUT.json", help="write the whole tree to a file")
+@click.option("--show-prompt", is_flag=True, help="print the prompt as the policy model reads it, and search nothing")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 @click.pass_context
 def solve(
@@ -30,12 +31,15 @@ def solve(
     mini_index: int | None,
     config: Path | None,
     tree: Path | None,
+    show_prompt: bool,
     as_json: bool,
     **_: object,
 ) -> int:
     """Solve PROBLEM by search; - reads it from standard input."""
     settings = read_settings(SearchSettings, ctx, config)
     asked = _problem(problem, mini_index)
+    if show_prompt:
+        return asyncio.run(_show_prompt(settings, asked.text, as_json))
     if tree is not None:
         _check_writable(tree)
 
@@ -54,6 +58,27 @@ def solve(
             return 1 if result.error is not None else 0
 
     return asyncio.run(run())
+
+
+async def _show_prompt(settings: SearchSettings, question: str, as_json: bool) -> int:
+    """The prompt on standard output as it is, and its number of tokens beside it; only the policy is loaded."""
+    from search.api import Search
+    from search.prompts import PromptRenderer
+    from search.registry import make_engine
+
+    chosen = Search(settings=settings).settings
+    name = chosen.policy if chosen.writer == "model" else chosen.target
+    engine = make_engine(chosen.engine, name, chosen, chosen.max_kv_tokens)
+    try:
+        prompt = PromptRenderer(chosen, engine.tokenizer).render(question)
+    finally:
+        await engine.aclose()
+    if as_json:
+        print_json({"text": prompt.text, "num_tokens": len(prompt.ids), "ids": list(prompt.ids)})
+    else:
+        click.echo(prompt.text, nl=False)
+        click.echo(f"\n{len(prompt.ids)} tokens", err=True)
+    return 0
 
 
 def _problem(text: str | None, mini_index: int | None) -> Problem:

@@ -61,6 +61,16 @@ class FakeTokenizer:
         return self._eos_ids
 
     @property
+    def controls(self) -> frozenset[str]:
+        """The end token's text."""
+        return frozenset({self.vocabulary[token] for token in self._eos_ids})
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """None."""
+        return frozenset()
+
+    @property
     def fingerprint(self) -> str:
         """Equal for tokenizers of equal content."""
         return hashlib.sha256("\0".join(self.vocabulary).encode()).hexdigest()

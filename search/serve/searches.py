@@ -12,6 +12,7 @@ from search.api import Search
 from search.config import SearchSettings
 from search.errors import ConfigError
 from search.grade import ComparingGrader, Grader
+from search.prompt_files import with_files
 from search.protocols import Engine, FeatureProvider
 from search.registry import METHODS, make_features, make_grader
 from search.routing import Engines
@@ -35,7 +36,7 @@ class Searches:
         Raises:
             ConfigError: a setting is wrong.
         """
-        self.settings = settings
+        self.settings = settings = with_files(settings)
         self._graders: dict[str, Grader] = {}
         self._features: tuple[FeatureProvider, ...] = ()
         self._kept: OrderedDict[str, Search] = OrderedDict()

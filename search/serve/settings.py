@@ -7,10 +7,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from search.config import METHOD_OPTIONS, SearchSettings, build
+from search.config import METHOD_OPTIONS, SearchSettings, build, explain, first_error
 from search.errors import ConfigError
+from search.prompt_files import names_file
 from search.registry import METHODS, load, pick
-from search.serve.errors import wrong
+from search.serve.errors import ApiError, wrong
 
 
 def check_changes(changes: Mapping[str, Any]) -> None:
@@ -22,10 +23,16 @@ def check_changes(changes: Mapping[str, Any]) -> None:
     try:
         SearchSettings.model_validate(dict(changes), strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        message = f"{name} = {first['input']!r}: {first['msg'][:1].lower()}{first['msg'][1:]}"
-        raise wrong(message, f"search.{name}") from None
+        raise wrong(explain(SearchSettings, error), f"search.{first_error(error)['loc'][0]}") from None
+    system, examples = changes.get("system_prompt"), changes.get("few_shot")
+    if system is not None and names_file(system):
+        raise _no_file("system_prompt", system, "the text itself; @@ at its start for @")
+    if isinstance(examples, str):
+        raise _no_file("few_shot", examples, "a list of objects with question and answer")
+
+
+def _no_file(name: str, given: str, accepted: str) -> ApiError:
+    return wrong(f"{name} = {given!r}: a request has no files here; accepted: {accepted}", f"search.{name}")
 
 
 def merge(base: SearchSettings, prm: str, changes: Mapping[str, Any]) -> SearchSettings:

@@ -23,7 +23,7 @@ from search.errors import ConfigError, DataError, EngineError, ScoringError
 from search.record import write_atomic
 from search.registry import make_engine, make_scorer
 from search.router_training import add_lora, load_router, new_router, save_router
-from search.types import Problem, Sampling
+from search.types import Problem, Prompt, Sampling
 
 ORIGIN = {
     "draft": "mini:draft", "target": "mini:target", "prm": "mini:prm", "data": "x", "skip": 0, "shard_size": 3,
@@ -34,7 +34,12 @@ PROBLEMS = [Problem(f"p{number}", PROMPT, "4") for number in range(8)]
 
 def collector(parts, **changes):
     settings = CollectSettings(Sampling(1.0), **changes)
-    return Collector(*parts.views(), parts.scorer(), settings, prompt=lambda problem: problem.text)
+    return Collector(
+        *parts.views(),
+        parts.scorer(),
+        settings,
+        prompt=lambda problem: Prompt(problem.text, parts.target.tokenizer.encode(problem.text)),
+    )
 
 
 def gather(folder, parts=None, problems=PROBLEMS, origin=ORIGIN, **changes):

@@ -94,6 +94,18 @@ async def test_an_answer_is_the_search_that_the_same_seed_gives_directly(server)
 
 
 @served
+async def test_a_request_may_say_how_the_model_is_asked(server):
+    search = {"system_prompt": "Be <eos> brief.", "few_shot": [{"question": "1?", "answer": "2."}], "stop": ["."]}
+    got = (await server.ask(seed=5, search={**search, "assistant_prefix": "Add "})).json
+    (root, *_) = server.engine.calls[0].prefix.segments
+    tokenizer = server.engine.tokenizer
+    shown = "Problem: 1?\n\nSolution:\n\n2.\n\n"
+    prompt = f"Be <eos> brief.\n\n{shown}Problem: {TEXT}\n\nSolution:\n\nAdd "
+    assert tokenizer.decode(root.ids) == prompt and not tokenizer.eos_ids & set(root.ids)
+    assert got["usage"]["prompt_tokens"] == len(root.ids)
+
+
+@served
 async def test_a_drawn_seed_is_in_the_answer_and_repeats_it(server):
     first = (await server.ask()).json
     again = (await server.ask(seed=first["search"]["seed"])).json
@@ -195,6 +207,9 @@ BAD = {
     "other model": (chat(search={"prm": "mini:prm"}), 422, "search.prm"),
     "draft": (chat(search={"writer": "arbitrage"}), 422, "search"),
     "method's option": (chat(search={"options": {"breadth": 1}}), 422, "search"),
+    "chat option": (chat(search={"chat_options": {"enable_thinking": False}}), 422, "search"),
+    "template": (chat(search={"prompt_template": "{{ question }}"}), 422, "search.prompt_template"),
+    "file": (chat(search={"system_prompt": "@x"}), 422, "search.system_prompt"),
     "unknown field": ({**chat(), "unheard_of": 1}, 422, "unheard_of"),
     "stop": (chat(stop=["x"]), 422, "stop"),
     "no messages": ({"model": "mini-target"}, 422, "messages"),

@@ -104,6 +104,19 @@ def test_a_router_needs_a_draft_and_its_model():
         ({"width": True}, "width = True: input should be a valid integer"),
         ({"vote": "loud"}, "vote = 'loud': input should be 'auto', 'majority', 'weighted' or 'best'"),
         ({"temperature": float("inf")}, "temperature = inf: input should be a finite number"),
+        (
+            {"system_prompt": "@/etc/passwd"},
+            "system_prompt = '@/etc/passwd': a request has no files here; accepted: "
+            "the text itself; @@ at its start for @",
+        ),
+        (
+            {"few_shot": "few.jsonl"},
+            "few_shot = 'few.jsonl': a request has no files here; accepted: a list of objects with question and answer",
+        ),
+        ({"few_shot": [{"question": "a"}]}, "few_shot = {'question': 'a'}: no 'answer' in it"),
+        ({"stop": [""]}, "stop = '': string should have at least 1 character"),
+        ({"assistant_prefix": "\ud800"}, "assistant_prefix = '\\ud800': must be valid Unicode text"),
+        ({"chat_options": {"a": [1]}}, "chat_options = [1]: input should be a valid boolean"),
     ],
 )
 def test_a_wrong_value_is_named(changes, said):
@@ -111,6 +124,11 @@ def test_a_wrong_value_is_named(changes, said):
         check_changes(changes)
     (name,) = changes
     assert raised.value.message == said and (raised.value.status, raised.value.param) == (422, f"search.{name}")
+
+
+def test_a_request_names_no_template():
+    with pytest.raises(ApiError, match=r"search\.prompt_template: unknown"):
+        read_body(body(search={"prompt_template": "mine.jinja"}), {})
 
 
 def test_every_setting_of_a_request_is_a_setting():
@@ -173,7 +191,7 @@ def test_openai_fields_become_settings_and_contradictions_are_said():
         read_body(body(search={"width": 8}), {"width": 4})
     with pytest.raises(ApiError, match="max_tokens is said twice: 5, and 6 by max_completion_tokens"):
         read_body(body(max_tokens=5, max_completion_tokens=6), {})
-    with pytest.raises(ApiError, match=r"search\.policy: unknown; accepted: chat_options, cluster_distance, "):
+    with pytest.raises(ApiError, match=r"search\.policy: unknown; accepted: assistant_prefix, chat_options, "):
         read_body(body(search={"policy": "mini:draft"}), {})
     with pytest.raises(ApiError, match="only where stream is true"):
         read_body(body(stream_options={"include_usage": True}), {})

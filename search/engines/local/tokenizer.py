@@ -51,6 +51,19 @@ class HFTokenizer:
         """Ids that end a text: the generation configuration's and the tokenizer's."""
         return self._eos_ids
 
+    @cached_property
+    def controls(self) -> frozenset[str]:
+        """The special tokens."""
+        added = {token.content for token in self.raw.added_tokens_decoder.values() if token.special}
+        return frozenset(text for text in {*added, *map(str, self.raw.all_special_tokens)} if len(text) > 1)
+
+    @cached_property
+    def tags(self) -> frozenset[str]:
+        """Added tokens in angle brackets that the chat template writes; others, e.g. `<b>`, are ordinary text."""
+        template = str(getattr(self.raw, "chat_template", None) or "")
+        added = {token.content for token in self.raw.added_tokens_decoder.values()} - self.controls
+        return frozenset(text for text in added if re.fullmatch(r"<.+>", text) and text in template)
+
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of `text`; nothing is added, special tokens written out in `text` are recognised."""
         # Not through `raw.__call__`: that warns about texts longer than the context, which the engine refuses itself.
