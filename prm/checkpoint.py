@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from search.errors import ConfigError
+from search.gguf import is_gguf, read_gguf
 
 CONFIG_FILE = "prm_config.json"
 HEAD_PREFIXES = ("score.", "v_head.", "pretrained_model.v_head.")
@@ -76,9 +77,16 @@ class Checkpoint:
 def read_checkpoint(name: str, folder: Path) -> Checkpoint:
     """Read the facts of a checkpoint.
 
+    A .gguf file has no head, and says its family in a prm_config.json beside it alone.
+
     Raises:
         ConfigError: a file is missing, broken or cut short.
     """
+    if is_gguf(folder):
+        file = read_gguf(name, folder)
+        adds_bos = file.metadata.get("tokenizer.ggml.add_bos_token") is not False
+        beside = _json(name, folder.with_name(CONFIG_FILE))
+        return Checkpoint(name, (), "", file.added_tokens(), file.token("bos"), adds_bos, prm_config=beside)
     config = _json(name, folder / "config.json")
     if config is None:
         raise ConfigError(f"model {name!r} has no config.json in {folder}")

@@ -69,8 +69,12 @@ class SearchSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    policy: str = Field(default="mini:target", description="policy model: mini:target, mini:draft, a path, or a hub id")
-    prm: str = Field(default="mini:prm", description="process reward model: mini:prm, a path, a hub id, or none")
+    policy: str = Field(
+        default="mini:target", description="policy model: mini:target, mini:draft, a folder, a .gguf file, or a hub id"
+    )
+    prm: str = Field(
+        default="mini:prm", description="process reward model: mini:prm, a folder, a .gguf file, a hub id, or none"
+    )
     prm_codec: str = Field(
         default="auto",
         description="how the reward model is read: auto (found out from its files), label-tokens, math-shepherd, "

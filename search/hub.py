@@ -12,18 +12,27 @@ CHECKPOINT_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*
 
 
 def find_model(model: str, patterns: Sequence[str] = CHECKPOINT_FILES) -> Path:
-    """The folder of a model: itself, or where the hub's cache has it, or where it was downloaded to.
+    """The folder of a model, or its .gguf file: itself, or where the hub's cache has it, or where it was downloaded to.
 
     Args:
         model: a path, or a hub id (owner/name).
         patterns: files to take.
 
+    Returns:
+        A folder; or a file, where one was named, or where a folder holds one .gguf file and no other weights.
+
     Raises:
-        ConfigError: there is no such folder, and neither the hub nor its cache has it.
+        ConfigError: there is no such folder or file, and neither the hub nor its cache has it; several .gguf files.
     """
     path = Path(model).expanduser()
     if path.is_dir():
+        return _only_gguf(model, path)
+    if path.suffix.lower() == ".gguf":
+        if not path.is_file():
+            raise ConfigError(f"model {model!r}: no such file")
         return path
+    if path.is_file():
+        raise ConfigError(f"model {model!r} is a file; accepted: a folder, a .gguf file, or a hub id (owner/name)")
     if path.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
         raise ConfigError(f"model {model!r}: no such folder, and not a hub id (owner/name)")
     from huggingface_hub import snapshot_download
@@ -44,6 +53,16 @@ def find_model(model: str, patterns: Sequence[str] = CHECKPOINT_FILES) -> Path:
         if isinstance(error, HfHubHTTPError) and not isinstance(error, LocalEntryNotFoundError):
             raise ConfigError(f"model {model!r}: the hub refused it: {_line(error)}") from None
         raise ConfigError(f"model {model!r} is not in the hub's cache, and the hub cannot be reached") from None
+
+
+def _only_gguf(model: str, folder: Path) -> Path:
+    """A folder, or the one .gguf file of a folder without other weights."""
+    files = sorted(file for file in folder.glob("*") if file.suffix.lower() == ".gguf")
+    if not files or any(folder.glob("*.safetensors")):
+        return folder
+    if len(files) > 1:
+        raise ConfigError(f"model {model!r} holds several .gguf files; name one: {', '.join(f.name for f in files)}")
+    return files[0]
 
 
 def _line(error: BaseException) -> str:

@@ -244,7 +244,7 @@ def prm_config(model: str, codec: str = "auto", engine: str = "local") -> PrmCon
 
     path = model_path(model)
     folder = Path(path).expanduser()
-    if engine == "local" and not folder.is_dir():
+    if engine == "local" or folder.is_dir():
         from search.hub import find_model
 
         folder = find_model(path)

@@ -75,7 +75,7 @@ def router_config(model: str, engine: str = "local") -> RouterConfig:
 
     path = model_path(model)
     folder = Path(path).expanduser()
-    if engine == "local" and not folder.is_dir():
+    if engine == "local" or folder.is_dir():
         folder = find_model(path)
     return read_config(model, folder)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import sys
+import warnings
 from collections.abc import Mapping
 from typing import NoReturn
 
@@ -62,6 +63,12 @@ def main(args: list[str] | None = None) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a letter is no reason to fail
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: _say(str(message))
+        _run(args)
+
+
+def _run(args: list[str] | None) -> NoReturn:
     try:
         code = cli.main(args, prog_name="ets", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

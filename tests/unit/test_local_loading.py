@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -210,10 +212,17 @@ def test_attention_with_a_bias_of_its_own_is_not_taken_for_plain():
         assert loaded.forward.name == "dense"
 
 
-def test_importing_the_engine_does_not_import_torch():
-    import subprocess
-    import sys
+def test_on_the_command_line_a_warning_is_one_line_without_a_path(tmp_path):
+    windowed().save_pretrained(tmp_path / "windowed")
+    byte_tokenizer().save_pretrained(tmp_path / "windowed")
+    command = [sys.executable, "-m", "search.cli", "doctor", "--policy", "windowed", "--prm", "none"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("ets: MistralForCausalLM: layer 0 has a sliding window of 8 tokens")
 
+
+def test_importing_the_engine_does_not_import_torch():
     code = "import sys, search.engines.local; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -1,7 +1,8 @@
-"""A Hugging Face checkpoint, by path or hub id, as a model that the engine can serve."""
+"""A Hugging Face checkpoint or a .gguf file, by path or hub id, as a model that the engine can serve."""
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -10,9 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from search.engines.local.gguf import gguf_config, gguf_details, gguf_tokenizer, gguf_weights
+from search.engines.local.quiet import line, quiet
 from search.engines.local.stops import TokenBytes
 from search.engines.local.tokenizer import HFTokenizer
 from search.errors import ConfigError
+from search.gguf import is_gguf, read_gguf
 from search.hub import find_model
 from search.types import EngineInfo
 
@@ -129,12 +133,16 @@ def load_model(model: str, *, device: str, dtype: str, trust_remote_code: bool) 
     loaded = prepare(network, raw_tokenizer, name=model)
     loaded.head = read_head(model, sorted(folder.glob("*.safetensors")))
     if loaded.head is not None:
+        check_finite(model, loaded.head)
         loaded.head.to(device=place, dtype=dtypes[dtype]).eval().requires_grad_(False)
         outputs = loaded.head(
             torch.zeros(1, config.get_text_config(decoder=True).hidden_size).to(network.lm_head.weight)
         )
         loaded.has_language_model = _has_language_model(config, names)
         loaded.info = replace(loaded.info, details={**loaded.info.details, "head": f"{outputs.shape[-1]} outputs"})
+    if is_gguf(folder):
+        details = gguf_details(read_gguf(model, folder))
+        loaded.info = replace(loaded.info, details={**loaded.info.details, **details})
     return loaded
 
 
@@ -147,11 +155,12 @@ def prepare(network: Any, raw_tokenizer: Any, *, name: str) -> LoadedModel:
         name: for records and messages.
 
     Raises:
-        ConfigError: an architecture whose attention this engine cannot reproduce.
+        ConfigError: an architecture whose attention this engine cannot reproduce, or a tokenizer of another model.
     """
     from search.engines.local.selfcheck import choose_forward
 
     network.eval().requires_grad_(False)
+    check_sizes(name, raw_tokenizer, int(network.get_input_embeddings().weight.shape[0]))
     parameter = next(network.parameters())
     context = context_tokens(network.config, raw_tokenizer)
     forward = choose_forward(network, parameter.device, parameter.dtype, context, name)
@@ -187,6 +196,20 @@ def prepare(network: Any, raw_tokenizer: Any, *, name: str) -> LoadedModel:
     )
 
 
+def check_sizes(model: str, raw_tokenizer: Any, num_embeddings: int) -> None:
+    """Refuse a tokenizer that gives ids for which a model has no embedding; one that only pads with them may.
+
+    Raises:
+        ConfigError: it does.
+    """
+    beyond = {number for number in raw_tokenizer.get_vocab().values() if number >= num_embeddings}
+    if beyond - {raw_tokenizer.pad_token_id}:
+        raise ConfigError(
+            f"model {model!r}: its tokenizer has {len(raw_tokenizer)} tokens, its embeddings {num_embeddings}: "
+            "they are not of one model"
+        )
+
+
 def context_tokens(config: Any, raw_tokenizer: Any) -> int:
     """The longest sequence for which a model's positions are what they were in training."""
     text = config.get_text_config(decoder=True)
@@ -207,13 +230,15 @@ def context_tokens(config: Any, raw_tokenizer: Any) -> int:
 
 
 def _tensor_names(model: str, folder: Path) -> frozenset[str]:
-    """Names of all tensors of a checkpoint.
+    """Names of all tensors of a checkpoint; none of a .gguf file, which has names of its own, and no heads.
 
     Raises:
         ConfigError: there are no safetensors files, or one is damaged.
     """
     from safetensors import SafetensorError, safe_open
 
+    if is_gguf(folder):
+        return frozenset()
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ConfigError(
@@ -226,7 +251,7 @@ def _tensor_names(model: str, folder: Path) -> frozenset[str]:
             with safe_open(file, framework="pt") as opened:
                 names.update(opened.keys())
         except (SafetensorError, OSError) as error:
-            raise ConfigError(f"model {model!r}: {file.name} is damaged or cut short: {_line(error)}") from None
+            raise ConfigError(f"model {model!r}: {file.name} is damaged or cut short: {line(error)}") from None
     return frozenset(names)
 
 
@@ -247,12 +272,16 @@ def read_config(model: str, folder: Path, trust_remote_code: bool, names: frozen
 
     from search.engines.local.heads import head_names
 
-    if not (folder / "config.json").is_file():
+    if is_gguf(folder):
+        config = gguf_config(model, folder)
+    elif not (folder / "config.json").is_file():
         raise ConfigError(f"model {model!r} has no config.json in {folder}")
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except Exception as error:  # what a broken file makes transformers raise is not to be listed
-        raise ConfigError(f"model {model!r}: its config.json cannot be used: {_line(error)}") from None
+    else:
+        try:
+            with quiet():
+                config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        except Exception as error:  # what a broken file makes transformers raise is not to be listed
+            raise ConfigError(f"model {model!r}: its config.json cannot be used: {line(error)}") from None
     architectures = list(config.architectures or [])
     known = {name for names in CAUSAL.values() for name in ([names] if isinstance(names, str) else names)}
     remote = trust_remote_code and bool(getattr(config, "auto_map", None))
@@ -279,13 +308,16 @@ def read_tokenizer(model: str, folder: Path, trust_remote_code: bool) -> Any:
     """
     from transformers import AutoTokenizer
 
+    if is_gguf(folder):
+        return gguf_tokenizer(model, folder)
     names = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
     if not any((folder / name).is_file() for name in names):
         raise ConfigError(f"model {model!r} has no tokenizer in {folder}")
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        with quiet():
+            return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:  # The Rust tokenizer raises plain Exception for a broken file.
-        raise ConfigError(f"model {model!r}: its tokenizer cannot be read: {_line(error)}") from None
+        raise ConfigError(f"model {model!r}: its tokenizer cannot be read: {line(error)}") from None
 
 
 def read_weights(
@@ -299,8 +331,42 @@ def read_weights(
     """A causal decoder with a checkpoint's weights.
 
     Raises:
-        ConfigError: the weights are missing, broken, or of another form.
+        ConfigError: the weights are missing, broken, or of another form, or hold what is no finite number.
     """
+    network = (
+        gguf_weights(model, folder, config, dtype)
+        if is_gguf(folder)
+        else _safetensors_weights(model, folder, config, dtype, trust_remote_code, names)
+    )
+    check_finite(model, network)
+    return network
+
+
+def check_finite(model: str, module: nn.Module) -> None:
+    """Refuse weights that hold NaN or infinity.
+
+    Raises:
+        ConfigError: names the first such tensor.
+    """
+    import torch
+
+    for name, weight in module.named_parameters():
+        # One pass and no copy: a sum is finite only if every summand is.
+        if not math.isfinite(float(torch.sum(weight.detach(), dtype=torch.float64))):
+            bad = int((~torch.isfinite(weight)).sum())
+            raise ConfigError(
+                f"model {model!r}: {bad} of {weight.numel()} numbers in its tensor {name} are NaN or infinite"
+            )
+
+
+def _safetensors_weights(
+    model: str,
+    folder: Path,
+    config: Any,
+    dtype: torch.dtype,
+    trust_remote_code: bool,
+    names: frozenset[str] | None = None,
+) -> Any:
     import copy
 
     from safetensors import SafetensorError
@@ -313,7 +379,7 @@ def read_weights(
         # Its head stands in place of the output embeddings: tied ones cost no memory, and are never read.
         config.tie_word_embeddings = True
     try:
-        with _quiet():
+        with quiet():
             loader: Any = AutoModelForCausalLM
             network, report = loader.from_pretrained(
                 folder,
@@ -325,7 +391,7 @@ def read_weights(
                 **({"key_mapping": {"^pretrained_model\\.": ""}} if wrapped else {}),
             )
     except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
-        raise ConfigError(f"model {model!r}: its weights cannot be loaded: {_line(error)}") from None
+        raise ConfigError(f"model {model!r}: its weights cannot be loaded: {line(error)}") from None
     missing = sorted(report.get("missing_keys") or ())
     if missing:
         raise ConfigError(f"model {model!r}: its weights lack {missing[0]} and {len(missing) - 1} others")
@@ -342,26 +408,3 @@ def _eos_ids(network: Any, raw_tokenizer: Any) -> frozenset[int]:
         elif value is not None:
             found.update(int(one) for one in value)
     return frozenset(found)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and no advice while weights are read; what matters is raised."""
-    from transformers.utils import logging as transformers_logging
-
-    logging: Any = transformers_logging
-    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bar:
-            logging.enable_progress_bar()
-
-
-def _line(error: BaseException) -> str:
-    """The first line of an error, without its tail."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:200]

@@ -78,8 +78,14 @@ class HFTokenizer:
 
     def chat(self, messages: Sequence[Mapping[str, str]], options: Mapping[str, object] = {}) -> str | None:
         """The prompt for a conversation, ready for the assistant's turn; None without a chat template."""
-        if not getattr(self.raw, "chat_template", None):
+        templates = getattr(self.raw, "chat_template", None)
+        if not templates:
             return None
+        if isinstance(templates, Mapping) and "default" not in templates:
+            raise ConfigError(
+                f"the model has several chat templates ({', '.join(templates)}) and none of them is the default: "
+                "name a prompt format other than chat, or keep one template"
+            )
         from jinja2 import TemplateError
 
         self._check_options(options)
@@ -90,9 +96,7 @@ class HFTokenizer:
         except TemplateError as error:
             raise ConfigError(f"the model's chat template refuses this conversation: {error}") from None
         except (TypeError, ValueError) as error:
-            if not options:
-                raise
-            given = ", ".join(f"{name}={value}" for name, value in options.items())
+            given = ", ".join(f"{name}={value}" for name, value in options.items()) or "this conversation"
             raise ConfigError(f"the model's chat template refuses {given}: {error}") from None
         return text
 

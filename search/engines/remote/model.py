@@ -8,11 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from search.engines.local.loading import context_tokens, read_tokenizer
+from search.engines.local.gguf import gguf_config
+from search.engines.local.loading import check_sizes, context_tokens, read_tokenizer
+from search.engines.local.quiet import line, quiet
 from search.engines.local.stops import TokenBytes
 from search.engines.local.tokenizer import HFTokenizer
 from search.engines.stops import StopRule, StopRules, TokenTable
 from search.errors import ConfigError
+from search.gguf import is_gguf
 from search.hub import find_model
 from search.protocols import Tokenizer
 from search.types import EngineInfo
@@ -72,23 +75,18 @@ def read_model(model: str, engine: str, trust_remote_code: bool = False) -> Remo
     """The client's side of a checkpoint, from its small files.
 
     Args:
-        model: a folder, or a hub id; of the latter no weights are fetched.
+        model: a folder, a .gguf file, or a hub id; of the latter no weights are fetched.
         engine: kind of engine, for records.
         trust_remote_code: run a tokenizer's own code.
 
     Raises:
         ConfigError: no such model, or it has no configuration or tokenizer that can be read.
     """
-    from transformers import AutoConfig
-
     folder = find_model(model, TOKENIZER_FILES)
-    try:
-        config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except Exception as error:  # what a broken file makes transformers raise is not to be listed
-        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-        raise ConfigError(f"model {model!r}: its config.json cannot be used: {reason}") from None
+    config = _read_config(model, folder, trust_remote_code)
     raw = read_tokenizer(model, folder, trust_remote_code)
     text = config.get_text_config(decoder=True)
+    check_sizes(model, raw, int(text.vocab_size))
     table = TokenBytes(raw, int(text.vocab_size))
     info = EngineInfo(
         name=engine,
@@ -98,6 +96,19 @@ def read_model(model: str, engine: str, trust_remote_code: bool = False) -> Remo
     )
     tokenizer = HFTokenizer(raw, table, eos_ids(folder, config, raw))
     return RemoteModel(tokenizer, table, info, str(config.model_type), tuple(config.architectures or ()))
+
+
+def _read_config(model: str, folder: Path, trust_remote_code: bool) -> Any:
+    """A checkpoint's configuration, of whatever kind of model the server makes of it."""
+    from transformers import AutoConfig
+
+    if is_gguf(folder):
+        return gguf_config(model, folder)
+    try:
+        with quiet():
+            return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except Exception as error:  # what a broken file makes transformers raise is not to be listed
+        raise ConfigError(f"model {model!r}: its config.json cannot be used: {line(error)}") from None
 
 
 def eos_ids(folder: Path, config: Any, raw_tokenizer: Any) -> frozenset[int]:
