@@ -110,7 +110,7 @@ class Collector:
                 except ContextOverflowError:
                     break
                 pairs.append(pair)
-            correct = self._grade(problem, tree.steps_text(above))
+            correct = self._grade(problem, tree.solution_text(above))
             return Walk(problem.id, problem.text, tree.root.ids, prompt.text, tuple(pairs), correct)
         finally:
             for part in (self._draft, self._target, self._scorer):

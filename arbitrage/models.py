@@ -57,10 +57,15 @@ class ModelView:
         if self.shares_ids:
             return tree.prefix(node_id)
         known = self._state(tree).ids
+        segments = []
         for node in tree.path(node_id):
             if node.seed not in known:
                 known[node.seed] = self._prompt(tree) if node.parent is None else self._encode(node.text)
-        return Prefix(tree.id, tuple(Segment(node.seed, known[node.seed]) for node in tree.path(node_id)))
+                known[~node.seed] = ()
+            elif node.forced_tokens and ~node.seed not in known:  # what stands behind a step that this model wrote
+                known[~node.seed] = self._encode(self._tree_tokenizer.decode(node.ids[-node.forced_tokens :]))
+            segments += [Segment(key, known[key]) for key in (node.seed, ~node.seed) if known.get(key)]
+        return Prefix(tree.id, tuple(segments))
 
     def step_ids(self, tree: SearchTree, step: Step) -> tuple[int, ...]:
         """A step in this model's ids, whoever wrote it."""
@@ -88,7 +93,8 @@ class ModelView:
 
     def forget(self, tree: SearchTree, node_id: NodeId) -> None:
         """The step that this model wrote for a node was replaced by another."""
-        self._state(tree).ids.pop(tree[node_id].seed, None)
+        for key in (tree[node_id].seed, ~tree[node_id].seed):
+            self._state(tree).ids.pop(key, None)
 
     def usage(self, tree: SearchTree) -> Usage:
         """What the engine did for a tree, with the seconds of its writing."""

@@ -104,8 +104,11 @@ class DraftTargetWriter:
         """The draft's steps: the first may be written ahead, the others come by one request."""
         owed = {tree[child].seed: child for child in job.children}
         if (ahead := self._ahead.pop((tree.id, next(iter(owed))), None)) is not None:
-            written = await self._take(ahead, limited)
-            if written is not None:
+            # What was put behind the step above it was not known ahead.
+            written = None if tree[job.node].forced_tokens else await self._take(ahead, limited)
+            if written is None:
+                await _stopped(ahead)
+            else:
                 yield self._step(tree, owed.pop(written.key), self.draft, written, DRAFT)
         if not owed:
             return
@@ -205,8 +208,7 @@ class DraftTargetWriter:
         """Stop what is written ahead below a node, and wait until it has stopped, whatever it came to."""
         ahead = self._ahead.pop((tree.id, tree.child_seed(node, 0)), None)
         if ahead is not None:
-            ahead.cancel()
-            await asyncio.gather(ahead, return_exceptions=True)
+            await _stopped(ahead)
 
     # Accounts
 
@@ -224,3 +226,9 @@ class DraftTargetWriter:
             self._routing.pop(tree.id, None)
         for part in (self.draft, self.target, self.router):
             await part.release(tree, nodes)
+
+
+async def _stopped(task: asyncio.Task[Generation]) -> None:
+    """Cancel a task and wait until it has stopped, whatever it came to."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -32,6 +32,7 @@ from search.registry import (
 from search.result import Result, conclude
 from search.routing import Engines, check_routing, make_writer
 from search.steps import line_end_tokens
+from search.thoughts import ThoughtLimit
 from search.types import Problem, Prompt, Reduce, Sampling, VoteRule
 from search.writer import ModelWriter
 
@@ -190,6 +191,9 @@ class Search:
             limits=Limits(settings.max_tokens, settings.max_depth, settings.max_seconds, prompts.style.final),
             seed=settings.seed,
             features=features,
+            thoughts=None
+            if settings.max_thought_tokens is None
+            else ThoughtLimit(settings.max_thought_tokens, writer.tokenizer),
         )
 
     # Solving
@@ -230,6 +234,7 @@ class Search:
             method=driver.policy.name if self._policy is not None else self.settings.method,
             width=self.settings.width,
             seed=self.settings.seed if seed is None else seed,
+            thoughts=self.settings.thinking != "drop",
         )
 
     async def asolve_many(

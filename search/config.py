@@ -117,6 +117,14 @@ class SearchSettings(BaseModel):
     max_step_tokens: Count = Field(
         default=256, description="tokens of one step; from three quarters of them on it ends at any line's end"
     )
+    thinking: Literal["auto", "keep", "drop", "off"] = Field(
+        default="auto",
+        description="thoughts before the answer: auto (kept, if the model's chat template has it think), keep (it is "
+        "asked to think), drop (as keep, but what is given out has no thoughts), off (it is asked not to think)",
+    )
+    max_thought_tokens: Count | None = Field(
+        default=None, description="tokens of thought after which a trajectory's thought is closed; default: no limit"
+    )
     min_step_tokens: int = Field(default=0, ge=0, description="a blank line ends no step that has fewer tokens")
     max_tokens: Count = Field(default=1024, description="tokens of one trajectory, the prompt not counted")
     max_depth: Count = Field(default=25, description="steps of one trajectory")

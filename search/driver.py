@@ -23,6 +23,7 @@ from search.protocols import FeatureProvider, Policy, Scorer, Watch, Writer
 from search.replay import replay
 from search.running import Running
 from search.streams import closing
+from search.thoughts import ThoughtLimit
 from search.tree import STEP_ABOVE_FAILED, SearchTree, derive_seed
 from search.types import (
     ROOT,
@@ -113,6 +114,7 @@ class Driver:
         limits: Limits | None = None,
         seed: int = 0,
         features: Sequence[FeatureProvider] = (),
+        thoughts: ThoughtLimit | None = None,
     ) -> None:
         """Put the parts together.
 
@@ -125,6 +127,7 @@ class Driver:
             limits: of trajectories and of the whole search.
             seed: the run's seed.
             features: providers for the features that `policy` declares.
+            thoughts: how much a trajectory may think; None for no limit of its own.
 
         Raises:
             ConfigError: the width is below 1, the policy says no known pace, or a declared feature has no provider.
@@ -139,6 +142,7 @@ class Driver:
         self.width, self.seed = width, seed
         self.sampling = sampling or Sampling()
         self.limits = limits or Limits()
+        self._thoughts = thoughts
         self._features: Mapping[str, FeatureProvider] = {provider.name: provider for provider in features}
         missing = sorted(policy.features - self._features.keys())
         if missing:
@@ -313,7 +317,7 @@ class Driver:
         if isinstance(result, StepFailure):
             tree.fail(result.node, result.reason)
             return False
-        node = tree.write(result)
+        node = tree.write(result if self._thoughts is None else self._thoughts.close(tree, result))
         assert node.parent is not None
         if tree[node.parent].status is NodeStatus.FAILED:
             tree.fail(node.id, STEP_ABOVE_FAILED)

@@ -250,7 +250,7 @@ def model_cost(tree: SearchTree, role: str, info: EngineInfo, usage: Usage, seco
         model=info.model,
         num_calls=usage.num_calls,
         sampled_tokens=usage.sampled_tokens,
-        kept_tokens=sum(len(node.ids) for node in steps if role in ("policy", node.writer)),
+        kept_tokens=sum(len(node.ids) - node.forced_tokens for node in steps if role in ("policy", node.writer)),
         dropped_tokens=sum(node.dropped_tokens for node in steps) if role == "draft" else 0,
         computed_tokens=usage.computed_tokens,
         seconds=seconds if usage.seconds is None else usage.seconds,

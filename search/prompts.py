@@ -11,6 +11,7 @@ from search.errors import ConfigError
 from search.plain_text import encode_protected, is_unicode, protect, unprotect
 from search.prompt_template import PromptTemplate
 from search.protocols import Tokenizer
+from search.thoughts import closed_thought, thinking_option
 from search.types import Prompt
 
 PromptFormat = Literal["chat", "plain", "mini", "qwen-math", "llama-3", "math-shepherd"]
@@ -125,6 +126,7 @@ class PromptRenderer:
             final=style.final if settings.final is None else settings.final,
         )
         self._tokenizer = tokenizer
+        self._thinks = settings.thinking != "off"
         self._options = dict(settings.chat_options)
         system = settings.system_prompt
         self._system = style.instruction if system is None else self._protect(system.removeprefix("@"))
@@ -136,7 +138,9 @@ class PromptRenderer:
         self._prefix = settings.assistant_prefix or ""
         own = None if settings.prompt_template is None else PromptTemplate.parse(settings.prompt_template)
         self._template = None if own is None else own.compile()
-        if self._options and not (style.chat if own is None else "chat" in own.reads):
+        if style.chat if own is None else "chat" in own.reads:
+            self._options = thinking_option(settings.thinking, tokenizer, self._options)
+        elif self._options:
             what = f"prompt {self.format}" if own is None else "prompt_template"
             raise ConfigError(f"chat_options: {what} uses no chat template")
         text = self._text(_PROBE)
@@ -153,7 +157,8 @@ class PromptRenderer:
             raise ConfigError("the problem is empty; give its text")
         if not is_unicode(question):
             raise ConfigError("the problem is not valid Unicode text")
-        text = self._text(self._protect(question)) + self._prefix
+        text = self._text(self._protect(question))
+        text += ("" if self._thinks else closed_thought(text, self._tokenizer)) + self._prefix
         if not is_unicode(text):
             raise ConfigError("the prompt is not valid Unicode text: look at its template and its chat options")
         return Prompt(unprotect(text), encode_protected(self._tokenizer, text))

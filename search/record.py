@@ -57,6 +57,7 @@ class NodeRecord(_Record):
     estimate: float | None
     dropped_tokens: int
     cluster: int | None = None
+    forced_tokens: int = 0
 
 
 class TreeRecord(_Record):

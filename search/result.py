@@ -143,21 +143,33 @@ def conclude(
     method: str,
     width: int,
     seed: int,
+    thoughts: bool = True,
 ) -> Result:
     """Vote over the finished trajectories of a search, and grade what wins.
+
+    Args:
+        outcome: the search.
+        rule: as in `search.vote.vote`.
+        reduce: as in `search.vote.candidates`.
+        grader: reads answers and compares them.
+        method: as on the command line.
+        width: of the search.
+        seed: of the search.
+        thoughts: whether the texts of the result show what stands between tags of thoughts.
 
     Raises:
         ConfigError: the rule needs rewards and the trajectories have none.
     """
     tree, problem = outcome.tree, outcome.problem
+    told = tree.solution_text if thoughts else tree.spoken_text
     voters = candidates(tree, reduce, grader)
     verdict = vote(voters, rule, grader.equivalent if isinstance(grader, ComparingGrader) else None)
     return Result(
         problem=problem,
         answer=verdict.answer,
         correct=None if problem.answer is None else grader.correct(verdict.answer, problem.answer),
-        text="" if verdict.winner is None else tree.steps_text(verdict.winner),
-        trajectories=tuple(_trajectory(tree, one) for one in voters),
+        text="" if verdict.winner is None else told(verdict.winner),
+        trajectories=tuple(_trajectory(tree, one, told(one.node)) for one in voters),
         tally=verdict.tally,
         stats=outcome.stats,
         tree=tree,
@@ -171,11 +183,11 @@ def conclude(
     )
 
 
-def _trajectory(tree: SearchTree, one: Candidate) -> Trajectory:
+def _trajectory(tree: SearchTree, one: Candidate, text: str) -> Trajectory:
     last = tree[one.node]
     return Trajectory(
         node=one.node,
-        text=tree.steps_text(one.node),
+        text=text,
         answer=one.answer,
         reward=one.reward,
         rewards=tuple(step.reward for step in tree.path(one.node)[1:]),

@@ -17,9 +17,11 @@ THOUGHT_TAGS = {
     "<think>": "</think>",
     "<thinking>": "</thinking>",
     "<thought>": "</thought>",
+    "<reasoning>": "</reasoning>",
     "<seed:think>": "</seed:think>",
     "[THINK]": "[/THINK]",
     "<|begin_of_thought|>": "<|end_of_thought|>",
+    "<|START_THINKING|>": "<|END_THINKING|>",
     "◁think▷": "◁/think▷",
 }
 """How models write that they think, and that they are done with it."""
@@ -128,6 +130,18 @@ class StepReader:
     display: str = ""
     thought: str = ""
 
+    @classmethod
+    def after(cls, prompt: str) -> StepReader:
+        """One that reads what follows a prompt, which may have opened a thought."""
+        return cls(thought=THOUGHT_TAGS.get(open_thought(prompt), ""))
+
+    @property
+    def open_thought(self) -> str:
+        """What closes the thought in which the text stands; empty outside of one."""
+        ahead = self.copy()
+        ahead._follow_tags(self.line.decode("utf-8", "replace"))
+        return ahead.thought
+
     def copy(self) -> StepReader:
         """One that reads on from here by itself."""
         return replace(self)
@@ -221,9 +235,24 @@ def line_end_tokens(max_step_tokens: int) -> int:
 
 
 def open_thought(prompt: str) -> str:
-    """The tag that will close the thought which a prompt's end opens for the model; empty where it opens none."""
+    """The tag at a prompt's end by which it opens a thought for the model; empty where it opens none."""
     text = prompt.rstrip()
-    return next((closing for opening, closing in THOUGHT_TAGS.items() if text.endswith(opening)), "")
+    return next((opening for opening in THOUGHT_TAGS if text.endswith(opening)), "")
+
+
+def without_thoughts(text: str) -> str:
+    """What a solution says besides its thoughts; one that was never closed goes to the text's end."""
+    spoken, thought, at = "", "", 0
+    for found in _TAG.finditer(text):
+        tag = found.group()
+        if thought:
+            if tag == thought:
+                thought, at = "", found.end()
+        elif tag in THOUGHT_TAGS:
+            spoken, thought = spoken + text[at : found.start()], THOUGHT_TAGS[tag]
+        else:  # it was open from the start
+            spoken, at = "", found.end()
+    return (spoken if thought else spoken + text[at:]).lstrip("\r\n")
 
 
 def split_steps(text: str) -> list[str]:

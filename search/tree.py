@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from search.steps import open_thought, without_thoughts
 from search.types import ROOT, NodeId, NodeStatus, Prefix, Reduce, Segment, Step
 
 STEP_ABOVE_FAILED = "a step above it failed"
@@ -35,6 +36,7 @@ class Node:
         seconds_score: time its scoring took.
         estimate: the router's estimate; None where there was no router.
         dropped_tokens: tokens of a replaced draft.
+        forced_tokens: how many of the last ids no model wrote, as they had to end a thought.
         cluster: the group of its level that a policy put it in; None where none did.
         num_path_tokens: tokens from the root's first to this node's last.
         features: what policies asked for, by name (e.g. "embedding").
@@ -54,6 +56,7 @@ class Node:
     seconds_score: float = 0.0
     estimate: float | None = None
     dropped_tokens: int = 0
+    forced_tokens: int = 0
     cluster: int | None = None
     num_path_tokens: int = 0
     features: dict[str, object] = field(default_factory=dict)
@@ -148,15 +151,36 @@ class SearchTree:
 
     def prefix(self, node_id: NodeId) -> Prefix:
         """The path to `node_id` as an engine takes it."""
-        return Prefix(self.id, tuple(Segment(node.seed, node.ids) for node in self.path(node_id)))
+        segments = []
+        for node in self.path(node_id):
+            # What was put behind a step is a segment of its own, so that an engine finds what it wrote in its cache.
+            written = len(node.ids) - node.forced_tokens
+            segments.append(Segment(node.seed, node.ids[:written]))
+            if node.forced_tokens:
+                segments.append(Segment(~node.seed, node.ids[written:]))
+        return Prefix(self.id, tuple(segments))
 
     def keys(self, node_ids: Iterable[NodeId]) -> set[int]:
         """What engines call these nodes."""
         return {self.nodes[node_id].seed for node_id in node_ids}
 
+    @property
+    def opening(self) -> str:
+        """The tag by which the prompt opened a thought; empty where it opened none. A question's own tag opens none."""
+        tag = open_thought(self.root.text)
+        return "" if tag and self.question.rstrip().endswith(tag) else tag
+
     def steps_text(self, node_id: NodeId) -> str:
         """The text of a trajectory without its prompt."""
         return "".join(node.text for node in self.path(node_id)[1:])
+
+    def solution_text(self, node_id: NodeId) -> str:
+        """The same for its reader: with the tag of a thought that the prompt opened and the trajectory went on with."""
+        return (f"{self.opening}\n" if self.opening else "") + self.steps_text(node_id)
+
+    def spoken_text(self, node_id: NodeId) -> str:
+        """What of it is no thought; that of a node begins with that of its parent."""
+        return without_thoughts(self.solution_text(node_id))
 
     def path_reward(self, node_id: NodeId, how: Reduce) -> float:
         """One reward for the path to `node_id`; steps without a reward are left out.
@@ -214,7 +238,7 @@ class SearchTree:
         assert node.parent is not None
         node.ids, node.text, node.writer = step.ids, step.text, step.writer
         node.seconds_write, node.estimate = step.seconds, step.estimate
-        node.dropped_tokens = step.dropped_tokens
+        node.dropped_tokens, node.forced_tokens = step.dropped_tokens, step.forced_tokens
         node.num_path_tokens = self.nodes[node.parent].num_path_tokens + len(step.ids)
         node.status = NodeStatus.OPEN
         return node

@@ -277,6 +277,7 @@ class Step:
         seconds: time from the request to the step's end.
         estimate: the router's estimate that escalation helps, in [0, 1]; None where no router was asked.
         dropped_tokens: tokens of a draft that was replaced by this step.
+        forced_tokens: how many of the last ids no model wrote: the end of a thought that had to be closed.
     """
 
     node: NodeId
@@ -287,6 +288,7 @@ class Step:
     seconds: float = 0.0
     estimate: float | None = None
     dropped_tokens: int = 0
+    forced_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,7 @@ def candidates(tree: SearchTree, reduce: Reduce, reader: AnswerReader) -> tuple[
     found = []
     for node in tree.leaves(NodeStatus.FINISHED):
         rewards = [step.reward for step in tree.path(node.id)[1:] if step.reward is not None]
-        answer = reader.extract(tree.steps_text(node.id))
+        answer = reader.extract(tree.solution_text(node.id))
         found.append(
             Candidate(
                 node.id,

@@ -149,7 +149,7 @@ class TracedProblem:
             if finish in _OVER or tree[node].depth >= limits.max_depth or written >= limits.max_tokens:
                 break
         grader = PlainGrader()
-        answer = grader.extract(tree.steps_text(node))
+        answer = grader.extract(tree.solution_text(node))
         return Chain(len(tree.root.ids), tuple(steps), grader.correct(answer, self.problem.answer or ""))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from search.steps import BLANK_LINE, StepReader, open_thought
+from search.steps import BLANK_LINE, StepReader
 from search.types import FinishReason, Prefix, Sampling
 
 _NEW_DECODER = getincrementaldecoder("utf-8")
@@ -122,7 +122,7 @@ class StopRule:
             return Writing()
         prompt, *steps = prefix.segments
         tail = self._table.tail(Prefix(prefix.tree, (prompt,)), _PROMPT_TAIL_BYTES)
-        reader = StepReader(thought=open_thought(tail.decode("utf-8", "replace")))
+        reader = StepReader.after(tail.decode("utf-8", "replace"))
         for step in steps:
             reader.feed(self._table.read(step.ids))
             reader.cut()

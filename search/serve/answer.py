@@ -12,6 +12,7 @@ from search.serve.best import best
 from search.serve.jobs import Job, ProgressEvent
 from search.serve.names import short_name
 from search.tree import Node
+from search.types import ROOT
 
 _ENDED_ITSELF = ("end of text", "final answer")
 """Reasons of trajectories that came to their own end; all others are limits."""
@@ -123,7 +124,14 @@ class Chunks:
             "writer": short_name(node.writer),
             "tokens": len(node.ids),
         }
-        return self._chunk({"content": node.text}, search={"step": about_step})
+        return self._chunk({"content": self._told(node)}, search={"step": about_step})
+
+    def _told(self, node: Node) -> str:
+        """What a step adds to the text that a client gets, which may leave thoughts out."""
+        tree = self._job.tree
+        assert tree is not None and node.parent is not None
+        text = tree.spoken_text if self._job.search.settings.thinking == "drop" else tree.solution_text
+        return text(node.id)[0 if node.parent == ROOT else len(text(node.parent)) :]
 
     def end(self, result: Result) -> Iterator[dict[str, Any]]:
         """What was not decided before the vote, the other choices, how each ended, and the usage if asked for."""

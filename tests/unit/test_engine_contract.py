@@ -284,6 +284,30 @@ def test_children_continue_a_child(case):
     run(case, body)
 
 
+def test_what_no_model_wrote_may_stand_behind_a_step(case):
+    """As the end of a thought that is closed: a segment of its own, computed once, gone with the step."""
+
+    async def body(engine, prompt):
+        steps = await write(engine, prompt(), children(64))
+        parent = next(step for step in steps.values() if step.finish is FinishReason.STOP)
+        before, forced = engine.usage("t"), prompt.ids[:2]
+        at = Prefix("t", (*prompt("t", parent).segments, Segment(~parent.key, forced)))
+        below = await write(engine, at, children(3, 100))
+        if engine.info.seeds == "exact":
+            flat = await write(engine, Prefix("flat", (Segment(3, at.ids),)), children(3, 100))
+            assert {key: step.ids for key, step in flat.items()} == {key: step.ids for key, step in below.items()}
+        usage = engine.usage("t")
+        if usage.computed_tokens is not None:
+            least = 1 + len(forced) + sum(len(step.ids) - 1 for step in below.values())
+            most = least + case.recomputed_tokens * (1 + 3 + 3)  # a request, its samples, and those that had to go on
+            assert least <= usage.computed_tokens - before.computed_tokens <= most
+        await engine.release("t", {parent.key})
+        if usage.kv_tokens_held is not None:
+            assert engine.usage("t").kv_tokens_held == before.kv_tokens_held - len(parent.ids) + 1
+
+    run(case, body)
+
+
 def test_other_ids_under_a_key_replace_the_old_ones(case):
     async def body(engine, prompt):
         first = await engine.label_logprobs(prompt(), [0, 1, 2])

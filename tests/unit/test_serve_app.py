@@ -10,6 +10,7 @@ from serve_client import Exchange, chat
 from search import Search
 from search.config import SearchSettings
 from search.engines.fake import FakeEngine, Fault
+from search.engines.markov import EOS, MarkovModel
 from search.routing import Engines
 from search.serve import stream as stream_module
 from search.serve.app import make_app
@@ -147,6 +148,25 @@ async def test_a_stream_says_in_pieces_what_the_whole_answer_says(server):
         assert all(one.keys() == {"stage", "level", "leaves", "nodes", "tokens", "kv_tokens"} for one in progress)
         final = next(chunk["search"] for chunk in chunks if "tally" in chunk.get("search", {}))
         assert final["tally"] == whole["search"]["tally"] and final["answer"] == whole["search"]["answer"]
+
+
+@pytest.mark.parametrize("thinking", ["keep", "drop"])
+def test_thoughts_are_streamed_or_not_as_the_whole_answer_has_them(thinking):
+    words = {"<think>\n": "Hm, ", "Hm, ": "\\boxed{5}?\n\n", "\\boxed{5}?\n\n": "</think>\n\n"}
+    words |= {"</think>\n\n": "It is 7.\n\n", "It is 7.\n\n": "\\boxed{7}", "\\boxed{7}": EOS}
+    vocabulary = (EOS, *words, *map(chr, range(0x20, 0x7F)), "\n")
+    rows = {word: {after: 1.0} for word, after in words.items()}
+
+    async def whole():
+        engine = FakeEngine(MarkovModel.from_probabilities(vocabulary, rows, {"<think>\n": 1.0}))
+        async with running(engine=engine, thinking=thinking) as server:
+            told = (await server.ask()).json["choices"][0]["message"]["content"]
+            assert told.startswith("<think>\nHm, " if thinking == "keep" else "It is 7.\n\n")
+            chunks = (await server.ask(stream=True)).events
+            deltas = [chunk["choices"][0]["delta"].get("content", "") for chunk in chunks]
+            assert "".join(deltas) == told and told.endswith("It is 7.\n\n\\boxed{7}")
+
+    asyncio.run(whole())
 
 
 def test_a_step_is_streamed_before_the_search_is_over():
