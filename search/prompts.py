@@ -127,7 +127,7 @@ class PromptRenderer:
         )
         self._tokenizer = tokenizer
         self._thinks = settings.thinking != "off"
-        self._options = dict(settings.chat_options)
+        self._options: dict[str, object] = dict(settings.chat_options)
         system = settings.system_prompt
         self._system = style.instruction if system is None else self._protect(system.removeprefix("@"))
         examples = settings.few_shot or ()

@@ -179,6 +179,13 @@ def test_what_closes_a_prompts_thought():
     assert closed_thought("Q.<think>\n\n</think>\n\n", tagged) == "", "its template did"
 
 
+def test_a_tag_at_the_end_of_a_question_opens_nothing():
+    tree = SearchTree("t", (1,), "What is 1 + 1? <think>\n", "What is 1 + 1? <think>")
+    assert tree.opening == "" and tree.solution_text(ROOT) == ""
+    tree = SearchTree("t", (1,), "What is <think>?\n<think>\n", "What is <think>?")
+    assert tree.opening == "<think>" and tree.solution_text(ROOT) == "<think>\n"
+
+
 def test_thoughts_of_a_text():
     for opening, closing in THOUGHT_TAGS.items():
         assert open_thought(f"Q.{opening}\n") == opening
