@@ -167,8 +167,9 @@ class SearchTree:
     @property
     def opening(self) -> str:
         """The tag by which the prompt opened a thought; empty where it opened none. A question's own tag opens none."""
-        tag = open_thought(self.root.text)
-        return "" if tag and self.question.rstrip().endswith(tag) else tag
+        prompt, tag = self.root.text, open_thought(self.root.text)
+        asked = self.question != prompt and self.question.rstrip().endswith(tag)
+        return "" if tag and asked else tag
 
     def steps_text(self, node_id: NodeId) -> str:
         """The text of a trajectory without its prompt."""
