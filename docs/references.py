@@ -42,7 +42,14 @@ options: {num_keep: 2}
 ```
 
 in a file that `--config` names. A run that `ets eval --out` keeps has its resolved settings in `run.json`. Two runs
-with equal settings are the same run: where servers are, and how requests to them travel, is not part of that.
+with equal settings are the same run: where servers are, and how requests to them travel, is not part of that, and a
+path counts as the place that it leads to. What a run does not use is not there, nor is a limit that is not set.
+Beside the settings stand fingerprints of the weights, what each session's engines said of themselves, and notes:
+whatever a person must know of the run, as stderr said it. A run whose weights have changed below it, or whose server
+computes in another precision now, is not gone on with.
+
+No mini model stands beside a model that is not of the mini family, unless it is named: with `--policy PATH` alone there
+is no reward model, and the method says what it then does.
 
 "ets:" and "arbitrage:" before a meaning say which method or writer reads the setting.
 """
@@ -201,8 +208,9 @@ def configuration() -> str:
             "`ets eval` has these too:\n",
             settings_table(own),
             "## Methods and their options\n",
-            "An option is given as `--set NAME=VALUE`, in YAML or Python under `options`. What a method stands for "
-            "cannot be\ngiven another value.\n",
+            "An option is given as `--set NAME=VALUE`, in YAML or Python under `options`. A value given for "
+            "what a method stands for, or for an option it\ndoes not have, is left alone, and a line on stderr says "
+            "so.\n",
             methods_table(),
         ]
     )

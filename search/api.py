@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing
@@ -26,15 +27,16 @@ from search.registry import (
     make_grader,
     make_policy,
     make_scorer,
-    prm_config,
-    with_method,
 )
+from search.resolve import record_of, resolve
 from search.result import Result, conclude
-from search.routing import Engines, check_routing, make_writer
+from search.routing import Engines, make_writer
 from search.steps import line_end_tokens
 from search.thoughts import ThoughtLimit
 from search.types import Problem, Prompt, Reduce, Sampling, VoteRule
 from search.writer import ModelWriter
+
+_log = logging.getLogger("search")
 
 DEFAULT_CONCURRENCY = 8
 """Problems side by side where nothing else is said."""
@@ -52,14 +54,21 @@ class Search:
     """A search set up once and used for any number of problems.
 
     Models load on the first use and stay loaded until `close`; a `with` block closes at its end.
+
+    Attributes:
+        settings: what runs, every default settled.
+        notes: what a person must know of it, e.g. that nothing ranks; they are logged as warnings of "search" once the
+            models are loaded.
+        ignored: settings that were given and are not used, by name.
+        config_hash: equal for equal settings alone; the key under which a run may be gone on with.
     """
 
     def __init__(
         self,
         policy: str | Engine | Writer = "mini:target",
-        prm: str | Scorer | None = "mini:prm",
+        prm: str | Scorer | None = "auto",
         method: str | Policy = "ets",
-        width: int = 16,
+        width: int | None = None,
         *,
         grader: Grader | None = None,
         features: Iterable[FeatureProvider] = (),
@@ -70,9 +79,10 @@ class Search:
 
         Args:
             policy: "mini:target", "mini:draft", a path, a hub id; or an engine or a writer of your own.
-            prm: "mini:prm", a path, a hub id, None for no reward model; or a scorer of your own.
+            prm: "mini:prm", a path, a hub id, None for no reward model; or a scorer of your own. "auto": mini:prm
+                beside models of the mini family, none beside any other.
             method: a method's name, or a policy of your own.
-            width: trajectories to spend on a problem.
+            width: trajectories to spend on a problem; None for 16, or what the method has.
             grader: finds and compares answers; by default as the setting `grader` says.
             features: providers for features that a policy of your own declares.
             settings: everything at once; the arguments above are then left at their defaults.
@@ -82,24 +92,26 @@ class Search:
             ConfigError: an unknown name or a value out of range; says what is accepted.
         """
         if settings is None:
-            named: dict[str, Any] = {"width": width, **others}
-            for key, part in (
-                ("policy", policy),
-                ("prm", "none" if prm is None else prm),
-                ("method", method),
-            ):
-                if isinstance(part, str):
-                    named[key] = part
-            # A value that equals its default counts as not given, so that a method may stand for another.
-            settings = build(SearchSettings, {k: v for k, v in named.items() if not _is_default(k, v)})
-        elif others or (policy, prm, method, width) != ("mini:target", "mini:prm", "ets", 16):
+            named = {"policy": policy, "prm": "none" if prm is None else prm, "method": method, "width": width}
+            settings = build(SearchSettings, {k: v for k, v in named.items() if isinstance(v, str | int)} | others)
+        elif others or (policy, prm, method, width) != ("mini:target", "auto", "ets", None):
             raise ConfigError("give settings, or policy, prm, method, width and others; not both")
         settings = with_files(settings)
         self._policy = None if isinstance(method, str) else method
         self._own_writer = None if isinstance(policy, str) else _as_writer(policy)
         self._own_scorer = None if prm is None or isinstance(prm, str) else prm
         self._features = tuple(features)
-        self.settings = self._resolve(check_routing(settings if self._policy is not None else with_method(settings)))
+        resolved = resolve(
+            settings,
+            own_models=self._own_writer is not None,
+            own_scorer=self._own_scorer is not None,
+            own_policy=self._policy is not None,
+        )
+        self.settings, self.ignored = resolved.settings, resolved.ignored
+        self.notes = resolved.notes
+        self._num_said = 0
+        self._asked = self.settings
+        self.config_hash = config_hash(self.record)
         self.grader: Grader = grader or make_grader(self.settings.grader)
         # Wrong options, and an embedder that is not there, are said now and not after a model has loaded.
         wanted = self._make_policy().features - {provider.name for provider in self._features}
@@ -114,29 +126,19 @@ class Search:
 
     # Setting up
 
-    def _resolve(self, settings: SearchSettings) -> SearchSettings:
-        """Settle every "auto", so that the settings say what really runs."""
-        scored = self._own_scorer is not None or settings.prm != "none"
-        declared = "last"
-        values = settings.model_dump()
-        if scored and self._own_scorer is None:
-            config = prm_config(settings.prm, settings.prm_codec, settings.prm_engine)
-            declared, values["prm_codec"] = config.reduce, config.codec
-        values["vote"] = values["vote"] if settings.vote != "auto" else "weighted" if scored else "majority"
-        values["grader"] = "plain" if settings.grader == "auto" else settings.grader
-        for name in ("reduce", "search_reduce"):
-            values[name] = declared if values[name] == "auto" else values[name]
-        if not scored and values["vote"] != "majority":
-            raise ConfigError(f"vote {settings.vote} needs a reward model; without one the vote is majority")
-        return build(type(settings), values)
-
     def _make_policy(self) -> Policy:
         return self._policy or make_policy(self.settings, self.settings.search_reduce)
 
+    def say(self) -> None:
+        """Log those notes that were not said yet; a program that sets up no logging prints them on stderr."""
+        for note in self.notes[self._num_said :]:
+            _log.warning("%s", note)
+        self._num_said = len(self.notes)
+
     @property
-    def config_hash(self) -> str:
-        """Equal for equal settings alone; the key under which a run may be gone on with."""
-        return config_hash(self.settings)
+    def record(self) -> dict[str, Any]:
+        """The settings that are used, as a run keeps them; what is not there is not used or has no limit."""
+        return record_of(self.settings, own_policy=self._policy is not None)
 
     @property
     def driver(self) -> Driver:
@@ -147,7 +149,8 @@ class Search:
         """
         with self._loading:
             if self._driver is None:
-                self._driver = self._load()
+                self._take(Engines())
+            assert self._driver is not None
             return self._driver
 
     def use(
@@ -160,10 +163,18 @@ class Search:
         target's engine.
         """
         with self._loading:
-            self._driver = self._load(Engines(policy, prm, draft, router))
+            self._take(Engines(policy, prm, draft, router))
 
-    def _load(self, given: Engines | None = None) -> Driver:
-        settings, scorer, engines = self.settings, self._own_scorer, given or Engines()
+    def _take(self, engines: Engines) -> None:
+        self._driver = self._load(engines)
+        # Now it is known what "auto" means for this model's template.
+        if self._prompts is not None:
+            self.settings = self._asked.model_copy(update=self._prompts.settled())
+        self.notes += context_notes(self._driver, self.settings)
+        self.say()
+
+    def _load(self, engines: Engines) -> Driver:
+        settings, scorer = self._asked, self._own_scorer
         prm = engines.prm
         if scorer is None and settings.prm != "none" and prm is None:
             prm = make_engine(settings.prm_engine, settings.prm, settings, settings.prm_max_kv_tokens)
@@ -342,6 +353,21 @@ class Search:
         await self.aclose()
 
 
+def context_notes(driver: Driver, settings: SearchSettings) -> tuple[str, ...]:
+    """A line where the policy may write what the reward model has no room for; such steps fail after all the work."""
+    if driver.scorer is None:
+        return ()
+    written = min(engine.info.context_tokens for engine in driver.writer.engines.values())
+    read = min((engine.info.context_tokens for engine in driver.scorer.engines.values()), default=written)
+    longest = min(written, settings.max_tokens)
+    if longest <= read:
+        return ()
+    return (
+        f"the reward model reads {read} tokens, prompt included, and a solution may have {longest}: longer ones fail "
+        "after they are written; max_tokens makes them shorter",
+    )
+
+
 def _as_writer(part: Engine | Writer) -> Writer:
     return part if isinstance(part, Writer) else ModelWriter(part)
 
@@ -354,7 +380,3 @@ def _hidden_feature(scorer: Scorer | None) -> FeatureProvider:
     if not isinstance(scorer, PrmScorer):
         raise ConfigError("embedder prm reads the hidden states of a prm.PrmScorer; another scorer has none")
     return HiddenFeature(scorer)
-
-
-def _is_default(name: str, value: object) -> bool:
-    return SearchSettings.model_fields[name].default == value if name in SearchSettings.model_fields else False

@@ -73,7 +73,9 @@ class SearchSettings(BaseModel):
         default="mini:target", description="policy model: mini:target, mini:draft, a folder, a .gguf file, or a hub id"
     )
     prm: str = Field(
-        default="mini:prm", description="process reward model: mini:prm, a folder, a .gguf file, a hub id, or none"
+        default="auto",
+        description="process reward model: mini:prm, a folder, a .gguf file, a hub id, or none; auto: mini:prm beside "
+        "models of the mini family, none beside any other",
     )
     prm_codec: str = Field(
         default="auto",
@@ -93,9 +95,14 @@ class SearchSettings(BaseModel):
     writer: Literal["model", "arbitrage"] = Field(
         default="model", description="who writes steps: the policy model, or arbitrage: draft and target under a router"
     )
-    draft: str = Field(default="mini:draft", description="arbitrage: the draft model, as for policy")
+    draft: str = Field(
+        default="mini:draft",
+        description="arbitrage: the draft model, as for policy; it is to be named beside another target than mini's",
+    )
     target: str = Field(
-        default="mini:target", description="arbitrage: the target model, as for policy; it runs on engine"
+        default="mini:target",
+        description="arbitrage: the target model, as for policy; it runs on engine; to be named beside another draft "
+        "than mini's",
     )
     router: str = Field(
         default="arbitrage:0.5",
@@ -103,7 +110,8 @@ class SearchSettings(BaseModel):
     )
     router_model: str = Field(
         default="auto",
-        description="arbitrage: the model behind the router; auto: mini:router for arbitrage, mini:prm for rsd, oracle",
+        description="arbitrage: the model behind the router; auto: mini:router for arbitrage beside mini models, the "
+        "reward model for rsd and oracle",
     )
     pipeline: bool = Field(
         default=False, description="arbitrage: at width 1 the draft writes on while the router judges; same results"
@@ -248,13 +256,16 @@ class SearchSettings(BaseModel):
         return values
 
 
-_TRANSPORT = frozenset({"request_timeout", "request_attempts", "max_requests", "flush_cache", "engine_api_key"})
+TRANSPORT = frozenset({"request_timeout", "request_attempts", "max_requests", "flush_cache", "engine_api_key"})
 """Settings of how requests travel, and of the servers' state before; they decide no result."""
 
 ESCAPED = frozenset({"assistant_prefix", "stop", "final"})
 """Settings in which the command line and the environment read `\\n` as a line break, `\\t` as a tab, `\\\\` as `\\`."""
 
 _FLAGS = {"options": "--set", "chat_options": "--chat-option"}
+
+_PATHS = ("policy", "prm", "draft", "target", "router_model", "data")
+"""Settings that may be a path."""
 
 METHOD_OPTIONS = ("node_cost", "node_cost_weight", "coverage_weight", "cluster_distance", "solver")
 """Settings that are options of a method; None leaves the method's own default."""
@@ -313,16 +324,28 @@ def build(schema: type[Settings], values: Mapping[str, Any]) -> Settings:
         raise ConfigError(explain(schema, error)) from None
 
 
-def config_hash(settings: SearchSettings) -> str:
+def config_hash(settings: SearchSettings | Mapping[str, Any]) -> str:
     """12 hexadecimal digits that are equal for equal settings alone.
 
     How many problems are taken is left out, and so is where servers are and how they are asked: these change no record,
-    so a run can be gone on with under another limit, or on servers that were started anew elsewhere.
+    so a run can be gone on with under another limit, or on servers that were started anew elsewhere. A path counts as
+    the place that it leads to, however it is written.
     """
-    values = settings.model_dump(mode="json", exclude={"limit", *_TRANSPORT})
+    values = settings.model_dump(mode="json") if isinstance(settings, SearchSettings) else dict(settings)
+    values = {name: value for name, value in values.items() if name not in {"limit", *TRANSPORT}}
     values = {name: engine_kind(value) if name.endswith("engine") else value for name, value in values.items()}
+    values |= {name: _place(values[name]) for name in _PATHS if name in values}
     text = json.dumps(values, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _place(name: str) -> str:
+    """A path as the place that it leads to; a name of another kind as it is."""
+    try:
+        path = Path(name).expanduser()
+        return str(path.resolve()) if path.exists() else name
+    except (OSError, RuntimeError, ValueError):
+        return name
 
 
 def engine_kind(spec: str) -> str:

@@ -9,7 +9,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
@@ -31,6 +31,8 @@ from search.record import (
     stats_record,
     write_atomic,
 )
+from search.registry import weights_of
+from search.resolve import parts, record_of
 from search.statistics import wilson_interval
 
 OnProgress = Callable[[int, str], None]
@@ -49,7 +51,10 @@ class Summary:
         config_hash: of the resolved settings.
         settings: resolved.
         stats: sums over all problems; kv_tokens_mean and the peaks are per problem, averaged.
-        seconds_wall: of this call; problems run side by side, so less than the sum in `stats`.
+        seconds_wall: in which problems were being solved, over all calls of the run; they run side by side, so less
+            than the sum in `stats`. Loading is left out, and a call that was killed outright is not there.
+        seconds_loading: in which models were loaded, over the same calls.
+        num_timed: problems that were solved in those calls.
         num_resumed: problems that were found done.
         failures: one line each.
         models: what each model did over all problems, by its role.
@@ -63,16 +68,22 @@ class Summary:
     settings: SearchSettings
     stats: dict[str, float | int | None]
     seconds_wall: float
+    seconds_loading: float
+    num_timed: int
     num_resumed: int
     failures: tuple[str, ...]
     models: dict[str, ModelCost]
+
+    @property
+    def _untimed(self) -> str:
+        return "" if self.num_timed == self.num_problems else f" (of {self.num_timed} of {self.num_problems} problems)"
 
     def to_dict(self) -> dict[str, Any]:
         """As `ets eval --json` prints it: the totals of the statistics lie flat beside the rest."""
         apart = ("stats", "settings", "failures", "models")
         values = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in apart}
         stats = {"num_failed_nodes" if name == "num_failed" else name: value for name, value in self.stats.items()}
-        settings = self.settings.model_dump(mode="json")
+        settings = record_of(self.settings)
         models = costs_record(self.models)
         return {**values, "failures": list(self.failures), "settings": settings, **stats, "models": models}
 
@@ -89,14 +100,20 @@ class Summary:
                 f"{settings.method}, width {settings.width}, seed {settings.seed}, run {self.config_hash}",
                 f"problems          {self.num_problems}, {self.num_failed} failed, {self.num_resumed} done before",
                 f"accuracy          {accuracy}",
-                f"policy tokens     {stats['computed_tokens']} computed, {stats['unique_tokens']} unique",
-                f"reward tokens     {stats['prm_tokens']} computed, {stats['prm_unique_tokens']} unique",
+                f"policy tokens     {count(stats['computed_tokens'])} computed, {stats['unique_tokens']} unique",
+                f"reward tokens     {count(stats['prm_tokens'])} computed, {stats['prm_unique_tokens']} unique",
                 f"KV tokens         {stats['kv_tokens_mean']:.0f} kept on average,"
                 f" {stats['kv_tokens_peak']:.0f} at most, mean over problems",
-                f"seconds           {self.seconds_wall:.1f} wall, {stats['seconds']:.1f} summed over problems",
+                f"seconds           {self.seconds_wall:.1f} wall{self._untimed}, {stats['seconds']:.1f} summed over "
+                f"problems; loading {self.seconds_loading:.1f}",
                 *(f"{role:17} {describe_cost(cost)}" for role, cost in self.models.items()),
             ]
         )
+
+
+def count(value: float | int | None) -> str:
+    """A count, or that it is unknown."""
+    return "unknown" if value is None else str(value)
 
 
 def describe_cost(cost: ModelCost) -> str:
@@ -131,10 +148,10 @@ def summarise(
     settings: SearchSettings,
     config_hash: str,
     *,
-    seconds_wall: float = 0.0,
+    sessions: Sequence[Mapping[str, Any]] = (),
     num_resumed: int = 0,
 ) -> Summary:
-    """The summary of a run's records."""
+    """The summary of a run's records; `sessions` as a run keeps them, see `Session`."""
     every = list(records)
     graded = [record for record in every if record.reference is not None]
     right = sum(record.correct is True for record in graded)
@@ -147,7 +164,9 @@ def summarise(
         config_hash=config_hash,
         settings=settings,
         stats=sum_stats(Stats(**record.stats) for record in every),  # type: ignore[arg-type]
-        seconds_wall=seconds_wall,
+        seconds_wall=sum(float(one["seconds"]) for one in sessions),
+        seconds_loading=sum(float(one.get("seconds_loading", 0)) for one in sessions),
+        num_timed=sum(int(one["num_problems"]) for one in sessions),
         num_resumed=num_resumed,
         failures=tuple(f"problem {record.problem_id} failed: {record.error}" for record in failed),
         models=total_costs(record.models for record in every),
@@ -168,7 +187,8 @@ class Session:
 
     Attributes:
         num_problems: solved in it.
-        seconds: wall time; the loading of models is left out.
+        seconds: wall time in which problems were being solved.
+        seconds_loading: wall time before that, in which models were loaded or servers asked.
         cpu_seconds: of this process, all threads.
         policy_tokens: sampled in it.
         kv_tokens_sum: `kv_tokens_mean` summed over its problems.
@@ -176,6 +196,7 @@ class Session:
 
     num_problems: int = 0
     seconds: float = 0.0
+    seconds_loading: float = 0.0
     cpu_seconds: float = 0.0
     policy_tokens: int = 0
     kv_tokens_sum: float = 0.0
@@ -183,10 +204,12 @@ class Session:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Count the time inside the block."""
+        """Count the time inside the block, also where it is left by an error or an interruption."""
         self._started, cpu = time.perf_counter(), time.process_time()
-        yield
-        self.seconds, self.cpu_seconds = time.perf_counter() - self._started, time.process_time() - cpu
+        try:
+            yield
+        finally:
+            self.seconds, self.cpu_seconds = time.perf_counter() - self._started, time.process_time() - cpu
 
     def add(self, record: ProblemRecord) -> None:
         """Count a problem that was solved."""
@@ -231,8 +254,10 @@ class Evaluation:
         self._directory = None if out is None else RunDirectory(out)
         self._records: dict[str, ProblemRecord] = {}
         self._session = Session()
+        self._sessions: list[dict[str, Any]] = []
         if self._directory is not None:
-            self._directory.open({**provenance(self.search), "data": self.data.record()})
+            run = {**provenance(self.search), "data": self.data.record()}
+            self._sessions = self._directory.open(run).get("sessions", [])
             for problem in self.problems:
                 if (record := self._directory.load(problem, self.config_hash)) is not None:
                     self._records[problem.id] = record
@@ -243,28 +268,31 @@ class Evaluation:
 
         Records are written as problems end, so an interruption loses only the problems in flight.
         """
-        start = time.perf_counter()
         self._session = Session()
         todo = [problem for problem in self.problems if problem.id not in self._records]
         if todo:
             async with self.search:
                 # Models that cannot be had are wrong input, said once and not for every problem.
+                start = time.perf_counter()
                 infos = await asyncio.to_thread(engine_infos, self.search)
                 if self.search.settings.flush_cache:
                     await flush_caches(self.search)
-                if self._directory is not None:
-                    self._directory.note("engines", infos)
-                with loaded_for_good(), self._session.running():
-                    async for item in self.search.asolve_many(todo, concurrency):
-                        self._keep(self._record(item))
-                        on_progress(len(self._records), self._note())
-            self._end_session(concurrency)
+                self._begin_session(infos)
+                self._session.seconds_loading = time.perf_counter() - start
+                try:
+                    with loaded_for_good(), self._session.running():
+                        async for item in self.search.asolve_many(todo, concurrency):
+                            self._keep(self._record(item))
+                            on_progress(len(self._records), self._note())
+                finally:
+                    self._end_session(concurrency, infos)
+        self.search.say()
         ordered = [self._records[problem.id] for problem in self.problems]
         summary = summarise(
             ordered,
             self.search.settings,
             self.config_hash,
-            seconds_wall=time.perf_counter() - start,
+            sessions=self._sessions,
             num_resumed=self.num_done,
         )
         if self._directory is not None:
@@ -283,14 +311,40 @@ class Evaluation:
         if self._directory is not None:
             self._directory.save(record)
 
-    def _end_session(self, concurrency: int) -> None:
-        """Keep how long the run took, session by session: an interrupted one is not counted, nor are its problems."""
+    def _begin_session(self, infos: Mapping[str, Any]) -> None:
+        """Keep what runs now; what ran before must have been the same models at the same precision.
+
+        Raises:
+            ConfigError: a model has another precision than the run began with.
+        """
         if self._directory is None:
             return
-        known = read_json(self._directory.path / "run.json").get("sessions", [])
+        kept = read_json(self._directory.path / "run.json")
+        for role, info in infos.items():
+            before = kept.get("engines", {}).get(role, {}).get("details", {}).get("dtype")
+            now = info["details"].get("dtype")
+            if before and now and before != now:
+                raise ConfigError(
+                    f"{self._directory.path} holds a run whose {role} computed in {before}, and this one computes in "
+                    f"{now}; give another --out, or the same precision"
+                )
+        self._directory.note(
+            engines={**infos, **kept.get("engines", {})},
+            settings=self.search.record,
+            weights={**model_weights(self.search.settings), **kept.get("weights", {})},
+            notes=list(self.search.notes),
+        )
+
+    def _end_session(self, concurrency: int, infos: Mapping[str, Any]) -> None:
+        """Keep how long it took, session by session; only one that was killed outright is not there."""
         undecided = getattr(self.search.grader, "num_undecided", 0)
-        session = {**self._session.to_dict(), "concurrency": concurrency, "num_undecided_grades": undecided}
-        self._directory.note("sessions", [*known, session])
+        session = self._session.to_dict()
+        self._sessions = [
+            *self._sessions,
+            {**session, "concurrency": concurrency, "num_undecided_grades": undecided, "engines": infos},
+        ]
+        if self._directory is not None:
+            self._directory.note(sessions=self._sessions)
 
     def _note(self) -> str:
         """Accuracy so far, and this session's speed and cache."""
@@ -323,8 +377,16 @@ def provenance(search: Search) -> dict[str, Any]:
         "python": platform.python_version(),
         "config_hash": search.config_hash,
         "seed": search.settings.seed,
-        "settings": search.settings.model_dump(mode="json"),
+        "settings": search.record,
+        "notes": list(search.notes),
+        "weights": model_weights(search.settings),
     }
+
+
+def model_weights(settings: SearchSettings) -> dict[str, str]:
+    """Fingerprints of the checkpoints that run in this process, by role, as far as their files are at hand."""
+    found = {part.role: weights_of(part.model) for part in parts(settings) if not part.served}
+    return {role: value for role, value in found.items() if value is not None}
 
 
 def command_line(argv: Iterable[str]) -> list[str]:

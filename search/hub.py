@@ -40,11 +40,8 @@ def find_model(model: str, patterns: Sequence[str] = CHECKPOINT_FILES) -> Path:
 
     chosen = list(patterns)
     try:
-        cached = Path(snapshot_download(model, local_files_only=True, allow_patterns=chosen))
-        if any(cached.glob("*.safetensors" if "*.safetensors" in chosen else "config.json")):
+        if (cached := cached_model(model, chosen)) is not None:
             return cached
-    except LocalEntryNotFoundError:
-        pass
     except HFValidationError as error:
         raise ConfigError(f"model {model!r} is neither a folder nor a hub id: {_line(error)}") from None
     try:
@@ -63,6 +60,22 @@ def _only_gguf(model: str, folder: Path) -> Path:
     if len(files) > 1:
         raise ConfigError(f"model {model!r} holds several .gguf files; name one: {', '.join(f.name for f in files)}")
     return files[0]
+
+
+def cached_model(model: str, patterns: Sequence[str] = CHECKPOINT_FILES) -> Path | None:
+    """Where the hub's cache has a model; None where it has not. Nothing is reached.
+
+    Raises:
+        HFValidationError: this is no hub id.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        cached = Path(snapshot_download(model, local_files_only=True, allow_patterns=list(patterns)))
+    except LocalEntryNotFoundError:
+        return None
+    return cached if any(cached.glob("*.safetensors" if "*.safetensors" in patterns else "config.json")) else None
 
 
 def _line(error: BaseException) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from search.config import Example, SearchSettings
 from search.errors import ConfigError
@@ -129,6 +129,7 @@ class PromptRenderer:
         self._thinks = settings.thinking != "off"
         self._options: dict[str, object] = dict(settings.chat_options)
         system = settings.system_prompt
+        self._instruction = style.instruction if system is None else system
         self._system = style.instruction if system is None else self._protect(system.removeprefix("@"))
         examples = settings.few_shot or ()
         assert not isinstance(examples, str), "read by `with_files`"
@@ -146,6 +147,11 @@ class PromptRenderer:
         text = self._text(_PROBE)
         if own is None:
             self._check_kept(text, given=system is not None)
+
+    def settled(self) -> dict[str, Any]:
+        """The settings of prompts as they are for this model: with the format's own parts where none are given."""
+        found: dict[str, Any] = {"prompt": self.format, "stop": self.style.stop, "final": self.style.final}
+        return found if self._template is not None else {**found, "system_prompt": self._instruction}
 
     def render(self, question: str) -> Prompt:
         """The prompt for one question, ending where the first step begins.

@@ -201,34 +201,47 @@ class RunDirectory:
         """Name the place; nothing is read or written yet."""
         self.path = path
 
-    def open(self, run: Mapping[str, Any]) -> None:
+    def open(self, run: Mapping[str, Any]) -> dict[str, Any]:
         """Start the run, or go on with it.
 
         Args:
-            run: what `run.json` is to hold; `config_hash` decides whether an earlier run may be gone on with.
+            run: what `run.json` is to hold; `config_hash` and `weights` decide whether an earlier run may be gone on
+                with.
+
+        Returns:
+            What `run.json` holds.
 
         Raises:
-            ConfigError: the place holds a run with other settings, or cannot be written to.
+            ConfigError: the place holds a run with other settings or other weights, or cannot be written to.
             DataError: its `run.json` cannot be read, or is of another version.
         """
         for folder in (self.path, self.path / "problems"):
             sweep_parts(folder)
         file = self.path / "run.json"
-        if file.exists():
-            known = read_json(file)
-            check_version(file, known.get("record_version", 1))
-            if known.get("config_hash") != run["config_hash"]:
-                changed = _difference(known.get("settings", {}), run.get("settings", {}))
-                raise ConfigError(
-                    f"{self.path} holds a run with other settings ({changed}); give another --out, or the same settings"
-                )
-            return
-        write_atomic(file, json.dumps({**run, "record_version": VERSION}, indent=1) + "\n")
+        if not file.exists():
+            begun = {**run, "record_version": VERSION}
+            write_atomic(file, json.dumps(begun, indent=1) + "\n")
+            return begun
+        known = read_json(file)
+        check_version(file, known.get("record_version", 1))
+        if known.get("config_hash") != run["config_hash"]:
+            changed = _difference(known.get("settings", {}), run.get("settings", {}))
+            raise ConfigError(
+                f"{self.path} holds a run with other settings ({changed}); give another --out, or the same settings"
+            )
+        before, now = known.get("weights", {}), run.get("weights", {})
+        changed = ", ".join(role for role in before if role in now and before[role] != now[role])
+        if changed:
+            raise ConfigError(
+                f"{self.path} holds a run with other weights: the files of {changed} have changed since; "
+                "give another --out, or the same weights"
+            )
+        return known
 
-    def note(self, name: str, value: Any) -> None:
-        """Keep one more thing in `run.json`."""
+    def note(self, **values: Any) -> None:
+        """Keep more in `run.json`."""
         file = self.path / "run.json"
-        write_atomic(file, json.dumps({**read_json(file), name: value}, indent=1) + "\n")
+        write_atomic(file, json.dumps({**read_json(file), **values}, indent=1) + "\n")
 
     def record_file(self, problem_id: str) -> Path:
         """Where a problem's record lies; the name is safe on every file system and unique for the id."""
@@ -346,6 +359,6 @@ def problem_record(
 def _difference(known: object, new: object) -> str:
     if not isinstance(known, Mapping) or not isinstance(new, Mapping):
         return "its run.json has none that can be read"
-    names = [name for name in sorted({*known, *new}) if known.get(name) != new.get(name)]
-    shown = [f"{name}: {known.get(name)!r} there, {new.get(name)!r} now" for name in names[:3]]
+    names = [name for name in sorted({*known, *new}) if known.get(name) != new.get(name) and new.get(name) != "auto"]
+    shown = [f"{name}: {known.get(name, 'none')} there, {new.get(name, 'none')} now" for name in names[:3]]
     return "; ".join(shown) + (" ..." if len(names) > 3 else "") if shown else "no settings recorded"

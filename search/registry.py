@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.config import METHOD_OPTIONS, Scalar, SearchSettings, build
+from search.config import METHOD_OPTIONS, Scalar, SearchSettings
 from search.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,24 +21,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A search method by name: its policy class, the settings it stands for, and whether it compares steps."""
+    """A search method by name.
+
+    Attributes:
+        policy: its class.
+        fixed: settings that it stands for; what is given for them is not used.
+        embeds: whether it compares steps.
+        unscored: what it does at a width above 1 where no reward model says which leaf is better.
+    """
 
     policy: str
     fixed: Mapping[str, object] = field(default_factory=dict)
     embeds: bool = False
+    unscored: str = ""
 
 
 METHODS: Mapping[str, Method] = {
-    "chain": Method("search.policies:BestOfN", {"width": 1, "prm": "none"}),
+    "chain": Method("search.policies:BestOfN", {"width": 1, "prm": "none", "vote": "majority"}),
     "greedy": Method("search.policies:BestOfN", {"width": 1, "temperature": 0.0}),
     "self-consistency": Method("search.policies:BestOfN", {"prm": "none", "vote": "majority"}),
-    "best-of-n": Method("search.policies:BestOfN"),
-    "beam": Method("search.policies:Beam"),
-    "dvts": Method("search.policies:Dvts"),
-    "rebase": Method("search.policies:Rebase"),
-    "particle": Method("search.policies:ParticleFilter"),
-    "ets": Method("ets:Ets", embeds=True),
-    "ets-kv": Method("ets:EtsKv"),
+    "best-of-n": Method("search.policies:BestOfN", unscored="best-of-n votes by majority, as self-consistency does"),
+    "beam": Method("search.policies:Beam", unscored="beam ranks by nothing and keeps the leaves that come first"),
+    "dvts": Method("search.policies:Dvts", unscored="dvts ranks by nothing; each subtree goes on from its first leaf"),
+    "rebase": Method("search.policies:Rebase", unscored="rebase gives every leaf the same share of the width"),
+    "particle": Method("search.policies:ParticleFilter", unscored="particle draws every leaf with the same chance"),
+    "ets": Method(
+        "ets:Ets",
+        embeds=True,
+        unscored="ets takes every leaf for as good as any other and prunes by KV cost and coverage alone",
+    ),
+    "ets-kv": Method(
+        "ets:EtsKv", unscored="ets-kv takes every leaf for as good as any other and prunes by KV cost alone"
+    ),
 }
 
 ENGINES: Mapping[str, str] = {
@@ -86,21 +100,13 @@ def pick(kind: str, name: str, known: Mapping[str, Any]) -> Any:
     raise ConfigError(f"unknown {kind} {name!r}{guess}; known: {', '.join(known)}")
 
 
-def with_method(settings: SearchSettings) -> SearchSettings:
-    """Put in what the method's name stands for.
+def option_names(method: str) -> frozenset[str]:
+    """The options that a method's policy has."""
+    return frozenset(_options(load(pick("method", method, METHODS).policy)))
 
-    Raises:
-        ConfigError: unknown method, or a setting given that contradicts it.
-    """
-    method: Method = pick("method", settings.method, METHODS)
-    for name, value in method.fixed.items():
-        given = getattr(settings, name)
-        if name in settings.model_fields_set and given != value:
-            raise ConfigError(f"method {settings.method} stands for {name} {value}; {name} {given} contradicts it")
-    values = {**settings.model_dump(), **method.fixed}
-    if method.embeds and settings.cluster_distance is None:
-        values["cluster_distance"] = load("ets.embedders:cluster_distance")(settings.embedder)
-    return build(type(settings), values)
+
+def _options(cls: Any) -> dict[str, dataclasses.Field[Any]]:
+    return {item.name: item for item in dataclasses.fields(cls) if item.init and item.name != "reduce"}
 
 
 def make_policy(settings: SearchSettings, reduce: str) -> Policy:
@@ -114,7 +120,7 @@ def make_policy(settings: SearchSettings, reduce: str) -> Policy:
         ConfigError: unknown method, unknown option, or an option's value out of range.
     """
     cls = load(pick("method", settings.method, METHODS).policy)
-    known = {item.name: item for item in dataclasses.fields(cls) if item.init and item.name != "reduce"}
+    known = _options(cls)
     flags = {name: getattr(settings, name) for name in METHOD_OPTIONS}
     options = {**{name: value for name, value in flags.items() if value is not None}, **settings.options}
     for name in options:
@@ -189,6 +195,30 @@ def model_path(name: str) -> str:
 
         return str(checkpoint_path(name.removeprefix("mini:")))
     return name
+
+
+def weights_of(model: str) -> str | None:
+    """The fingerprint of a checkpoint that is at hand; see `search.weights`. None where it is not.
+
+    Args:
+        model: a path, a hub id, or `mini:ROLE`.
+
+    Raises:
+        ConfigError: no such member of the mini family, or its files cannot be read.
+    """
+    from huggingface_hub.errors import HFValidationError
+
+    from search.hub import cached_model
+    from search.weights import fingerprint
+
+    path = Path(model_path(model)).expanduser()
+    if path.exists():
+        return fingerprint(path)
+    try:
+        found = cached_model(model)
+    except HFValidationError:
+        return None
+    return None if found is None else fingerprint(found)
 
 
 def make_engine(spec: str, model: str, settings: SearchSettings, max_kv_tokens: int | None) -> Engine:

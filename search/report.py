@@ -51,9 +51,8 @@ class Run:
     @property
     def summary(self) -> Summary:
         """Accuracy and cost of what is there."""
-        seconds = sum(float(one["seconds"]) for one in self.sessions)
         return summarise(
-            self.records, self.settings, self.config_hash, seconds_wall=seconds, num_resumed=len(self.records)
+            self.records, self.settings, self.config_hash, sessions=self.sessions, num_resumed=len(self.records)
         )
 
     @property

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from search.config import SearchSettings, build
+from search.config import SearchSettings
 from search.errors import ConfigError
 from search.prompts import PromptRenderer
 from search.protocols import Engine, Router, Scorer, Tokenizer, Writer
@@ -22,40 +22,110 @@ if TYPE_CHECKING:
 Role = Literal["policy", "prm", "draft", "router"]
 """Whose engines may be given ready; the target's is the policy's."""
 
-_SCORED: Mapping[str, str] = {"arbitrage": "mini:router", "rsd": "mini:prm", "oracle": "mini:prm"}
-"""Kinds of routers that have a model of their own, and which it is where none is named."""
+SCORED = ("arbitrage", "rsd", "oracle")
+"""Kinds of routers that have a model: arbitrage a learned router, the others a reward model."""
+
+OWN = "own"
+"""What stands for a model that is an object of the caller's."""
+
+MINI_PAIR = {"draft": "mini:draft", "target": "mini:target"}
+"""What `mini:router` was trained for."""
 
 
-def check_routing(settings: SearchSettings) -> SearchSettings:
-    """The settings with the router's model settled; wrong ones are said before a model is loaded.
+def router_kind(router: str) -> str:
+    """The kind of a router: "rsd" of "rsd:0.7".
 
     Raises:
-        ConfigError: an unknown router, a threshold out of range, a model that is no router, or settings that
-            contradict each other.
+        ConfigError: an unknown router, or a threshold out of range.
     """
-    if settings.writer == "model":
-        if settings.pipeline:
-            raise ConfigError("pipeline: only writer arbitrage has steps to write ahead")
-        return settings
-    parse = load("arbitrage.routers:parse_router")
-    spec = parse(settings.router)
+    return str(load("arbitrage.routers:parse_router")(router).kind)
+
+
+def choose_router(settings: SearchSettings, given: Set[str]) -> dict[str, str]:
+    """What the router and its model are, from names alone; rsd and oracle read the search's reward model.
+
+    Args:
+        settings: with the reward model settled.
+        given: settings that somebody named.
+
+    Returns:
+        The settings that it decides.
+
+    Raises:
+        ConfigError: an unknown router, settings that contradict each other, or a mini model that nobody named beside
+            another model.
+    """
+    spec = load("arbitrage.routers:parse_router")(settings.router)
     if settings.policy not in (SearchSettings.model_fields["policy"].default, settings.target):
         raise ConfigError(f"writer arbitrage writes with draft and target; policy {settings.policy!r} is not used")
-    if settings.pipeline and settings.width != 1:
+    for one, other in (("draft", "target"), ("target", "draft")):
+        if not getattr(settings, one).startswith("mini:") and other not in given:
+            raise ConfigError(
+                f"writer arbitrage: {one} is {getattr(settings, one)!r} and no {other} was named; give --{other} too"
+            )
+    if settings.pipeline and settings.width != 1 and settings.method not in ("chain", "greedy"):
         raise ConfigError(
             f"pipeline needs width 1 (method chain, or greedy), not {settings.width}: in a wider search the method "
             "decides who goes on only when all of a level is judged"
         )
-    if spec.kind not in _SCORED:
+    if spec.kind not in SCORED:
         if settings.router_model != "auto":
             raise ConfigError(f"router {spec.name} has no model of its own; router_model {settings.router_model!r}")
-        return settings
-    model = _SCORED[spec.kind] if settings.router_model == "auto" else settings.router_model
+        return {"router": spec.name}
+    if settings.router_model != "auto":
+        return {"router": spec.name}
+    pair = {role: getattr(settings, role) for role in MINI_PAIR}
     if spec.kind == "arbitrage":
-        _warn_of_pair(settings, model, router_config(model, settings.router_engine))
-    else:
-        prm_config(model, "auto", settings.router_engine)
-    return build(type(settings), {**settings.model_dump(), "router": spec.name, "router_model": model})
+        if not all(model.startswith("mini:") for model in pair.values()):
+            raise ConfigError(
+                f"router {spec.name}: mini:router was trained for the mini family, not for {pair['draft']!r} and "
+                f"{pair['target']!r}; name another with --router-model, or take a router without one, e.g. rsd:0.7"
+            )
+        return {"router": spec.name, "router_model": "mini:router"}
+    if settings.prm == OWN:
+        raise ConfigError(f"router {spec.name} reads no scorer of one's own; name its reward model with router_model")
+    if settings.prm == "none":
+        if not all(model.startswith("mini:") for model in pair.values()):
+            raise ConfigError(
+                f"router {spec.name} reads a reward model, and none was named; give --prm, or --router-model"
+            )
+        return {"router": spec.name, "router_model": "mini:prm"}
+    chosen = {"router": spec.name, "router_model": settings.prm}
+    return chosen if "router_engine" in given else {**chosen, "router_engine": settings.prm_engine}
+
+
+def read_router(settings: SearchSettings, notes: list[str]) -> str | None:
+    """Read what the files of a router's model say, so that a wrong one is said before it is loaded.
+
+    Args:
+        settings: settled.
+        notes: a line is added where a router is used beside other models than it was trained for.
+
+    Returns:
+        The codec of a router that reads a reward model which the search does not; else None.
+
+    Raises:
+        ConfigError: the model is no router, or no reward model.
+    """
+    kind = router_kind(settings.router)
+    if kind not in SCORED:
+        return None
+    if kind != "arbitrage":
+        found = prm_config(settings.router_model, _router_codec(settings), settings.router_engine)
+        return found.codec if settings.prm == "none" else None
+    config = router_config(settings.router_model, settings.router_engine)
+    for role, trained in (("draft", config.draft), ("target", config.target)):
+        if trained != (given := getattr(settings, role)):
+            notes.append(
+                f"router {settings.router_model!r} was trained for {role} {trained!r}, not {given!r}: its estimates "
+                "may mean little"
+            )
+    return None
+
+
+def _router_codec(settings: SearchSettings) -> str:
+    """How a router's reward model is read: as the search's own where it is the same, or the search has none."""
+    return settings.prm_codec if settings.prm in (settings.router_model, "none") else "auto"
 
 
 def router_config(model: str, engine: str = "local") -> RouterConfig:
@@ -80,16 +150,6 @@ def router_config(model: str, engine: str = "local") -> RouterConfig:
     return read_config(model, folder)
 
 
-def _warn_of_pair(settings: SearchSettings, model: str, config: RouterConfig) -> None:
-    for role, trained in (("draft", config.draft), ("target", config.target)):
-        given = getattr(settings, role)
-        if trained != given:
-            warnings.warn(
-                f"router {model!r} was trained for {role} {trained!r}, not {given!r}: its estimates may mean little",
-                stacklevel=4,
-            )
-
-
 @dataclass(frozen=True, slots=True)
 class Engines:
     """Engines that are loaded already; None: loaded as the settings say. The target's is `policy`."""
@@ -101,7 +161,7 @@ class Engines:
 
 
 def make_writer(settings: SearchSettings, engines: Engines) -> Writer:
-    """The writer that the settings describe, as `check_routing` settled them.
+    """The writer that the settings describe, as `search.resolve` settled them.
 
     Raises:
         ConfigError: a checkpoint cannot be used, or a reward model has no reading.
@@ -174,8 +234,7 @@ def _router_scorer(settings: SearchSettings, tokenizer: Tokenizer, engines: Engi
     if settings.router.startswith("arbitrage"):
         config = router_config(settings.router_model, settings.router_engine)
         return PrmScorer(engine, router_reader(config, engine.tokenizer, tokenizer))
-    codec = settings.prm_codec if settings.router_model == settings.prm else "auto"
-    found = prm_config(settings.router_model, codec, settings.router_engine)
+    found = prm_config(settings.router_model, _router_codec(settings), settings.router_engine)
     same = engine.tokenizer.fingerprint == tokenizer.fingerprint
     return PrmScorer(engine, _codec(found.codec).configured(engine.tokenizer, found, same))
 

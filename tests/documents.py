@@ -14,7 +14,8 @@ import click
 from search.cli.main import cli
 from search.cli.options import read_settings
 from search.config import EvalSettings, SearchSettings
-from search.registry import BENCHES, ENGINES, pick, with_method
+from search.registry import BENCHES, ENGINES, pick
+from search.resolve import settle
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))
@@ -113,7 +114,7 @@ def parse(words):
         pick("bench", ctx.params["name"], BENCHES)
     if "method" in ctx.params:
         schema = EvalSettings if "data" in ctx.params else SearchSettings
-        settings = with_method(read_settings(schema, ctx, None))
+        settings = settle(read_settings(schema, ctx, None)).settings
         for name in ("engine", "prm_engine", "draft_engine", "router_engine"):
             pick("engine", getattr(settings, name).partition(":")[0], ENGINES)
         importlib.import_module("arbitrage.routers").parse_router(settings.router)

@@ -24,7 +24,8 @@ from search.bench.shared import Measured, Models, measure, paired_difference
 from search.config import SearchSettings, build
 from search.data import load_problems
 from search.protocols import FeatureProvider
-from search.registry import make_scorer, with_method
+from search.registry import make_scorer
+from search.resolve import settle
 from search.tree import Node, SearchTree
 from search.types import Problem
 
@@ -110,7 +111,7 @@ def _kind(one: str, other: str) -> str:
 
 async def _watch(models: Models, problems: Sequence[Problem], width: int, seed: int) -> _Watch:
     """Search with the reward model's states as embeddings, looking on."""
-    scorer = make_scorer(with_method(build(SearchSettings, {"method": "ets"})), models.prm, models.policy.tokenizer)
+    scorer = make_scorer(settle(build(SearchSettings, {"method": "ets"})).settings, models.prm, models.policy.tokenizer)
     assert isinstance(scorer, PrmScorer)
     watch = _Watch(HiddenFeature(scorer))
     policy = Ets(cluster_distance=CLUSTER_DISTANCES["prm"], reduce="prod")

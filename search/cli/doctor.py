@@ -16,6 +16,7 @@ from search.cli.options import read_settings, settings_options
 from search.cli.show import print_json
 from search.config import SearchSettings
 from search.errors import SearchError
+from search.resolve import settle
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "scipy", "numpy", "pydantic")
 
@@ -34,7 +35,7 @@ class Check(NamedTuple):
 @click.pass_context
 def doctor(ctx: click.Context, /, config: Any, as_json: bool, **_: object) -> int:
     """Check packages, machine and models; exit 1 if something is wrong."""
-    settings = read_settings(SearchSettings, ctx, config)
+    settings = settle(read_settings(SearchSettings, ctx, config)).settings
     checks = [*_machine(), *_packages(), *_engines(settings)]
     if as_json:
         print_json({"ok": all(check.ok for check in checks), "checks": [check._asdict() for check in checks]})

@@ -11,6 +11,7 @@ import click
 from search.cli.options import read_settings, settings_options
 from search.cli.show import print_json, progress
 from search.config import EvalSettings
+from search.errors import ConfigError, EngineError, SearchError
 
 
 @click.command("eval")
@@ -43,11 +44,20 @@ def evaluate(
     if evaluation.data.layout:
         sys.stderr.write(f"data {settings.data}: {evaluation.data.layout}\n")
     with progress("eval", len(evaluation.problems), evaluation.num_done) as bar:
-        summary = asyncio.run(evaluation.run(concurrency, bar.update))
+        try:
+            summary = asyncio.run(evaluation.run(concurrency, bar.update))
+        except SearchError as error:
+            if out is None or not (isinstance(error, EngineError) or isinstance(error.__cause__, EngineError)):
+                raise
+            raise ConfigError(f"{error}; once it is there, the same command goes on with {out}") from error
     if as_json:
         print_json(summary.to_dict())
     else:
         sys.stdout.write(summary.to_text() + "\n")
     for line in summary.failures[:10]:
         sys.stderr.write(line + "\n")
-    return 3 if summary.num_failed else 0
+    if summary.num_failed:
+        again = "the same command tries them again" if out is not None else "with --out DIR they could be tried again"
+        sys.stderr.write(f"ets: {summary.num_failed} of {summary.num_problems} problems failed; {again}\n")
+        return 3
+    return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import logging
 import sys
 import warnings
 from collections.abc import Mapping
@@ -60,6 +61,7 @@ def cli() -> None:
 
 def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code."""
+    _show_notes()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a letter is no reason to fail
@@ -90,6 +92,20 @@ def _run(args: list[str] | None) -> NoReturn:
         sys.stderr.close()
         sys.exit(EXIT_FAILURE)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+class _Notes(logging.Handler):
+    """Shows what a search says of itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _say(record.getMessage())
+
+
+def _show_notes() -> None:
+    """Have what a search says of itself come as one line each."""
+    log = logging.getLogger("search")
+    log.propagate = False
+    log.handlers[:] = [_Notes()]
 
 
 def _say(message: str) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from search.config import EvalSettings
-from search.registry import with_method
 from search.repro.document import Cell, Table
 from search.repro.recipe import Model, Recipe
 from search.repro.runs import Planned
+from search.resolve import settle
 
 GIB = 1 << 30
 
@@ -90,7 +90,7 @@ def plan_text(plan: dict[str, Any]) -> str:
 
 def _width(settings: EvalSettings) -> int:
     """The width that the method really has."""
-    return with_method(settings).width
+    return settle(settings).settings.width
 
 
 def _requests(settings: EvalSettings) -> int:
@@ -100,7 +100,7 @@ def _requests(settings: EvalSettings) -> int:
 
 
 def _scores(settings: EvalSettings) -> int:
-    scored = with_method(settings).prm != "none"
+    scored = settle(settings).settings.prm != "none"
     judged = settings.writer == "arbitrage" and settings.router.partition(":")[0] not in ("never", "always", "random")
     return (settings.limit or 0) * settings.max_depth * _width(settings) if scored or judged else 0
 

@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from search.config import EvalSettings, build, load_yaml
 from search.errors import ConfigError
-from search.registry import with_method
+from search.registry import METHODS
 from search.repro.published import ABLATIONS, REBASE_TABLE_4
+from search.resolve import settle
 
 if TYPE_CHECKING:
     from arbitrage.training import RouterTraining
@@ -73,7 +74,11 @@ class Recipe(_Part):
             ConfigError: a setting that is not known, a value out of range, or one that contradicts the method.
         """
         settings = build(EvalSettings, {**self.settings, **more, "limit": limit})
-        with_method(settings)
+        ignored = settle(settings).ignored
+        for name, value in METHODS[settings.method].fixed.items():
+            if name in ignored:
+                given = getattr(settings, name)
+                raise ConfigError(f"method {settings.method} stands for {name} {value}; {name} {given} contradicts it")
         return settings
 
 

@@ -86,6 +86,8 @@ class Searches:
     def _make(self, changes: Mapping[str, Any]) -> Search:
         settings = merge(self.settings, self.prm, changes)
         search = Search(settings=settings, grader=self._grader(settings.grader), features=self._embedder(settings))
+        if unused := sorted(search.ignored & changes.keys()):
+            raise ConfigError("; ".join(search.notes) or f"{unused[0]} is not used")
         search.use(
             self.engines.get("policy") or self.engines.get("target"),
             self.engines.get("prm") if search.settings.prm != "none" else None,

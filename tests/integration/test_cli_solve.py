@@ -84,7 +84,6 @@ BAD = {
     "unknown flag": (["x", "--widht", 3], "--widht"),
     "unknown option": (["x", "--set", "heat=1"], "method ets has no option 'heat'"),
     "broken pair": (["x", "--set", "heat"], "must be KEY=VALUE"),
-    "contradiction": (["x", "--method", "greedy", "--width", 4], "greedy stands for width 1"),
     "vote without rewards": (["x", "--prm", "none", "--vote", "best"], "vote best needs a reward model"),
     "no configuration": (["x", "--config", "none.yaml"], "No such file"),
     "unwritable tree": (["--mini", 0, "--tree", "/proc/nowhere/tree.json"], "cannot write /proc/nowhere/tree.json"),

@@ -6,7 +6,7 @@ import pytest
 
 from search.config import EvalSettings, SearchSettings, build, config_hash, load_yaml
 from search.errors import ConfigError
-from search.registry import METHODS, make_policy, with_method
+from search.registry import make_policy
 
 
 @pytest.mark.parametrize(
@@ -62,34 +62,12 @@ def test_the_hash_tells_settings_apart_and_ignores_how_many_problems_are_taken()
     assert len({config_hash(plain), *map(config_hash, changed)}) == 4
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_can_be_built(method):
-    settings = with_method(SearchSettings(method=method))
-    assert make_policy(settings, "prod").reduce == "prod"
-
-
-def test_methods_that_stand_for_settings():
-    greedy = with_method(SearchSettings(method="greedy"))
-    assert (greedy.width, greedy.temperature) == (1, 0.0)
-    assert with_method(SearchSettings(method="self-consistency")).prm == "none"
-    with pytest.raises(ConfigError, match="greedy stands for width 1; width 16 contradicts it"):
-        with_method(SearchSettings(method="greedy", width=16))
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"method": "rebas"}, r"unknown method 'rebas' \(did you mean rebase\?\); known: "),
-        ({"options": {"heat": 1}}, "method ets has no option 'heat'; it has: cluster_distance, coverage_weight"),
-        ({"options": {"temperature": "hot"}}, "option temperature = 'hot': must be float"),
-        ({"options": {"temperature": -1}}, "temperature must be a positive number"),
-        ({"method": "beam", "options": {"num_keep": True}}, "option num_keep = True: must be int"),
-        ({"method": "beam", "options": {"num_keep": 0}}, "num_keep must be at least 1"),
-    ],
-)
-def test_wrong_methods_and_options(settings, message):
-    with pytest.raises(ConfigError, match=message):
-        make_policy(with_method(SearchSettings(**settings)), "last")
+def test_the_hash_takes_a_path_for_the_place_it_leads_to(tmp_path: Path, monkeypatch):
+    (tmp_path / "policy").mkdir()
+    monkeypatch.chdir(tmp_path)
+    names = ("policy", "./policy", str(tmp_path / "policy"))
+    assert len({config_hash(SearchSettings(policy=name)) for name in names}) == 1
+    assert config_hash(SearchSettings(policy="./other")) != config_hash(SearchSettings(policy="./policy"))
 
 
 def test_a_whole_number_is_taken_for_a_float_option():

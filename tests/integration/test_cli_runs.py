@@ -1,0 +1,112 @@
+"""What a run keeps, and what it refuses to go on with: changed weights, other precision, nothing silent."""
+
+import json
+import shutil
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from search.registry import model_path
+
+LITTLE = ("--data", "mini:test", "--limit", 2, "--width", 2)
+
+
+def copy_of(role, folder):
+    shutil.copytree(model_path(f"mini:{role}"), folder)
+    return folder
+
+
+def change(folder):
+    """Train it a little, so to say: one weight of one tensor is another."""
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    name = next(iter(tensors))
+    tensors[name].view(-1)[0] += 0.5
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+@pytest.fixture
+def policy(tmp_path):
+    return copy_of("draft", tmp_path / "policy")
+
+
+def run_of(folder):
+    return json.loads((folder / "run.json").read_text())
+
+
+def test_an_own_policy_is_scored_by_nothing_unless_told_so(inside, tmp_path, policy):
+    ran = inside("eval", *LITTLE, "--policy", "./policy", "--out", "run", "--json")
+    assert ran.code == 0 and ran.json["num_prm_calls"] == 0 and ran.json["settings"]["prm"] == "none"
+    assert "ets: prm none: no reward model was named, and mini:prm is not put beside './policy'" in ran.err
+    assert "ets: no reward model: ets takes every leaf for as good as any other" in ran.err
+    assert len(run_of(tmp_path / "run")["notes"]) == 2
+    named = inside("eval", *LITTLE, "--policy", "./policy", "--prm", "mini:prm", "--method", "rebase", "--json")
+    assert named.json["num_prm_calls"] > 0 and "ets: " not in named.err
+
+
+def test_changed_weights_are_not_gone_on_with(inside, tmp_path, policy):
+    args = ("eval", *LITTLE, "--method", "self-consistency", "--out", "run")
+    assert inside(*args, "--policy", "./policy").code == 0
+    again = inside(*args, "--policy", "policy", "--json")
+    assert again.code == 0 and again.json["num_resumed"] == 2, "another spelling is the same run"
+    before = (tmp_path / "run" / "run.json").read_bytes()
+    change(policy)
+    for limit in (2, 3):  # with nothing left to do, too: these are not this model's results
+        ran = inside(*args, "--policy", "policy", "--limit", limit)
+        assert ran.code == 2 and len(ran.err.splitlines()) == 1
+        assert "the files of policy have changed since" in ran.err
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
+
+
+def test_a_run_keeps_what_ran_and_is_gone_on_with_at_one_precision(inside, tmp_path):
+    assert inside("eval", *LITTLE, "--method", "rebase", "--out", "run").code == 0
+    kept = run_of(tmp_path / "run")
+    assert "auto" not in json.dumps(kept["settings"]) and None not in kept["settings"].values()
+    assert kept["settings"]["prompt"] == "chat" and kept["settings"]["prm_codec"] == "label-tokens"
+    assert not {"router", "draft", "solver", "embedder"} & kept["settings"].keys()
+    assert kept["weights"].keys() == {"policy", "prm"}
+    (session,) = kept["sessions"]
+    assert session["engines"] == kept["engines"] and session["engines"]["policy"]["details"]["dtype"] == "float32"
+    kept["engines"]["prm"]["details"]["dtype"] = "bfloat16"  # as of a server that was started anew, in another way
+    (tmp_path / "run" / "run.json").write_text(json.dumps(kept))
+    assert inside("eval", *LITTLE, "--method", "rebase", "--out", "run").code == 0, "nothing is left to be solved"
+    ran = inside("eval", *LITTLE, "--limit", 3, "--method", "rebase", "--out", "run")
+    assert ran.code == 2 and "prm computed in bfloat16, and this one computes in float32" in ran.err
+
+
+def test_wall_means_one_thing(inside, tmp_path):
+    args = ("eval", *LITTLE, "--method", "rebase", "--out", "run", "--json")
+    first = inside(*args).json
+    assert 0 < first["seconds_wall"] < first["seconds"] + 1 and first["seconds_loading"] > 0
+    again, (report,) = inside(*args).json, [inside("report", "run", "--json").json]
+    assert again["num_resumed"] == 2
+    for name in ("seconds_wall", "seconds_loading", "num_timed"):
+        assert first[name] == again[name] == report[name], name
+    kept = run_of(tmp_path / "run")
+    kept["sessions"] = []  # as after a kill
+    (tmp_path / "run" / "run.json").write_text(json.dumps(kept))
+    assert "0.0 wall (of 0 of 2 problems)" in inside("report", "run").out
+
+
+def test_one_set_of_flags_for_every_method(inside):
+    flags = (*LITTLE, "--prm", "mini:prm", "--temperature", 0.8, "--node-cost", "tokens", "--vote", "weighted")
+    for method in ("greedy", "self-consistency", "beam", "ets"):
+        ran = inside("eval", *flags, "--method", method)
+        assert ran.code == 0
+        said = [line for line in ran.err.splitlines() if "does not use" in line]
+        assert len(said) == (method != "ets") and all(f"method {method}" in line for line in said)
+
+
+def test_a_server_that_is_gone_and_what_to_do(inside):
+    args = ("eval", *LITTLE, "--prm", "none", "--engine", "sglang:http://127.0.0.1:9")
+    ran = inside(*args, "--out", "run")
+    assert ran.code == 2 and ran.err.rstrip().endswith("; once it is there, the same command goes on with run")
+    assert "the same command" not in inside(*args).err
+
+
+def test_contexts_that_cannot_meet_are_said_at_the_start(inside, tmp_path):
+    prm = copy_of("prm", tmp_path / "short")
+    config = json.loads((prm / "config.json").read_text())
+    (prm / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 64}))
+    ran = inside("eval", *LITTLE, "--prm", "./short", "--method", "rebase")
+    assert "the reward model reads 64 tokens, prompt included, and a solution may have 512" in ran.err
