@@ -126,6 +126,7 @@ class PromptRenderer:
             final=style.final if settings.final is None else settings.final,
         )
         self._tokenizer = tokenizer
+        self._thinking = settings.thinking
         self._thinks = settings.thinking != "off"
         self._options: dict[str, object] = dict(settings.chat_options)
         system = settings.system_prompt
@@ -151,6 +152,13 @@ class PromptRenderer:
     def settled(self) -> dict[str, Any]:
         """The settings of prompts as they are for this model: with the format's own parts where none are given."""
         found: dict[str, Any] = {"prompt": self.format, "stop": self.style.stop, "final": self.style.final}
+        if self._thinking == "auto":
+            asked = thinking_option("keep", self._tokenizer, self._options)
+            turn = [{"role": "user", "content": _PROBE}]
+            same = asked == self._options or self._tokenizer.chat(turn, asked) == self._tokenizer.chat(
+                turn, self._options
+            )
+            found["thinking"] = "keep" if same else "off"
         return found if self._template is not None else {**found, "system_prompt": self._instruction}
 
     def render(self, question: str) -> Prompt:

@@ -25,7 +25,7 @@ def test_every_method_can_be_built(method):
 @pytest.mark.parametrize("writer", ["model", "arbitrage"])
 def test_a_run_keeps_no_auto_and_nothing_without_a_value(method, writer):
     kept = record_of(resolve(EvalSettings(method=method, writer=writer)).settings)
-    del kept["prompt"]  # the model's own template decides it, once it is loaded
+    del kept["prompt"], kept["thinking"]  # the model's own template decides them, once it is loaded
     assert not [name for name, value in kept.items() if value in ("auto", None)]
 
 
