@@ -211,7 +211,12 @@ class Driver:
             run.tell("written")
             run.number += 1
         jobs = await self._select(run)
+        dead = run.release_dead()
         run.tell("selected")
+        # Memory first, then new work; but nobody waits until it is given back.
+        for part in (self.writer, self.scorer):
+            if dead and part is not None:
+                tasks.create_task(part.release(run.tree, dead))
         if jobs:
             tasks.create_task(self._write(run, jobs, tasks))
         return run.busy
@@ -219,7 +224,7 @@ class Driver:
     # Selecting
 
     async def _select(self, run: Running) -> list[WriteJob]:
-        """One selection: prune what is left out, free its cache, and create the pending children."""
+        """One selection: prune what is left out, and create the pending children."""
         tree = run.tree
         leaves = [leaf.id for leaf in tree.leaves()]
         width = self.width - tree.num_finished - len(run.pending)
@@ -240,7 +245,6 @@ class Driver:
         for leaf in leaves:
             if leaf not in kept:
                 tree.prune(leaf, selection.reasons.get(leaf) or f"{self.policy.name}: not selected")
-        await self._release_dead(run)
         return [self._job(run, expansion) for expansion in selection.expansions]
 
     def _note(self, run: Running, leaves: list[NodeId], kept: Collection[NodeId]) -> None:
@@ -357,13 +361,6 @@ class Driver:
         run.news.set()
 
     # Ending
-
-    async def _release_dead(self, run: Running) -> None:
-        """Free every cached node that nothing needs any more."""
-        if dead := run.release_dead():
-            await self.writer.release(run.tree, dead)
-            if self.scorer is not None:
-                await self.scorer.release(run.tree, dead)
 
     def _stop_for_time(self, tree: SearchTree) -> None:
         reason = f"limit of {self.limits.max_seconds} seconds"

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 DEFAULT_MAX_ROWS = 256
 DEFAULT_BATCH_TOKENS = 1024
 _SEED_MASK = 2**64 - 1
+_REPLY_ROUNDS = 8
+"""Rounds of an event loop in which whoever got a step has asked for the next one, if that depends on nothing else."""
+_REPLY_SECONDS = 0.1
+"""How long the next turn waits for those rounds at most."""
 
 
 class PoolUse(NamedTuple):
@@ -70,6 +74,8 @@ class LocalEngine:
         self._queued = False
         self._closed = False
         self._outbox: dict[asyncio.AbstractEventLoop, list[Callable[[], None]]] = {}
+        self._step_ended = False
+        self._replying: list[threading.Event] = []
 
     @classmethod
     def load(
@@ -278,6 +284,7 @@ class LocalEngine:
         box: list[Request] = []
 
         def deliver(result: Result) -> None:
+            self._step_ended |= isinstance(result, Generation)
             self._outbox.setdefault(loop, []).append(lambda: put(result))
 
         def work() -> None:
@@ -353,10 +360,16 @@ class LocalEngine:
                 self._queued = False
 
     def _turn(self) -> None:
-        """One job of the worker: take messages, run one forward, send results, and come again while there is work."""
+        """One job of the worker: take messages, run one forward, send results, and come again while there is work.
+
+        After a turn in which steps ended the next one begins when those who got them had time to go on: a chain that
+        nobody compares with others then loses no turn between its steps.
+        """
         from search.engines.local.pool import GRACE_SECONDS
 
         worked = False
+        while self._replying:
+            self._replying.pop().wait(_REPLY_SECONDS)
         try:
             with self._model.computing():
                 while self._inbox:
@@ -377,7 +390,9 @@ class LocalEngine:
 
     def _send(self) -> None:
         outbox, self._outbox = self._outbox, {}
+        wait, self._step_ended = self._step_ended, False
         for loop, calls in outbox.items():
+            replied = threading.Event()
 
             def run(calls: list[Callable[[], None]] = calls) -> None:
                 for call in calls:
@@ -385,6 +400,17 @@ class LocalEngine:
 
             try:
                 loop.call_soon_threadsafe(run)
+                if wait:
+                    loop.call_soon_threadsafe(_after_rounds, loop, _REPLY_ROUNDS, replied.set)
+                    self._replying.append(replied)
             except RuntimeError:
                 # The loop that asked is gone; its requests end when their results have nowhere to go.
                 continue
+
+
+def _after_rounds(loop: asyncio.AbstractEventLoop, rounds: int, call: Callable[[], None]) -> None:
+    """Call when the loop has run so many times through all that was ready."""
+    if rounds:
+        loop.call_soon(_after_rounds, loop, rounds - 1, call)
+    else:
+        call()
