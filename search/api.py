@@ -12,11 +12,11 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self, cast
 
+from search.answers.graders import ComparingGrader, Grader
 from search.background import BackgroundLoop
 from search.config import SearchSettings, build, config_hash
 from search.driver import Driver, Limits
 from search.errors import ConfigError, SearchError
-from search.grade import ComparingGrader, Grader
 from search.prompt_files import with_files
 from search.prompts import PromptRenderer
 from search.protocols import Engine, FeatureProvider, Policy, Scorer, Watch, Writer

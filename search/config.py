@@ -209,10 +209,10 @@ class SearchSettings(BaseModel):
         default_factory=dict,
         description="options of the chat template, as KEY=VALUE, e.g. enable_thinking=false; may be repeated",
     )
-    grader: Literal["auto", "plain", "integer", "math"] = Field(
+    grader: Literal["auto", "plain", "integer", "exact", "choice", "math"] = Field(
         default="auto",
-        description="how answers are compared: plain (numbers and text), integer, math (math-verify, in a process of "
-        "its own); auto: plain for one problem and for mini data, math for all other data",
+        description="how answers are compared: plain (numbers and text), integer, exact (the very text), choice (the "
+        "letter), math (by value); auto: plain for one problem and for mini data, math for all other data",
     )
     device: str = Field(default="cpu", description="device of local models: cpu, cuda, cuda:N")
     dtype: Literal["float32", "bfloat16"] = Field(

@@ -46,6 +46,7 @@ class Summary:
     Attributes:
         num_problems: problems asked for.
         num_failed: those without a result; they count as wrong.
+        num_undecided: those whose answer could be called neither right nor wrong; they do not count as right.
         accuracy: share of right answers among all problems; None if no problem has a reference.
         accuracy_ci95: Wilson's 95% interval.
         config_hash: of the resolved settings.
@@ -62,6 +63,7 @@ class Summary:
 
     num_problems: int
     num_failed: int
+    num_undecided: int
     accuracy: float | None
     accuracy_ci95: tuple[float, float] | None
     config_hash: str
@@ -95,6 +97,8 @@ class Summary:
         else:
             low, high = self.accuracy_ci95
             accuracy = f"{self.accuracy:.3f}  (95% interval {low:.3f} to {high:.3f})"
+        if self.num_undecided:
+            accuracy += f", {self.num_undecided} undecided and not counted as right"
         return "\n".join(
             [
                 f"{settings.method}, width {settings.width}, seed {settings.seed}, run {self.config_hash}",
@@ -159,6 +163,7 @@ def summarise(
     return Summary(
         num_problems=len(every),
         num_failed=len(failed),
+        num_undecided=sum(record.correct is None for record in graded),
         accuracy=right / len(graded) if graded else None,
         accuracy_ci95=wilson_interval(right, len(graded)) if graded else None,
         config_hash=config_hash,

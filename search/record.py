@@ -75,7 +75,7 @@ class ProblemRecord(_Record):
         version: of this layout.
         config_hash: of the settings it ran with.
         problem_id, problem, reference: what was asked, and the reference answer.
-        answer, correct: what the vote gave, and whether it is right (None without a reference).
+        answer, correct: what the vote gave, and whether it is right (None without a reference, or undecided).
         error: why the search as a whole failed; None if it did not.
         winner: the last node of the best trajectory that gives the answer; None in records from before it was kept.
         tally: the weight each answer got, heaviest first.

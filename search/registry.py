@@ -15,7 +15,7 @@ from search.errors import ConfigError
 
 if TYPE_CHECKING:
     from prm import PrmConfig
-    from search.grade import Grader
+    from search.answers.graders import Grader
     from search.protocols import Engine, FeatureProvider, Policy, Scorer, Tokenizer
 
 
@@ -63,10 +63,15 @@ ENGINES: Mapping[str, str] = {
 """Kinds of engines. `load` starts one in this process; `connect` takes the address that follows the kind."""
 
 GRADERS: Mapping[str, str] = {
-    "plain": "search.grade:PlainGrader",
-    "integer": "search.grade:IntegerGrader",
-    "math": "search.math_grade:MathGrader",
+    "plain": "search.answers.graders:PlainGrader",
+    "integer": "search.answers.graders:IntegerGrader",
+    "exact": "search.answers.graders:ExactGrader",
+    "choice": "search.answers.graders:ChoiceGrader",
+    "math": "search.answers.mathematical:MathGrader",
 }
+
+PEERS: Mapping[str, str] = {"math-verify": "search.answers.peer:MathVerifyGrader"}
+"""Others' graders, to compare with."""
 
 BENCHES: Mapping[str, str] = {
     "embedders": "search.bench.embedders:run",

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from search.answers.graders import ComparingGrader, Grader
 from search.config import EvalSettings, build
 from search.data import load_problems
 from search.errors import ConfigError, DataError
 from search.evaluation import Summary, summarise
-from search.grade import ComparingGrader, Grader
 from search.plots import Point, Series, plot_accuracy, plot_depth
 from search.record import ProblemRecord, read_json, read_record, tree_from_record
 from search.registry import make_grader

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from search.answers.graders import ComparingGrader, Grader
 from search.driver import SearchOutcome
-from search.grade import ComparingGrader, Grader
 from search.ledger import ModelCost, Stats
 from search.record import ProblemRecord, costs_record, problem_record, stats_record
 from search.tree import SearchTree
@@ -45,7 +45,7 @@ class Result:
     Attributes:
         problem: what was asked.
         answer: the vote's winner; None if no trajectory gave an answer.
-        correct: against the reference; None without one.
+        correct: against the reference; None without one, and where the grader cannot decide.
         text: the best trajectory that gives this answer.
         trajectories: all finished ones, in the order of their nodes.
         tally: the weight each answer got in the vote, heaviest first.

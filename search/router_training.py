@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from search.answers.graders import PlainGrader
 from search.config import SearchSettings, build
 from search.data import read_data
 from search.errors import ConfigError
-from search.grade import PlainGrader
 from search.prompts import PromptRenderer
 from search.record import write_atomic
 from search.registry import load, make_engine, make_scorer, model_path, prm_config

@@ -125,8 +125,8 @@ def vote(
     Args:
         voters: finished trajectories.
         rule: how to decide.
-        equivalent: tells whether two answers of unequal keys are one all the same. An answer is compared with
-            the first member of each class, and joins the first class that says yes.
+        equivalent: tells whether two answers of unequal keys are one all the same; symmetric. In a class every
+            answer is equivalent to every other.
 
     Raises:
         ConfigError: an unknown rule, or one that needs rewards where a candidate with an answer has none.
@@ -146,20 +146,45 @@ def vote(
 
 
 def _agreeing(speaking: Sequence[Candidate], equivalent: Callable[[str, str], bool] | None) -> list[list[Candidate]]:
-    """Candidates that agree, each class in the order given."""
+    """Candidates that agree, each class in the order given. Which they are does not hang on that order."""
     by_key: dict[str, list[Candidate]] = {}
-    classes: list[list[Candidate]] = []
     for voter in speaking:
-        answer = _answer(voter)
-        key = answer if voter.key is None else voter.key
-        members = by_key.get(key)
-        if members is None and equivalent is not None:
-            members = next((old for old in classes if equivalent(_answer(old[0]), answer)), None)
-        if members is None:
-            members = []
-            classes.append(members)
-        by_key[key] = members
-        members.append(voter)
+        by_key.setdefault(_answer(voter) if voter.key is None else voter.key, []).append(voter)
+    if equivalent is None or len(by_key) == 1:
+        return list(by_key.values())
+    classes = _classes({key: _written(members) for key, members in by_key.items()}, by_key, equivalent)
+    merged = [[voter for key in members for voter in by_key[key]] for members in classes]
+    return [sorted(members, key=lambda voter: voter.node) for members in merged]
+
+
+def _written(members: Sequence[Candidate]) -> str:
+    """The answer by which candidates of one key are compared."""
+    return min(_answer(voter) for voter in members)
+
+
+def _classes(
+    answers: Mapping[str, str], by_key: Mapping[str, Sequence[Candidate]], equivalent: Callable[[str, str], bool]
+) -> list[list[str]]:
+    """Classes of keys: in each, every answer is the same as every other.
+
+    "5" is "5 km" and "5 m", which are not the same. So what is the same as the fewest comes first, and an answer that
+    might join several classes joins the one with most voters; of equals, the one whose first key comes first.
+    """
+    keys = sorted(answers)
+    alike: dict[str, set[str]] = {key: set() for key in keys}
+    for place, key in enumerate(keys):
+        for other in keys[place + 1 :]:
+            if equivalent(answers[key], answers[other]):
+                alike[key].add(other)
+                alike[other].add(key)
+    classes: list[list[str]] = []
+    for key in sorted(keys, key=lambda key: (len(alike[key]), key)):
+        open_to = [members for members in classes if alike[key].issuperset(members)]
+        if open_to:
+            best = min(open_to, key=lambda members: (-sum(len(by_key[one]) for one in members), members[0]))
+            best.append(key)
+        else:
+            classes.append([key])
     return classes
 
 

@@ -15,9 +15,9 @@ from arbitrage.collect import Verdict
 from arbitrage.models import ModelView
 from arbitrage.routers import Judge
 from arbitrage.walks import DRAFT, TARGET
+from search.answers.graders import PlainGrader
 from search.driver import Limits
 from search.errors import EngineError
-from search.grade import PlainGrader
 from search.protocols import Scorer
 from search.streams import closing
 from search.tree import SearchTree

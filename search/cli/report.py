@@ -9,6 +9,7 @@ from typing import get_args
 import click
 
 from search.cli.show import print_json
+from search.registry import GRADERS
 from search.types import Reduce, VoteRule
 
 
@@ -16,7 +17,7 @@ from search.types import Reduce, VoteRule
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
 @click.option("--vote", "rule", type=click.Choice(get_args(VoteRule)), help="how trajectories become an answer")
 @click.option("--reduce", type=click.Choice(get_args(Reduce)), help="how step rewards become a trajectory's weight")
-@click.option("--grader", type=click.Choice(["plain", "integer", "math"]), help="how answers are compared")
+@click.option("--grader", type=click.Choice(list(GRADERS)), help="how answers are compared")
 @click.option(
     "--plot", type=click.Path(path_type=Path), metavar="DIR", help="draw accuracy against cost, KV over depth"
 )

@@ -55,9 +55,10 @@ def _verdict(result: Result) -> Text:
         ends = sorted({node.reason for node in result.tree.leaves(NodeStatus.FINISHED)} or {"nothing was finished"})
         return Text(f"\nAnswer: none ({'; '.join(ends)})", style="bold")
     text = Text(f"\nAnswer: {one_line(result.answer)}", style="bold")
-    if result.correct is not None:
-        reference = result.problem.answer
-        text.append("  right" if result.correct else f"  wrong, the reference is {reference}", style="")
+    reference = result.problem.answer
+    if reference is not None:
+        words = {True: "right", False: f"wrong, the reference is {reference}", None: f"undecided beside {reference}"}
+        text.append(f"  {words[result.correct]}", style="")
     return text
 
 

@@ -8,10 +8,10 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
+from search.answers.graders import ComparingGrader, Grader
 from search.api import Search
 from search.config import SearchSettings
 from search.errors import ConfigError
-from search.grade import ComparingGrader, Grader
 from search.prompt_files import with_files
 from search.protocols import Engine, FeatureProvider
 from search.registry import METHODS, make_features, make_grader

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+from search.answers.graders import Grader
 from search.errors import ConfigError, DataError
-from search.grade import Grader
 from search.record import ProblemRecord, read_json, read_record, tree_from_record
 from search.registry import make_grader
 from search.tree import SearchTree

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from search.math_grade import MathGrader
+from search.answers.mathematical import MathGrader
 
 CASES = [
     (group, *case)
@@ -17,7 +17,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def grader():
-    made = MathGrader(cpu_seconds=5)
+    made = MathGrader()
     yield made
     made.close()
 

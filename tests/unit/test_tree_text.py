@@ -6,10 +6,10 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from search.answers.graders import PlainGrader
 from search.cli.show import print_result
 from search.cli.tree_text import draw_tree, legend
 from search.driver import SearchOutcome
-from search.grade import PlainGrader
 from search.ledger import Stats
 from search.result import conclude
 from search.tree import SearchTree

@@ -2,8 +2,8 @@
 
 import pytest
 
+from search.answers.graders import PlainGrader
 from search.errors import ConfigError
-from search.grade import PlainGrader
 from search.tree import SearchTree
 from search.types import ROOT, FinishReason, NodeId, Step
 from search.vote import Candidate, candidates, vote

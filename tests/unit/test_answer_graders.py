@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from search.grade import Grader, IntegerGrader, PlainGrader, canonical_answer
+from search.answers.graders import Grader, IntegerGrader, PlainGrader, canonical_answer
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search.answers import read_answer
-from search.grade import IntegerGrader, PlainGrader
+from search.answers.graders import IntegerGrader, PlainGrader
 
 WORDS = ["\\boxed{", "\\boxed", "{", "}", "\\", "\\{", "\\}", "####", "The answer is", ":", ".", "$", "%", ",", "{,}"]
 MORE = ["1", "000", "-", "+", " ", "\n", "x", "\\frac", "é", "\x00", "\ud800", "٣"]

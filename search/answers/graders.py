@@ -1,7 +1,7 @@
-r"""Whether answers are right: plain text and numbers, exact integers.
+r"""Whether answers are right, plainly: numbers and text by their signs, exact integers, choices, exact text.
 
-Any text is accepted, in linear time: what cannot be read is no answer or another one, never an exception. The
-grader for real mathematics (fractions, radicals, sets) is a class of its own beside these.
+Any text is accepted, in linear time: what cannot be read is another answer, never an exception. The grader for real
+mathematics is a class of its own beside these.
 """
 
 from __future__ import annotations
@@ -9,14 +9,20 @@ from __future__ import annotations
 import re
 from typing import ClassVar, Protocol, runtime_checkable
 
-from search.answers import read_answer, stated_answer
+from search.answers.reader import read_answer, stated_answer
 
 _THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(?:(?:,|\{,\})[0-9]{3})+(?:\.[0-9]*)?")
 _NUMBER = re.compile(r"([+-]?)([0-9]*)(?:\.([0-9]*))?")
 _INTEGER = re.compile(r"([+-]?)([0-9]+)")
 _SPACING = re.compile(r"\s+|\\[,!;: ]|~")
+_ALIKE = re.compile(r"(?<=[^\W_]) (?=[^\W_])")
 _WRAPPERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
 _DROPPED = (r"\$", "$", r"\%", "%")
+_LETTER = re.compile(
+    r"(?:the\s)?(?:(?:final|correct|best)\s)?(?:option|choice|answer)?(?:\sis)?\s?:?\s?"
+    r"[*_\"'$\\]{0,4}(?:text|mathrm|textbf|mathbf)?\s?\{?\s?[(\[]?\s?(?P<letter>[A-J])\s?[)\]]?\s?\}?[*_\"'$]{0,4}(?:\s?[).:,]\s?.*|\s.*)?",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 @runtime_checkable
@@ -33,8 +39,8 @@ class Grader(Protocol):
     def key(self, answer: str) -> str:
         """A canonical form: answers of equal keys are the same answer."""
 
-    def correct(self, answer: str | None, reference: str) -> bool:
-        """Whether `answer` is the reference; no answer is wrong."""
+    def correct(self, answer: str | None, reference: str) -> bool | None:
+        """Whether `answer` is the reference; no answer is wrong. None where that cannot be decided."""
 
 
 @runtime_checkable
@@ -52,7 +58,7 @@ class PlainGrader:
     r"""Numbers by value and other answers by their text, spaces and LaTeX's spacing left out.
 
     Thousands separators, a leading "+", zeros that add nothing ("007", "5.0", ".5"), "$" and "%" are ignored,
-    so "50%" is 50; case is kept.
+    so "50%" is 50; case is kept, and so is a space between two letters or digits.
     """
 
     name: ClassVar[str] = "plain"
@@ -92,6 +98,56 @@ class IntegerGrader:
         return value is not None and value == _integer(reference)
 
 
+class ExactGrader:
+    """The very text, but for the spaces around it."""
+
+    name: ClassVar[str] = "exact"
+
+    def extract(self, text: str) -> str | None:
+        """As `read_answer`."""
+        return read_answer(text)
+
+    def key(self, answer: str) -> str:
+        """The answer stripped."""
+        return answer.strip()
+
+    def correct(self, answer: str | None, reference: str) -> bool:
+        """Whether both are the same text, and some text."""
+        return answer is not None and answer.strip() == reference.strip() != ""
+
+
+class ChoiceGrader:
+    """The letter of a multiple choice, however it is set off: (C), C., C) 15, option c. Contents are not compared."""
+
+    name: ClassVar[str] = "choice"
+
+    def extract(self, text: str) -> str | None:
+        """As `read_answer`."""
+        return read_answer(text)
+
+    def key(self, answer: str) -> str:
+        """The letter in capitals; other text stripped."""
+        return choice_letter(answer) or answer.strip()
+
+    def correct(self, answer: str | None, reference: str) -> bool:
+        """Whether both are the same letter; a reference may be a whole solution."""
+        letter = None if answer is None else choice_letter(answer)
+        expected = choice_letter(reference) or choice_letter(stated_answer(reference) or "")
+        return letter is not None and letter == expected
+
+
+def choice_letter(answer: str) -> str | None:
+    """The letter that an answer to a multiple choice begins with, in capitals; None where it begins with none."""
+    text = answer.strip()
+    found = _LETTER.fullmatch(text[:1000])
+    if found is None:
+        return None
+    alone = len(text) <= 2
+    # "A dog" and "I think" are no choices.
+    marked = re.match(r"\s?[)\]}.:,*]", text[found.end("letter") :]) or text[: found.start("letter")].strip()
+    return found["letter"].upper() if alone or marked or found.end("letter") == len(text) else None
+
+
 def canonical_answer(answer: str) -> str:
     """The form in which equal answers are equal texts; see `PlainGrader`."""
     text = answer.strip()
@@ -101,13 +157,15 @@ def canonical_answer(answer: str) -> str:
             break
     for sign in _DROPPED:
         text = text.replace(sign, "")
-    text = _SPACING.sub("", text).removesuffix(".")
+    text = _SPACING.sub(" ", text).strip()
+    # A space that parts two words or numbers says something; any other does not.
+    text = _ALIKE.sub("\0", text).replace(" ", "").replace("\0", " ").removesuffix(".")
     if _THOUSANDS.fullmatch(text):
         text = text.replace("{,}", "").replace(",", "")
-    return _canonical_number(text) or text
+    return canonical_number(text) or text
 
 
-def _canonical_number(text: str) -> str | None:
+def canonical_number(text: str) -> str | None:
     """A decimal number without a plus sign and without zeros that add nothing; None for other text.
 
     Works on the digits, so that numbers of any length are exact and cheap.

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from search.math_grade import CPU_SECONDS, MathGrader
+from search.answers.mathematical import MathGrader
 
 WORDS = [
     "\\boxed{",
@@ -99,22 +99,18 @@ def grader():
 @given(TEXTS, TEXTS)
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=150)
 def test_any_text_is_taken(grader, text, reference):
-    start = time.process_time()
     answer = grader.extract(text)
-    assert isinstance(grader.correct(answer, reference), bool)
-    assert isinstance(grader.correct(text, reference), bool)
-    assert grader.correct(text, text) is (grader.key(text) != "" or grader.correct(text, grader.extract(text) or ""))
-    assert time.process_time() - start < 1
+    for one in (answer, text):
+        assert grader.correct(one, reference) in (True, False, None)
+    assert grader.compare(text, reference) is grader.compare(reference, text)
+    assert grader.equivalent(text, text) is (grader.key(text) != "")
 
 
 @pytest.mark.parametrize("number", range(len(HOSTILE)))
-def test_a_hostile_expression_costs_no_more_than_its_limit(grader, number):
-    start = time.perf_counter()
-    own = time.process_time()
-    assert grader.correct(HOSTILE[number], "1") is False
-    assert time.process_time() - own < 0.5, "the grader's own process does nothing long"
-    # Two comparisons at most, each ended after its CPU seconds; the rest is room for a busy machine.
-    assert time.perf_counter() - start < 2 * CPU_SECONDS + 8
+def test_a_hostile_expression_costs_little(grader, number):
+    start = time.process_time()
+    assert grader.correct(HOSTILE[number], "2") is not True
+    assert time.process_time() - start < 3
     assert grader.correct("\\frac{1}{2}", "0.5"), "the next answer is graded as ever"
 
 

@@ -1,0 +1,405 @@
+"""What expressions come to: exact fractions where they are rational, else many digits at points that the names fix.
+
+Two expressions are the same where they agree at every point to more digits than any accident would give, and where
+their difference shrinks as the precision grows. All limits are in work: the size of numbers, never the clock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Mapping
+from fractions import Fraction
+from functools import lru_cache
+from math import comb, factorial, isqrt
+from typing import Any
+
+from search.answers.values import Expression, Node, Verdict
+
+_MAX_BITS = 20_000
+_DIGITS = (60, 140)
+_MAX_EXPONENT = 10**9
+_MAX_MAGNITUDE = 100
+_POINTS = 5
+
+
+class UndefinedError(Exception):
+    """No number: a division by zero, or the square root of a negative number among the reals."""
+
+
+class TooLargeError(Exception):
+    """More work than a comparison may take."""
+
+
+@lru_cache(maxsize=4096)
+def exact(expression: Expression) -> Fraction | None:
+    """The rational value of an expression; None where it has none, or one that is not seen to be rational.
+
+    Raises:
+        UndefinedError: it has no value.
+        TooLargeError: its digits are too many.
+    """
+    return None if expression.variables else _exact(expression.node)
+
+
+def compare(one: Expression, other: Expression) -> Verdict:
+    """Whether two expressions are the same for all values of their variables."""
+    if one.node == other.node:
+        return Verdict.SAME
+    try:
+        left, right = exact(one), exact(other)
+        if left is not None and right is not None:
+            return Verdict.SAME if left == right else Verdict.DIFFERENT
+        return _numeric_verdict(one, other)
+    except UndefinedError:
+        return Verdict.DIFFERENT
+    except TooLargeError:
+        return Verdict.UNDECIDED
+
+
+def proportional(one: Node, other: Node, names: frozenset[str], *, positive: bool) -> Verdict:
+    """Whether one expression is the other times a number that is not zero, or that is positive."""
+    try:
+        return _proportional(one, other, names, positive=positive)
+    except UndefinedError:
+        return Verdict.DIFFERENT
+    except TooLargeError:
+        return Verdict.UNDECIDED
+
+
+def less(one: Expression, other: Expression) -> bool | None:
+    """Whether one constant is less than another; None where that cannot be said.
+
+    Raises:
+        UndefinedError, TooLargeError: as `exact`.
+    """
+    if one.variables or other.variables:
+        return None
+    infinite = [_infinite(side.node) for side in (one, other)]
+    if any(infinite):
+        return infinite[0] < infinite[1]
+    left, right = exact(one), exact(other)
+    if left is not None and right is not None:
+        return left < right
+    with _LOCK:
+        context = _context(_DIGITS[0])
+        difference = _real(other.node, {}, context) - _real(one.node, {}, context)
+        return bool(difference > 0)
+
+
+def _infinite(node: Node) -> int:
+    if node.op == "inf":
+        return 1
+    return -_infinite(node.args[0]) if node.op == "neg" else 0
+
+
+def _exact(node: Node) -> Fraction | None:
+    op = node.op
+    if op == "num":
+        return node.number
+    if op == "inf":
+        raise UndefinedError
+    if op in ("pi", "e", "i", "var"):
+        return None
+    values = [_exact(argument) for argument in node.args]
+    if any(value is None for value in values):
+        return None
+    known = [value for value in values if value is not None]
+    return _limited(_APPLIED[op](*known)) if op in _APPLIED else None
+
+
+def _limited(value: Fraction | None) -> Fraction | None:
+    if value is not None and max(value.numerator.bit_length(), value.denominator.bit_length()) > _MAX_BITS:
+        raise TooLargeError
+    return value
+
+
+def _add(*terms: Fraction) -> Fraction:
+    return sum(terms, Fraction(0))
+
+
+def _mul(*factors: Fraction) -> Fraction:
+    product = Fraction(1)
+    for factor in factors:
+        product *= factor
+    return product
+
+
+def _inv(value: Fraction) -> Fraction:
+    if not value:
+        raise UndefinedError
+    return 1 / value
+
+
+def _pow(base: Fraction, exponent: Fraction) -> Fraction | None:
+    if exponent.denominator != 1:
+        return _root(base, Fraction(exponent.denominator), exponent.numerator)
+    power = exponent.numerator
+    if not base and power < 0:
+        raise UndefinedError
+    if base in (0, 1):
+        return base if power else Fraction(1)
+    if base == -1:
+        return Fraction(1 - 2 * (power % 2))
+    bits = max(base.numerator.bit_length(), base.denominator.bit_length())
+    if abs(power) * bits > 2 * _MAX_BITS:
+        return None  # Its digits are too many; that it is rational helps no more.
+    return base**power
+
+
+def _root(value: Fraction, degree: Fraction = Fraction(2), power: int = 1) -> Fraction | None:
+    if degree.denominator != 1 or not 1 <= degree.numerator <= 64:
+        return None
+    order = degree.numerator
+    if value < 0 and (order % 2 == 0 or power != 1):
+        return None
+    top, bottom = _integer_root(abs(value.numerator), order), _integer_root(value.denominator, order)
+    if top is None or bottom is None:
+        return None
+    return _pow(Fraction(top if value >= 0 else -top, bottom), Fraction(power))
+
+
+def _integer_root(value: int, order: int) -> int | None:
+    if order == 1 or value in (0, 1):
+        return value
+    if order == 2:
+        found = isqrt(value)
+    else:
+        found = 1 << -(-value.bit_length() // order)
+        while True:
+            better = ((order - 1) * found + value // found ** (order - 1)) // order
+            if better >= found:
+                break
+            found = better
+    return found if found**order == value else None
+
+
+def _factorial(value: Fraction) -> Fraction | None:
+    if value.denominator != 1 or value < 0:
+        raise UndefinedError
+    return Fraction(factorial(value.numerator)) if value <= 1000 else None
+
+
+def _binom(top: Fraction, bottom: Fraction) -> Fraction | None:
+    if top.denominator != 1 or bottom.denominator != 1 or bottom < 0 or top < 0:
+        return None
+    return Fraction(comb(top.numerator, bottom.numerator)) if top <= 2000 else None
+
+
+_APPLIED: Mapping[str, Any] = {
+    "add": _add,
+    "mul": _mul,
+    "neg": lambda value: -value,
+    "inv": _inv,
+    "pow": _pow,
+    "root": _root,
+    "abs": abs,
+    "floor": lambda value: Fraction(value.numerator // value.denominator),
+    "ceil": lambda value: Fraction(-(-value.numerator // value.denominator)),
+    "factorial": _factorial,
+    "binom": _binom,
+}
+
+# mpmath keeps constants that it has computed in its modules, and one thread at a time may write there.
+_LOCK = threading.RLock()
+_CONTEXTS: dict[int, Any] = {}
+
+
+def _context(digits: int) -> Any:
+    """Arithmetic of so many digits. The caller holds the lock."""
+    if digits not in _CONTEXTS:
+        from mpmath.ctx_mp import MPContext
+
+        context = MPContext()
+        context.dps = digits
+        _CONTEXTS[digits] = context
+    return _CONTEXTS[digits]
+
+
+def _points(names: frozenset[str]) -> list[dict[str, Fraction]]:
+    """Where expressions are compared: a name's value at a point hangs on nothing but the two."""
+    points = []
+    for index in range(_POINTS):
+        point = {}
+        for name in names:
+            digest = hashlib.sha256(f"{index} {name}".encode()).digest()
+            value = Fraction(int.from_bytes(digest[:4], "big") % 4_000_000 + 300_007, 1_000_003)
+            point[name] = -value if index >= 3 and digest[4] % 2 else value
+        points.append(point)
+    return points
+
+
+def _numeric_verdict(one: Expression, other: Expression) -> Verdict:
+    names = one.variables | other.variables
+    infinite = _infinite(one.node), _infinite(other.node)
+    if any(infinite):
+        return Verdict.SAME if infinite[0] == infinite[1] else Verdict.DIFFERENT
+    with _LOCK:
+        imaginary = _mentions(one.node, "i") or _mentions(other.node, "i")
+        for evaluate in (_complex,) if imaginary else (_real, _complex):
+            agreed = 0
+            for point in _points(names)[: _POINTS if names else 1]:
+                agrees = _agree(one.node, other.node, point, evaluate)
+                if agrees is False:
+                    return Verdict.DIFFERENT
+                agreed += agrees is True
+            if agreed >= min(2, _POINTS if names else 1):
+                return Verdict.SAME
+    raise UndefinedError
+
+
+def _agree(one: Node, other: Node, point: Mapping[str, Fraction], evaluate: Any) -> bool | None:
+    """Whether two expressions have the same value at a point; None where one has none."""
+    apart: list[Any] = []
+    for digits in _DIGITS:
+        context = _context(digits)
+        sides = []
+        for node in (one, other):
+            try:
+                sides.append(evaluate(node, point, context))
+            except (UndefinedError, ZeroDivisionError):
+                sides.append(None)
+            except (OverflowError, ValueError, MemoryError) as error:
+                raise TooLargeError from error
+        left, right = sides
+        if left is None or right is None:
+            return None if left is None or right is None else False
+        difference, size = abs(left - right), max(abs(left), abs(right))
+        if difference == 0:
+            return True
+        if difference > size * context.mpf(10) ** (-20):
+            # Far apart, unless both are nothing but the rounding of zero.
+            if apart and difference < apart[0] * context.mpf(10) ** (-50):
+                return True
+            if size > context.mpf(10) ** (-40):
+                return False
+        apart.append(difference)
+    return bool(apart[1] < apart[0] * context.mpf(10) ** (-50))
+
+
+def _mentions(node: Node, op: str) -> bool:
+    return node.op == op or any(_mentions(argument, op) for argument in node.args)
+
+
+def _proportional(one: Node, other: Node, names: frozenset[str], *, positive: bool) -> Verdict:
+    with _LOCK:
+        context = _context(_DIGITS[0])
+        ratios = []
+        for point in _points(names):
+            try:
+                left, right = (_real(node, point, context) for node in (one, other))
+            except (UndefinedError, ZeroDivisionError):
+                continue
+            except (OverflowError, ValueError, MemoryError) as error:
+                raise TooLargeError from error
+            tiny = context.mpf(10) ** (-45)
+            if abs(right) < tiny or abs(left) < tiny:
+                if abs(right) < tiny and abs(left) < tiny:
+                    continue
+                return Verdict.DIFFERENT
+            ratios.append(left / right)
+        if len(ratios) < 2:
+            return Verdict.DIFFERENT
+        same = all(abs(ratio - ratios[0]) < abs(ratios[0]) * context.mpf(10) ** (-40) for ratio in ratios)
+        return Verdict.SAME if same and not (positive and ratios[0] < 0) else Verdict.DIFFERENT
+
+
+def _real(node: Node, point: Mapping[str, Fraction], context: Any) -> Any:
+    """The real value of a node."""
+    return _value(node, point, context, real=True)
+
+
+def _complex(node: Node, point: Mapping[str, Fraction], context: Any) -> Any:
+    return _value(node, point, context, real=False)
+
+
+def _value(node: Node, point: Mapping[str, Fraction], context: Any, *, real: bool) -> Any:
+    op = node.op
+    if op in ("num", "var"):
+        value = node.number if op == "num" else point[node.name]
+        assert value is not None
+        return _bounded(context.mpf(value.numerator) / value.denominator, context)
+    if op == "pi":
+        return +context.pi
+    if op == "e":
+        return +context.e
+    if op == "i":
+        if real:
+            raise UndefinedError
+        return context.mpc(0, 1)
+    if op == "inf":
+        raise UndefinedError
+    values = [_value(argument, point, context, real=real) for argument in node.args]
+    if op == "add":
+        return context.fsum(values) if real else sum(values[1:], values[0])
+    if op == "mul":
+        product = values[0]
+        for factor in values[1:]:
+            product = product * factor
+        return product
+    if op == "neg":
+        return -values[0]
+    if op == "inv":
+        if values[0] == 0:
+            raise UndefinedError
+        return 1 / values[0]
+    return _function(op, values, context, real=real)
+
+
+def _function(op: str, values: list[Any], context: Any, *, real: bool) -> Any:
+    first = values[0]
+    if op == "root":
+        return _numeric_power(
+            first, 1 / values[1] if len(values) > 1 else context.mpf(0.5), context, values[1:], real=real
+        )
+    if op == "pow":
+        return _numeric_power(first, values[1], context, [], real=real)
+    if op == "log10":
+        op, values = "log", [first, context.mpf(10)]
+    if op in ("ln", "log"):
+        if first == 0 or (real and first < 0):
+            raise UndefinedError
+        if len(values) > 1:
+            if values[1] == 0 or values[1] == 1 or (real and values[1] < 0):
+                raise UndefinedError
+            return context.log(first) / context.log(values[1])
+        # A logarithm to no base is to the base ten in schools and to e in books; both sides mean the same.
+        return context.log(first)
+    if op == "factorial" or op == "binom":
+        if abs(first) > _MAX_EXPONENT:
+            raise TooLargeError
+        return _bounded(context.factorial(first) if op == "factorial" else context.binomial(first, values[1]), context)
+    if op in ("abs", "floor", "ceil"):
+        return {"abs": abs, "floor": context.floor, "ceil": context.ceil}[op](first)
+    if real and op in ("arcsin", "arccos") and abs(first) > 1:
+        raise UndefinedError
+    if op in ("exp", "sinh", "cosh") and abs(first) > _MAX_EXPONENT:
+        raise TooLargeError
+    if abs(first) > context.mpf(10) ** 30:
+        raise TooLargeError
+    name = {"arcsin": "asin", "arccos": "acos", "arctan": "atan"}.get(op, op)
+    return _bounded(getattr(context, name)(first), context)
+
+
+def _numeric_power(base: Any, exponent: Any, context: Any, degree: list[Any], *, real: bool) -> Any:
+    if base == 0:
+        if (exponent.real if not real else exponent) <= 0:
+            raise UndefinedError
+        return base
+    if real and base < 0:
+        odd_root = bool(degree) and degree[0] == int(degree[0]) and int(degree[0]) % 2 == 1
+        if odd_root:
+            return -((-base) ** exponent)
+        if exponent != int(exponent):
+            raise UndefinedError
+    if abs(exponent) * (abs(context.log(abs(base))) + 1) > _MAX_EXPONENT * 40:
+        raise TooLargeError
+    return _bounded(base**exponent, context)
+
+
+def _bounded(value: Any, context: Any) -> Any:
+    """The value, where beside it a one would not be lost in rounding."""
+    size = abs(value)
+    if size and not context.mpf(10) ** -_MAX_MAGNITUDE < size < context.mpf(10) ** _MAX_MAGNITUDE:
+        raise TooLargeError
+    return value

@@ -1,0 +1,226 @@
+"""The signs of an answer, one by one: every one of them is a token, or the answer is not read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
+
+from search.answers.notation import MONEY, ROW_END
+
+MAX_TOKENS = 600
+MAX_DEPTH = 40
+MAX_DIGITS = 1000
+
+FUNCTIONS = frozenset(
+    (
+        "sin",
+        "cos",
+        "tan",
+        "cot",
+        "sec",
+        "csc",
+        "arcsin",
+        "arccos",
+        "arctan",
+        "sinh",
+        "cosh",
+        "tanh",
+        "ln",
+        "log",
+        "lg",
+        "exp",
+    )
+)
+CONSTANTS = frozenset(("pi", "infty"))
+GREEK = frozenset(
+    (
+        *(
+            "alpha",
+            "beta",
+            "gamma",
+            "delta",
+            "epsilon",
+            "zeta",
+            "eta",
+            "theta",
+            "iota",
+            "kappa",
+            "lambda",
+            "mu",
+            "nu",
+            "xi",
+        ),
+        *(
+            "omicron",
+            "rho",
+            "sigma",
+            "tau",
+            "upsilon",
+            "phi",
+            "chi",
+            "psi",
+            "omega",
+            "Gamma",
+            "Delta",
+            "Theta",
+            "Lambda",
+        ),
+        *("Xi", "Pi", "Sigma", "Phi", "Psi", "Omega", "ell", "hbar"),
+    )
+)
+_NAMED = {
+    "asin": "arcsin",
+    "acos": "arccos",
+    "atan": "arctan",
+    "infinity": "infty",
+    "inf": "infty",
+    "oo": "infty",
+}
+_SCANNER = re.compile(
+    r"(?P<space> +)"
+    r"|(?P<thousands>[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?(?![0-9]))"
+    r"|(?P<spaced>[0-9]{1,3}(?: [0-9]{3})+(?:\.[0-9]+)?(?![0-9.]))"
+    r"|(?P<repetend>[0-9]*\.[0-9]*(?:\\overline|\\bar|\\dot)\s?\{?\s?[0-9]+\s?\}?(?:[0-9]*\\dot\s?\{?[0-9]\}?)?|[0-9]*\.\([0-9]+\))"
+    r"|(?P<scientific>(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][+-]?[0-9]{1,3}(?![0-9A-Za-z.]))"
+    r"|(?P<num>[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
+    r"|«(?P<text>[^«»]*)»"
+    r"|\\(?P<command>[A-Za-z]+)"
+    r"|(?P<brace>\\[{}|])"
+    r"|(?P<word>[A-Za-z]+(?:'(?:s|t)\b)?|(?:(?![A-Za-z])[^\W\d_])[^\W\d_]*)"
+    rf"|(?P<sign>[-+*/^_=<>!%|,;:(){{}}\[\]&'\"{MONEY}{ROW_END}€£¥₹@#?.])"
+)
+_OPENING = {"(": ")", "[": "]", "{": "}", r"\{": r"\}", "langle": "rangle", "lfloor": "rfloor", "lceil": "rceil"}
+CLOSING = frozenset(_OPENING.values())
+
+
+class UnreadError(Exception):
+    """Something in an answer that is not understood: it is then compared as text."""
+
+
+class Token(NamedTuple):
+    """A sign: `kind` is num, text, command, word or sign; `spaced` where a space stands before it."""
+
+    kind: str
+    text: str
+    spaced: bool
+
+
+Tokens: TypeAlias = Sequence[Token]
+
+
+def scan(notation: str) -> tuple[Token, ...]:
+    """The tokens of a text in one notation.
+
+    Raises:
+        UnreadError: a sign that has no meaning here, or more of them than an answer has.
+    """
+    tokens: list[Token] = []
+    position, spaced = 0, False
+    loose_commas = ", " in notation
+    depth = bracketed = 0
+    while position < len(notation):
+        match = _SCANNER.match(notation, position)
+        if match is None:
+            raise UnreadError(f"sign {notation[position]!r}")
+        kind, text = match.lastgroup or "", match.group()
+        position = match.end()
+        if kind == "space":
+            spaced = True
+            continue
+        if kind == "thousands" and bracketed and not loose_commas:
+            # In brackets, a comma without a space after it parts two numbers.
+            position = match.start() + text.index(",")
+            kind, text = "num", text[: text.index(",")]
+        if kind == "spaced" and bracketed:
+            position = match.start() + text.index(" ")
+            kind, text = "num", text[: text.index(" ")]
+        if kind in ("thousands", "spaced"):
+            kind, text = "num", text.replace(",", "").replace(" ", "")
+        elif kind == "command":
+            text = _NAMED.get(match["command"], match["command"])
+        elif kind == "text":
+            text = match["text"]
+        elif kind in ("brace", "sign"):
+            kind = "sign"
+        if kind in ("num", "repetend") and len(text) > MAX_DIGITS:
+            raise UnreadError("a number of many digits")
+        if kind == "word":
+            tokens.extend(_words(text, spaced))
+        else:
+            tokens.append(Token(kind, text, spaced))
+        spaced = False
+        depth += (text in _OPENING) - (text in CLOSING) if kind in ("sign", "command") else 0
+        if text not in "{}":
+            bracketed += (text in _OPENING) - (text in CLOSING) if kind in ("sign", "command") else 0
+        if depth > MAX_DEPTH or len(tokens) > MAX_TOKENS:
+            raise UnreadError("more than an answer has")
+    return tuple(tokens)
+
+
+def _words(run: str, spaced: bool) -> list[Token]:
+    """A run of letters: a name that is known with or without a backslash, or the run as it is."""
+    name = _NAMED.get(run, run)
+    if name in FUNCTIONS or name in CONSTANTS or name in ("sqrt", "pi"):
+        return [Token("command", name, spaced)]
+    lowered = run.lower()
+    if lowered in ("theta", "alpha", "beta", "gamma", "lambda", "omega", "phi") and run in GREEK:
+        return [Token("command", run, spaced)]
+    for known in ("sqrt", "pi"):
+        if run.endswith(known) and len(run) - len(known) == 1:
+            return [Token("word", run[: -len(known)], spaced), Token("command", known, False)]
+    return [Token("word", run, spaced)]
+
+
+def is_sign(token: Token, *signs: str) -> bool:
+    """Whether a token is one of these signs."""
+    return token.kind == "sign" and token.text in signs
+
+
+def is_command(token: Token, *names: str) -> bool:
+    """Whether a token is one of these commands."""
+    return token.kind == "command" and token.text in names
+
+
+def closes_at(tokens: Tokens, start: int) -> int:
+    """Where the bracket that opens at `start` is closed, whatever kind of bracket closes it.
+
+    Raises:
+        UnreadError: it is not closed.
+    """
+    depth = 0
+    for position in range(start, len(tokens)):
+        token = tokens[position]
+        if token.kind in ("sign", "command"):
+            if token.text in _OPENING:
+                depth += 1
+            elif token.text in CLOSING:
+                depth -= 1
+                if depth == 0:
+                    return position
+    raise UnreadError("a bracket that is not closed")
+
+
+def split(tokens: Tokens, *, at: frozenset[str]) -> list[tuple[str, list[Token]]]:
+    """The parts between separators outside all brackets, each with the separator before it ("" for the first).
+
+    A separator is named by its sign or command, or by its word ("and", "or").
+
+    Raises:
+        UnreadError: brackets do not match.
+    """
+    parts: list[tuple[str, list[Token]]] = [("", [])]
+    depth = 0
+    for token in tokens:
+        bracket = token.kind in ("sign", "command")
+        depth += (token.text in _OPENING) - (token.text in CLOSING) if bracket else 0
+        if depth < 0:
+            raise UnreadError("a bracket that is not opened")
+        name = token.text.strip().lower() if token.kind in ("word", "text") else token.text
+        if depth == 0 and token.kind != "num" and name in at:
+            parts.append((name, []))
+        else:
+            parts[-1][1].append(token)
+    if depth:
+        raise UnreadError("a bracket that is not closed")
+    return parts

@@ -1,0 +1,28 @@
+"""`ets grade FILE.jsonl`: answers against their references, and graders against each other or against given verdicts."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from search.cli.show import print_json
+from search.registry import GRADERS, PEERS
+
+
+@click.command()
+@click.argument("file", metavar="FILE.jsonl", type=click.Path(path_type=Path))
+@click.option("--grader", type=click.Choice(list(GRADERS)), default="math", show_default=True, help="what grades")
+@click.option("--against", type=click.Choice([*GRADERS, *PEERS]), help="another grader, whose verdicts are laid beside")
+@click.option("--solutions", is_flag=True, help="answers are whole solutions, out of which the answer is read")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+def grade(file: Path, grader: str, against: str | None, solutions: bool, as_json: bool) -> None:
+    """Grade a file of answers: one JSON object a line, with answer, reference and, if known, verdict."""
+    from search.grading import grade_file
+
+    found = grade_file(file, grader, against, solutions=solutions)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        sys.stdout.write(found.to_text() + "\n")
