@@ -124,9 +124,9 @@ def grade_file(path: Path, grader: str, against: str | None = None, *, solutions
     """
     rows = list(_rows(path))
     judge = make_grader(grader)
-    other: Grader | None = (
-        None if against is None else load(PEERS[against])() if against in PEERS else make_grader(against)
-    )
+    other: Grader | None = None
+    if against is not None:
+        other = load(PEERS[against])() if against in PEERS else make_grader(against)
     try:
         return Grading(tuple(_graded(row, judge, other, solutions=solutions) for row in rows), grader, against)
     finally:

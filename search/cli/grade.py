@@ -1,4 +1,4 @@
-"""`ets grade FILE.jsonl`: answers against their references, and graders against each other or against given verdicts."""
+"""`ets grade FILE.jsonl`: answers against references, and graders against each other or against given verdicts."""
 
 from __future__ import annotations
 
