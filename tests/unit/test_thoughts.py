@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from search import Search
+from search.answers.graders import PlainGrader
 from search.driver import Driver, Limits
 from search.engines.fake import FakeEngine
 from search.engines.markov import EOS, FakeTokenizer, MarkovModel
 from search.errors import ConfigError
-from search.grade import PlainGrader
 from search.policies import BestOfN
 from search.steps import THOUGHT_TAGS, StepReader, open_thought, without_thoughts
 from search.thoughts import ThoughtLimit, closed_thought, thinking_option
