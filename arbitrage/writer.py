@@ -129,7 +129,9 @@ class DraftTargetWriter:
         raise EngineError("the engine ended without this step", endpoint=self.target.engine.info.model)
 
     def _step(self, tree: SearchTree, node: NodeId, model: ModelView, made: Generation, writer: str) -> Step:
-        return Step(node, model.tree_ids(tree, made), made.text, made.finish, writer, made.seconds)
+        return Step(
+            node, model.tree_ids(tree, made), made.text, made.finish, writer, made.seconds, logprobs=made.logprobs
+        )
 
     async def _settle(
         self, tree: SearchTree, job: WriteJob, draft: Step, limited: Sampling, sampling: Sampling

@@ -2,8 +2,18 @@
 
 from prm.checkpoint import PrmConfig
 from prm.codec import PrmCodec
+from prm.confidence import CONFIDENCES, ConfidenceScorer
 from prm.detect import CODECS, detect_prm
 from prm.label_tokens import LabelTokenCodec
 from prm.scorer import PrmScorer
 
-__all__ = ["CODECS", "LabelTokenCodec", "PrmCodec", "PrmConfig", "PrmScorer", "detect_prm"]
+__all__ = [
+    "CODECS",
+    "CONFIDENCES",
+    "ConfidenceScorer",
+    "LabelTokenCodec",
+    "PrmCodec",
+    "PrmConfig",
+    "PrmScorer",
+    "detect_prm",
+]

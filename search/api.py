@@ -27,6 +27,7 @@ from search.registry import (
     make_grader,
     make_policy,
     make_scorer,
+    runs_on_engine,
 )
 from search.resolve import record_of, resolve
 from search.result import Result, conclude
@@ -176,11 +177,10 @@ class Search:
     def _load(self, engines: Engines) -> Driver:
         settings, scorer = self._asked, self._own_scorer
         prm = engines.prm
-        if scorer is None and settings.prm != "none" and prm is None:
+        if scorer is None and runs_on_engine(settings.prm) and prm is None:
             prm = make_engine(settings.prm_engine, settings.prm, settings, settings.prm_max_kv_tokens)
         writer = self._own_writer or make_writer(settings, replace(engines, prm=prm))
         if scorer is None and settings.prm != "none":
-            assert prm is not None
             scorer = make_scorer(settings, prm, writer.tokenizer)
         features = self._features
         if self._embeds_by_prm:
@@ -198,6 +198,7 @@ class Search:
                 prompts.style.stop,
                 settings.min_step_tokens,
                 line_end_tokens(settings.max_step_tokens),
+                logprobs=bool(getattr(scorer, "needs_logprobs", False)),
             ),
             limits=Limits(settings.max_tokens, settings.max_depth, settings.max_seconds, prompts.style.final),
             seed=settings.seed,

@@ -74,8 +74,9 @@ class SearchSettings(BaseModel):
     )
     prm: str = Field(
         default="auto",
-        description="process reward model: mini:prm, a folder, a .gguf file, a hub id, or none; auto: mini:prm beside "
-        "models of the mini family, none beside any other",
+        description="process reward model: mini:prm, a folder, a .gguf file, a hub id, none, or the policy's own "
+        "probabilities: confidence:mean-logprob, lowest-group or tail; auto: mini:prm beside models of the mini "
+        "family, none beside any other",
     )
     prm_codec: str = Field(
         default="auto",

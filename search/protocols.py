@@ -246,7 +246,10 @@ class Router(Protocol):
 
 @runtime_checkable
 class Scorer(Protocol):
-    """A process reward model over a tree."""
+    """A process reward model over a tree.
+
+    One that reads the tokens' log-probabilities (`Node.logprobs`) has an attribute `needs_logprobs` that is true.
+    """
 
     @property
     def engines(self) -> Mapping[str, Engine]:

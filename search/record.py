@@ -35,12 +35,19 @@ def _known_stats(values: dict[str, float | int | None]) -> dict[str, float | int
     return values
 
 
+def _rounded(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    return None if values is None else tuple(round(value, 5) for value in values)
+
+
 StatsRecord = Annotated[dict[str, float | int | None], AfterValidator(_known_stats)]
 """The fields of `search.ledger.Stats`."""
 
 
 class NodeRecord(_Record):
-    """A node as it is kept; see `search.tree.Node`. Features are left out: they can be computed again."""
+    """A node as it is kept; see `search.tree.Node`. Features are left out: they can be computed again.
+
+    Log-probabilities are rounded to 5 decimals.
+    """
 
     id: int
     parent: int | None
@@ -58,6 +65,7 @@ class NodeRecord(_Record):
     dropped_tokens: int
     cluster: int | None = None
     forced_tokens: int = 0
+    logprobs: Annotated[tuple[float, ...] | None, AfterValidator(_rounded)] = None
 
 
 class TreeRecord(_Record):

@@ -163,7 +163,7 @@ def check_hidden_embedder(settings: SearchSettings) -> None:
     Raises:
         ConfigError: there is no reward model, or it is not on the local engine.
     """
-    if settings.prm == "none":
+    if not runs_on_engine(settings.prm):
         raise ConfigError("embedder prm needs a reward model; known without one: tfidf, minilm, or a model's name")
     if settings.prm_engine != "local":
         raise ConfigError(
@@ -238,6 +238,8 @@ def make_engine(spec: str, model: str, settings: SearchSettings, max_kv_tokens: 
     Raises:
         ConfigError: unknown engine, a wrong address, no server there, or a checkpoint that cannot be used.
     """
+    if model != "none" and not runs_on_engine(model):
+        raise ConfigError(f"{model} is no model to load: it scores the steps of a search, as prm, and nothing else")
     kind, colon, address = spec.partition(":")
     cls = load(pick("engine", kind, ENGINES))
     path, trust = model_path(model), settings.trust_remote_code
@@ -264,11 +266,18 @@ def make_engine(spec: str, model: str, settings: SearchSettings, max_kv_tokens: 
     return engine
 
 
+def runs_on_engine(prm: str) -> bool:
+    """Whether a reward model is one that runs on an engine: neither "none" nor a confidence of the writer's own."""
+    from prm.confidence import is_confidence
+
+    return prm != "none" and not is_confidence(prm)
+
+
 def prm_config(model: str, codec: str = "auto", engine: str = "local") -> PrmConfig:
     """How a reward model is read, found out from its files, and why.
 
     Args:
-        model: a path, a hub id, or `mini:ROLE`.
+        model: a path, a hub id, `mini:ROLE`, or `confidence:NAME`, which has no files.
         codec: a codec's name, or "auto" to recognise the family.
         engine: where it is to run; only the local engine fetches files that are not here.
 
@@ -276,7 +285,10 @@ def prm_config(model: str, codec: str = "auto", engine: str = "local") -> PrmCon
         ConfigError: no such checkpoint, or it is no reward model; see `prm.detect`.
     """
     from prm import detect_prm
+    from prm.confidence import confidence_config, is_confidence
 
+    if is_confidence(model):
+        return confidence_config(model, codec)
     path = model_path(model)
     folder = Path(path).expanduser()
     if engine == "local" or folder.is_dir():
@@ -286,14 +298,17 @@ def prm_config(model: str, codec: str = "auto", engine: str = "local") -> PrmCon
     return detect_prm(model, folder, codec)
 
 
-def make_scorer(settings: SearchSettings, engine: Engine, policy_tokenizer: Tokenizer) -> Scorer:
-    """A reward model over `engine`, read by the codec of its family.
+def make_scorer(settings: SearchSettings, engine: Engine | None, policy_tokenizer: Tokenizer) -> Scorer:
+    """A reward model over `engine`, read by the codec of its family; a confidence needs no engine.
 
     Raises:
         ConfigError: the checkpoint is no reward model, or its codec does not fit the tokenizer.
     """
-    from prm import CODECS, PrmScorer
+    from prm import CODECS, ConfidenceScorer, PrmScorer
 
+    if not runs_on_engine(settings.prm):
+        return ConfidenceScorer(settings.prm)
+    assert engine is not None
     config = prm_config(settings.prm, settings.prm_codec, settings.prm_engine)
     same = engine.tokenizer.fingerprint == policy_tokenizer.fingerprint
     return PrmScorer(engine, load(CODECS[config.codec].target).configured(engine.tokenizer, config, same))

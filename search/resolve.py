@@ -9,7 +9,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from search.config import METHOD_OPTIONS, TRANSPORT, SearchSettings, build
 from search.errors import ConfigError
-from search.registry import METHODS, Method, load, make_policy, option_names, pick, prm_config
+from search.registry import METHODS, Method, load, make_policy, option_names, pick, prm_config, runs_on_engine
 from search.routing import OWN, SCORED, choose_router, read_router, router_kind
 
 S = TypeVar("S", bound=SearchSettings)
@@ -56,7 +56,7 @@ def parts(settings: SearchSettings) -> list[Part]:
             Part("draft", settings.draft, settings.draft_engine),
             Part("target", settings.target, settings.engine),
         ]
-    if settings.prm != "none":
+    if runs_on_engine(settings.prm):
         found.append(Part("prm", settings.prm, settings.prm_engine))
     if settings.writer == "arbitrage" and router_kind(settings.router) in SCORED:
         found.append(Part("router", settings.router_model, settings.router_engine))
@@ -221,6 +221,9 @@ def _idle(settings: SearchSettings, *, own_policy: bool) -> dict[str, str]:
     if settings.prm == "none":
         kept = ("prm_codec", "prm_max_kv_tokens") if read else ("prm_max_kv_tokens",) if routed else ()
         idle |= {name: "a search without a reward model" for name in _REWARDS if name not in kept}
+    elif not runs_on_engine(settings.prm):
+        idle |= dict.fromkeys(("prm_engine", *(() if read else ("prm_codec",))), f"prm {settings.prm}")
+        idle |= {} if routed else {"prm_max_kv_tokens": f"prm {settings.prm}"}
     if own_policy:
         idle |= dict.fromkeys(("method", "options", *METHOD_OPTIONS), "a method of one's own")
     else:

@@ -37,6 +37,7 @@ class Node:
         estimate: the router's estimate; None where there was no router.
         dropped_tokens: tokens of a replaced draft.
         forced_tokens: how many of the last ids no model wrote, as they had to end a thought.
+        logprobs: as in `Step`.
         cluster: the group of its level that a policy put it in; None where none did.
         num_path_tokens: tokens from the root's first to this node's last.
         features: what policies asked for, by name (e.g. "embedding").
@@ -57,6 +58,7 @@ class Node:
     estimate: float | None = None
     dropped_tokens: int = 0
     forced_tokens: int = 0
+    logprobs: tuple[float, ...] | None = None
     cluster: int | None = None
     num_path_tokens: int = 0
     features: dict[str, object] = field(default_factory=dict)
@@ -240,6 +242,7 @@ class SearchTree:
         node.ids, node.text, node.writer = step.ids, step.text, step.writer
         node.seconds_write, node.estimate = step.seconds, step.estimate
         node.dropped_tokens, node.forced_tokens = step.dropped_tokens, step.forced_tokens
+        node.logprobs = step.logprobs
         node.num_path_tokens = self.nodes[node.parent].num_path_tokens + len(step.ids)
         node.status = NodeStatus.OPEN
         return node

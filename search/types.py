@@ -69,6 +69,7 @@ class Sampling:
             `search.steps` reads it: not inside code or formulas, nor after a head.
         min_new_tokens: a blank line ends no step that is shorter.
         line_end_tokens: from so many tokens on any line's end ends a step that blank lines end; None: only its limit.
+        logprobs: whether the tokens' log-probabilities are kept (`Generation.logprobs`).
     """
 
     temperature: float = 1.0
@@ -77,6 +78,7 @@ class Sampling:
     stop: tuple[str, ...] = ("\n\n",)
     min_new_tokens: int = 0
     line_end_tokens: int | None = None
+    logprobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,8 @@ class Generation:
         text: the new text, the stop string included and special tokens left out.
         finish: why it ended.
         seconds: from the request's arrival in the engine to the step's end.
+        logprobs: the natural-log probability of each token in the model's own distribution (temperature 1, no nucleus);
+            None where they were not asked for. A server that leaves an end token out gives none for it.
     """
 
     key: int
@@ -134,6 +138,7 @@ class Generation:
     text: str
     finish: FinishReason
     seconds: float = 0.0
+    logprobs: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +283,7 @@ class Step:
         estimate: the router's estimate that escalation helps, in [0, 1]; None where no router was asked.
         dropped_tokens: tokens of a draft that was replaced by this step.
         forced_tokens: how many of the last ids no model wrote: the end of a thought that had to be closed.
+        logprobs: as in `Generation`, of what a model wrote, in tokens of that model's own tokenizer.
     """
 
     node: NodeId
@@ -289,6 +295,7 @@ class Step:
     estimate: float | None = None
     dropped_tokens: int = 0
     forced_tokens: int = 0
+    logprobs: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ class ModelWriter:
             async with closing(self.engine.generate(tree.prefix(job.node), children, limited)) as made:
                 async for step in made:
                     node = owed.pop(step.key)
-                    yield Step(node, step.ids, step.text, step.finish, self.name, step.seconds)
+                    yield Step(node, step.ids, step.text, step.finish, self.name, step.seconds, logprobs=step.logprobs)
         except EngineError as error:
             problem = str(error)
         for node in owed.values():

@@ -48,6 +48,7 @@ class Script:
         hidden_mode: its --return-hidden-states-mode; None for a server of before there was one.
         api_key: the key that every request must bring; empty for none.
         prompt_tail: whether it puts the prompt's last token before what it wrote.
+        logprobs: whether it gives the log-probabilities of what it writes.
         head: outputs of its reward head; None for a model that writes.
         tokenize: its tokenizer; None for a server that does not tell.
         model_type, radix, capacity: what it says of itself.
@@ -63,6 +64,7 @@ class Script:
     hidden_mode: str | None = None
     api_key: str = ""
     prompt_tail: bool = False
+    logprobs: bool = True
     head: Callable[[Any], tuple[float, ...]] | None = None
     model_type: str = "llama"
     radix: bool = True
@@ -263,8 +265,8 @@ class FakeServer:
 
     async def _samples(
         self, prompts: list[tuple[int, ...]], params: list[dict[str, Any]]
-    ) -> AsyncIterator[tuple[int, str, tuple[int, ...], str | None, Any, int]]:
-        """First sign and end of each sample: (index, name, ids, finish, matched, cached tokens)."""
+    ) -> AsyncIterator[tuple[int, str, tuple[int, ...], str | None, Any, int, tuple[float, ...]]]:
+        """First sign and end of each sample: (index, name, ids, finish, matched, cached tokens, log-probabilities)."""
         for ids, one in zip(prompts, params, strict=True):
             self._check(ids, one.get("max_new_tokens", 0))
         number = params[0].get("n", 1)
@@ -284,28 +286,30 @@ class FakeServer:
             seed = one.get("sampling_seed") if self.script.seeds else None
             child = Child(1, random.getrandbits(62) if seed is None else seed)
             sampling = Sampling(
-                one.get("temperature", 1.0), one.get("top_p", 1.0), max(1, one.get("max_new_tokens", 128)), ()
+                one.get("temperature", 1.0), one.get("top_p", 1.0), max(1, one.get("max_new_tokens", 128)), (),
+                logprobs=True,
             )  # fmt: skip
             if one.get("max_new_tokens") == 0:
-                out.put_nowait((index, name, (), "length", None, cached[index]))
+                out.put_nowait((index, name, (), "length", None, cached[index], ()))
                 return
             prefix = Prefix(f"{name}", (Segment(0, ids),))
             async with closing(self.engine.generate(prefix, [child], sampling)) as steps:
                 async for whole in steps:
                     step, stop = self._cut(whole, one.get("stop") or ())
-                    out.put_nowait((index, name, step.ids[:1], None, None, cached[index]))
+                    assert step.logprobs is not None
+                    logprobs = step.logprobs[: len(step.ids)]
+                    out.put_nowait((index, name, step.ids[:1], None, None, cached[index], logprobs[:1]))
                     for _ in step.ids:
                         await asyncio.sleep(self.script.seconds_per_token)
                         if name in self._stopped:
-                            out.put_nowait((index, name, step.ids[:1], "abort", None, cached[index]))
+                            out.put_nowait((index, name, step.ids[:1], "abort", None, cached[index], ()))
                             self.aborted += 1
                             return
                     self._keep((*ids, *step.ids[:-1]))
                     cut = step.finish is FinishReason.LENGTH or len(step.ids) >= sampling.max_new_tokens
                     matched = 0 if step.finish is FinishReason.EOS else stop
-                    out.put_nowait(
-                        (index, name, step.ids, "length" if cut else "stop", None if cut else matched, cached[index])
-                    )
+                    finish, found = ("length", None) if cut else ("stop", matched)
+                    out.put_nowait((index, name, step.ids, finish, found, cached[index], logprobs))
             await self.engine.release(name)
 
         tasks = [asyncio.create_task(write(index)) for index in range(len(prompts))]
@@ -329,14 +333,15 @@ class FakeServer:
                     return replace(whole, ids=whole.ids[:number], finish=FinishReason.STOP), stop
         return whole, ""
 
-    @staticmethod
-    def _event(sample: Any, prompt_tokens: int) -> dict[str, Any]:
-        index, name, ids, finish, matched, cached = sample
+    def _event(self, sample: Any, body: dict[str, Any], prompt_tokens: int) -> dict[str, Any]:
+        index, name, ids, finish, matched, cached, logprobs = sample
         reason = None if finish is None else {"type": finish, **({} if matched is None else {"matched": matched})}
         meta = {
             "id": name, "finish_reason": reason, "prompt_tokens": prompt_tokens,
             "completion_tokens": len(ids), "cached_tokens": cached,
         }  # fmt: skip
+        if body.get("return_logprob") and self.script.logprobs:
+            meta["output_token_logprobs"] = [[one, token, None] for one, token in zip(logprobs, ids, strict=False)]
         return {"text": "", "output_ids": list(ids), "meta_info": meta, "index": index}
 
     @staticmethod
@@ -355,7 +360,7 @@ class FakeServer:
                 if not started:
                     await write(b"HTTP/1.1 200 X\r\ntransfer-encoding: chunked\r\n\r\n")
                     started = True
-                event = self._event(sample, len(prompts[0]))
+                event = self._event(sample, body, len(prompts[0]))
                 if self.script.prompt_tail:
                     event["output_ids"] = [prompts[0][-1], *event["output_ids"]]
                 data = b"data: %b\n\n" % json.dumps(event).encode()
@@ -368,7 +373,7 @@ class FakeServer:
         async with closing(self._samples(prompts, params)) as samples:
             async for sample in samples:
                 if sample[3] is not None:
-                    answers[sample[0]] = self._event(sample, len(prompts[0]))
+                    answers[sample[0]] = self._event(sample, body, len(prompts[0]))
         labels = body.get("token_ids_logprob")
         for index, ids in enumerate(prompts):
             meta = answers[index]["meta_info"]
@@ -410,15 +415,18 @@ class FakeServer:
         samples = [dict(params, n=1, sampling_seed=body.get("seed", 0) + i) for i in range(body.get("n", 1))]
         choices: dict[int, dict[str, Any]] = {}
         async with closing(self._samples([ids] * len(samples), samples)) as stream:
-            async for index, _, made, finish, matched, _ in stream:
+            async for index, _, made, finish, matched, _, written in stream:
                 if finish is not None:
                     stop_reason = matched if isinstance(matched, str) else None
                     choices[index] = {"index": index, "text": "", "finish_reason": finish, "stop_reason": stop_reason}
                     choices[index]["token_ids"] = list(made) if self.script.openai_ids else None
+                    if body.get("logprobs") and self.script.logprobs:
+                        choices[index]["logprobs"] = {"token_logprobs": written}
         if body.get("logprobs"):
             logprobs = await self.engine.label_logprobs(Prefix("l", (Segment(0, ids),)), range(len(WORDS)))
             best = sorted(range(len(WORDS)), key=lambda token: -logprobs[token])[: body["logprobs"]]
-            choices[0]["logprobs"] = {"top_logprobs": [{f"token_id:{t}": max(-1e9, logprobs[t]) for t in best}]}
+            top = [{f"token_id:{t}": max(-1e9, logprobs[t]) for t in best}]
+            choices[0].setdefault("logprobs", {})["top_logprobs"] = top
         return {"choices": [choices[index] for index in sorted(choices)]}
 
 

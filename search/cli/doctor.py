@@ -65,11 +65,14 @@ def _packages() -> list[Check]:
 
 def _engines(settings: SearchSettings) -> list[Check]:
     """Load each model, and have it do the smallest real piece of work."""
-    from search.registry import make_engine
+    from prm.confidence import is_confidence
+    from search.registry import make_engine, prm_config
 
     checks: list[Check] = []
     roles = [("policy", settings.engine, settings.policy, settings.max_kv_tokens)]
-    if settings.prm != "none":
+    if is_confidence(settings.prm):
+        checks.append(_try("prm", lambda: f"{settings.prm}: {prm_config(settings.prm, settings.prm_codec).reason}"))
+    elif settings.prm != "none":
         roles.append(("prm", settings.prm_engine, settings.prm, settings.prm_max_kv_tokens))
     for role, spec, model, max_kv_tokens in roles:
         try:

@@ -48,11 +48,12 @@ class Call(NamedTuple):
 class _Row:
     """A step being written."""
 
-    __slots__ = ("child", "finish", "ids", "node", "writing")
+    __slots__ = ("child", "finish", "ids", "logprobs", "node", "writing")
 
     def __init__(self, child: Child, node: int, writing: Writing) -> None:
         self.child, self.node, self.writing = child, node, writing
         self.ids: list[int] = []
+        self.logprobs: list[float] = []
         self.finish: FinishReason | None = None
 
 
@@ -140,7 +141,8 @@ class FakeEngine:
                         cache.finish_row(row.node, tuple(row.ids))
                         seconds = time.perf_counter() - start
                         text = self._tokenizer.table.step_text(prefix, row.ids, row.finish)
-                        yield Generation(row.child.key, tuple(row.ids), text, row.finish, seconds)
+                        logprobs = tuple(row.logprobs) if sampling.logprobs else None
+                        yield Generation(row.child.key, tuple(row.ids), text, row.finish, seconds, logprobs)
                 live = [row for row in live if row.finish is None]
         finally:
             for row in live:
@@ -157,10 +159,7 @@ class FakeEngine:
         self._cache(prefix.tree).compute(prefix)
         if fault is not None and fault.kind == "nan":
             return (math.nan,) * len(labels)
-        logits = self.model.logits(prefix.ids)
-        best = max(logits)
-        total = best + math.log(math.fsum(math.exp(logit - best) for logit in logits))
-        return tuple(min(0.0, logits[label] - total) for label in labels)
+        return _logprobs(self.model.logits(prefix.ids), labels)
 
     async def read(self, prefix: Prefix, what: Literal["head", "hidden"]) -> tuple[float, ...]:
         """The head's outputs after `prefix`, or four numbers that depend on its ids alone."""
@@ -199,9 +198,10 @@ class FakeEngine:
         if row.ids:
             cache.compute_row_token(row.node)
         ids = [*prefix_ids, *row.ids]
-        probabilities = next_probabilities(self.model.logits(ids), sampling)
-        token = draw(probabilities, uniform(row.child.seed, len(row.ids)))
+        logits = self.model.logits(ids)
+        token = draw(next_probabilities(logits, sampling), uniform(row.child.seed, len(row.ids)))
         row.ids.append(token)
+        row.logprobs += _logprobs(logits, [token])
         cache.sampled_tokens += 1
         row.finish = rule.finish(row.writing, row.ids, sampling)
         if row.finish is not None:
@@ -284,3 +284,9 @@ class FakeEngine:
 
     def _error(self, message: str, retryable: bool = False) -> EngineError:
         return EngineError(message, endpoint=self._info.model, retryable=retryable)
+
+
+def _logprobs(logits: Sequence[float], ids: Sequence[int]) -> tuple[float, ...]:
+    best = max(logits)
+    total = best + math.log(math.fsum(math.exp(logit - best) for logit in logits))
+    return tuple(min(0.0, logits[token] - total) for token in ids)

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from search.config import METHOD_OPTIONS, SearchSettings, build, explain, first_error
 from search.errors import ConfigError
 from search.prompt_files import names_file
-from search.registry import METHODS, load, pick
+from search.registry import METHODS, load, pick, runs_on_engine
 from search.serve.errors import ApiError, wrong
 
 
@@ -85,5 +85,5 @@ def _set_writer(values: dict[str, Any], base: SearchSettings, prm: str, changes:
         asked, own = parse(changes["router"]).kind, parse(base.router).kind
         if asked != own:
             values.pop("router_model", None)
-            if asked in ("rsd", "oracle") and prm != "none":
+            if asked in ("rsd", "oracle") and runs_on_engine(prm):
                 values["router_model"] = prm

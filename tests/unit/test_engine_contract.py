@@ -238,6 +238,25 @@ def test_greedy_takes_the_likeliest_token(case):
     run(case, body)
 
 
+def test_log_probabilities_are_the_models_own_and_given_where_asked_for(case):
+    """At temperature 1 and without a nucleus, however the tokens were drawn."""
+
+    async def body(engine, prompt):
+        sampling = replace(SAMPLING, temperature=0.5, top_p=0.9)
+        assert all(step.logprobs is None for step in (await write(engine, prompt(), children(2), sampling)).values())
+        for step in (await write(engine, prompt("u"), children(4), replace(sampling, logprobs=True))).values():
+            assert step.logprobs is not None
+            ids = list(prompt.ids)
+            for number, token in enumerate(step.ids):
+                at = Prefix(f"read{step.key}-{number}", (Segment(0, tuple(ids)),))
+                (wanted,) = await engine.label_logprobs(at, [token])
+                assert step.logprobs[number] == pytest.approx(wanted, abs=2e-5)
+                ids.append(token)
+            assert len(step.logprobs) == len(step.ids)
+
+    run(case, body)
+
+
 def test_label_logprobs_are_normalised_over_the_vocabulary(case):
     async def body(engine, prompt):
         everything = range(engine.info.vocab_size)

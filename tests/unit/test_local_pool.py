@@ -38,12 +38,16 @@ def test_searches_under_a_small_pool_give_the_same_steps(max_kv_tokens):
 
 
 def test_rows_that_outgrow_the_pool_are_put_back_and_finish():
-    sampling = Sampling(temperature=0.0, max_new_tokens=60, stop=())
+    sampling = Sampling(temperature=0.0, max_new_tokens=60, stop=(), logprobs=True)
 
     async def main() -> None:
         local = engine("qwen2", max_kv_tokens=150)
         steps = await write(local, prompt(), [Child(i, i) for i in range(1, 9)], sampling)
-        assert {step.ids for step in steps.values()} == {reference_greedy("qwen2", PROMPT, 60)}
+        greedy = reference_greedy("qwen2", PROMPT, 60)
+        assert {step.ids for step in steps.values()} == {greedy}
+        wanted = [reference_logprobs("qwen2", (*PROMPT, *greedy[:n]))[token].item() for n, token in enumerate(greedy)]
+        for step in steps.values():
+            assert step.logprobs == pytest.approx(wanted, abs=1e-5)
         assert local.pool().peak <= 150
         assert local.usage("t").recomputed_tokens > 0
         await local.aclose()

@@ -58,6 +58,15 @@ def with_engine(engine, body):
     return run(main())
 
 
+@pytest.mark.parametrize("kind", [SglangEngine, OpenAIEngine])
+def test_log_probabilities_that_a_server_does_not_give_are_missed_by_its_name(folder, kind):
+    with serving(Script(logprobs=False)) as server:
+        engine = kind.connect(folder, server.url)
+        asked = Sampling(1.0, 1.0, 12, (STEP_END,), logprobs=True)
+        with pytest.raises(EngineError, match=rf"{server.url} gives none of the \d+ log-probabilities"):
+            with_engine(engine, lambda one: write(one, prefix(), children(1), asked))
+
+
 # Sharing
 
 

@@ -65,16 +65,19 @@ class Decoding:
         u = uniforms(np.array([row.seed for row in rows], np.uint64), counts)
         temperature = np.array([row.sampling.temperature for row in rows])
         top_p = np.array([row.sampling.top_p for row in rows])
-        tokens = sample(torch.stack([logits for _, logits in starts]), temperature, top_p, u).ids
+        kept = any(row.sampling.logprobs for row in rows)
+        drawn = sample(torch.stack([logits for _, logits in starts]), temperature, top_p, u, logprobs=kept)
         ended = []
-        for row, token in zip(rows, tokens.tolist(), strict=True):
+        for at, row in enumerate(rows):
             row.request.tree.num_sampled += 1
-            row.ids = (*row.ids, token)
+            row.ids = (*row.ids, int(drawn.ids[at]))
+            if row.sampling.logprobs and drawn.logprobs is not None:
+                row.logprobs = (*row.logprobs, float(drawn.logprobs[at]))
             finish = self._finish_reason(row, row.ids)
             if finish is not None:
                 ended.append(Ended(row, row.ids, finish))
                 continue
-            self._lanes.join(row, row.ids)
+            self._lanes.join(row)
             row.request.tree.add_row(row)
         return ended
 
@@ -105,14 +108,16 @@ class Decoding:
                 tree.num_peak = max(tree.num_peak, tree.num_held)
                 tree.used = now
         u = uniforms(lanes.seeds[:live], lanes.count[:live])
-        tokens = sample(logits, lanes.temperature[:live], lanes.top_p[:live], u).ids
-        lanes.append(tokens)
-        done = (lanes.count[:live] >= lanes.limit[:live]) | self._rules.maybe[lanes.table[:live], tokens]
+        kept = bool(lanes.keeps[:live].any())
+        drawn = sample(logits, lanes.temperature[:live], lanes.top_p[:live], u, logprobs=kept)
+        lanes.append(drawn.ids, drawn.logprobs)
+        done = (lanes.count[:live] >= lanes.limit[:live]) | self._rules.maybe[lanes.table[:live], drawn.ids]
         ended = []
         for row in [lanes.rows[lane] for lane in np.flatnonzero(done)]:
             ids = lanes.ids(row.lane)
             finish = self._finish_reason(row, ids)
             if finish is not None:
+                lanes.take_tokens(row)
                 self._commit(row)
                 self.remove(row, held=False)
                 ended.append(Ended(row, ids, finish))

@@ -35,6 +35,7 @@ class Lanes:
         count: (num_lanes,) tokens of the step written so far.
         position: (num_lanes,) position of the token to be fed next.
         limit: (num_lanes,) tokens at which the step ends.
+        keeps: (num_lanes,) whether the tokens' log-probabilities are kept.
     """
 
     def __init__(self, shape: KVShape, dtype: torch.dtype, device: torch.device, max_rows: int) -> None:
@@ -54,6 +55,8 @@ class Lanes:
         self.top_p = np.zeros(0, np.float64)
         self.table = np.zeros(0, np.int64)
         self.written = np.zeros((0, NUM_COLUMNS), np.int64)
+        self.keeps = np.zeros(0, np.bool_)
+        self.logprobs = np.zeros((0, NUM_COLUMNS), np.float64)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -71,8 +74,9 @@ class Lanes:
         """A lane's KV, (2, num_layers, num_kv_heads, num_suffix, head_dim); a view."""
         return self.kv[:, :, lane, :, int(self.start[lane]) : self.column]
 
-    def join(self, row: Row, ids: tuple[int, ...]) -> int:
-        """Put a row in a lane; `ids` are the tokens its step has, the last of which is fed next."""
+    def join(self, row: Row) -> int:
+        """Put a row in a lane; the last of its tokens is fed next."""
+        ids = row.ids
         lane = len(self.rows)
         if lane == len(self.start):
             self._grow(min(self.max_rows, max(8, 2 * lane)))
@@ -84,9 +88,10 @@ class Lanes:
         self.position[lane] = row.node.start + len(ids) - 1
         self.limit[lane], self.seeds[lane] = row.limit, row.seed
         self.temperature[lane], self.top_p[lane] = row.sampling.temperature, row.sampling.top_p
-        self.table[lane] = row.table
+        self.table[lane], self.keeps[lane] = row.table, row.sampling.logprobs
         self._fit_written(len(ids) + NUM_COLUMNS)
         self.written[lane, : len(ids)] = ids
+        self.logprobs[lane, : len(row.logprobs)] = row.logprobs
         return lane
 
     def leave(self, row: Row) -> int:
@@ -110,7 +115,7 @@ class Lanes:
         """Let every live row see the column that its next token goes to."""
         self.mask[: len(self.rows), self.column] = 0.0
 
-    def append(self, tokens: NDArray[np.int64]) -> None:
+    def append(self, tokens: NDArray[np.int64], logprobs: NDArray[np.float64] | None) -> None:
         """Take the newly sampled token of every live row; the tokens fed before now have KV."""
         live = len(self.rows)
         self.column += 1
@@ -118,6 +123,8 @@ class Lanes:
         if longest >= self.written.shape[1]:
             self._fit_written(longest + 1)
         self.written[np.arange(live), self.count[:live]] = tokens
+        if logprobs is not None:
+            self.logprobs[np.arange(live), self.count[:live]] = logprobs
         self.last[:live] = tokens
         self.count[:live] += 1
         self.position[:live] += 1
@@ -125,6 +132,12 @@ class Lanes:
     def ids(self, lane: int) -> tuple[int, ...]:
         """The tokens of a lane's step."""
         return tuple(self.written[lane, : int(self.count[lane])].tolist())
+
+    def take_tokens(self, row: Row) -> None:
+        """Write to a row what its step has so far."""
+        row.ids = self.ids(row.lane)
+        if row.sampling.logprobs:
+            row.logprobs = tuple(self.logprobs[row.lane, : len(row.ids)].tolist())
 
     def long_rows(self) -> list[Row]:
         """Rows whose suffix must go to the arena before the columns can shift; empty while there is room."""
@@ -164,6 +177,8 @@ class Lanes:
             self.top_p,
             self.table,
             self.written,
+            self.keeps,
+            self.logprobs,
         )
 
     def _new_kv(self, num_lanes: int) -> Tensor:
@@ -185,12 +200,12 @@ class Lanes:
             new[:live] = array[:live]
             return new
 
-        names = "start mask last count position limit seeds temperature top_p table written"
+        names = "start mask last count position limit seeds temperature top_p table written keeps logprobs"
         for name in names.split():
             setattr(self, name, wider(getattr(self, name)))
 
     def _fit_written(self, num_tokens: int) -> None:
         have = self.written.shape[1]
         if num_tokens > have:
-            more = np.zeros((self.written.shape[0], max(num_tokens, 2 * have) - have), np.int64)
-            self.written = np.concatenate([self.written, more], axis=1)
+            more = ((0, 0), (0, max(num_tokens, 2 * have) - have))
+            self.written, self.logprobs = np.pad(self.written, more), np.pad(self.logprobs, more)

@@ -35,6 +35,7 @@ class Row:
         table: number of its stop rule.
         writing: what that rule knows of it.
         ids: tokens written before it last joined the lanes; empty for a new row.
+        logprobs: their log-probabilities, where `sampling` wants them kept; else empty.
         lane: where it runs; -1 while it waits.
     """
 
@@ -47,6 +48,7 @@ class Row:
     table: int
     writing: Writing
     ids: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
     lane: int = -1
 
 

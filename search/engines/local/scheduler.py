@@ -130,7 +130,7 @@ class Scheduler:
                     self.fail(request, EngineError("the tree was released", retryable=False))
                     continue
                 for key, _ in request.children:
-                    self._deliver(request, self._generation(request, key, (), FinishReason.ABORT))
+                    self._deliver(request, Generation(key, (), "", FinishReason.ABORT, _seconds(request)))
             del self.trees[name]
         else:
             tree.compact()
@@ -209,14 +209,15 @@ class Scheduler:
             row.node.ids = ids
             row.node.used = self.now
             self.pool.note_step(len(ids))
-            self._deliver(row.request, self._generation(row.request, row.node.key, ids, finish))
+            self._deliver(row.request, self._generation(row, ids, finish))
 
     # Rows
 
     def preempt(self, row: Row) -> None:
         """Put a row back to the waiting ones; its tokens stay, its KV goes and is computed again later."""
         tree, node, request = row.request.tree, row.node, row.request
-        row.ids = node.ids = self.lanes.ids(row.lane)
+        self.lanes.take_tokens(row)
+        node.ids = row.ids
         node.num_ever = max(node.num_ever, node.num_cached + self.lanes.num_suffix(row.lane))
         self._decoding.remove(row)
         tree.forget_kv(node)
@@ -227,11 +228,11 @@ class Scheduler:
     def abort_dead_rows(self, tree: TreeCache) -> None:
         """End a tree's rows whose nodes are gone, those that wait included; what was written comes back."""
         for row in [row for row in tree.rows if not row.node.alive]:
-            ids = self.lanes.ids(row.lane)
+            self.lanes.take_tokens(row)
             self._decoding.remove(row)
-            self._deliver(row.request, self._generation(row.request, row.node.key, ids, FinishReason.ABORT))
+            self._deliver(row.request, self._generation(row, row.ids, FinishReason.ABORT))
         for row in self._admission.remove_dead(tree):
-            self._deliver(row.request, self._generation(row.request, row.node.key, row.ids, FinishReason.ABORT))
+            self._deliver(row.request, self._generation(row, row.ids, FinishReason.ABORT))
 
     # Results
 
@@ -250,9 +251,10 @@ class Scheduler:
         assert self._head is not None, "refused before"
         return tuple(self._head(request.hidden).double().tolist())
 
-    def _generation(self, request: Request, key: int, ids: tuple[int, ...], finish: FinishReason) -> Generation:
-        text = self._text.step_text(request.prefix, ids, finish)
-        return Generation(key, ids, text, finish, time.perf_counter() - request.arrived)
+    def _generation(self, row: Row, ids: tuple[int, ...], finish: FinishReason) -> Generation:
+        text = self._text.step_text(row.request.prefix, ids, finish)
+        logprobs = row.logprobs[: len(ids)] if row.sampling.logprobs else None
+        return Generation(row.node.key, ids, text, finish, _seconds(row.request), logprobs)
 
     def _deliver(self, request: Request, result: Result) -> None:
         request.deliver(result)
@@ -269,3 +271,7 @@ class Scheduler:
     def _drop_node(self, tree: TreeCache, node: Node) -> None:
         if node.alive and tree.nodes.get(node.key) is node:
             tree.drop([node.key])
+
+
+def _seconds(request: Request) -> float:
+    return time.perf_counter() - request.arrived

@@ -55,6 +55,7 @@ class Job:
     Attributes:
         owed: children not answered yet.
         requests: the server's names of their samples, as far as known.
+        logprobs: of the tokens of children that are being continued, where they are kept.
         results: steps, then None; or an error.
     """
 
@@ -64,4 +65,5 @@ class Job:
     owed: dict[int, Child]
     results: asyncio.Queue[Generation | Exception | None] = field(default_factory=asyncio.Queue)
     requests: dict[int, str] = field(default_factory=dict)
+    logprobs: dict[int, tuple[float, ...]] = field(default_factory=dict)
     task: asyncio.Task[None] | None = None

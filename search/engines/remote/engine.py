@@ -238,6 +238,9 @@ class RemoteEngine(ABC, Generic[Server]):
                     self._check_sample(worker, sample, asked.max_new_tokens)
                     begun = writing.copy()
                     ids, finish = judge(sample, rule, begun, written, limited, asked.max_new_tokens)
+                    if asked.logprobs:
+                        before = job.logprobs.get(place, ()) if written else ()
+                        job.logprobs[place] = (*before, *self._logprobs(worker, sample))
                     unfinished[place] = 0
                     ended.add(place)
                     books.computed(num_tokens, sample.cached_tokens, num_tokens)
@@ -267,7 +270,9 @@ class RemoteEngine(ABC, Generic[Server]):
         child = job.owed.pop(place)
         books.warmth.wrote(job.prefix, child.key, ids)
         text = self._model.table.step_text(job.prefix, ids, finish)
-        job.results.put_nowait(Generation(child.key, ids, text, finish, time.perf_counter() - job.arrived))
+        logprobs = job.logprobs.pop(place)[: len(ids)] if job.sampling.logprobs else None
+        seconds = time.perf_counter() - job.arrived
+        job.results.put_nowait(Generation(child.key, ids, text, finish, seconds, logprobs))
 
     def _check_sample(self, worker: Worker[Server], sample: Sample, most: int) -> None:
         """Hold a sample that ended against what was asked.
@@ -279,6 +284,21 @@ class RemoteEngine(ABC, Generic[Server]):
             raise EngineError(f"{self._name(worker)} gave a request up", endpoint=self._name(worker), retryable=True)
         if not sample.is_step(self.info.vocab_size, most):
             raise nonsense(self._name(worker), f"a step of the ids {sample.whole[:20]}")
+
+    def _logprobs(self, worker: Worker[Server], sample: Sample) -> tuple[float, ...]:
+        """A sample's log-probabilities.
+
+        Raises:
+            EngineError: the server does not give them.
+        """
+        if sample.logprobs is None or len(sample.logprobs) != len(sample.ids):
+            found = "none" if sample.logprobs is None else str(len(sample.logprobs))
+            raise EngineError(
+                f"{self._name(worker)} gives {found} of the {len(sample.ids)} log-probabilities of a step's tokens",
+                endpoint=self._name(worker),
+            )
+        # A rounding error may lie above zero.
+        return tuple(min(0.0, value) for value in sample.logprobs)
 
     async def _abort_children(self, server: Server, job: Job, keys: frozenset[int] | None) -> None:
         """Answer children as aborted, and have the server stop them: all, or those with or below these keys."""

@@ -82,6 +82,9 @@ class OpenAIEngine(RemoteEngine[OpenAIServer]):
             body |= {"stop": list(sampling.stop), "include_stop_str_in_output": True, "no_stop_trim": True}
         if self.info.seeds == "server":
             body["seed"] = children[0].seed & _SEED_MASK
+        if sampling.logprobs:
+            # The written token's alone would do; SGLang reads 0 as none.
+            body["logprobs"] = 1
         for choice in await _complete(server, prefix.ids, body, prefix.tree):
             yield _sample(server, choice)
 
@@ -150,12 +153,14 @@ def _sample(server: OpenAIServer, choice: Mapping[str, Any]) -> Sample:
     try:
         ids = tuple(map(int, choice["token_ids"]))
         index, finish = int(choice["index"]), choice["finish_reason"]
-    except (KeyError, TypeError, ValueError):
+        given = (choice.get("logprobs") or {}).get("token_logprobs")
+        logprobs = None if given is None else tuple(map(float, given))
+    except (KeyError, TypeError, ValueError, AttributeError):
         raise nonsense(str(server), choice) from None
     if finish not in ("stop", "length", "abort"):
         raise nonsense(str(server), choice)
     matched = choice.get("stop_reason", choice.get("matched_stop"))
-    return Sample(index, ids, finish, matched=matched if isinstance(matched, int) else None)
+    return Sample(index, ids, finish, matched=matched if isinstance(matched, int) else None, logprobs=logprobs)
 
 
 async def _ask(model: RemoteModel, urls: Sequence[str], limits: RequestLimits) -> list[str]:

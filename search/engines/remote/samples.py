@@ -23,6 +23,7 @@ class Sample(NamedTuple):
         cached_tokens: of the prompt, tokens that were not computed for it; None where the server does not say.
         request: the server's name for it, by which it can be aborted; empty where it has none.
         matched: the end token that stopped it, if one did and the server says which.
+        logprobs: log-probability of each of `ids`; None where they were not asked for, or the server gives none.
     """
 
     number: int
@@ -31,6 +32,7 @@ class Sample(NamedTuple):
     cached_tokens: int | None = None
     request: str = ""
     matched: int | None = None
+    logprobs: tuple[float, ...] | None = None
 
     @property
     def whole(self) -> tuple[int, ...]:

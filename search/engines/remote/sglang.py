@@ -150,6 +150,7 @@ class SglangEngine(RemoteEngine[SglangServer]):
             "stream_interval": STREAM_INTERVAL_TOKENS,
         }
         ids = list(prefix.ids)
+        body: dict[str, Any]
         if self.info.seeds == "server":
             seeded = [{**params, "sampling_seed": child.seed & _SEED_MASK} for child in children]
             body = {"input_ids": [ids] * number, "sampling_params": seeded}
@@ -157,12 +158,14 @@ class SglangEngine(RemoteEngine[SglangServer]):
             body = {"input_ids": ids, "sampling_params": {**params, "n": number}}
         else:
             body = {"input_ids": ids, "sampling_params": params}
-        parts: dict[int, tuple[int, ...]] = {}
+        if sampling.logprobs:
+            body["return_logprob"] = True
+        parts: dict[int, Sample] = {}
         stream = server.stream(body, prefix.tree)
         try:
             async for event in stream:
                 sample = _sample(server, event, parts)
-                parts[sample.number] = sample.ids
+                parts[sample.number] = sample
                 yield sample
         finally:
             await stream.aclose()
@@ -303,27 +306,34 @@ async def _facts(model: RemoteModel, servers: Sequence[SglangServer]) -> ServerF
     return facts
 
 
-def _sample(server: SglangServer, event: Mapping[str, Any], parts: Mapping[int, tuple[int, ...]]) -> Sample:
+def _sample(server: SglangServer, event: Mapping[str, Any], parts: Mapping[int, Sample]) -> Sample:
     """One event of a stream: all ids of a sample so far, whether its server sends all of them each time or the new."""
     meta = _meta(server, event)
     try:
         index = int(event.get("index", 0))
         ids = tuple(map(int, event["output_ids"]))
         finish, number = meta["finish_reason"], int(meta["completion_tokens"])
-        if len(ids) < number:
-            ids = (*parts.get(index, ()), *ids)
+        before = parts.get(index)
+        if len(ids) < number and before is not None:
+            ids = (*before.ids, *ids)
         # Some servers put the end of the prompt before what was written.
         ids = ids[len(ids) - number :]
+        logprobs = None
+        if (entries := meta.get("output_token_logprobs")) is not None:
+            logprobs = tuple(float(entry[0]) for entry in entries)
+            if len(logprobs) < number and before is not None:
+                logprobs = (*(before.logprobs or ()), *logprobs)
+            logprobs = logprobs[max(0, len(logprobs) - len(ids)) :]
         kind = None if finish is None else finish["type"]
         matched = finish.get("matched") if finish else None
         if kind not in (None, "stop", "length", "abort"):
             raise ValueError(kind)
         if kind == "abort" and finish.get("message") and int(finish.get("status_code") or 0) == 400:
             raise EngineError(f"{server} refused: {finish['message']}", endpoint=str(server), status=400)
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
         raise nonsense(str(server), event) from None
     matched = matched if isinstance(matched, int) else None
-    return Sample(index, ids, kind, _cached(server, event), str(meta.get("id", "")), matched)
+    return Sample(index, ids, kind, _cached(server, event), str(meta.get("id", "")), matched, logprobs)
 
 
 def _meta(server: SglangServer, answer: Any) -> Mapping[str, Any]:
