@@ -18,6 +18,7 @@ from search.errors import ConfigError
 from search.policies import BestOfN, Rebase
 from search.protocols import Router, Writer
 from search.streams import closing
+from search.thoughts import ThoughtLimit
 from search.tree import SearchTree
 from search.types import ROOT, FinishReason, NodeStatus, Problem, Sampling, Step, StepFailure, WriteJob
 from search.writer import ModelWriter
@@ -353,6 +354,28 @@ def test_pipelined_runs_equal_with_another_tokenizer_and_with_limits():
             for pipeline in (False, True)
         ]
         assert list(map(shape, pairs[::2])) == list(map(shape, pairs[1::2]))
+
+
+@pytest.mark.parametrize("other_draft", [False, True])
+def test_a_thought_that_had_to_be_closed_is_closed_for_both_models_and_for_what_is_written_ahead(other_draft):
+    made, seen = [], []
+    for pipeline in (False, True):
+        for number in range(8):
+            parts = Parts(other_draft=other_draft)
+            thoughts = ThoughtLimit(8, parts.target.tokenizer)
+            driver = parts.driver("random", pipeline=pipeline, thoughts=thoughts)
+            made.append(asyncio.run(driver.solve(Problem(f"q{number}", PROMPT), f"{PROMPT}<think>\n")))
+            for engine in (parts.draft, parts.target):
+                told = [engine.tokenizer.decode(call.prefix.ids) for call in engine.calls if call.method == "generate"]
+                seen += [text for text in told if "</think>" in text]
+                for text in told:  # neither model ever reads what the tree does not have, or has it twice
+                    tree = made[-1].tree
+                    assert (
+                        any((tree.root.text + tree.steps_text(node.id)).startswith(text) for node in tree) or pipeline
+                    )
+                    assert text.count("</think>") <= 1
+    assert list(map(shape, made[:8])) == list(map(shape, made[8:]))
+    assert any(node.forced_tokens for outcome in made for node in outcome.tree) and seen
 
 
 def test_the_draft_writes_while_the_router_judges():
