@@ -2,10 +2,11 @@
 
 import asyncio
 from collections import Counter
+from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
-from routing import PROBLEM, PROMPT, Parts
+from routing import PROBLEM, PROMPT, Parts, other_vocabulary
 
 from arbitrage.routers import DEFAULTS, KINDS, parse_router
 from arbitrage.walks import DRAFT, TARGET
@@ -13,7 +14,7 @@ from ets import Ets, EtsKv
 from ets.embedders import make_embedder
 from search.driver import Driver, Limits
 from search.engines.fake import FakeEngine, Fault
-from search.engines.markov import story_model
+from search.engines.markov import STORY_VOCABULARY, story_model
 from search.errors import ConfigError
 from search.policies import BestOfN, Rebase
 from search.protocols import Router, Writer
@@ -356,12 +357,29 @@ def test_pipelined_runs_equal_with_another_tokenizer_and_with_limits():
         assert list(map(shape, pairs[::2])) == list(map(shape, pairs[1::2]))
 
 
+@dataclass(frozen=True)
+class Thinker:
+    """Writes steps until its thought is closed, and then an answer."""
+
+    turned: bool
+
+    @property
+    def vocabulary(self):
+        return STORY_VOCABULARY[::-1] if self.turned else STORY_VOCABULARY
+
+    def logits(self, ids):
+        done = "</think>" in "".join(self.vocabulary[token] for token in ids)
+        story = story_model(answer=float(done))
+        return (other_vocabulary(story) if self.turned else story).logits(ids)
+
+
 @pytest.mark.parametrize("other_draft", [False, True])
 def test_a_thought_that_had_to_be_closed_is_closed_for_both_models_and_for_what_is_written_ahead(other_draft):
     made, seen = [], []
     for pipeline in (False, True):
         for number in range(8):
             parts = Parts(other_draft=other_draft)
+            parts.draft, parts.target = FakeEngine(Thinker(other_draft)), FakeEngine(Thinker(False))
             thoughts = ThoughtLimit(8, parts.target.tokenizer)
             driver = parts.driver("random", pipeline=pipeline, thoughts=thoughts)
             made.append(asyncio.run(driver.solve(Problem(f"q{number}", PROMPT), f"{PROMPT}<think>\n")))
