@@ -11,6 +11,7 @@ from fractions import Fraction
 
 from search.answers.evaluate import TooLargeError, UndefinedError, compare, exact, less, proportional
 from search.answers.expressions import number
+from search.answers.units import LETTER_UNITS
 from search.answers.values import (
     Approximate,
     Based,
@@ -44,8 +45,13 @@ def same_value(one: Value, other: Value) -> Verdict:
     for value, beside in ((one, other), (other, one)):
         if isinstance(value, Approximate):
             return same_value(value.value, beside.value if isinstance(beside, Approximate) else beside)
-    if isinstance(one, Text) or isinstance(other, Text):
-        return DIFFERENT
+    for value, beside in ((one, other), (other, one)):
+        if isinstance(value, Text):
+            # Letters alone are a word, but beside a formula in these letters they are their product.
+            product = _letters(value)
+            if product is None or not isinstance(beside, Expression) or product.variables != beside.variables:
+                return DIFFERENT
+            return compare(product, beside)
     for kind, rule in _RULES:
         for value, beside in ((one, other), (other, one)):
             if isinstance(value, kind):
@@ -114,6 +120,8 @@ def _scaled(amount: Expression, factor: Fraction) -> Expression:
 
 def _quantity(one: Value, other: Value) -> Verdict | None:
     assert isinstance(one, Quantity)
+    if isinstance(other, Expression) and one.dimension:
+        other = _letter_unit(other)
     if isinstance(other, Expression):
         return compare(one.amount, other)
     if not isinstance(other, Quantity):
@@ -127,6 +135,22 @@ def _quantity(one: Value, other: Value) -> Verdict | None:
     if one.words <= other.words or other.words <= one.words:
         return compare(one.amount, other.amount)
     return DIFFERENT
+
+
+def _letter_unit(amount: Expression) -> Expression | Quantity:
+    """A number times a letter, as a quantity: beside kilometres, the m of 5000 m is no variable."""
+    node = amount.node
+    if node.op == "mul" and len(node.args) == 2 and node.args[0].op == "num" and node.args[1].name in LETTER_UNITS:
+        unit = LETTER_UNITS[node.args[1].name]
+        return Quantity(Expression(node.args[0]), unit.dimension, unit.factor)
+    return amount
+
+
+def _letters(word: Text) -> Expression | None:
+    if not (1 < len(word.text) <= 3 and word.text.isascii() and word.text.isalpha() and word.text.islower()):
+        return None
+    factors = tuple(Node(letter) if letter in "ei" else Node("var", name=letter) for letter in word.text)
+    return Expression(Node("mul", factors), frozenset(letter for letter in word.text if letter not in "ei"))
 
 
 def _clock(one: Value, other: Value) -> Verdict | None:

@@ -224,7 +224,8 @@ def _points(names: frozenset[str]) -> list[dict[str, Fraction]]:
         for name in names:
             digest = hashlib.sha256(f"{index} {name}".encode()).digest()
             value = Fraction(int.from_bytes(digest[:4], "big") % 4_000_000 + 300_007, 1_000_003)
-            point[name] = -value if index >= 3 and digest[4] % 2 else value
+            # Two points have negative values too: all of them, and those of some names.
+            point[name] = -value if index == 3 or (index == 4 and digest[4] % 2) else value
         points.append(point)
     return points
 

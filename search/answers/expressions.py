@@ -20,6 +20,7 @@ from search.answers.tokens import (
     is_command,
     is_sign,
 )
+from search.answers.units import UNITS
 from search.answers.values import Expression, Node
 
 _PRODUCT = re.compile(r"[b-df-hj-np-tv-z]{2}|[a-z]{1}|[xyzuvw]{2,3}|[abcd]{2,3}|[pqrst]{2,3}|[klmn]{2,3}")
@@ -258,7 +259,7 @@ class _Parser:
             raise UnreadError("a function that is not known")
         if len(run) == 1:
             return Node("var", name=run + subscript)
-        if subscript or _PRODUCT.fullmatch(run) is None:
+        if subscript or _PRODUCT.fullmatch(run) is None or run in UNITS:
             raise UnreadError(f"the word {run!r}")
         return Node("mul", tuple(Node(letter) if letter in "ei" else Node("var", name=letter) for letter in run))
 

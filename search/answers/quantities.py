@@ -183,6 +183,11 @@ def _unit_start(tokens: list[Token]) -> int:
             token.kind == "text"
             or (token.kind == "word" and _is_unit_word(token))
             or is_command(token, "circ")
+            or (
+                token.kind == "word"
+                and start > 1
+                and (is_command(tokens[start - 2], "circ") or is_sign(tokens[start - 2], "/"))
+            )
             or is_sign(token, "(", ")", "/", "^", "{", "}", ".", "-", "€", "£", "¥", "₹", "¤")
             or (token.kind == "num" and token.text in ("2", "3") and start > 1 and is_sign(tokens[start - 2], "^", "{"))
         )
@@ -254,7 +259,8 @@ def _words_of(tail: list[Token]) -> list[str]:
         position += 1
     if words and words[0] == "°" and len(words) > 1 and words[1].lower() in ("c", "f", "celsius", "fahrenheit"):
         return [f"°{words[1][0].lower()}"]
-    if not marked and any(len(word) == 1 and word not in "°" for word in words):
+    known = len(words[0]) > 1 and _unit(words[0]) is not None if words else False
+    if not (marked or known) and any(len(word) == 1 and word.isascii() for word in words):
         raise UnreadError("a letter that may be a variable")
     return words
 

@@ -9,6 +9,7 @@ import re
 from fractions import Fraction
 from functools import lru_cache
 
+from search.answers.compare import within
 from search.answers.expressions import number, read_expression
 from search.answers.notation import MAX_CHARS, ROW_END, one_notation
 from search.answers.quantities import read_clock, read_compound, read_measured
@@ -42,9 +43,10 @@ from search.answers.values import (
 )
 
 _CHOICE = re.compile(
-    r"(?:(?:option|choice|answer)\s?:?\s?)?(?:\(\s?«?(?P<closed>[A-J])»?\s?\)|«?\(?(?P<open>[A-J])\s?\)»?|«?(?P<alone>[A-J])»?(?=$|\s?[.:]\s))"
+    r"(?i:«?(?:option|choice|answer)»?\s?:?\s?)?(?:\(\s?«?(?P<closed>[A-J])»?\s?\)|«?\(?(?P<open>[A-J])\s?\)»?|«?(?P<alone>[A-J])»?(?=$|\s?[.:]\s))"
     r"(?:\s?[.:]?\s?(?P<rest>.+))?"
 )
+_BASES_WITH_LETTERS = frozenset(("11", "12", "13", "14", "15", "16"))
 _BASED = re.compile(r"\(?\s?([0-9A-Za-z]{1,200})\s?\)?\s?_\s?(?:\{\s?«?([0-9]{1,2}|[a-z]{3,8})»?\s?\}|([0-9]))")
 _LEAD = re.compile(
     r"«?(?:the )?(?:final )?(?:answer|solution|result)s?(?: set)?(?: (?:is|are))?\s?[:=]?\s?»?\s?:?\s?"
@@ -57,11 +59,14 @@ _APPROXIMATELY = re.compile(
 _APPROXIMATED = re.compile(r"\s?\(?«?\(?(?:approximately|approx\.?|rounded)\)?»?\)?$", re.IGNORECASE)
 _RELATIONS = {"=": "=", "<": "<", ">": ">", "le": "<=", "ge": ">=", "ne": "!="}
 _MATRIX = re.compile(
-    r"\\begin\s?\{\s?«?(?P<kind>[a-zA-Z]*matrix|array)\*?»?\s?\}(?:\s?\{[lcr|\s]*\})?(?P<body>.*)\\end\s?\{\s?«?(?P=kind)\*?»?\s?\}"
+    r"[(\[]?\s?\\begin\s?\{\s?«?(?P<kind>[a-zA-Z]*matrix|array)\*?»?\s?\}(?:\s?\{[lcr|\s]*\})?"
+    r"(?P<body>.*)\\end\s?\{\s?«?(?P=kind)\*?»?\s?\}\s?[)\]]?"
 )
 _EMPTY = re.compile(r"\\emptyset|\\\{\s?\\\}|«?(?:the )?empty set»?", re.IGNORECASE)
 _SEPARATORS = frozenset((",", ";", "and", "or", "quad", "lor", "land", "vee", "wedge"))
 _ALIKE_SPACES = re.compile(r"(?<=[^\W_]) (?=[^\W_])| ")
+_PHRASE_WORD = r"(?:[^\W\d_]{2,}|[0-9]+(?:st|nd|rd|th)?|a)[,.:;]?"
+_PHRASE = re.compile(rf"(?=.*[^\W\d_]{{4}}){_PHRASE_WORD}(?: {_PHRASE_WORD})*")
 _WORDS_ALONE = re.compile(r"[^\W\d_][^\d\\^_={}<>|+*/]*")
 
 
@@ -87,7 +92,7 @@ def canonical_text(answer: str) -> str:
 def _text(notation: str) -> Text:
     plain = notation.replace("«", "").replace("»", "")
     plain = " ".join(plain.split()).strip(" \"'").removesuffix(".")
-    if _WORDS_ALONE.fullmatch(plain) and len(plain) > 1:
+    if len(plain) > 1 and (_WORDS_ALONE.fullmatch(plain) or _PHRASE.fullmatch(plain)):
         return Text(plain.casefold())
     closed = _ALIKE_SPACES.sub(lambda found: " " if _parts_alike(plain, found.start()) else "", plain)
     return Text(closed, formula=True)
@@ -96,7 +101,9 @@ def _text(notation: str) -> Text:
 def _parts_alike(text: str, position: int) -> bool:
     """Whether a space parts two letters or two digits, so that it says something."""
     before, after = text[position - 1 : position], text[position + 1 : position + 2]
-    return (before + after).isalnum() and len(before) == len(after) == 1
+    if before.isalnum() and after.isalnum():
+        return True
+    return (before.isdigit() and after == ".") or (before in (".", ",") and after.isdigit())
 
 
 def _read(notation: str) -> Value:
@@ -115,8 +122,8 @@ def _read(notation: str) -> Value:
     if _EMPTY.fullmatch(notation):
         return Unordered((), True)
     based = _BASED.fullmatch(notation)
-    if based is not None and any(sign.isdigit() for sign in based[1]):
-        base = based[2] or based[3]
+    base = (based[2] or based[3]) if based is not None else ""
+    if based is not None and (any(sign.isdigit() for sign in based[1]) or base in _BASES_WITH_LETTERS):
         return Based(based[1].lstrip("0").lower() or "0", {"two": "2", "eight": "8", "ten": "10"}.get(base, base))
     matrix = _MATRIX.fullmatch(notation)
     if matrix is not None:
@@ -176,13 +183,26 @@ def _value(tokens: list[Token]) -> Value:
         return _approximate(_value(tokens[1:]))
     approximations = split(tokens, at=frozenset(("approx",)))
     if len(approximations) == 2:
-        return _value(approximations[0][1])  # "1/3 = 0.33" says what it is and then what it is about
+        return _said_twice(*(part for _, part in approximations))
     parts = split(tokens, at=_SEPARATORS)
     if len(parts) > 1:
         compound = read_compound(parts)
         return compound if compound is not None else _listed(parts)
     compound = read_compound(parts)
     return compound if compound is not None else _single(tokens)
+
+
+def _said_twice(exactly: list[Token], roughly: list[Token]) -> Value:
+    """What "x is about 1.4" and "1/3 is about 0.33" say: a rounded value with a name, and an exact one."""
+    rounded = _value(roughly)
+    name = _variable(exactly)
+    if name:
+        return _approximate(Labelled(name, rounded))
+    value = _value(exactly)
+    half = half_unit("".join(token.text for token in roughly))
+    if half is None or not within(value, rounded, half):
+        raise UnreadError("a rounded value that is another")
+    return value
 
 
 def _listed(parts: list[tuple[str, list[Token]]]) -> Value:

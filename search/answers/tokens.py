@@ -216,11 +216,19 @@ def split(tokens: Tokens, *, at: frozenset[str]) -> list[tuple[str, list[Token]]
         depth += (token.text in _OPENING) - (token.text in CLOSING) if bracket else 0
         if depth < 0:
             raise UnreadError("a bracket that is not opened")
-        name = token.text.strip().lower() if token.kind in ("word", "text") else token.text
-        if depth == 0 and token.kind != "num" and name in at:
+        name = _separator(token)
+        if depth == 0 and name in at:
             parts.append((name, []))
         else:
             parts[-1][1].append(token)
     if depth:
         raise UnreadError("a bracket that is not closed")
     return parts
+
+
+def _separator(token: Token) -> str:
+    """What a token is called as a separator; "" for what is none."""
+    if token.kind in ("word", "text"):
+        word = token.text.strip()
+        return word.lower() if word.lower() in ("and", "or", "to") else "U" if word == "U" and token.spaced else ""
+    return token.text if token.kind in ("sign", "command") else ""
