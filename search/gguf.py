@@ -43,6 +43,7 @@ class GgufFile:
         path: the file.
         metadata: its keys and values; an array's as a list.
         types: each tensor's type by its name, as `Q4_K`.
+        places: where each tensor's bytes begin and end in the file.
         quantization: as `Q4_K_M`: what the file calls itself, else the type of most of its bytes.
         num_bytes: the file's size.
     """
@@ -50,6 +51,7 @@ class GgufFile:
     path: Path
     metadata: Mapping[str, Any]
     types: Mapping[str, str]
+    places: Mapping[str, tuple[int, int]]
     quantization: str
     num_bytes: int
 
@@ -81,6 +83,13 @@ class GgufFile:
         return frozenset(i for i in named if isinstance(i, int)) | frozenset(
             i for i, token in enumerate(self.tokens) if token in known
         )
+
+    def floats(self, name: str) -> tuple[float, ...]:
+        """The numbers of a tensor that is kept as F32."""
+        first, last = self.places[name]
+        with self.path.open("rb") as source:
+            source.seek(first)
+            return struct.unpack(f"<{(last - first) // 4}f", source.read(last - first))
 
     @contextmanager
     def alone(self) -> Iterator[Path]:
@@ -143,7 +152,7 @@ class _Header:
             )
         types: dict[str, str] = {}
         weight: dict[str, int] = {}
-        last = 0
+        places: dict[str, tuple[int, int]] = {}
         for _ in range(num_tensors):
             name = self._text()
             shape = self._take(f"{self._take('I')[0]}Q")
@@ -158,18 +167,20 @@ class _Header:
             num_bytes = prod(shape) // block * block_bytes
             types[name] = kind.name
             weight[kind.name] = weight.get(kind.name, 0) + num_bytes
-            last = max(last, offset + num_bytes)
+            places[name] = (offset, offset + num_bytes)
         if not types:
             raise ConfigError(f"model {model!r} holds no weights")
         grain = int(metadata.get("general.alignment", 32))
-        wanted, found = -(-self._at // grain) * grain + last, len(self._content)
+        begin = -(-self._at // grain) * grain
+        places = {name: (begin + first, begin + last) for name, (first, last) in places.items()}
+        wanted, found = max(last for _, last in places.values()), len(self._content)
         if found < wanted:
             raise ConfigError(f"model {model!r} is cut short: it has {found} bytes, its header promises {wanted}")
         try:
             kind_name = LlamaFileType(metadata["general.file_type"]).name.removeprefix("MOSTLY_").removeprefix("ALL_")
         except (KeyError, ValueError):
             kind_name = max(weight, key=weight.__getitem__)
-        return GgufFile(path, metadata, types, kind_name, found)
+        return GgufFile(path, metadata, types, places, kind_name, found)
 
     def _take(self, kinds: str) -> tuple[Any, ...]:
         found = struct.unpack_from("<" + kinds, self._content, self._at)

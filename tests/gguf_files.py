@@ -45,7 +45,7 @@ NAMES = {
 
 
 def network(kind: str) -> Any:
-    """A random float32 model, "llama" or "qwen2"."""
+    """A random float32 model, "llama", "llama3" (stretched positions) or "qwen2"."""
     torch.manual_seed(3)
     sizes: dict[str, Any] = {
         "vocab_size": len(TOKENS),
@@ -62,7 +62,10 @@ def network(kind: str) -> Any:
         "rope_parameters": {"rope_type": "default", "rope_theta": 5000.0},
         "tie_word_embeddings": False,
     }
-    if kind == "llama":
+    if kind == "llama3":
+        sizes["rope_parameters"] |= {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0}
+        sizes["rope_parameters"] |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 32}
+    if kind != "qwen2":
         return LlamaForCausalLM(LlamaConfig(**sizes)).eval()
     model = Qwen2ForCausalLM(Qwen2Config(**sizes)).eval()
     for layer in model.model.layers:
@@ -134,6 +137,11 @@ def write_gguf(path: Path, model: Any, kind: Kind = Kind.F32, **keys: str) -> Pa
     writer.add_chat_template(TEMPLATE)
     for key, value in keys.items():
         writer.add_string(key.replace("__", "."), value)
+    if config.rope_parameters["rope_type"] == "llama3":
+        theta = config.rope_parameters["rope_theta"]
+        dim = config.hidden_size // config.num_attention_heads
+        plain = theta ** -(np.arange(0, dim, 2) / dim)
+        writer.add_tensor("rope_freqs.weight", (plain / model.model.rotary_emb.inv_freq.numpy()).astype(np.float32))
     for full, parameter in model.named_parameters():
         weights = parameter.detach().numpy()
         heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}

@@ -153,6 +153,23 @@ def test_a_quantisation_that_is_not_known(file, tmp_path):
     refuse(path, "tensor output.weight is of quantisation 99")
 
 
+def test_stretched_positions_of_llama_3(tmp_path):
+    model = gguf_files.network("llama3")
+    path = write_gguf(tmp_path / "a.gguf", model)
+    stretched, reference = run(written(LocalEngine.load(str(path)))), written_by(tmp_path, model)
+    assert stretched[0] == reference[0]
+    assert stretched[1] == pytest.approx(reference[1], abs=1e-5)
+    plain = gguf_files.network("llama")
+    plain.load_state_dict(model.state_dict())
+    assert run(written(LocalEngine.load(str(write_gguf(tmp_path / "b.gguf", plain)))))[1] != pytest.approx(
+        reference[1], abs=1e-3
+    ), "the factors matter"
+
+
+def written_by(folder, model):
+    return run(written(LocalEngine.load(str(write_folder(folder / "folder", model)))))
+
+
 def test_stretched_positions_that_the_loader_would_leave_out(tmp_path):
     path = write_gguf(tmp_path / "a.gguf", gguf_files.network("llama"), llama__rope__scaling__type="yarn")
     refuse(path, r"stretched \(yarn\)")

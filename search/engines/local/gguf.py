@@ -12,6 +12,8 @@ from search.gguf import GgufFile, read_gguf
 if TYPE_CHECKING:
     import torch
 
+_FACTORS = "rope_freqs.weight"
+
 # What broken or unknown files make transformers raise is not to be listed, so all of it becomes one line.
 
 
@@ -76,9 +78,8 @@ def gguf_weights(model: str, path: Path, config: Any, dtype: torch.dtype) -> Any
     from transformers import AutoModelForCausalLM, GgufConfig
 
     file = read_gguf(model, path)
-    stretched = sorted(name for name in file.types if name.startswith(("rope_freqs", "rope_factors")))
-    if stretched:
-        raise ConfigError(f"model {model!r}: its tensor {stretched[0]}, which stretches positions, is not read")
+    if any(name.startswith("rope_factors") for name in file.types):
+        raise ConfigError(f"model {model!r}: its positions are stretched by their length, which is not read")
     try:
         with quiet(), file.alone() as folder:
             loader: Any = AutoModelForCausalLM
@@ -97,7 +98,23 @@ def gguf_weights(model: str, path: Path, config: Any, dtype: torch.dtype) -> Any
     missing = sorted(report.get("missing_keys") or ())
     if missing:
         raise ConfigError(f"model {model!r}: its weights lack {missing[0]} and {len(missing) - 1} others")
+    _stretch(model, file, network)
     return network
+
+
+def _stretch(model: str, file: GgufFile, network: Any) -> None:
+    """Slow the rotations down by the factors that a file holds (Llama 3.1), which transformers leaves out."""
+    import torch
+
+    if _FACTORS not in file.types:
+        return
+    factors = torch.tensor(file.floats(_FACTORS) if file.types[_FACTORS] == "F32" else ())
+    found = [module for module in network.modules() if hasattr(module, "inv_freq")]
+    if not found or any(module.inv_freq.shape != factors.shape for module in found):
+        raise ConfigError(f"model {model!r}: its tensor {_FACTORS} does not fit its positions")
+    for module in found:
+        module.inv_freq = module.inv_freq / factors.to(module.inv_freq)
+        module.original_inv_freq = module.inv_freq.clone()
 
 
 def gguf_details(file: GgufFile) -> dict[str, str]:
