@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from search.answers.evaluate import TooLargeError, UndefinedError, compare, exact, less, proportional
 from search.answers.expressions import number
-from search.answers.units import LETTER_UNITS
+from search.answers.units import LETTER_UNITS, UNITS
 from search.answers.values import (
     Approximate,
     Based,
@@ -127,6 +127,9 @@ def _quantity(one: Value, other: Value) -> Verdict | None:
     if not isinstance(other, Quantity):
         return DIFFERENT if isinstance(other, Percentage | Clock | Ratio | Choice) else None
     if one.dimension and other.dimension:
+        if {one.dimension, other.dimension} == {"mass", "pound sterling"}:
+            pounds = {UNITS["pound"].factor, Fraction(1)}
+            return compare(one.amount, other.amount) if {one.factor, other.factor} == pounds else DIFFERENT
         if one.dimension != other.dimension or not (one.words <= other.words or other.words <= one.words):
             return DIFFERENT
         return compare(_scaled(one.amount, one.factor), _scaled(other.amount, other.factor))

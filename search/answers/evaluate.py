@@ -43,9 +43,27 @@ def exact(expression: Expression) -> Fraction | None:
 
 
 def compare(one: Expression, other: Expression) -> Verdict:
-    """Whether two expressions are the same for all values of their variables."""
+    """Whether two expressions are the same for all values of their variables.
+
+    A logarithm without a base is to the base e or ten, whichever makes them the same.
+    """
     if one.node == other.node:
         return Verdict.SAME
+    verdict = _compared(one, other)
+    if verdict is not Verdict.SAME and (_mentions(one.node, "log", 1) or _mentions(other.node, "log", 1)):
+        decimal = _compared(*(Expression(_to_ten(side.node), side.variables) for side in (one, other)))
+        return decimal if decimal is Verdict.SAME else verdict
+    return verdict
+
+
+def _to_ten(node: Node) -> Node:
+    """An expression with the base ten where a logarithm has none."""
+    arguments = tuple(_to_ten(argument) for argument in node.args)
+    op = "log10" if node.op == "log" and len(arguments) == 1 else node.op
+    return Node(op, arguments, node.number, node.name)
+
+
+def _compared(one: Expression, other: Expression) -> Verdict:
     try:
         left, right = exact(one), exact(other)
         if left is not None and right is not None:
@@ -278,8 +296,8 @@ def _agree(one: Node, other: Node, point: Mapping[str, Fraction], evaluate: Any)
     return bool(apart[1] < apart[0] * context.mpf(10) ** (-50))
 
 
-def _mentions(node: Node, op: str) -> bool:
-    return node.op == op or any(_mentions(argument, op) for argument in node.args)
+def _mentions(node: Node, op: str, num_args: int = 0) -> bool:
+    return (node.op == op and len(node.args) == num_args) or any(_mentions(part, op, num_args) for part in node.args)
 
 
 def _proportional(one: Node, other: Node, names: frozenset[str], *, positive: bool) -> Verdict:
@@ -364,7 +382,6 @@ def _function(op: str, values: list[Any], context: Any, *, real: bool) -> Any:
             if values[1] == 0 or values[1] == 1 or (real and values[1] < 0):
                 raise UndefinedError
             return context.log(first) / context.log(values[1])
-        # A logarithm to no base is to the base ten in schools and to e in books; both sides mean the same.
         return context.log(first)
     if op == "factorial" or op == "binom":
         if abs(first) > _MAX_EXPONENT:

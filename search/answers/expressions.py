@@ -137,7 +137,7 @@ class _Parser:
                 factor = Node("neg", (factor,)) if negative else factor
                 factors.append(factor if token.text == "*" else Node("inv", (factor,)))
             elif self._begins(token):
-                if token.kind in ("num", "repetend", "scientific"):
+                if token.kind in ("num", "repetend", "scientific") and not is_sign(self.tokens[self.at - 1], "!"):
                     raise UnreadError("two numbers beside each other")
                 factors.append(self.power())
             else:

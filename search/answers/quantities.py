@@ -37,6 +37,27 @@ _FILLERS = frozenset(
         "all",
     )
 )
+_QUALIFIERS = frozenset(
+    (
+        "or",
+        "than",
+        "least",
+        "most",
+        "fewer",
+        "less",
+        "not",
+        "except",
+        "if",
+        "mod",
+        "modulo",
+        "unless",
+        "only",
+        "factorial",
+        "up",
+    )
+)
+"""Words beside a number that say that it is another, or one among several."""
+
 _MONEY = frozenset(unit.dimension for unit in CURRENCIES.values())
 _SQUARED = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 
@@ -266,6 +287,8 @@ def _words_of(tail: list[Token]) -> list[str]:
 
 
 def _quantity(amount: Expression, words: list[str]) -> Quantity:
+    if any(word.lower() in _QUALIFIERS for word in words):
+        raise UnreadError("a number that is qualified")
     dimension, factor, rest = _known(words)
     named = frozenset(singular(word) for word in rest if word.lower() not in _FILLERS)
     if dimension:
@@ -296,8 +319,9 @@ def _known(words: list[str]) -> tuple[str, Fraction, list[str]]:
         dimension = f"{dimension}^{power}"
     below = _unit(rest[1]) if len(rest) > 1 and rest[0].lower() in ("per", "an", "a") else None
     if below is not None and dimension not in _MONEY:
-        ratio = f"{dimension} per {below.dimension}"
-        return ("speed" if ratio == "length per time" else ratio), factor / below.factor, rest[2:]
+        raised = {"²": 2, "³": 3}.get(rest[1][-1:], 1)
+        ratio = f"{dimension} per {below.dimension}" + (f"^{raised}" if raised > 1 else "")
+        return ("speed" if ratio == "length per time" else ratio), factor / below.factor**raised, rest[2:]
     return dimension, factor, rest
 
 

@@ -62,9 +62,16 @@ _MATRIX = re.compile(
     r"[(\[]?\s?\\begin\s?\{\s?«?(?P<kind>[a-zA-Z]*matrix|array)\*?»?\s?\}(?:\s?\{[lcr|\s]*\})?"
     r"(?P<body>.*)\\end\s?\{\s?«?(?P=kind)\*?»?\s?\}\s?[)\]]?"
 )
+_SYSTEM = re.compile(
+    r"(?:\\begin\s?\{\s?«?cases»?\s?\}|\\\{\s?\\begin\s?\{\s?«?(?:array|aligned)»?\s?\}(?:\s?\{[lcr|\s]*\})?)(?P<body>.*)"
+    r"\\end\s?\{\s?«?(?:cases|array|aligned)»?\s?\}"
+)
+_NAMED_MATRIX = re.compile(r"(?P<name>[^=]{1,30})=\s?(?P<matrix>[(\[]?\s?\\begin\s?\{\s?«?[a-z]*matrix.*)")
 _EMPTY = re.compile(r"\\emptyset|\\\{\s?\\\}|«?(?:the )?empty set»?", re.IGNORECASE)
 _SEPARATORS = frozenset((",", ";", "and", "or", "quad", "lor", "land", "vee", "wedge"))
 _ALIKE_SPACES = re.compile(r"(?<=[^\W_]) (?=[^\W_])| ")
+_QUOTED = re.compile(r"^([\"'])(.*)\1$")
+_REALS = re.compile(r"(?:the )?(?:set of )?(?:all )?real numbers|all reals", re.IGNORECASE)
 _PHRASE_WORD = r"(?:[^\W\d_]{2,}|[0-9]+(?:st|nd|rd|th)?|a)[,.:;]?"
 _PHRASE = re.compile(rf"(?=.*[^\W\d_]{{4}}){_PHRASE_WORD}(?: {_PHRASE_WORD})*")
 _WORDS_ALONE = re.compile(r"[^\W\d_][^\d\\^_={}<>|+*/]*")
@@ -91,7 +98,7 @@ def canonical_text(answer: str) -> str:
 
 def _text(notation: str) -> Text:
     plain = notation.replace("«", "").replace("»", "")
-    plain = " ".join(plain.split()).strip(" \"'").removesuffix(".")
+    plain = _QUOTED.sub(r"\2", " ".join(plain.split()).removesuffix("."))
     if len(plain) > 1 and (_WORDS_ALONE.fullmatch(plain) or _PHRASE.fullmatch(plain)):
         return Text(plain.casefold())
     closed = _ALIKE_SPACES.sub(lambda found: " " if _parts_alike(plain, found.start()) else "", plain)
@@ -128,6 +135,16 @@ def _read(notation: str) -> Value:
     matrix = _MATRIX.fullmatch(notation)
     if matrix is not None:
         return _matrix(matrix["body"])
+    system = _SYSTEM.fullmatch(notation)
+    if system is not None:
+        rows = [row.replace("&", " ").strip(" ,;") for row in system["body"].split(ROW_END)]
+        return _listed([(",", list(scan(row))) for row in rows if row])
+    named = _NAMED_MATRIX.fullmatch(notation)
+    if named is not None:
+        name = "".join(token.text for token in _without_braces(list(scan(named["name"].strip()))))
+        return Labelled(name, _read(named["matrix"]))
+    if _REALS.fullmatch(notation.strip("«» ")):
+        return Region((Interval(_infinity(-1), _infinity(1), False, False),))
     clock = read_clock(notation)
     if clock is not None:
         return clock
@@ -216,6 +233,10 @@ def _listed(parts: list[tuple[str, list[Token]]]) -> Value:
         if names & {"or", "lor", "vee"}:
             return _united(regions)
         raise UnreadError("conditions that hold together")
+    if names & {"land", "wedge"} or (
+        names & {"lor", "vee"} and not all(isinstance(value, Labelled) for value in values)
+    ):
+        raise UnreadError("what holds together")
     if any(isinstance(value, Choice) and value.content is not None for value in values):
         raise UnreadError("choices with their contents")
     if any(isinstance(value, Text) for value in values):
@@ -336,6 +357,8 @@ def _relation(tokens: list[Token]) -> Value | None:
         return None
     signs = [_RELATIONS[name] for name, _ in parts[1:]]
     sides = [part for _, part in parts]
+    if len(parts) == 2 and signs == ["="] and not sides[0] and sides[1]:
+        return _value(sides[1])
     if any(not side for side in sides):
         raise UnreadError("a side of a relation that is missing")
     if len(parts) == 2:
@@ -380,6 +403,27 @@ def _variable(tokens: Tokens) -> str:
     return ""
 
 
+def _is_name(tokens: list[Token]) -> bool:
+    """Whether tokens only name something: f'(x), a vector, an angle, (x, y)."""
+    if any(is_sign(token, "+", "-", "*", "/", "!", "%") for token in tokens if token.text != "-") or _is_inverse(
+        tokens
+    ):
+        return _is_inverse(tokens)
+    if any(token.kind not in ("sign", "command", "word", "text") for token in tokens):
+        return False
+    if is_sign(tokens[0], "(") and all(token.kind == "word" or is_sign(token, "(", ")", ",") for token in tokens):
+        return True
+    try:
+        read_expression(tokens)
+    except UnreadError:
+        return not any(is_sign(token, "-") for token in tokens)
+    return False
+
+
+def _is_inverse(tokens: list[Token]) -> bool:
+    return re.fullmatch(r"[A-Za-z]\^\{?-1\}?\([A-Za-z]\)", "".join(token.text for token in tokens)) is not None
+
+
 def _two_sided(left: list[Token], sign: str, right: list[Token]) -> Value:
     name, other = _variable(left), _variable(right)
     if sign == "=":
@@ -391,6 +435,8 @@ def _two_sided(left: list[Token], sign: str, right: list[Token]) -> Value:
             value = _value(left)
             if not (isinstance(value, Expression) and other in value.variables):
                 return Labelled(other, value)
+        elif _is_name(left):
+            return Labelled("".join(token.text for token in left), _value(right))
         return Relation(read_expression(left), "=", read_expression(right))
     if sign in (">", ">="):
         sign, left, right, name, other = {">": "<", ">=": "<="}[sign], right, left, other, name

@@ -136,8 +136,26 @@ def singular(word: str) -> str:
     }.get(lower, lower)
 
 
+_PARTS = {
+    "half": 2,
+    "halves": 2,
+    "third": 3,
+    "quarter": 4,
+    "fourth": 4,
+    "fifth": 5,
+    "sixth": 6,
+    "eighth": 8,
+    "tenth": 10,
+}
+
+
 def number_words(words: list[str]) -> Fraction | None:
     """The number that words spell ("twenty-one", "three hundred and five"); None where they spell none."""
+    if words and (part := _PARTS.get(words[-1].lower().removesuffix("s"), _PARTS.get(words[-1].lower()))):
+        if [word.lower() for word in words[:-1]] in ([], ["a"], ["an"]):
+            return Fraction(1, part) if part == 2 or len(words) == 2 else None
+        top = number_words(words[:-1])
+        return None if top is None else top / part
     total, current, seen = 0, 0, False
     for word in words:
         lower = word.lower()

@@ -274,6 +274,12 @@ AROUND = [
     ("```python\nprint(5)\n```\nThe answer is 6.", "6"),
     ("```python\nprint(36.0)\n```\n```output\n36.0\n```\nThere are \\(\\boxed{36}\\) more.", "36"),
     ("```latex\n\\boxed{5}\n```", "5"),
+    # A base model goes on with a problem of its own.
+    ("The answer is 5.\n\nQuestion: Ann has 3. How many?\nThe answer is 9.", "5"),
+    ("\\boxed{5}\n\n**Problem 2:** Ann has 3.\n\\boxed{9}", "5"),
+    ("#### 5\nQ: Ann has 3.\nA: #### 9", "5"),
+    ("Question: How many are 2 and 3?\nThe answer is 5.", "5"),
+    ("Let us see.\nProblem: 2 + 3\nSolution: \\boxed{5}", "5"),
 ]
 
 CASES = [*BOXES, *ANNOUNCED, *LANGUAGES, *PROSE, *THOUGHTS, *AROUND, *((text, None) for text in SILENT)]
