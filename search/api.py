@@ -33,6 +33,7 @@ from search.resolve import record_of, resolve
 from search.result import Result, conclude
 from search.routing import Engines, make_writer
 from search.steps import line_end_tokens
+from search.stopping import Decided
 from search.thoughts import ThoughtLimit
 from search.types import Problem, Prompt, Reduce, Sampling, VoteRule
 from search.writer import ModelWriter
@@ -206,7 +207,12 @@ class Search:
             thoughts=None
             if settings.max_thought_tokens is None
             else ThoughtLimit(settings.max_thought_tokens, writer.tokenizer),
+            stopping=None if settings.until == "spent" else self._decided,
         )
+
+    def _decided(self) -> Decided:
+        settings = self.settings
+        return Decided(cast(VoteRule, settings.vote), cast(Reduce, settings.reduce), self.grader, settings.confidence)
 
     # Solving
 

@@ -120,6 +120,18 @@ class SearchSettings(BaseModel):
     draft_engine: str = Field(default="local", description="arbitrage: where the draft runs, as for engine")
     router_engine: str = Field(default="local", description="arbitrage: where the router's model runs, as for engine")
     width: Count = Field(default=16, description="trajectories to spend on a problem")
+    until: Literal["decided", "spent"] = Field(
+        default="decided",
+        description="when a search stops: decided (as soon as the rest of the width cannot change the vote's answer) "
+        "or spent (when the width is)",
+    )
+    confidence: float | None = Field(
+        default=None,
+        gt=0.5,
+        lt=1,
+        description="stop already when the leading answer is ahead with this probability; the whole width may then "
+        "have had another answer",
+    )
     seed: int = Field(default=0, ge=0, lt=2**63, description="seed of the whole run")
     temperature: float = Field(default=1.0, ge=0, le=100, description="sampling temperature; 0 is greedy")
     top_p: float = Field(default=1.0, gt=0, le=1, description="nucleus mass; 1 keeps the whole distribution")

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import get_args
 
@@ -19,7 +19,7 @@ from search.errors import (
     ScoringError,
 )
 from search.ledger import ModelCost, Stats, model_cost
-from search.protocols import FeatureProvider, Policy, Scorer, Watch, Writer
+from search.protocols import FeatureProvider, Policy, Scorer, StopRule, Watch, Writer
 from search.replay import replay
 from search.running import Running
 from search.streams import closing
@@ -115,6 +115,7 @@ class Driver:
         seed: int = 0,
         features: Sequence[FeatureProvider] = (),
         thoughts: ThoughtLimit | None = None,
+        stopping: Callable[[], StopRule] | None = None,
     ) -> None:
         """Put the parts together.
 
@@ -128,6 +129,7 @@ class Driver:
             seed: the run's seed.
             features: providers for the features that `policy` declares.
             thoughts: how much a trajectory may think; None for no limit of its own.
+            stopping: makes, for each search, what may end it before its width is spent; None for none.
 
         Raises:
             ConfigError: the width is below 1, the policy says no known pace, or a declared feature has no provider.
@@ -143,6 +145,7 @@ class Driver:
         self.sampling = sampling or Sampling()
         self.limits = limits or Limits()
         self._thoughts = thoughts
+        self._stopping = stopping
         self._features: Mapping[str, FeatureProvider] = {provider.name: provider for provider in features}
         missing = sorted(policy.features - self._features.keys())
         if missing:
@@ -178,7 +181,7 @@ class Driver:
             )
         root_seed = derive_seed(self.seed if seed is None else seed, problem.id)
         tree = SearchTree(f"{problem.id}#{next(_tree_numbers)}", prompt.ids, prompt.text, problem.text, root_seed)
-        run = Running(problem, tree, watch)
+        run = Running(problem, tree, watch, None if self._stopping is None else self._stopping())
         try:
             with run.ledger.whole.running():
                 await self._search(run)
@@ -200,7 +203,7 @@ class Driver:
         except TimeoutError:
             if not limit.expired():
                 raise  # a part's own
-            self._stop_for_time(run.tree)
+            run.stop_for_time(f"limit of {self.limits.max_seconds} seconds", self.scorer is not None)
 
     async def _advance(self, run: Running, tasks: asyncio.TaskGroup) -> bool:
         """Ask the policy, if it is to be asked now, and have its orders written; whether there is more to wait for."""
@@ -210,6 +213,7 @@ class Driver:
         if len(run.tree) > 1:
             run.tell("written")
             run.number += 1
+        self._stop_if_decided(run)
         jobs = await self._select(run)
         dead = run.release_dead()
         run.tell("selected")
@@ -218,7 +222,8 @@ class Driver:
             if dead and part is not None:
                 tasks.create_task(part.release(run.tree, dead))
         if jobs:
-            tasks.create_task(self._write(run, jobs, tasks))
+            run.writing.add(writing := tasks.create_task(self._write(run, jobs, tasks)))
+            writing.add_done_callback(run.writing.discard)
         return run.busy
 
     # Selecting
@@ -362,18 +367,16 @@ class Driver:
 
     # Ending
 
-    def _stop_for_time(self, tree: SearchTree) -> None:
-        reason = f"limit of {self.limits.max_seconds} seconds"
-        for node in tree.leaves(NodeStatus.PENDING):
-            tree.prune(node.id, f"{reason}, while it was written")
-        for node in tree.leaves():
-            if node.id == ROOT or (self.scorer is not None and node.reward is None):
-                tree.prune(node.id, f"{reason}, before it was scored" if node.id else reason)
-            else:
-                tree.finish(node.id, reason)
-        for node in tree.leaves(NodeStatus.FINISHED):
-            if self.scorer is not None and node.reward is None:
-                tree.fail(node.id, f"{reason}, before it was scored")
+    def _stop_if_decided(self, run: Running) -> None:
+        """Prune all that is left where the vote needs no more of it; what is being written is cancelled."""
+        tree, seen = run.tree, (run.tree.num_finished, len(run.unscored))
+        live = [leaf.id for leaf in tree.leaves()] + sorted(run.pending)
+        if run.stopping is None or not live or not tree.num_finished or seen == run.seen:
+            return
+        run.seen = seen
+        num_left = len(live) if self.policy.pace == "leaf" else self.width - tree.num_finished
+        if reason := run.stopping.reason(tree, num_left, run.unscored):
+            run.stop(live, reason)
 
     def _costs(self, run: Running) -> tuple[Stats, dict[str, ModelCost]]:
         tree, scorer, ledger = run.tree, self.scorer, run.ledger

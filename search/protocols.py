@@ -185,6 +185,19 @@ class Policy(Protocol):
         """
 
 
+class StopRule(Protocol):
+    """Watches one search, and may end it before its width is spent."""
+
+    def reason(self, tree: SearchTree, num_left: int, unscored: Collection[NodeId]) -> str:
+        """Why the search may stop now; empty if it is to go on.
+
+        Args:
+            tree: as far as it has come.
+            num_left: trajectories that may still finish, at most.
+            unscored: nodes whose reward is still to come.
+        """
+
+
 @runtime_checkable
 class Writer(Protocol):
     """Writes the steps of pending nodes: one model, or a draft and a target under a router."""

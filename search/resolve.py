@@ -224,6 +224,8 @@ def _idle(settings: SearchSettings, *, own_policy: bool) -> dict[str, str]:
     elif not runs_on_engine(settings.prm):
         idle |= dict.fromkeys(("prm_engine", *(() if read else ("prm_codec",))), f"prm {settings.prm}")
         idle |= {} if routed else {"prm_max_kv_tokens": f"prm {settings.prm}"}
+    if settings.until == "spent" or settings.vote == "best":
+        idle["confidence"] = "until spent" if settings.until == "spent" else "vote best"
     if own_policy:
         idle |= dict.fromkeys(("method", "options", *METHOD_OPTIONS), "a method of one's own")
     else:

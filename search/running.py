@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from search.ledger import Ledger
-from search.protocols import Progress, Watch
+from search.protocols import Progress, StopRule, Watch
 from search.tree import SearchTree
 from search.types import ROOT, NodeId, NodeStatus, Problem, Selected
 
@@ -19,27 +19,33 @@ class Running:
 
     Attributes:
         problem, tree, watch: what is searched, and who watches it.
+        stopping: what may end it early.
         ledger: what it costs.
         live: nodes whose cache is not released.
         tips: those of them without a live child.
         pending: nodes being written.
         unscored: nodes that are written and being scored.
+        writing: the tasks that write.
         news: set when a step is written, scored, or has failed.
         notes: what policies wanted kept.
         number: of the selection it is at, from 0.
+        seen: finished trajectories and unscored steps when `stopping` was last asked.
     """
 
     problem: Problem
     tree: SearchTree
     watch: Watch | None = None
+    stopping: StopRule | None = None
     ledger: Ledger = field(default_factory=Ledger)
     live: set[NodeId] = field(default_factory=lambda: {ROOT})
     tips: set[NodeId] = field(default_factory=lambda: {ROOT})
     pending: set[NodeId] = field(default_factory=set)
     unscored: set[NodeId] = field(default_factory=set)
+    writing: set[asyncio.Task[None]] = field(default_factory=set)
     news: asyncio.Event = field(default_factory=asyncio.Event)
     notes: list[str] = field(default_factory=list)
     number: int = 0
+    seen: tuple[int, int] = (0, 0)
     _held_tokens: int = 0
     _selected: dict[int, tuple[list[NodeId], list[NodeId]]] = field(default_factory=dict)
 
@@ -75,6 +81,36 @@ class Running:
             number: ([moved[node] for node in candidates], [moved[node] for node in kept])
             for number, (candidates, kept) in self._selected.items()
         }
+
+    # Ending early
+
+    def stop(self, live: Collection[NodeId], reason: str) -> None:
+        """Prune the leaves that live; what is being written is cancelled."""
+        self.notes.append(f"selection {self.number}: {reason}")
+        for node in live:
+            self.tree.prune(node, reason)
+        self.pending.clear()
+        for task in self.writing:
+            task.cancel()
+
+    def stop_for_time(self, reason: str, scored: bool) -> None:
+        """End all trajectories as they are, when time is up and nothing runs any more.
+
+        Args:
+            reason: which limit it is.
+            scored: whether there is a scorer; a step without a reward then has no part in the vote.
+        """
+        tree = self.tree
+        for node in tree.leaves(NodeStatus.PENDING):
+            tree.prune(node.id, f"{reason}, while it was written")
+        for node in tree.leaves():
+            if node.id == ROOT or (scored and node.reward is None):
+                tree.prune(node.id, f"{reason}, before it was scored" if node.id else reason)
+            else:
+                tree.finish(node.id, reason)
+        for node in tree.leaves(NodeStatus.FINISHED):
+            if scored and node.reward is None:
+                tree.fail(node.id, f"{reason}, before it was scored")
 
     # What a cache holds
 

@@ -42,8 +42,8 @@ class Models:
         return cls(*(LocalEngine.load(path, max_kv_tokens=max_kv_tokens) for path in paths))
 
     def search(self, **settings: Any) -> Search:
-        """A search on these engines under `settings` (fields of `SearchSettings`)."""
-        search = Search(settings=build(SearchSettings, settings))
+        """A search on these engines under `settings` (fields of `SearchSettings`) that spends all of its width."""
+        search = Search(settings=build(SearchSettings, {"until": "spent", **settings}))
         search.use(self.policy, None if search.settings.prm == "none" else self.prm)
         return search
 

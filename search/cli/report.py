@@ -28,7 +28,16 @@ def report(
     """Sum up runs that ets eval --out kept; an option that is not given stays as it ran."""
     from search.report import plot_runs, read_run, report_dict, revote
 
-    voted = [revote(read_run(folder), rule, reduce, grader) for folder in runs]
+    ran = [read_run(folder) for folder in runs]
+    voted = [revote(run, rule, reduce, grader) for run in ran]
+    for before, after in zip(ran, voted, strict=True):
+        one, other = before.settings, after.settings
+        changed = (one.vote, one.reduce, one.grader) != (other.vote, other.reduce, other.grader)
+        if changed and one.until == "decided":
+            sys.stderr.write(
+                f"{before.folder}: its searches stopped when their own vote was decided, so this one is over fewer "
+                "trajectories; run with --until spent to vote over all\n"
+            )
     for run in voted:
         if as_json:
             print_json(report_dict(run))

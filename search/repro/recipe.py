@@ -68,12 +68,12 @@ class Recipe(_Part):
     models: tuple[Model, ...] = ()
 
     def evaluation(self, more: Settings, limit: int) -> EvalSettings:
-        """The settings of one run.
+        """The settings of one run; the papers' methods spend all their width.
 
         Raises:
             ConfigError: a setting that is not known, a value out of range, or one that contradicts the method.
         """
-        settings = build(EvalSettings, {**self.settings, **more, "limit": limit})
+        settings = build(EvalSettings, {"until": "spent", **self.settings, **more, "limit": limit})
         ignored = settle(settings).ignored
         for name, value in METHODS[settings.method].fixed.items():
             if name in ignored:

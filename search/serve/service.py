@@ -7,7 +7,7 @@ import logging
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from search.config import SearchSettings
@@ -132,6 +132,8 @@ class Service:
             ApiError: 404 or 422; says what was wrong and what is accepted.
         """
         asked = read_body(body, parse_name(body.model, self.name))
+        if asked.num_choices > 1:  # all of the width is wanted, not its vote alone
+            asked = replace(asked, changes={"until": "spent", **asked.changes})
         check_changes(asked.changes)
         try:
             search = await self.searches.get(asked.changes)

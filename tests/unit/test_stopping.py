@@ -1,0 +1,145 @@
+"""Searches that stop when their vote is decided: never with another answer, and with fewer tokens."""
+
+import random
+
+import pytest
+from virtual_clock import timed
+
+from prm import LabelTokenCodec, PrmScorer
+from search.driver import Driver
+from search.engines.fake import FakeEngine
+from search.engines.markov import BAD, GOOD, LabelModel, story_model
+from search.answers.graders import PlainGrader
+from search.policies import Beam, BestOfN, Dvts, ParticleFilter, Rebase
+from search.stopping import Decided, probability_ahead
+from search.tree import SearchTree
+from search.types import ROOT, FinishReason, NodeStatus, Problem, Step
+from search.vote import candidates, vote
+from search.writer import ModelWriter
+
+POLICIES = [BestOfN(), Beam(), Dvts(), Rebase(), ParticleFilter()]
+GRADER = PlainGrader()
+
+
+class Comparing(PlainGrader):
+    """Finds answers of unequal keys equal: 1 and 2 are both 12."""
+
+    def equivalent(self, one, other):
+        return one == other or {one, other} <= {"1", "2", "12"}
+
+    def close(self):
+        pass
+
+
+def voted(*votes):
+    """A tree whose finished trajectories give these answers with these rewards, in this order."""
+    tree = SearchTree("t", (1,), "q")
+    for answer, reward in votes:
+        node = tree.add_child(ROOT)
+        tree.write(Step(node, (2,), f"The answer is {answer}.", FinishReason.EOS, "m"))
+        tree.set_reward(node, reward)
+        tree.finish(node, "end of text")
+    return tree
+
+
+def reason(tree, num_left, rule="weighted", grader=GRADER, confidence=None, unscored=()):
+    return Decided(rule, "last", grader, confidence).reason(tree, num_left, unscored)
+
+
+def test_decided_by_hand():
+    tree = voted(("7", 0.9), ("7", 0.9), ("7", 0.9), ("8", 0.5))
+    # 2.7 against 0.5: two more of 1 cannot change it, a third could.
+    assert reason(tree, 2) == "the vote is decided: 2.7 against 0.5 with 2 trajectories left"
+    assert reason(tree, 3) == ""
+    # 3 votes against 1: with two left there could be a tie.
+    assert reason(tree, 1, "majority") and not reason(tree, 2, "majority")
+    assert reason(tree, 0, "best") == "", "a better one may always come, and with none left the search ends anyway"
+    # What is not scored yet has no weight, and may have any.
+    assert reason(tree, 0, unscored={1}) and not reason(tree, 1, unscored={1})
+    assert not reason(voted(), 1) and not reason(voted(("?", 0.9)), 1, unscored={1})
+
+
+def test_answers_that_may_turn_out_equal_count_together():
+    tree = voted(("7", 1.0), ("7", 1.0), ("1", 0.9), ("2", 0.9))
+    assert reason(tree, 1) and not reason(tree, 1, grader=Comparing())
+
+
+@pytest.mark.parametrize("rule", ["majority", "weighted"])
+@pytest.mark.parametrize("grader", [GRADER, Comparing()], ids=["plain", "comparing"])
+def test_what_is_decided_no_continuation_changes(rule, grader):
+    rng, num_decided = random.Random(rule), 0
+    equivalent = getattr(grader, "equivalent", None)
+    for _ in range(1500):
+        known = [
+            (rng.choice(["7", "7", "7", "1", "2"]), rng.choice([0.0, 0.3, 1.0, rng.random()]))
+            for _ in range(rng.randint(1, 7))
+        ]
+        num_left = rng.randint(1, 3)
+        tree = voted(*known)
+        if not reason(tree, num_left, rule, grader):
+            continue
+        num_decided += 1
+        before = vote(candidates(tree, "last", grader), rule, equivalent)
+        for rival in ("1", "2", "12", "9"):
+            more = [(rival, 1.0)] * num_left
+            for votes in ([*known, *more], [*more, *known]):  # a flat search numbers late ones anywhere
+                after = vote(candidates(voted(*votes), "last", grader), rule, equivalent)
+                assert after.answer == before.answer or (equivalent and equivalent(after.answer, before.answer))
+    assert num_decided > 100
+
+
+def test_the_posterior_of_being_ahead():
+    # Beta(n + 1, 1): P(p > 1/2) = 1 - 2^-(n + 1); equal counts give 1/2; integers by the binomial sum.
+    for n in (0, 3, 40):
+        assert probability_ahead(n, 0) == pytest.approx(1 - 0.5 ** (n + 1), abs=1e-9)
+    assert probability_ahead(7.5, 7.5) == pytest.approx(0.5)
+    assert probability_ahead(4, 1) == pytest.approx(1 - (1 + 6) / 2**6)
+    assert 0.99 < probability_ahead(250, 200) < probability_ahead(250, 100) <= 1
+
+
+def test_confidence_stops_where_certainty_does_not():
+    tree = voted(*[("7", 1.0)] * 4)
+    assert not reason(tree, 12) and not reason(tree, 12, confidence=0.99)
+    assert reason(tree, 12, confidence=0.95) == "the vote is 0.969 certain: 4 against 0 with 12 trajectories left"
+
+
+def solve(policy, stopping, number, **options):
+    prm = FakeEngine(LabelModel())
+    scorer = PrmScorer(prm, LabelTokenCodec.build(prm.tokenizer, GOOD, BAD, shares_ids=True))
+    engine = FakeEngine(story_model(right=0.8), **options)
+    driver = Driver(policy, ModelWriter(engine), scorer, width=16, stopping=stopping)
+    outcome, seconds = timed(driver.solve(Problem(f"p{number}", "Add 3."), "Add 3.\n\n"))
+    for one in (engine, prm):
+        assert {one.usage(call.prefix.tree).kv_tokens_held for call in one.calls} == {0}
+    return outcome, seconds
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)
+def test_every_method_gives_the_answer_of_its_whole_width_for_less(policy):
+    spent = saved = stopped = 0
+    for number in range(12):
+        whole, _ = solve(policy, None, number)
+        early, _ = solve(policy, lambda: Decided("weighted", "last", GRADER), number)
+        answers = [vote(candidates(one.tree, "last", GRADER)).answer for one in (whole, early)]
+        assert answers[0] == answers[1]
+        spent += whole.stats.policy_tokens
+        saved += whole.stats.policy_tokens - early.stats.policy_tokens
+        if early.stats.num_finished < whole.stats.num_finished:
+            stopped += 1
+            (note,) = early.notes
+            assert "the vote is decided: " in note
+            assert any(node.reason in note for node in early.tree.leaves(NodeStatus.PRUNED))
+        assert not early.tree.leaves() and not early.tree.leaves(NodeStatus.PENDING)
+    assert stopped > 0 and saved > 0.03 * spent
+
+
+def test_a_flat_search_stops_what_is_being_written():
+    """The longest chains are cut in the middle of a step, at once."""
+    (whole, seconds), (early, sooner) = (
+        solve(BestOfN(), stopping, 1, seconds_per_token=1)
+        for stopping in (None, lambda: Decided("majority", "last", GRADER))
+    )
+    assert sooner < seconds and early.stats.policy_tokens < whole.stats.policy_tokens
+    cut = [node for node in early.tree.leaves(NodeStatus.PRUNED) if not node.ids]
+    assert cut and all("the vote is decided" in node.reason for node in cut)
+    assert early.stats.num_failed == 0
