@@ -6,10 +6,10 @@ import pytest
 from virtual_clock import timed
 
 from prm import LabelTokenCodec, PrmScorer
+from search.answers.graders import PlainGrader
 from search.driver import Driver
 from search.engines.fake import FakeEngine
 from search.engines.markov import BAD, GOOD, LabelModel, story_model
-from search.answers.graders import PlainGrader
 from search.policies import Beam, BestOfN, Dvts, ParticleFilter, Rebase
 from search.stopping import Decided, probability_ahead
 from search.tree import SearchTree
