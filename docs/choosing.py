@@ -108,8 +108,10 @@ def page() -> str:
         "[Results](results.md) has all of them with their commands; this page is written from the same files by "
         "`docs/choosing.py`. Measure the two or three that come into question on problems of your own, with the same "
         "seed for all (`--plot` needs `pip install 'ets-arbitrage[plots]'`):",
-        "    ets eval --data problems.jsonl --policy POLICY --prm PRM --method rebase --width 16 --until spent --out runs/rebase\n"
-        "    ets eval --data problems.jsonl --policy POLICY --prm PRM --method ets --width 16 --until spent --out runs/ets\n"
+        "    ets eval --data problems.jsonl --policy POLICY --prm PRM --method rebase --width 16 "
+        "--until spent --out runs/rebase\n"
+        "    ets eval --data problems.jsonl --policy POLICY --prm PRM --method ets --width 16 "
+        "--until spent --out runs/ets\n"
         "    ets report runs/rebase runs/ets --plot plots",
         "## In short",
         "\n".join(
