@@ -6,11 +6,13 @@ side leaves out is no difference; one that contradicts is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-from search.answers.evaluate import TooLargeError, UndefinedError, compare, exact, less, proportional
+from search.answers.evaluate import compare, exact, less, proportional
+from search.answers.exact import TooLargeError, UndefinedError
 from search.answers.expressions import number
+from search.answers.regions import same_interval, same_region
 from search.answers.units import LETTER_UNITS, UNITS
 from search.answers.values import (
     Approximate,
@@ -32,6 +34,8 @@ from search.answers.values import (
     Unordered,
     Value,
     Verdict,
+    all_of,
+    any_of,
 )
 
 SAME, DIFFERENT, UNDECIDED = Verdict.SAME, Verdict.DIFFERENT, Verdict.UNDECIDED
@@ -81,18 +85,6 @@ def _bare(value: Value) -> Expression | None:
     if isinstance(value, Quantity | Percentage):
         return value.amount
     return value if isinstance(value, Expression) else None
-
-
-def all_of(verdicts: Iterable[Verdict]) -> Verdict:
-    """The same where all are; different where any is; else undecided."""
-    found = set(verdicts)
-    return DIFFERENT if DIFFERENT in found else UNDECIDED if UNDECIDED in found else SAME
-
-
-def any_of(verdicts: Iterable[Verdict]) -> Verdict:
-    """The same where any is; undecided where any is that and none the same."""
-    found = set(verdicts)
-    return SAME if SAME in found else UNDECIDED if UNDECIDED in found else DIFFERENT
 
 
 def _expression(one: Value, other: Value) -> Verdict | None:
@@ -231,84 +223,6 @@ def _relation(one: Value, other: Value) -> Verdict | None:
     return proportional(ours, theirs, names, positive=one.sign in ("<", "<="))
 
 
-def _interval(one: Value, other: Value) -> Verdict | None:
-    assert isinstance(one, Interval)
-    if isinstance(other, Interval):
-        if (one.closed_low, one.closed_high) != (other.closed_low, other.closed_high):
-            return DIFFERENT
-        return all_of((compare(one.low, other.low), compare(one.high, other.high)))
-    if isinstance(other, Region):
-        return _region(Region((one,)), other)
-    if isinstance(other, Ordered) and len(other.items) == 2:
-        return _region(Region((one,)), _open_interval(other))
-    return DIFFERENT
-
-
-def _open_interval(pair: Ordered) -> Region | None:
-    low, high = pair.items
-    if isinstance(low, Expression) and isinstance(high, Expression):
-        return Region((Interval(low, high, pair.square, pair.square),))
-    return None
-
-
-def _region(one: Value, other: Value | None) -> Verdict | None:
-    assert isinstance(one, Region)
-    if isinstance(other, Interval):
-        other = Region((other,))
-    if isinstance(other, Ordered) and len(other.items) == 2:
-        other = _open_interval(other)
-    if isinstance(other, Unordered) and other.is_set:
-        points = [Interval(item, item, True, True) for item in other.items if isinstance(item, Expression)]
-        other = Region(tuple(points)) if len(points) == len(other.items) else None
-    if not isinstance(other, Region):
-        return DIFFERENT
-    if one.variable and other.variable and one.variable != other.variable:
-        return DIFFERENT
-    ours, theirs = _joined(one.parts), _joined(other.parts)
-    if len(ours) != len(theirs):
-        return DIFFERENT
-    return all_of(same_value(*pair) for pair in zip(ours, theirs, strict=True))
-
-
-def _joined(parts: Sequence[Interval]) -> list[Interval]:
-    """Intervals by rising ends, those that touch as one; as they stand where their ends are no numbers."""
-    try:
-        ordered: list[Interval] = []
-        for part in parts:
-            place = 0
-            while place < len(ordered) and _starts_before(ordered[place], part):
-                place += 1
-            ordered.insert(place, part)
-        joined: list[Interval] = []
-        for part in ordered:
-            if joined and _touch(joined[-1], part):
-                last = joined[-1]
-                later = less(last.high, part.high)
-                equal = compare(last.high, part.high) is SAME
-                joined[-1] = Interval(
-                    last.low,
-                    part.high if later else last.high,
-                    last.closed_low or (compare(last.low, part.low) is SAME and part.closed_low),
-                    part.closed_high if later else last.closed_high or (equal and part.closed_high),
-                )
-            else:
-                joined.append(part)
-        return joined
-    except (UndefinedError, TooLargeError):
-        return list(parts)
-
-
-def _starts_before(one: Interval, other: Interval) -> bool:
-    before = less(one.low, other.low)
-    return bool(before) or (compare(one.low, other.low) is SAME and one.closed_low >= other.closed_low)
-
-
-def _touch(one: Interval, other: Interval) -> bool:
-    if compare(one.high, other.low) is SAME:
-        return one.closed_high or other.closed_low
-    return bool(less(other.low, one.high))
-
-
 def _ordered(one: Value, other: Value) -> Verdict | None:
     """Item by item. A bare list in the same order only leaves the brackets out."""
     assert isinstance(one, Ordered)
@@ -422,8 +336,8 @@ _RULES: tuple[tuple[type, Callable[[Value, Value], Verdict | None]], ...] = (
     (Clock, _clock),
     (Ratio, _ratio),
     (Relation, _relation),
-    (Region, _region),
-    (Interval, _interval),
+    (Region, same_region),
+    (Interval, same_interval),
     (Matrix, _matrix),
     (Ordered, _ordered),
     (Unordered, _unordered),

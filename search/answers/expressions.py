@@ -19,6 +19,7 @@ from search.answers.tokens import (
     closes_at,
     is_command,
     is_sign,
+    numeral,
 )
 from search.answers.units import UNITS
 from search.answers.values import Expression, Node
@@ -49,24 +50,6 @@ def variables(node: Node) -> set[str]:
     if node.op == "var":
         return {node.name}
     return {name for argument in node.args for name in variables(argument)}
-
-
-def numeral(token: Token) -> Fraction:
-    """The exact value of a number as it is written, repetends included."""
-    text = token.text
-    if token.kind == "scientific":
-        mantissa, _, power = text.lower().partition("e")
-        return Fraction(mantissa if mantissa[-1] != "." else mantissa[:-1]) * Fraction(10) ** int(power)
-    if token.kind == "repetend":
-        whole, _, rest = text.partition(".")
-        fixed = re.match(r"[0-9]*", rest)
-        assert fixed is not None
-        repeated = "".join(re.findall(r"[0-9]", rest[fixed.end() :]))
-        lead = fixed.group()
-        scale = 10 ** len(lead)
-        nines = 10 ** len(repeated) - 1
-        return Fraction(int(whole or 0)) + Fraction(int(lead or 0), scale) + Fraction(int(repeated), nines * scale)
-    return Fraction(f"0{text}" if text.startswith(".") else text)
 
 
 class _Parser:

@@ -10,12 +10,13 @@ from collections import OrderedDict
 from threading import Lock
 from typing import ClassVar
 
-from search.answers.compare import any_of, rational, same_value, within
+from search.answers.compare import rational, same_value, within
 from search.answers.notation import one_notation
 from search.answers.reader import read_answer, stated_answer
-from search.answers.reading import canonical_text, half_unit, read_value
+from search.answers.reading import canonical_text, read_value
+from search.answers.structures import half_unit
 from search.answers.symbolic import Symbolic, is_formula
-from search.answers.values import Approximate, Expression, Relation, Text, Verdict
+from search.answers.values import Approximate, Expression, Relation, Text, Verdict, any_of
 
 _MAX_KEPT = 10_000
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import NamedTuple, TypeAlias
 
 from search.answers.notation import MONEY, ROW_END
@@ -170,6 +171,24 @@ def _words(run: str, spaced: bool) -> list[Token]:
         if run.endswith(known) and len(run) - len(known) == 1:
             return [Token("word", run[: -len(known)], spaced), Token("command", known, False)]
     return [Token("word", run, spaced)]
+
+
+def numeral(token: Token) -> Fraction:
+    """The exact value of a number as it is written, repetends included."""
+    text = token.text
+    if token.kind == "scientific":
+        mantissa, _, power = text.lower().partition("e")
+        return Fraction(mantissa if mantissa[-1] != "." else mantissa[:-1]) * Fraction(10) ** int(power)
+    if token.kind == "repetend":
+        whole, _, rest = text.partition(".")
+        fixed = re.match(r"[0-9]*", rest)
+        assert fixed is not None
+        repeated = "".join(re.findall(r"[0-9]", rest[fixed.end() :]))
+        lead = fixed.group()
+        scale = 10 ** len(lead)
+        nines = 10 ** len(repeated) - 1
+        return Fraction(int(whole or 0)) + Fraction(int(lead or 0), scale) + Fraction(int(repeated), nines * scale)
+    return Fraction(f"0{text}" if text.startswith(".") else text)
 
 
 def is_sign(token: Token, *signs: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
@@ -17,6 +18,18 @@ class Verdict(Enum):
 
     def __bool__(self) -> bool:
         raise TypeError("a verdict has three values; compare it with Verdict.SAME")
+
+
+def all_of(verdicts: Iterable[Verdict]) -> Verdict:
+    """The same where all are; different where any is; else undecided."""
+    found = set(verdicts)
+    return next((one for one in (Verdict.DIFFERENT, Verdict.UNDECIDED) if one in found), Verdict.SAME)
+
+
+def any_of(verdicts: Iterable[Verdict]) -> Verdict:
+    """The same where any is; undecided where any is that and none the same."""
+    found = set(verdicts)
+    return next((one for one in (Verdict.SAME, Verdict.UNDECIDED) if one in found), Verdict.DIFFERENT)
 
 
 @dataclass(frozen=True, slots=True)
