@@ -16,8 +16,9 @@ from search.errors import ConfigError, DataError
 from search.evaluation import Summary, summarise
 from search.plots import Point, Series, plot_accuracy, plot_depth
 from search.record import ProblemRecord, read_json, read_record, tree_from_record
-from search.registry import make_grader
+from search.registry import METHODS, make_grader
 from search.replay import replay
+from search.statistics import paired_bootstrap
 from search.types import Reduce, VoteRule
 from search.vote import candidates, vote
 
@@ -141,6 +142,39 @@ def _voted(record: ProblemRecord, rule: VoteRule, reduce: Reduce, grader: Grader
     outcome = vote(voters, rule, grader.equivalent if isinstance(grader, ComparingGrader) else None)
     correct = None if record.reference is None else grader.correct(outcome.answer, record.reference)
     return record.model_copy(update={"answer": outcome.answer, "correct": correct})
+
+
+def is_flat(run: Run) -> bool:
+    """Whether its trajectories are independent samples, so that one says how good the model is by itself."""
+    return METHODS[run.settings.method].policy == METHODS["best-of-n"].policy
+
+
+def pass_at_1(run: Run) -> tuple[float, float, float]:
+    """The share of right answers among single samples, mean over problems, and its 95% bootstrap interval.
+
+    A sample without an answer, or one that failed, counts as wrong.
+
+    Raises:
+        ConfigError: no problem has a reference answer.
+        DataError: a record's tree is broken.
+    """
+    judge = make_grader(run.settings.grader)
+    try:
+        shares = [_share_right(record, run.settings, judge) for record in run.records if record.reference is not None]
+    finally:
+        if isinstance(judge, ComparingGrader):
+            judge.close()
+    if not shares:
+        raise ConfigError(f"{run.folder}: its problems have no reference answers, so no sample can be right")
+    low, high = paired_bootstrap(shares)
+    return sum(shares) / len(shares), low, high
+
+
+def _share_right(record: ProblemRecord, settings: EvalSettings, grader: Grader) -> float:
+    if record.tree is None or record.reference is None:
+        return 0.0
+    found = candidates(tree_from_record(record.tree), "last", grader)
+    return sum(grader.correct(one.answer, record.reference) for one in found) / settings.width
 
 
 def report_dict(run: Run) -> dict[str, Any]:

@@ -23,9 +23,19 @@ from search.cli.show import print_json
     help="keep the records here, and go on with them; default: runs/PAPER-RECIPE",
 )
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="write the page, tables and figures")
+@click.option("--policy", metavar="NAME", help="in place of the recipe's policy: a path or a hub id")
+@click.option("--data", metavar="NAME", help="in place of the recipe's data, as for ets eval")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def repro(
-    paper: str, recipe: str, quick: bool, dry_run: bool, runs: Path | None, out: Path | None, as_json: bool
+    paper: str,
+    recipe: str,
+    quick: bool,
+    dry_run: bool,
+    runs: Path | None,
+    out: Path | None,
+    policy: str | None,
+    data: str | None,
+    as_json: bool,
 ) -> None:
     """Reproduce the tables of PAPER by a recipe; every number comes from a record on disk."""
     from search.repro import arbitrage, ets
@@ -34,6 +44,9 @@ def repro(
 
     wanted: EtsRecipe | ArbitrageRecipe
     wanted = load_recipe(EtsRecipe, recipe) if paper == "ets" else load_recipe(ArbitrageRecipe, recipe)
+    others = {name: value for name, value in (("policy", policy), ("data", data)) if value is not None}
+    if others:
+        wanted = type(wanted)(**{**wanted.model_dump(), "settings": {**wanted.settings, **others}})
     if dry_run:
         if isinstance(wanted, EtsRecipe):
             plan = plan_dict(wanted, list(ets.plan(wanted, quick=quick).values()))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from search.record import read_json
-from search.report import Run, plot_runs, revote
+from search.report import Run, is_flat, pass_at_1, plot_runs, revote
 from search.repro import published
 from search.repro.document import (
     NOT_RUN,
@@ -33,8 +33,6 @@ Votes = Mapping[tuple[int, str], Mapping[str, Run]]
 
 VOTES = ("majority", "best", "weighted")
 BASELINE, SAMPLING = "rebase", "sampling"
-VOTED = (SAMPLING, BASELINE)
-"""Rows that are voted over again, as in REBASE's Table 4."""
 
 
 def plan(recipe: EtsRecipe, *, quick: bool = False) -> dict[tuple[int, str], Planned]:
@@ -67,7 +65,7 @@ def reproduce(
     for width in dict.fromkeys(width for width, _ in planned):
         execute([one for (at, _), one in planned.items() if at == width], runs, recipe.turn, say)
     done = {key: collect(one, runs) for key, one in planned.items()}
-    votes = {key: _votes(run) for key, run in done.items() if key[1] in VOTED and key[0] > 1}
+    votes = {key: _votes(run) for key, run in done.items() if key[0] > 1 and (key[1] == BASELINE or is_flat(run))}
     names: tuple[str, ...] = ()
     if images is not None:
         names = tuple(file.name for file in plot_runs(list(done.values()), images))
@@ -100,6 +98,10 @@ def _figures(done: Runs, votes: Votes) -> dict[str, float | int | None]:
         base = done.get((width, BASELINE))
         figures[f"num_problems_{end}"] = len(run.records)
         figures[f"accuracy_{end}"] = run.summary.accuracy
+        if is_flat(run):
+            keys = (f"pass_at_1_{end}", f"pass_at_1_lo_{end}", f"pass_at_1_hi_{end}")
+            figures |= dict(zip(keys, pass_at_1(run), strict=True))
+        figures[f"seconds_a_problem_{end}"] = _seconds(run)
         for key in ("policy_tokens", "unique_tokens"):
             figures[f"{key}_{end}"] = round(summed(run, key))
         if base is None or name == BASELINE:
@@ -126,6 +128,12 @@ def _speedup(run: Run, base: Run, rate: str) -> float | None:
     return ours / theirs if ours and theirs else None
 
 
+def _seconds(run: Run) -> float | None:
+    """Wall seconds a problem, with as many side by side as the run had."""
+    rate = run.problems_per_second
+    return 1 / rate if rate else None
+
+
 def _search_table(done: Runs) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for (width, name), run in done.items():
@@ -147,12 +155,14 @@ def _search_table(done: Runs) -> Table:
                 name,
                 len(run.records),
                 share(summary.accuracy, summary.accuracy_ci95),
+                _one_sample(run),
                 UNKNOWN,
                 against[0],
                 round(float(summary.stats["kv_tokens_mean"] or 0)),
                 *against[1:],
                 times(None if base is None or run is base else _speedup(run, base, "problems_per_cpu_second")),
                 round(summed(run, "policy_tokens") / len(run.records)),
+                None if (seconds := _seconds(run)) is None else f"{seconds:.3g}",
             )
         )
     columns = (
@@ -160,6 +170,7 @@ def _search_table(done: Runs) -> Table:
         "search",
         "problems",
         "accuracy, 95% interval",
+        "pass@1, 95% interval",
         "accuracy, published",
         "less REBASE's, paired 95%",
         "KV tokens, mean",
@@ -169,6 +180,7 @@ def _search_table(done: Runs) -> Table:
         "published",
         "by CPU seconds",
         "policy tokens a problem",
+        "wall seconds a problem",
     )
     return Table(
         "searches",
@@ -177,10 +189,18 @@ def _search_table(done: Runs) -> Table:
         tuple(rows),
         (
             "KV tokens: unique tokens of the trajectories kept after a selection, the prompt's included, mean over the "
-            "steps of a problem. Throughput: problems a second of wall time, and of CPU time, over the sessions that "
-            "ended. The published ETS figures are for the paper's models at large, not for one width.",
+            "steps of a problem. pass@1: the share of single samples that are right, over all samples of all problems, "
+            "where nothing is compared on the way; its interval is a bootstrap over problems. Throughput: problems a "
+            "second of wall time, and of CPU time, over the sessions that ended. The published ETS figures are for the paper's models at large, not for one width.",
         ),
     )
+
+
+def _one_sample(run: Run) -> Cell:
+    if run.settings.width == 1 or not is_flat(run):
+        return None
+    mean, low, high = pass_at_1(run)
+    return share(mean, (low, high))
 
 
 def _vote_table(recipe: EtsRecipe, votes: Votes) -> Table:

@@ -45,7 +45,11 @@ def same_numbers(one, other):
     assert one.keys() == other.keys()
     for name, value in one.items():
         exact = not name.startswith("spearman")
-        assert "speedup" in name or (value == other[name] if exact else value == pytest.approx(other[name], abs=0.05))
+        assert (
+            "speedup" in name
+            or name.startswith("seconds")
+            or (value == other[name] if exact else value == pytest.approx(other[name], abs=0.05))
+        )
     return True
 
 
@@ -60,6 +64,13 @@ def test_the_table_of_searches_comes_from_records_and_comes_again(inside, tmp_pa
         key = f"{width}_{method.replace('-', '_')}"
         assert first["figures"][f"accuracy_{key}"] == sum(one["correct"] for one in own) / 8
         assert first["figures"][f"unique_tokens_{key}"] == sum(one["stats"]["unique_tokens"] for one in own)
+    samples = [one for name, one in kept.items() if name.startswith("sampling-4/")]
+    right = [
+        sum(f"\\boxed{{{one['reference']}}}" in node["text"] for node in one["tree"]["nodes"]) / 4 for one in samples
+    ]
+    assert first["figures"]["pass_at_1_4_sampling"] == pytest.approx(sum(right) / 8)
+    assert 0 < first["figures"]["pass_at_1_4_sampling"] < first["figures"]["accuracy_4_sampling"]
+    assert "pass_at_1_4_rebase" not in first["figures"], "a search's trajectories are no independent samples"
     kv = [
         sum(one["stats"]["kv_tokens_mean"] for n, one in kept.items() if n.startswith(f"{m}-4/"))
         for m in ("rebase", "ets")
@@ -85,6 +96,8 @@ def test_the_table_of_searches_comes_from_records_and_comes_again(inside, tmp_pa
     again = inside(*args, "--json", "--runs", "elsewhere").json["figures"]
     same = [key for key in first["figures"] if key.startswith(("accuracy", "kv", "vote", "num")) or "tokens" in key]
     assert {key: again[key] for key in same} == {key: first["figures"][key] for key in same}
+    other = inside(*args, "--quick", "--data", "mini:dev", "--runs", "dev", "--json").json
+    assert other["provenance"]["data"] == "mini:dev", "the recipe's data, but for another set"
     quick = inside(*args, "--quick", "--json").json
     assert quick["figures"]["num_problems_4_ets"] == 4, "fewer of the same records"
     assert "accuracy_1_rebase" not in quick["figures"]

@@ -33,15 +33,18 @@ def write(tmp_path, recipe):
 
 
 def test_the_recipes_that_are_shipped():
-    assert {"mini", "paper/llemma-34b", "paper/mistral-7b", "paper/llama-3.2-skywork"} <= set(recipe_names("ets"))
+    papers = {"paper/llemma-34b", "paper/mistral-7b", "paper/llama-3.2-skywork"}
+    assert {"mini", "real/qwen", "real/smollm2", *papers} <= set(recipe_names("ets"))
     assert {"mini", "paper/qwen25-math", "paper/llama-1b-8b"} <= set(recipe_names("arbitrage"))
 
 
 @pytest.mark.parametrize("name", recipe_names("ets"))
 def test_a_recipe_of_searches_fits_the_schema_and_has_a_plan(name):
     recipe = load_recipe(EtsRecipe, name)
-    assert {"rebase", "beam", "dvts", "ets-kv", "ets"} <= set(recipe.methods)
-    assert {16, 64, 256} <= set(recipe.widths) and recipe.quick and {"policy", "prm"} == {m.role for m in recipe.models}
+    real = name.startswith("real/")
+    assert {"rebase", "dvts", "ets-kv", "ets"} <= set(recipe.methods) and recipe.quick
+    assert ({1, 8} if real else {16, 64, 256}) <= set(recipe.widths)
+    assert ({"policy"} if real else {"policy", "prm"}) == {model.role for model in recipe.models}
     plan = plan_dict(recipe, list(ets.plan(recipe).values()))
     assert plan["policy_requests_at_most"] > 0 and all(one["gib_per_gpu"] > 0 for one in plan["models"])
     if name.startswith("paper/"):
