@@ -191,7 +191,8 @@ def _search_table(done: Runs) -> Table:
             "KV tokens: unique tokens of the trajectories kept after a selection, the prompt's included, mean over the "
             "steps of a problem. pass@1: the share of single samples that are right, over all samples of all problems, "
             "where nothing is compared on the way; its interval is a bootstrap over problems. Throughput: problems a "
-            "second of wall time, and of CPU time, over the sessions that ended. The published ETS figures are for the paper's models at large, not for one width.",
+            "second of wall time, and of CPU time, over the sessions that ended. "
+            "The published ETS figures are for the paper's models at large, not for one width.",
         ),
     )
 
