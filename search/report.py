@@ -174,7 +174,7 @@ def _share_right(record: ProblemRecord, settings: EvalSettings, grader: Grader) 
     if record.tree is None or record.reference is None:
         return 0.0
     found = candidates(tree_from_record(record.tree), "last", grader)
-    return sum(grader.correct(one.answer, record.reference) for one in found) / settings.width
+    return sum(grader.correct(one.answer, record.reference) is True for one in found) / settings.width
 
 
 def report_dict(run: Run) -> dict[str, Any]:
