@@ -368,5 +368,7 @@ def _difference(known: object, new: object) -> str:
     if not isinstance(known, Mapping) or not isinstance(new, Mapping):
         return "its run.json has none that can be read"
     names = [name for name in sorted({*known, *new}) if known.get(name) != new.get(name) and new.get(name) != "auto"]
+    # What only one of them has may not be settled yet, as the prompt is before its model is loaded.
+    names = [name for name in names if name in known and name in new] or names
     shown = [f"{name}: {known.get(name, 'none')} there, {new.get(name, 'none')} now" for name in names[:3]]
     return "; ".join(shown) + (" ..." if len(names) > 3 else "") if shown else "no settings recorded"

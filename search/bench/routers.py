@@ -93,7 +93,7 @@ class _Engines:
         return Traces(
             ModelView(self.draft, self.target.tokenizer),
             ModelView(self.target, self.target.tokenizer),
-            make_scorer(build(SearchSettings, {}), self.prm, self.target.tokenizer),
+            make_scorer(build(SearchSettings, {"prm": "mini:prm"}), self.prm, self.target.tokenizer),
             PrmScorer(self.router, reader),
             step_checker(data),
         )

@@ -33,9 +33,9 @@ def test_a_local_file_is_evaluated_end_to_end(inside, tmp_path, rows):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"problem": "x"}], "data.jsonl, line 1: needs a text or a number under 'answer'"),
-        ([{"answer": "1"}], "data.jsonl, line 1: needs a text under 'problem'"),
-        ([*MATH500, MATH500[0]], "data.jsonl, line 3: id 'a/1.json' stands on line 1 already"),
+        ([{"problem": "x"}], "data.jsonl: no column for the reference answer; there are 'problem'"),
+        ([{"answer": "1"}], "data.jsonl: no column for the problem's text; there are 'answer'"),
+        ([*MATH500, MATH500[0]], "data.jsonl, line 3: id 'a/1.json' stands at line 1 already"),
         ([GSM8K[0], '{"question": '], "data.jsonl, line 2: not valid JSON"),
         ([], "data.jsonl: holds no problems"),
         (["", "  "], "data.jsonl: holds no problems"),
