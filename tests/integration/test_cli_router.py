@@ -78,7 +78,8 @@ def test_pipeline_is_refused_where_it_means_nothing(inside):
 
 
 def test_a_router_of_another_pair_is_named_on_stderr(inside):
-    ran = inside(*CHAIN, "--router", "arbitrage:0.5", "--target", "mini:draft", "--router-model", "mini:router", "--json")
+    pair = ("--target", "mini:draft", "--router-model", "mini:router")
+    ran = inside(*CHAIN, "--router", "arbitrage:0.5", *pair, "--json")
     assert ran.code == 0
     assert "'mini:router' was trained for target 'mini:target', not 'mini:draft'" in ran.err
 
