@@ -25,6 +25,12 @@ SOURCES := search prm ets arbitrage tests examples docs
 demo: $(VENV)/.demo
 	@$(BIN)/ets solve --mini 0
 	@$(BIN)/ets solve --mini 6 --method beam
+	@echo; echo "Next:"; echo "    . $(BIN)/activate                                     # so that your shell finds ets"
+	@echo "    ets eval --limit 20 --method rebase --out runs/rebase   # twenty problems, kept in a folder"
+	@echo "    ets eval --limit 20 --method ets --out runs/ets"
+	@echo "    ets compare runs/rebase runs/ets                        # side by side"
+	@echo "    ets view runs/ets                                       # the trees, in a browser"
+	@echo "    ets solve 'YOUR PROBLEM' --policy PATH_OR_HUB_ID        # a model of your own"
 
 REAL ?= smollm2
 

@@ -107,7 +107,7 @@ def page() -> str:
         "They say how the methods differ there, not how they would rank on your model and your problems. "
         "[Results](results.md) has all of them with their commands; this page is written from the same files by "
         "`docs/choosing.py`. Measure the two or three that come into question on problems of your own, with the same "
-        "seed for all (`--plot` needs `pip install 'ets-arbitrage[plots]'`):",
+        "seed for all (`--plot` needs `.venv/bin/pip install -e '.[plots]'`):",
         "    ets eval --data problems.jsonl --policy POLICY --prm PRM --method rebase --width 16 "
         "--until spent --out runs/rebase\n"
         "    ets eval --data problems.jsonl --policy POLICY --prm PRM --method ets --width 16 "

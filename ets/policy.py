@@ -38,6 +38,9 @@ Allocated again by rewards, a step that forty leaves agreed on counts no more th
 how often the policy comes to a step is evidence too, and all there is against a wrong step that the reward model likes.
 """
 
+ALL_APART = "every leaf is a cluster of its own, so coverage finds nothing to merge and ETS may keep as much as REBASE"
+"""The note of a selection in which no two leaves are alike: `cluster_distance` or the embedder decides that."""
+
 _NO_CLUSTER = -1
 
 
@@ -189,6 +192,8 @@ def _select(
     notes = []
     if clusters is not None and clusters.num_unknown:
         notes.append(f"{clusters.num_unknown} leaves with an embedding that is not finite, each text a cluster")
+    if clusters is not None and clusters.num_clusters == len(leaves):
+        notes.append(ALL_APART)
     solution = _prune(policy, tree, leaves, first, clusters, coverage_weight)
     solved = solution.status == "optimal"
     if solved:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from search.errors import ConfigError
+from search.extras import install
 from search.rows import Row
 
 
@@ -59,7 +60,7 @@ def _loaded(name: str, benchmark: Benchmark) -> Iterable[Mapping[str, Any]]:
         import datasets
     except ImportError:
         raise ConfigError(
-            f"data {name} needs the datasets library: pip install 'ets-arbitrage[bench]'; or give a .jsonl file"
+            f"data {name} needs the datasets library: {install('bench')}; or give a .jsonl file"
         ) from None
     quiet = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()

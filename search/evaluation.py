@@ -6,9 +6,11 @@ import asyncio
 import gc
 import json
 import platform
+import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -58,6 +60,7 @@ class Summary:
         num_timed: problems that were solved in those calls.
         num_resumed: problems that were found done.
         failures: one line each.
+        notes: what policies wanted known, with the number of selections at which they did, most frequent first.
         models: what each model did over all problems, by its role.
     """
 
@@ -74,6 +77,7 @@ class Summary:
     num_timed: int
     num_resumed: int
     failures: tuple[str, ...]
+    notes: dict[str, int]
     models: dict[str, ModelCost]
 
     @property
@@ -111,6 +115,7 @@ class Summary:
                 f"seconds           {self.seconds_wall:.1f} wall{self._untimed}, {stats['seconds']:.1f} summed over "
                 f"problems; loading {self.seconds_loading:.1f}",
                 *(f"{role:17} {describe_cost(cost)}" for role, cost in self.models.items()),
+                *(f"at {times:<5} selections {note}" for note, times in [*self.notes.items()][:_SHOWN_NOTES]),
             ]
         )
 
@@ -127,6 +132,9 @@ def describe_cost(cost: ModelCost) -> str:
     flops = "unknown" if cost.flops is None else f"{cost.flops:.3g}"
     return f"{cost.num_calls} calls{written}{dropped}, {cost.seconds:.2f} s, {flops} FLOPs"
 
+
+_LEVEL = re.compile(r"^level [0-9]+: ")
+_SHOWN_NOTES = 3
 
 _MEANS = (
     "kv_tokens_mean",
@@ -174,6 +182,7 @@ def summarise(
         num_timed=sum(int(one["num_problems"]) for one in sessions),
         num_resumed=num_resumed,
         failures=tuple(f"problem {record.problem_id} failed: {record.error}" for record in failed),
+        notes=dict(Counter(_LEVEL.sub("", note) for record in every for note in record.notes).most_common()),
         models=total_costs(record.models for record in every),
     )
 

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from search.errors import ConfigError
+from search.extras import install
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
@@ -113,9 +114,7 @@ def read_gguf(model: str, path: Path) -> GgufFile:
     """
     missing = [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ConfigError(
-            f"model {model!r}: reading .gguf files needs {' and '.join(missing)}: pip install 'ets-arbitrage[gguf]'"
-        )
+        raise ConfigError(f"model {model!r}: reading .gguf files needs {' and '.join(missing)}: {install('gguf')}")
     try:
         with path.open("rb") as source, mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return _Header(content).read(model, path)

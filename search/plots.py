@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from search.errors import ConfigError
+from search.extras import install
 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _DASHES = ("-", "--", ":", "-.")
@@ -37,6 +39,20 @@ class Series:
 
     name: str
     points: tuple[Point, ...]
+
+
+def check_plots() -> None:
+    """See before the work whether plots can be drawn after it.
+
+    Raises:
+        ConfigError: matplotlib is not installed; says how to get it.
+    """
+    if find_spec("matplotlib") is None:
+        raise ConfigError(_needs())
+
+
+def _needs() -> str:
+    return f"plots need matplotlib: {install('plots')}"
 
 
 def plot_accuracy(series: Sequence[Series], label: str, file: Path, *, log: bool = False, y_label: str = "") -> None:
@@ -104,7 +120,7 @@ def _draw(draw: Callable[[Any], None], file: Path) -> None:
     try:
         import matplotlib
     except ImportError:
-        raise ConfigError("plots need matplotlib: pip install 'ets-arbitrage[plots]'") from None
+        raise ConfigError(_needs()) from None
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

@@ -112,6 +112,7 @@ class Result:
                 for one in self.trajectories
             ],
             "error": self.error,
+            "notes": list(self.notes),
             "stats": stats_record(self.stats),
             "models": costs_record(self.models),
         }

@@ -14,6 +14,7 @@ from search.answers.graders import PlainGrader
 from search.config import SearchSettings, build
 from search.data import read_data
 from search.errors import ConfigError
+from search.extras import install
 from search.prompts import PromptRenderer
 from search.record import write_atomic
 from search.registry import load, make_engine, make_scorer, model_path, prm_config
@@ -300,7 +301,7 @@ def add_lora(parts: RouterParts, rank: int) -> None:
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError:
-        raise ConfigError("--lora needs peft: pip install 'ets-arbitrage[lora]'") from None
+        raise ConfigError(f"--lora needs peft: {install('lora')}") from None
     wanted = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear")
     parts.model.decoder = get_peft_model(parts.model.decoder, wanted)
 

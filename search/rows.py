@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from search.errors import ConfigError, DataError
+from search.extras import install
 
 MAX_LINE_BYTES = 1 << 20
 """A longer line is refused, and never read further."""
@@ -171,7 +172,7 @@ def _parquet(file: Path) -> Iterator[Row]:
         import pyarrow as arrow
         from pyarrow import parquet
     except ImportError:
-        raise ConfigError(f"data {str(file)!r} needs pyarrow: pip install 'ets-arbitrage[bench]'") from None
+        raise ConfigError(f"data {str(file)!r} needs pyarrow: {install('bench')}") from None
     number = 0
     try:
         with parquet.ParquetFile(file) as opened:

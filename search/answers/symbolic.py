@@ -16,6 +16,7 @@ from queue import Empty, SimpleQueue
 
 from search.answers.values import Verdict
 from search.errors import ConfigError, SearchError
+from search.extras import install_packages
 
 _WALL_SECONDS = 120.0
 _START_SECONDS = 300.0
@@ -47,7 +48,7 @@ class Symbolic:
 
     def __init__(self) -> None:
         if find_spec("math_verify") is None:
-            raise ConfigError("grader math needs math-verify: pip install math-verify, or --grader plain")
+            raise ConfigError(f"grader math needs math-verify: {install_packages('math-verify')}, or --grader plain")
         if sys.platform == "win32":
             raise ConfigError("grader math needs a system that can fork; accepted here: plain, integer, choice, exact")
         self.num_asked = 0

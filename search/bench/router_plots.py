@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from search.errors import ConfigError
+from search.plots import check_plots
 
 KINDS = ("oracle", "arbitrage", "rsd", "judge", "random")
 NAMED = {"never": "draft alone", "always": "target alone", "exact": "oracle by the exact checker"}
@@ -19,10 +20,9 @@ def plot(report: Mapping[str, Any], folder: Path) -> None:
     Raises:
         ConfigError: matplotlib is not installed, or the folder cannot be written to.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        raise ConfigError("plots need matplotlib: pip install 'ets-arbitrage[plots]'") from None
+    check_plots()
+    import matplotlib
+
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

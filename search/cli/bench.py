@@ -12,6 +12,7 @@ import click
 from search.cli.show import print_json
 from search.config import flag
 from search.errors import ConfigError
+from search.plots import check_plots
 from search.registry import BENCHES, load, pick
 
 
@@ -66,6 +67,8 @@ def bench(
     options = {key: value for key, value in given.items() if value is not None}
     for key in options.keys() - inspect.signature(run).parameters.keys():
         raise ConfigError(f"bench {name} takes no {flag(key)}")
+    if plots is not None:
+        check_plots()
     report = run(**options)
     if as_json:
         print_json(report)

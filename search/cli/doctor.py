@@ -16,6 +16,7 @@ from search.cli.options import read_settings, settings_options
 from search.cli.show import print_json
 from search.config import SearchSettings
 from search.errors import SearchError
+from search.extras import install_packages
 from search.resolve import settle
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "scipy", "numpy", "pydantic")
@@ -59,7 +60,7 @@ def _packages() -> list[Check]:
         try:
             checks.append(Check(name, True, version(name)))
         except PackageNotFoundError:
-            checks.append(Check(name, False, f"not installed; pip install {name}"))
+            checks.append(Check(name, False, f"not installed; {install_packages(name)}"))
     return checks
 
 

@@ -9,6 +9,7 @@ from typing import get_args
 import click
 
 from search.cli.show import print_json
+from search.plots import check_plots
 from search.registry import GRADERS
 from search.types import Reduce, VoteRule
 
@@ -28,6 +29,8 @@ def report(
     """Sum up runs that ets eval --out kept; an option that is not given stays as it ran."""
     from search.report import plot_runs, read_run, report_dict, revote
 
+    if plot is not None:
+        check_plots()
     ran = [read_run(folder) for folder in runs]
     voted = [revote(run, rule, reduce, grader) for run in ran]
     for before, after in zip(ran, voted, strict=True):

@@ -9,6 +9,8 @@ from pathlib import Path
 import click
 
 from search.cli.show import print_json
+from search.errors import ConfigError
+from search.plots import check_plots
 
 
 @click.command()
@@ -61,10 +63,17 @@ def repro(
         sys.stderr.write(f"{time.monotonic() - started:6.0f} s  {line}\n")
         sys.stderr.flush()
 
+    images = out
+    try:
+        check_plots()
+    except ConfigError as error:
+        if out is not None:
+            sys.stderr.write(f"ets: the tables are written without figures: {error}\n")
+        images = None
     if isinstance(wanted, EtsRecipe):
-        document = ets.reproduce(wanted, folder, quick=quick, images=out, say=say)
+        document = ets.reproduce(wanted, folder, quick=quick, images=images, say=say)
     else:
-        document = arbitrage.reproduce(wanted, folder, quick=quick, images=out, say=say)
+        document = arbitrage.reproduce(wanted, folder, quick=quick, images=images, say=say)
     if out is not None:
         for file in document.write(out):
             sys.stderr.write(f"wrote {file}\n")

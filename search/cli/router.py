@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,48 @@ def evaluate(model: str, data: tuple[Path, ...], device: str, trust_remote_code:
     if as_json:
         print_json({"model": model, "data": [str(one) for one in data], "origin": origin, "figures": measured})
         return
-    for name, value in measured.items():
-        shown = "unknown" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
-        sys.stdout.write(f"{name.replace('_', ' '):28} {shown}\n")
+    sys.stdout.write(_figures_text(measured))
+
+
+_RANKINGS = {
+    "rank correlation with the advantage, -1 to 1": "spearman",
+    "AUC for: the target's step is better": "auc",
+    "AUC for: its advantage is above the margin": "auc_advantage",
+    "AUC for: it has any advantage": "auc_any_advantage",
+}
+_DECISIONS = {
+    "share decided right where the target does not help": "accuracy_0",
+    "share decided right where it helps": "accuracy_1",
+    "calibration error of the estimate": "calibration_error",
+}
+
+
+def _figures_text(figures: Mapping[str, float | int | None]) -> str:
+    """The figures of `arbitrage.evaluation.figures` with what they mean, beside the reward model's own verdict."""
+
+    def shown(name: str) -> str:
+        value = figures[name]
+        return "unknown" if value is None else f"{value:.4f}"
+
+    shares = sorted(name.removeprefix("gain_oracle_") for name in figures if name.startswith("gain_oracle_"))
+    better = figures["share_better"] or 0.0
+    lines = [
+        f"{figures['num_pairs']} pairs of steps from {figures['num_problems']} problems, {figures['num_left_out']} "
+        f"left out as too long; the target's step is better in {better:.1%}",
+        "",
+        f"{'ranking (an AUC of 0.5 is chance)':52} {'router':>8} {'1 - s_d':>8}",
+        *(f"{label:52} {shown(name):>8} {shown(f'{name}_prm'):>8}" for label, name in _RANKINGS.items()),
+        "",
+        f"{'deciding at 0.5':52} {'router':>8}",
+        *(f"{label:52} {shown(name):>8}" for label, name in _DECISIONS.items()),
+        "",
+        f"{'share of all steps righted by escalating the first':52} {'router':>8} {'1 - s_d':>8} {'oracle':>8}  "
+        "router less 1 - s_d, 95% interval",
+    ]
+    for share in shares:
+        gained = [shown(f"gain{kind}_{share}") for kind in ("", "_prm", "_oracle")]
+        less, low, high = (shown(f"gain_vs_prm_{share}{end}") for end in ("", "_lo", "_hi"))
+        cells = " ".join(f"{cell:>8}" for cell in gained)
+        lines.append(f"{f'{int(share)}% of the pairs':52} {cells}  {less} ({low} to {high})")
+    lines += ["", "1 - s_d: the reward model's own verdict on the draft's step"]
+    return "\n".join(lines) + "\n"

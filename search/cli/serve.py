@@ -11,6 +11,7 @@ import click
 from search.cli.options import read_settings, settings_options
 from search.config import SearchSettings
 from search.errors import ConfigError
+from search.extras import install
 
 
 @click.command()
@@ -82,7 +83,7 @@ def serve(
         from search.serve.run import serve as run
         from search.serve.service import ServeLimits, Service
     except ModuleNotFoundError as error:
-        raise ConfigError(f"{error.name} is not installed; pip install 'ets-arbitrage[serve]'") from None
+        raise ConfigError(f"{error.name} is not installed; {install('serve')}") from None
 
     limits = ServeLimits(
         max_width=max_width,

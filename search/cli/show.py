@@ -40,14 +40,26 @@ def print_result(result: Result, console: Console | None = None, reduce: Reduce 
     if result.error is not None:
         console.print(Text(f"Failed: {printable(result.error)}\n", style="bold red"))
     else:
-        console.print(Text("Best solution", style="bold"))
-        console.print(Text(printable(result.text.strip().replace("\n\n", "\n"))))
+        shown, head = _best(result)
+        console.print(Text(head, style="bold"))
+        console.print(Text(printable(shown.strip().replace("\n\n", "\n"))))
         console.print(_verdict(result), "", sep="\n")
     if result.tally:
         console.print(_vote_table(result), "")
     _print_tree(result, console)
     console.print("", _cost_table(result, reduce), "", sep="\n")
     console.print(_model_table(result))
+
+
+def _best(result: Result) -> tuple[str, str]:
+    """The solution to show, and what it is: without an answer the one with the highest reward, else the first."""
+    if result.answer is not None:
+        return result.text, "Best solution"
+    if not result.trajectories:
+        return "none was finished", "Best solution"
+    best = max(result.trajectories, key=lambda one: -1.0 if one.reward is None else one.reward)
+    how = "the first of" if best.reward is None else "the highest reward of"
+    return best.text or "(empty)", f"No solution has an answer; {how} {len(result.trajectories)}"
 
 
 def _verdict(result: Result) -> Text:
@@ -88,7 +100,7 @@ def _cost_table(result: Result, reduce: Reduce) -> Table:
     table.add_column()
     table.add_column(justify="right")
     table.add_column()
-    apart = sum(one.num_tokens for one in result.trajectories)
+    apart = sum(result.tree[one.node].num_path_tokens for one in result.trajectories)
     rows: list[tuple[str, str, str]] = [
         ("method", f"{result.method}", f"width {result.width}, seed {result.seed}"),
         ("tree", f"{stats.num_nodes}", f"nodes, {stats.num_pruned} pruned, {stats.num_finished} finished"),
@@ -96,7 +108,7 @@ def _cost_table(result: Result, reduce: Reduce) -> Table:
         ("reward tokens", _count(stats.prm_tokens), f"computed, of {stats.prm_unique_tokens} in the tree"),
         ("KV kept", f"{stats.kv_tokens_mean:.0f}", f"tokens on average, {stats.kv_tokens_peak} at most"),
         *_rebase_row(result, reduce),
-        ("KV unshared", f"{apart}", "tokens, had each finished solution its own cache"),
+        ("KV unshared", f"{apart}", "tokens, had each finished solution a cache of its own"),
         (
             "seconds",
             f"{stats.seconds:.2f}",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from search.errors import ConfigError, DataError
+from search.errors import DataError
 from search.mini.card import TRAINING_FILE
 from search.mini.recipes import ROLES
+from search.plots import check_plots
 
 _SHOWN = {
     "target": ("pass1", "greedy", "wrong_steps"),
@@ -27,10 +28,9 @@ def plot_curves(weights: Path, out: Path) -> None:
         ConfigError: if matplotlib is not installed (extra ``plots``).
         DataError: if a training's notes cannot be read.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ConfigError("plots need matplotlib: pip install 'ets-arbitrage[plots]'") from error
+    check_plots()
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(10, 3), layout="constrained")
     for axes, role in zip(figure.subplots(1, len(ROLES)), ROLES, strict=True):
         path = weights / role / TRAINING_FILE

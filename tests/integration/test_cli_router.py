@@ -104,6 +104,14 @@ def test_collect_train_eval_and_use(inside, walks):
     wanted = {"spearman", "auc", "auc_prm", *(f"gain_vs_prm_{s}{e}" for s in ("05", "10", "20", "40")
                                              for e in ("", "_lo", "_hi"))}  # fmt: skip
     assert measured.json["figures"].keys() >= wanted
+    shown = inside("router", "eval", "r", walks).out
+    figures = measured.json["figures"]
+    assert f"{figures['num_pairs']} pairs of steps from" in shown and "the target's step is better in" in shown
+    (row,) = [line.split() for line in shown.splitlines() if line.startswith("5% of the pairs")]
+    assert [float(cell) for cell in row[4:7]] == [
+        pytest.approx(figures[name], abs=1e-4) for name in ("gain_05", "gain_prm_05", "gain_oracle_05")
+    ]
+    assert shown.isascii() and not any(name in shown for name in figures if "_" in name), "words, not names of keys"
     used = inside(*CHAIN, "--router", "arbitrage:0.3", "--router-model", "r", "--json")
     assert used.code == 0 and used.json["models"]["router"]["num_calls"] > 0
 

@@ -110,3 +110,41 @@ def test_contexts_that_cannot_meet_are_said_at_the_start(inside, tmp_path):
     (prm / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 64}))
     ran = inside("eval", *LITTLE, "--prm", "./short", "--method", "rebase")
     assert "the reward model reads 64 tokens, prompt included, and a solution may have 512" in ran.err
+
+
+def test_ets_that_keeps_everything_says_why(inside):
+    args = ("eval", *LITTLE, "--width", 8, "--json")
+    apart = inside(*args, "--cluster-distance", 0).json["notes"]
+    (note,) = [text for text in apart if "every leaf is a cluster of its own" in text]
+    assert apart[note] > 0
+    assert not inside(*args, "--cluster-distance", 2).json["notes"], "all leaves are alike"
+    shown = inside("eval", *LITTLE, "--width", 8, "--cluster-distance", 0).out
+    assert f"selections {note}" in shown
+
+
+def test_kv_figures_can_be_compared(inside):
+    args = ("solve", "--mini", 0, "--method", "best-of-n", "--width", 1)
+    shown = inside(*args).out
+    rows = {line[:13].strip(): line.split() for line in shown.splitlines()}
+    kept = int(rows["KV kept"][rows["KV kept"].index("average,") + 1])
+    assert int(rows["KV unshared"][2]) >= kept > 0, "both have the prompt: a single chain shares nothing"
+
+
+def test_a_solution_without_an_answer_is_shown_all_the_same(inside):
+    shown = inside("solve", "--mini", 0, "--max-tokens", 3, "--method", "rebase", "--width", 2).out
+    assert "Best solution" not in shown and "No solution has an answer; the highest reward of 2" in shown
+    assert shown.split("reward of 2\n")[1].split("\nAnswer: none")[0].strip()
+
+
+def test_plots_are_checked_before_the_work_and_tables_come_without_them(inside, tmp_path, monkeypatch):
+    assert inside("eval", *LITTLE, "--method", "rebase", "--out", "run").code == 0
+    monkeypatch.setattr("search.plots.find_spec", lambda name: None)
+    ran = inside("report", "run", "--plot", "plots")
+    assert ran.code == 2 and ran.out == "" and "plots need matplotlib: " in ran.err
+    (tmp_path / "recipe.yaml").write_text(
+        "kind: ets\ntitle: Little\nsettings: {data: 'mini:test'}\nmethods: {rebase: {}, ets: {}}\n"
+        "widths: {2: {limit: 2}}\n"
+    )
+    ran = inside("repro", "ets", "--recipe", "recipe.yaml", "--out", "tables")
+    assert ran.code == 0 and ran.err.startswith("ets: the tables are written without figures: plots need matplotlib")
+    assert {file.name for file in (tmp_path / "tables").iterdir()} >= {"ets.md", "ets.json", "ets-searches.csv"}

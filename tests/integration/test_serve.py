@@ -130,7 +130,7 @@ def test_a_lost_extra_is_said(tmp_path):
         text=True,
         check=False,
     )
-    assert done.returncode == 2 and "pip install 'ets-arbitrage[serve]'" in done.stderr
+    assert done.returncode == 2 and "-m pip install 'fastapi>=" in done.stderr
 
 
 def test_the_live_page_and_a_tree(server):

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from search.background import BackgroundLoop
 from search.errors import ConfigError, ContextOverflowError, EngineError
+from search.extras import install
 
 T = TypeVar("T")
 
@@ -34,7 +35,7 @@ class InProcessServer:
             import sglang
         except ImportError as error:
             raise ConfigError(
-                f"engine sglang: SGLang is not installed here ({error}); pip install 'ets-arbitrage[sglang]', "
+                f"engine sglang: SGLang is not installed here ({error}); {install('sglang')}, "
                 "or name a server: sglang:http://HOST:PORT"
             ) from None
         arguments = {"model_path": model, "log_level": "error", **server_args}

@@ -1,0 +1,43 @@
+"""The command in a message must be one that works: by the packages' own names, with this interpreter."""
+
+import shlex
+import sys
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import pytest
+
+from search import extras
+
+
+def words(command):
+    found = shlex.split(command)
+    assert Path(found[0]).resolve() == Path(sys.executable).resolve() and found[1:4] == ["-m", "pip", "install"]
+    return found[4:]
+
+
+def test_a_checkout_names_what_its_project_file_names():
+    assert words(extras.install("plots")) == ["matplotlib>=3.8"]
+    assert words(extras.install("lora")) == ["peft>=0.15"]
+
+
+@pytest.mark.parametrize("extra", ["plots", "pulp", "serve"])
+def test_a_wheel_names_the_same_packages(extra, monkeypatch):
+    named = {one.split(">")[0].split("<")[0] for one in words(extras.install(extra))}
+    monkeypatch.setattr(extras, "_from_checkout", lambda extra: [])
+    assert {one.split(">")[0].split("<")[0] for one in words(extras.install(extra))} == named
+
+
+def test_without_any_metadata_the_extra_itself_is_named(monkeypatch):
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(extras, "_from_checkout", lambda extra: [])
+    monkeypatch.setattr(extras, "requires", missing)
+    assert words(extras.install("plots")) == ["ets-arbitrage[plots]"]
+
+
+def test_the_interpreter_is_named_as_it_can_be_typed_here(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv" / "bin" / "python"))
+    monkeypatch.chdir(tmp_path)
+    assert extras.install_packages("peft").startswith(".venv/bin/python -m pip install peft")
