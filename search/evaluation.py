@@ -12,12 +12,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from search.answers.graders import ComparingGrader
 from search.api import Failure, Search
 from search.config import EvalSettings, SearchSettings, build
 from search.data import settings_data
@@ -277,17 +278,29 @@ class Evaluation:
                     self._records[problem.id] = record
         self.num_done = len(self._records)
 
-    async def run(self, concurrency: int, on_progress: OnProgress = lambda done, note: None) -> Summary:
+    async def run(
+        self,
+        concurrency: int,
+        on_progress: OnProgress = lambda done, note: None,
+        load: Callable[[Search], None] | None = None,
+    ) -> Summary:
         """Run what is missing and sum up everything.
 
         Records are written as problems end, so an interruption loses only the problems in flight.
+
+        Args:
+            concurrency: problems side by side.
+            on_progress: told of every problem that ends.
+            load: gives the search models that outlive it; None: it loads its own, and they end with it.
         """
         self._session = Session()
         todo = [problem for problem in self.problems if problem.id not in self._records]
         if todo:
-            async with self.search:
+            async with self.search if load is None else nullcontext():
                 # Models that cannot be had are wrong input, said once and not for every problem.
                 start = time.perf_counter()
+                if load is not None:
+                    await asyncio.to_thread(load, self.search)
                 infos = await asyncio.to_thread(engine_infos, self.search)
                 if self.search.settings.flush_cache:
                     await flush_caches(self.search)
@@ -300,6 +313,8 @@ class Evaluation:
                             on_progress(len(self._records), self._note())
                 finally:
                     self._end_session(concurrency, infos)
+                    if isinstance(self.search.grader, ComparingGrader):
+                        self.search.grader.close()
         self.search.say()
         ordered = [self._records[problem.id] for problem in self.problems]
         summary = summarise(
@@ -422,7 +437,7 @@ async def flush_caches(search: Search) -> None:
     Raises:
         ConfigError: a server does not do so.
     """
-    for engine in dict.fromkeys(_engines(search).values()):
+    for engine in dict.fromkeys(engines_of(search).values()):
         if isinstance(engine, CachingEngine):
             try:
                 await engine.flush_cache()
@@ -430,7 +445,7 @@ async def flush_caches(search: Search) -> None:
                 raise ConfigError(f"flush_cache: {error}") from error
 
 
-def _engines(search: Search) -> dict[str, Engine]:
+def engines_of(search: Search) -> dict[str, Engine]:
     """The engines of a search by role; loads them."""
     driver = search.driver
     return {**driver.writer.engines, **(driver.scorer.engines if driver.scorer is not None else {})}
@@ -438,7 +453,7 @@ def _engines(search: Search) -> dict[str, Engine]:
 
 def engine_infos(search: Search) -> dict[str, Any]:
     """What the engines of a search are, by role; loads them."""
-    return {role: asdict(engine.info) for role, engine in _engines(search).items()}
+    return {role: asdict(engine.info) for role, engine in engines_of(search).items()}
 
 
 def package_version() -> str:

@@ -21,6 +21,8 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "eval": ("search.cli.evaluate:evaluate", "Search a data set, with a record per problem; resumes."),
     "report": ("search.cli.report:report", "Sum up kept runs, vote again without a model, draw plots."),
     "grade": ("search.cli.grade:grade", "Grade a file of answers; compare graders."),
+    "compare": ("search.cli.compare:compare", "Compare kept runs side by side, with paired intervals."),
+    "sweep": ("search.cli.sweep:sweep", "Run a grid of settings in one process, and compare."),
     "view": ("search.cli.view:view", "Show the trees of a run, or of one problem, in the browser."),
     "repro": ("search.cli.repro:repro", "Reproduce the papers' tables beside the published figures."),
     "serve": ("search.cli.serve:serve", "Serve searched answers to any OpenAI client."),

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from search.record import read_json, write_atomic
 from search.repro import published
-from search.repro.document import NOT_RUN, Cell, Table
+from search.repro.document import NOT_RUN
 from search.repro.recipe import Ablation, ArbitrageRecipe, Steps
 from search.repro.runs import Say
+from search.tables import Cell, Table
 
 if TYPE_CHECKING:
     from arbitrage.walks import Walk

@@ -12,21 +12,10 @@ from search.record import read_json
 from search.report import Run
 from search.repro import ablations, published
 from search.repro.chains import chain_of, outcomes_of, parameters_of, works_of
-from search.repro.document import (
-    NOT_RUN,
-    UNKNOWN,
-    Cell,
-    Claim,
-    Document,
-    Table,
-    Verdict,
-    difference,
-    machine,
-    share,
-    times,
-)
+from search.repro.document import NOT_RUN, UNKNOWN, Claim, Document, Verdict, machine, times
 from search.repro.recipe import ArbitrageRecipe, Routers
 from search.repro.runs import Planned, Say, collect, execute
+from search.tables import Cell, Table, difference, share
 
 RSD_DEFAULT = "rsd:0.7"
 ENDS = ("never", "always")

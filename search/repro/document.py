@@ -2,56 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from search.record import write_atomic
+from search.tables import Cell, Table
 
 UNKNOWN = "not published"
 NOT_RUN = "not run"
 
-Cell = str | int | float | None
 Verdict = Literal["holds", "does not hold", "cannot be told"]
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table; the first row of `columns` heads it.
-
-    Attributes:
-        name: of its CSV file.
-        title: above it.
-        columns: headings.
-        rows: cells, as many as columns; None prints as nothing.
-        notes: below it.
-    """
-
-    name: str
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    notes: tuple[str, ...] = ()
-
-    def markdown(self) -> str:
-        """As GitHub shows it."""
-        lines = [f"### {self.title}", "", _line(self.columns), "|---" * len(self.columns) + "|"]
-        lines += [_line([_shown(cell) for cell in row]) for row in self.rows]
-        return "\n".join([*lines, *(f"\n{note}" for note in self.notes)])
-
-    def csv(self) -> str:
-        """Comma-separated, one line a row."""
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(self.columns)
-        writer.writerows(["" if cell is None else cell for cell in row] for row in self.rows)
-        return out.getvalue()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,26 +117,6 @@ def machine() -> str:
     return f"{name}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
 
 
-def share(value: float, interval: Sequence[float] | None = None) -> str:
-    """A share with its interval."""
-    return f"{value:.3f}" + ("" if interval is None else f" ({interval[0]:.3f} to {interval[1]:.3f})")
-
-
-def difference(value: float, low: float, high: float) -> str:
-    """A difference with its interval."""
-    return f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
-
-
 def times(value: float | None) -> Cell:
     """A ratio."""
     return None if value is None else f"{value:.2f}x"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def _shown(cell: Cell) -> str:
-    if cell is None:
-        return ""
-    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)

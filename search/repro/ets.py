@@ -10,21 +10,10 @@ from typing import Any
 from search.record import read_json
 from search.report import Run, is_flat, pass_at_1, plot_runs, revote
 from search.repro import published
-from search.repro.document import (
-    NOT_RUN,
-    UNKNOWN,
-    Cell,
-    Claim,
-    Document,
-    Table,
-    above,
-    difference,
-    machine,
-    share,
-    times,
-)
+from search.repro.document import NOT_RUN, UNKNOWN, Claim, Document, above, machine, times
 from search.repro.recipe import EtsRecipe, Width
 from search.repro.runs import Planned, Say, collect, compared, execute, summed
+from search.tables import Cell, Table, difference, share
 
 Runs = Mapping[tuple[int, str], Run]
 """By width and name in the table."""

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from search.config import EvalSettings
-from search.repro.document import Cell, Table
 from search.repro.recipe import Model, Recipe
 from search.repro.runs import Planned
 from search.resolve import settle
+from search.tables import Cell, Table
 
 GIB = 1 << 30
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from search.compare import paired
 from search.config import EvalSettings
 from search.data import settings_data
 from search.errors import SearchError
 from search.evaluation import Evaluation
 from search.report import Run, read_run
-from search.statistics import paired_bootstrap
 
 Say = Callable[[str], None]
 
@@ -84,11 +84,10 @@ def right(run: Run) -> list[float]:
 
 def compared(one: Run, other: Run) -> tuple[float, float, float]:
     """Accuracy of `one` less that of `other` over the problems that both have, and its paired 95% interval."""
-    theirs = dict(zip((record.problem_id for record in other.records), right(other), strict=True))
-    ours = zip((record.problem_id for record in one.records), right(one), strict=True)
-    differences = [value - theirs[name] for name, value in ours if name in theirs]
-    low, high = paired_bootstrap(differences)
-    return sum(differences) / len(differences), low, high
+    theirs = {record.problem_id: record for record in other.records}
+    ours = [record for record in one.records if record.problem_id in theirs]
+    less = paired(ours, [theirs[record.problem_id] for record in ours])
+    return less.mean, *less.interval
 
 
 def summed(run: Run, name: str) -> float:

@@ -9,9 +9,10 @@ import yaml
 
 from search.errors import ConfigError
 from search.repro import arbitrage, ets, published
-from search.repro.document import Claim, Document, Table
+from search.repro.document import Claim, Document
 from search.repro.plan import plan_dict, plan_text
 from search.repro.recipe import ArbitrageRecipe, EtsRecipe, load_recipe, recipe_names
+from search.tables import Table
 
 ETS = {
     "title": "small",

@@ -1,0 +1,68 @@
+"""`ets compare RUN RUN ...`: kept runs side by side on the problems they share; no model is loaded."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from search.cli.show import print_json
+from search.plots import check_plots
+
+if TYPE_CHECKING:
+    from search.compare import Comparison
+
+FORMATS = ("text", "md", "csv", "json")
+
+
+def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of how a comparison is shown."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="print one JSON object, as --format json"),
+        click.option(
+            "--plot", type=click.Path(path_type=Path), metavar="FILE", help="draw accuracy against the KV cache kept"
+        ),
+        click.option(
+            "--format", "layout", type=click.Choice(FORMATS), default="text", show_default=True, help="of the table"
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def show(comparison: Comparison, layout: str, plot: Path | None) -> None:
+    """Print a comparison in one of `FORMATS`, and draw it where that is asked for."""
+    from search.compare import plot as draw
+
+    table = comparison.table()
+    if layout == "json":
+        print_json(comparison.to_dict())
+    elif layout == "csv":
+        sys.stdout.write(table.csv())
+        sys.stderr.writelines(f"{note}\n" for note in table.notes)
+    else:
+        sys.stdout.write((table.markdown() if layout == "md" else table.text()) + "\n")
+    if plot is not None:
+        draw(comparison, plot)
+        sys.stderr.write(f"wrote {plot}\n")
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...", type=click.Path(path_type=Path))
+@table_options
+def compare(runs: tuple[Path, ...], layout: str, plot: Path | None, as_json: bool) -> None:
+    """Compare runs that ets eval --out kept with the first of them, on the problems that all have.
+
+    Accuracy with Wilson's interval; the paired difference to the first with its bootstrap interval; KV tokens kept,
+    tokens written and those of them by the target, each a problem; wall seconds of solving, and problems an hour.
+    """
+    if plot is not None:
+        check_plots()
+
+    from search.compare import compare as compared
+    from search.report import read_run
+
+    show(compared([read_run(folder) for folder in runs]), "json" if as_json else layout, plot)

@@ -1,0 +1,61 @@
+"""`ets sweep FILE.yaml`: a grid of settings over one data set, run in one process and compared at its end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from search.cli.compare import show, table_options
+from search.cli.show import progress
+from search.errors import SearchError
+from search.plots import check_plots
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE.yaml")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="keep the runs here, a folder each, and go on with them; default: runs/FILE",
+)
+@table_options
+def sweep(file: Path, out: Path | None, layout: str, plot: Path | None, as_json: bool) -> int:
+    """Run all combinations of the grid in FILE.yaml, and compare them with the first.
+
+    The file has settings (of all runs), grid (settings to lists of values, or a list of such mappings), and
+    concurrency. Models are loaded once; a run that fails does not stop the others, and the same command goes on.
+    """
+    if plot is not None:
+        check_plots()
+
+    from search.sweep import read_sweep, run_sweep
+
+    wanted = read_sweep(file)
+    for note in wanted.notes:
+        sys.stderr.write(f"ets: {note}\n")
+    folder = out or Path("runs") / file.stem
+    comparison, failures = run_sweep(wanted, folder, _bar, lambda line: _say(f"failed: {line}"))
+    if comparison is not None:
+        show(comparison, "json" if as_json else layout, plot)
+    elif len(failures) == len(wanted.cells):
+        raise SearchError(f"every run failed; the first: {failures[0]}")
+    if failures:
+        _say(f"{len(failures)} failures, the first: {failures[0]}; the same command goes on with what is in {folder}")
+        return 3
+    return 0
+
+
+@contextmanager
+def _bar(label: str, total: int, done: int) -> Iterator[Callable[[int, str], None]]:
+    with progress(label, total, done) as bar:
+        yield bar.update
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"ets: {' '.join(line.split())}\n")
+    sys.stderr.flush()
