@@ -9,11 +9,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from search.config import EvalSettings
 from search.record import read_json, write_atomic
 from search.repro import published
 from search.repro.document import NOT_RUN
 from search.repro.recipe import Ablation, ArbitrageRecipe, Steps
 from search.repro.runs import Say
+from search.resolve import settle
 from search.tables import Cell, Table
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ def measure(recipe: ArbitrageRecipe, limit: int, runs: Path, say: Say) -> dict[s
         model = wanted if isinstance(wanted, str) else _trained(recipe, wanted, runs, say)
         file = runs / f"held-out-{limit}" / f"figures-{name.replace(' ', '-')}.json"
         if not file.is_file() or read_json(file).get("model") != model:
-            parts = load_router(model, tree_model=_target(recipe))
+            parts = load_router(model, tree_model=_pair(recipe).target)
             room = int(parts.network.config.max_position_embeddings)
             estimates = parts.model.estimates(texts_of(held_out, parts.reader, room), num_pairs)
             measured = {"model": model, **figures(held_out, estimates, parts.config.margin)}
@@ -59,15 +61,16 @@ def measure(recipe: ArbitrageRecipe, limit: int, runs: Path, say: Say) -> dict[s
     return found
 
 
-def _target(recipe: ArbitrageRecipe) -> str:
-    return recipe.evaluation({}, 1).target
+def _pair(recipe: ArbitrageRecipe) -> EvalSettings:
+    """The recipe's settings with its draft, its target, and the reward model that goes with them."""
+    return settle(recipe.evaluation({"writer": "arbitrage", "router": "never"}, 1)).settings
 
 
 def _walks(recipe: ArbitrageRecipe, steps: Steps, folder: Path) -> list[Walk]:
     """Walks of the recipe's pair; those that are there are read back."""
     from search.router_training import Collection, collect_walks
 
-    settings = recipe.evaluation({}, steps.limit)
+    settings = _pair(recipe)
     wanted = Collection(
         data=steps.data,
         limit=steps.limit,
@@ -96,7 +99,7 @@ def _trained(recipe: ArbitrageRecipe, wanted: Ablation, runs: Path, say: Say) ->
     folder = runs / name
     if not (folder / CONFIG_FILE).is_file():
         train, dev = (_walks(recipe, steps, runs / f"{role}-{steps.limit}") for role, steps in plan.data.items())
-        settings = recipe.evaluation({}, 1)
+        settings = _pair(recipe)
         parts = new_router(
             settings.prm,
             {

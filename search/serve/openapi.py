@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
-from search.config import METHOD_OPTIONS, SearchSettings
+from search.config import METHOD_OPTIONS, Example, SearchSettings
 from search.registry import METHODS, load
 from search.serve import shapes
 from search.serve.body import PER_REQUEST
@@ -159,6 +159,8 @@ def _options_of(service: Service, method: str) -> dict[str, Any]:
         for item in dataclasses.fields(load(chosen.policy))
         if item.init and item.name != "reduce" and (kind := str(item.type).split(" ")[0]) in kinds
     }
+    # A request gives the examples themselves: a file's name would be one of the server's.
+    fields["few_shot"]["anyOf"] = [{"type": "array", "items": Example.model_json_schema()}, {"type": "null"}]
     fields["options"] |= {"properties": options, "additionalProperties": False}
     gone = {"method", *chosen.fixed, *(name for name in METHOD_OPTIONS if name not in options)}
     if "prm" in chosen.fixed or service.searches.prm == "none":
