@@ -129,7 +129,8 @@ class Generation:
         text: the new text, the stop string included and special tokens left out.
         finish: why it ended.
         seconds: from the request's arrival in the engine to the step's end.
-        logprobs: the natural-log probability of each token in the model's own distribution (temperature 1, no nucleus);
+        logprobs: the natural-log probability of each token in the model's own distribution (temperature 1, no nucleus;
+            SGLang gives that of the distribution it drew from).
             None where they were not asked for. A server that leaves an end token out gives none for it.
     """
 

@@ -149,7 +149,9 @@ async def _drive(url: str, seed: int, width: int, num_problems: int, method: str
         model = read_model(model_path(name), "sglang")
         engines.append(SglangEngine(model, [HttpServer(HttpClient(limits), url)], ServerFacts(), limits))
     policy, prm = engines
-    settings = build(SearchSettings, {"method": method, "width": width, "seed": seed, "max_depth": STEPS})
+    settings = build(
+        SearchSettings, {"method": method, "prm": "mini:prm", "width": width, "seed": seed, "max_depth": STEPS}
+    )
     search = Search(policy, make_scorer(settings, prm, policy.tokenizer), method, width, seed=seed, max_depth=STEPS)
     problems = load_problems("mini:test", num_problems + 1)
     async with search:

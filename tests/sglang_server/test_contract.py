@@ -27,5 +27,6 @@ def case(request, servers):
         recomputed_tokens=1,
         counts=native,
         reads_hidden=native,
+        tempered_logprobs=True,
         seconds=120,
     )

@@ -28,7 +28,8 @@ class Case:
     """How to open an engine, given a folder with a tiny checkpoint, and what to ask of it.
 
     `recomputed_tokens`: of a prefix that it holds, for each step and each reading; servers want the last one's logits.
-    `counts`: it says what it computes. `reads_hidden`: it gives hidden states.
+    `counts`: it says what it computes. `reads_hidden`: it gives hidden states. `tempered_logprobs`: its
+    log-probabilities are those of the distribution that it drew from.
     """
 
     open: Callable[[Path], AbstractAsyncContextManager[Engine]]
@@ -38,6 +39,7 @@ class Case:
     recomputed_tokens: int = 0
     counts: bool = True
     reads_hidden: bool = True
+    tempered_logprobs: bool = False
     seconds: float = 20
 
 
@@ -242,7 +244,8 @@ def test_log_probabilities_are_the_models_own_and_given_where_asked_for(case):
     """At temperature 1 and without a nucleus, however the tokens were drawn."""
 
     async def body(engine, prompt):
-        sampling = replace(SAMPLING, temperature=0.5, top_p=0.9)
+        drawn = {"temperature": 1.0} if case.tempered_logprobs else {"temperature": 0.5, "top_p": 0.9}
+        sampling = replace(SAMPLING, **drawn)
         assert all(step.logprobs is None for step in (await write(engine, prompt(), children(2), sampling)).values())
         for step in (await write(engine, prompt("u"), children(4), replace(sampling, logprobs=True))).values():
             assert step.logprobs is not None

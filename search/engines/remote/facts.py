@@ -28,7 +28,6 @@ class ServerFacts:
         page_size: slots of one page; of a prefix only whole pages are shared.
         dtype: of the weights.
         hidden_states: whether it gives those of all tokens ("full"), of the last one alone ("last"), or none ("").
-        says_mode: whether it knows the difference, and so can be asked for the last one.
         max_running: requests it runs at once.
     """
 
@@ -43,7 +42,6 @@ class ServerFacts:
     page_size: int | None = None
     dtype: str = ""
     hidden_states: Literal["", "last", "full"] = ""
-    says_mode: bool = False
     max_running: int | None = None
 
     def details(self, num_servers: int) -> dict[str, str]:
@@ -111,7 +109,6 @@ async def read_facts(server: SglangServer) -> ServerFacts:
         page_size=_count(info.get("page_size")),
         dtype=str(info.get("dtype") or ""),
         hidden_states=_hidden_states(info),
-        says_mode="return_hidden_states_mode" in info,
         max_running=_count(info.get("max_running_requests")),
     )
 
@@ -134,7 +131,6 @@ def agree(found: Sequence[ServerFacts]) -> ServerFacts:
         radix_cache=None if first.radix_cache is None else all(one.radix_cache for one in found),
         page_size=max((one.page_size for one in found if one.page_size is not None), default=None),
         hidden_states=min((one.hidden_states for one in found), key=_MODES.index),
-        says_mode=all(one.says_mode for one in found),
     )
 
 

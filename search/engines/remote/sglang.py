@@ -202,7 +202,7 @@ class SglangEngine(RemoteEngine[SglangServer]):
         body = {
             "input_ids": list(prefix.ids),
             "sampling_params": {"max_new_tokens": 1, "temperature": 0.0},
-            "return_hidden_states": "last" if self.facts.says_mode else True,
+            "return_hidden_states": "last" if self.facts.hidden_states == "last" else True,
         }
         answer = await server.generate(body, prefix.tree)
         states: Any = _meta(server, answer).get("hidden_states")
