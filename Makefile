@@ -1,7 +1,8 @@
 # Every target makes and fills its own .venv: a fresh machine needs Python 3.11 or later and nothing else.
 #   make demo    install, then solve real problems with the built-in models
 #   make real    fetch SmolLM2-135M-Instruct into real/ (98 MB); REAL=qwen: Qwen2.5-Coder-1.5B-Instruct (1.1 GB)
-#   make test    install, then run the tests
+#   make test    install, then run the tests, one process a core (under ten minutes on two)
+#   make test-nightly  install, then run the tests that prove again, larger or longer, what those prove
 #   make test-browser  install, then test the tree viewer in Chromium, which must be there (Debian: apt-get install chromium)
 #   make lint    install, then check format, types and import layers
 #   make docs    write the parts of the documents that come from the code and from measurements
@@ -16,11 +17,12 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv
+PROCESSES ?= auto
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := search prm ets arbitrage tests examples docs
 
-.PHONY: repro-quick demo real test test-browser lint format docs site wheel clean sglang-cpu sglang-stop test-sglang test-its-hub
+.PHONY: repro-quick demo real test test-nightly test-browser lint format docs site wheel clean sglang-cpu sglang-stop test-sglang test-its-hub
 
 demo: $(VENV)/.demo
 	@$(BIN)/ets solve --mini 0
@@ -38,7 +40,10 @@ real: $(VENV)/.real
 	@$(BIN)/python tests/real_models.py $(REAL)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) -m "not nightly"
+
+test-nightly: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) -m nightly
 
 ifdef ETS_SKIP_BROWSER
 test-browser:

@@ -85,7 +85,7 @@ def test_our_golds_in_other_writings_and_their_near_misses(grader):
 
 if DATA.exists():
 
-    @pytest.mark.slow
+    @pytest.mark.nightly
     def test_all_golds_at_hand(grader):
         golds = recorded()
         asked, compared = grader.num_symbolic, grader.num_compared
@@ -99,7 +99,7 @@ if DATA.exists():
         assert grader.num_symbolic - asked < 0.05 * (grader.num_compared - compared)
         assert seconds / num_pairs < 0.002
 
-    @pytest.mark.slow
+    @pytest.mark.nightly
     @pytest.mark.parametrize(("name", "share"), [("gsm8k-test-1119", 0.95), ("math500-first-400", 0.8)])
     def test_answers_of_a_benchmark_are_compared_without_sympy(grader, name, share):
         with gzip.open(DATA / f"{name}.jsonl.gz", "rt") as lines:

@@ -29,6 +29,7 @@ def labelled_lines(split, count):
         yield json.dumps(row) + "\n"
 
 
+@pytest.mark.nightly
 def test_a_reward_model_is_trained_measured_and_used(ets, inside, tmp_path):
     (tmp_path / "train.jsonl").write_text("".join(labelled_lines("train", 500)))
     (tmp_path / "dev.jsonl").write_text("".join(labelled_lines("dev", 60)))

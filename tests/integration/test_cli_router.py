@@ -152,6 +152,7 @@ def test_wrong_training_input(inside, walks, tmp_path):
         assert ran.code == 2 and said in ran.err, (args, ran.err)
 
 
+@pytest.mark.nightly
 def test_the_shipped_router_knows_more_than_the_reward_model(inside, tmp_path):
     from search.mini.assets import checkpoint_path
 

@@ -20,6 +20,7 @@ def start(folder):
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_ten_kills_lose_nothing_and_double_nothing(tmp_path):
     rng = random.Random(5)

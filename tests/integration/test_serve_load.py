@@ -20,7 +20,7 @@ def numbers(text):
     return set(re.findall(r"\d+", text))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_no_answer_is_lost_or_another_problems_and_memory_stays_flat(server):
     texts = [problem("test", index).text for index in range(NUM_REQUESTS)]
@@ -61,7 +61,7 @@ def test_no_answer_is_lost_or_another_problems_and_memory_stays_flat(server):
     assert len(memory) >= 6 and grown < 24e6, [round(one / 1e6) for one in memory]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_clients_that_leave_leave_nothing_behind(server):
     draw = random.Random(0)

@@ -50,7 +50,6 @@ def probe(operation, mode, session):
     return statuses
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_thousand_requests_meet_no_fault_and_only_what_the_document_says():
     tiny = ("--width", 1, "--max-width", 2, "--max-tokens", 4, "--max-request-tokens", 4, "--max-depth", 2)

@@ -42,7 +42,7 @@ def verdicts(grader: MathGrader, asked: list[tuple[str, str]]) -> dict[tuple[str
     return {pair: grader.compare(*pair) for pair in asked}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(1200)
 def test_the_load_the_order_and_the_threads_change_nothing():
     asked = pairs(2000)

@@ -215,7 +215,9 @@ def test_a_router_starts_from_any_reward_head(tmp_path, kind, mini_walks):
     assert estimates(again, mini_walks[:1]) == pytest.approx([1 - reward for reward in rewards], abs=1e-5)
 
 
-@pytest.mark.parametrize("classes", ["2", "4", "4-ordinal"])
+@pytest.mark.parametrize(
+    "classes", ["2", pytest.param("4", marks=pytest.mark.nightly), pytest.param("4-ordinal", marks=pytest.mark.nightly)]
+)
 def test_training_learns_and_the_best_weights_stay(mini_walks, classes):
     parts = started(classes, annotate=True)
     settings = RouterTraining(classes, batch_size=32, learning_rate=1e-3, num_epochs=4, evals_per_epoch=1)
@@ -307,6 +309,7 @@ def test_lora_without_peft_says_what_to_install(monkeypatch):
         add_lora(started(), 4)
 
 
+@pytest.mark.nightly
 def test_lora_trains_few_weights_and_is_saved_merged(tmp_path, mini_walks):
     parts = started(annotate=True)
     count = sum(value.numel() for value in parts.model.parameters())
