@@ -91,7 +91,7 @@ class SearchSettings(BaseModel):
     prm_engine: str = Field(default="local", description="where the reward model runs, as for engine")
     method: str = Field(
         default="ets",
-        description="chain, greedy, self-consistency, best-of-n, beam, dvts, rebase, particle, ets, or ets-kv",
+        description="chain, greedy, self-consistency, best-of-n, beam, dvts, rebase, particle, mcts, ets, or ets-kv",
     )
     writer: Literal["model", "arbitrage"] = Field(
         default="model", description="who writes steps: the policy model, or arbitrage: draft and target under a router"

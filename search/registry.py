@@ -45,6 +45,7 @@ METHODS: Mapping[str, Method] = {
     "dvts": Method("search.policies:Dvts", unscored="dvts ranks by nothing; each subtree goes on from its first leaf"),
     "rebase": Method("search.policies:Rebase", unscored="rebase gives every leaf the same share of the width"),
     "particle": Method("search.policies:ParticleFilter", unscored="particle draws every leaf with the same chance"),
+    "mcts": Method("search.policies:Mcts", unscored="mcts takes every step for as good as any other"),
     "ets": Method(
         "ets:Ets",
         embeds=True,

@@ -3,7 +3,8 @@
 from search.policies.beam import Beam
 from search.policies.best_of_n import BestOfN
 from search.policies.dvts import Dvts
+from search.policies.mcts import Mcts
 from search.policies.particle import ParticleFilter
 from search.policies.rebase import Rebase
 
-__all__ = ["Beam", "BestOfN", "Dvts", "ParticleFilter", "Rebase"]
+__all__ = ["Beam", "BestOfN", "Dvts", "Mcts", "ParticleFilter", "Rebase"]

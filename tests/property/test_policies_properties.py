@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ets import Ets, EtsKv
-from search.policies import Beam, BestOfN, Dvts, ParticleFilter, Rebase
+from search.policies import Beam, BestOfN, Dvts, Mcts, ParticleFilter, Rebase
 from search.protocols import Policy
 from search.tree import SearchTree
 from search.types import ROOT, FinishReason, NodeId, NodeStatus, Step
@@ -24,6 +24,8 @@ POLICIES = {
     "ets": Ets(),
     "ets, tokens, distance 1": Ets(node_cost="tokens", node_cost_weight=1.5, cluster_distance=1.0, reduce="min"),
     "ets-kv": EtsKv(),
+    "mcts": Mcts(),
+    "mcts, 3 leaves, prod": Mcts(num_leaves=3, num_children=2, exploration=0.0, reduce="prod"),
     "particle": ParticleFilter(),
     "particle, systematic": ParticleFilter(resampling="systematic", weight="reward", temperature=0.5),
 }
@@ -73,7 +75,10 @@ def test_the_contract(name: str, tree: SearchTree, width: int, seed: int) -> Non
     assert leaves.issuperset(expanded), "open leaves alone"
     assert all(expansion.num_children >= 1 for expansion in selection.expansions)
     assert 1 <= sum(expansion.num_children for expansion in selection.expansions) <= width
-    assert set(selection.reasons) == leaves - set(expanded), "nothing vanishes, and nothing else gets a reason"
+    assert selection.waiting <= leaves - set(expanded), "what waits is an open leaf"
+    assert set(selection.reasons) == leaves - set(expanded) - selection.waiting, (
+        "nothing vanishes, and nothing else gets a reason"
+    )
     assert all(reason.startswith(f"{policy.name}: ") for reason in selection.reasons.values())
 
 

@@ -12,7 +12,7 @@ from search.driver import Driver, Limits
 from search.engines.fake import FakeEngine, Fault
 from search.engines.markov import BAD, GOOD, LabelModel, story_model
 from search.errors import ConfigError, PolicyError, ScoringError
-from search.policies import Beam, BestOfN, Dvts, ParticleFilter, Rebase
+from search.policies import Beam, BestOfN, Dvts, Mcts, ParticleFilter, Rebase
 from search.tree import SearchTree, derive_seed
 from search.types import ROOT, Expansion, NodeStatus, Problem, Sampling, Selection
 from search.writer import ModelWriter
@@ -186,6 +186,25 @@ def test_a_step_that_cannot_be_scored_ends_a_chain_that_went_on_meanwhile():
     assert below and {node.reason for node in below} == {"a step above it failed"}
     assert {node.status for node in outcome.tree.nodes[1:]} == {NodeStatus.FAILED}
     assert outcome.stats.num_finished == 0
+
+
+@pytest.mark.parametrize("num_leaves", [1, 3])
+def test_a_search_without_levels_runs_like_any_other(num_leaves):
+    def solved(**options):
+        engine, scorer = FakeEngine(LONG), make_scorer(**options)
+        outcome = run(make_driver(Mcts(num_leaves=num_leaves), engine=engine, scorer=scorer, width=8))
+        for one in (engine, scorer.engine):
+            assert {one.usage(call.prefix.tree).kv_tokens_held for call in one.calls} == {0}
+        return outcome
+
+    outcome = solved()
+    tree, stats = outcome.tree, outcome.stats
+    assert shape(solved(seconds_per_call=0.001).tree) == shape(tree)
+    assert stats.num_finished == 8 and {node.reason for node in tree.leaves(NodeStatus.PRUNED)} <= {"no width left"}
+    assert any(len({tree[node].depth for node in one.candidates}) > 1 for one in outcome.selections)
+    assert stats.computed_tokens <= stats.unique_tokens and stats.prm_tokens == stats.prm_unique_tokens
+    assert stats.kv_tokens_engine_peak == stats.kv_tokens_ledger_peak
+    assert stats.kv_tokens_peak <= stats.kv_tokens_ledger_peak + len(tree), "what waits is held, and counted as kept"
 
 
 def test_a_policy_may_let_leaves_wait_and_is_asked_again():

@@ -5,9 +5,9 @@ import random
 import pytest
 
 from search.errors import ConfigError
-from search.policies import Beam, BestOfN, Dvts, ParticleFilter, Rebase
+from search.policies import Beam, BestOfN, Dvts, Mcts, ParticleFilter, Rebase
 from search.tree import SearchTree
-from search.types import ROOT, Expansion, FinishReason, NodeId, Step
+from search.types import ROOT, Expansion, FinishReason, NodeId, Selection, Step
 
 
 def grow(tree, parent, *rewards):
@@ -152,6 +152,26 @@ class Scripted(random.Random):
         return next(self.numbers)
 
 
+def test_mcts_by_hand():
+    tree = new_tree()
+    policy = Mcts(num_children=2, exploration=0.5)
+    assert policy.select(tree, 16, random.Random(0)) == Selection((Expansion(ROOT, 2),))
+    good, poor = grow(tree, ROOT, 0.8, 0.3)
+    # Both tried once: the values alone differ. The other leaf is not lost, it waits.
+    assert policy.select(tree, 16, random.Random(0)) == Selection((Expansion(good, 2),), waiting=frozenset({poor}))
+    bad, worse = grow(tree, good, 0.1, 0.0)
+    # Below good: mean 0.9 / 3 = 0.3 of 3 paths; poor: 0.3 of 1. Equal values, and poor has been tried less.
+    assert policy.select(tree, 16, random.Random(0)).expansions == (Expansion(poor, 2),)
+    # Several leaves in one round: poor is taken, so the next is the better one below good; the width then ends.
+    both = Mcts(num_children=2, num_leaves=4).select(tree, 3, random.Random(0))
+    assert both == Selection((Expansion(poor, 2), Expansion(bad, 1)), waiting=frozenset({worse}))
+    # Greedy goes to the best step wherever it is; of the last width one child alone.
+    assert Mcts(exploration=0.0).select(tree, 1, random.Random(0)).expansions == (Expansion(bad, 1),)
+    tree.finish(bad, "end of text")
+    tree.fail(worse, "lost")
+    assert policy.select(tree, 16, random.Random(0)) == Selection((Expansion(poor, 2),))
+
+
 def test_particle_filtering_by_hand():
     policy = ParticleFilter()
     # Odds of 0.2, 0.5, 0.8 are 1/4, 1, 4: probabilities 1/21, 4/21, 16/21.
@@ -198,6 +218,8 @@ def test_certain_rewards_do_not_break_particles():
         (Rebase, {"temperature": 0.0}, "temperature must be a positive number"),
         (Rebase, {"temperature": float("nan")}, "temperature must be a positive number"),
         (Rebase, {"rounding": "up"}, "rounding must be one of ceil, round, not 'up'"),
+        (Mcts, {"num_leaves": 0}, "num_leaves must be at least 1, not 0"),
+        (Mcts, {"exploration": -1.0}, "exploration must be a number of at least 0"),
         (ParticleFilter, {"temperature": -1.0}, "temperature must be a positive number"),
         (ParticleFilter, {"weight": "odds"}, "weight must be one of logit, reward"),
         (ParticleFilter, {"resampling": "x"}, "resampling must be one of multinomial, systematic"),
