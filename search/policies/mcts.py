@@ -55,7 +55,7 @@ class Mcts:
     def select(self, tree: SearchTree, width: int, rng: random.Random) -> Selection:
         """Expand the leaves that UCT comes to; the others wait."""
         counts, sums, num_open = self._statistics(tree)
-        expansions = []
+        expansions: list[Expansion] = []
         while width and num_open[ROOT] and len(expansions) < self.num_leaves:
             path = self._descend(tree, counts, sums, num_open)
             leaf = path[-1]
