@@ -26,6 +26,7 @@ from documents import (
 import search
 from search.config import EvalSettings, build
 from search.errors import SearchError
+from search.sweep import read_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -85,9 +86,14 @@ def test_the_lines_marked_to_be_run_do_what_they_should(page, inside):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_settings_in_yaml_are_settings(page):
+def test_settings_in_yaml_are_settings(page, tmp_path):
     for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL):
-        build(EvalSettings, yaml.safe_load(block))
+        values = yaml.safe_load(block)
+        if "grid" in values:
+            (tmp_path / "grid.yaml").write_text(block)
+            assert len(read_sweep(tmp_path / "grid.yaml").cells) > 1
+        else:
+            build(EvalSettings, values)
 
 
 def test_the_api_page_names_what_search_exports():
