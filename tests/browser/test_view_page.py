@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 from trees import add, small_tree, wide_tree
 
 from search.tree import SearchTree
-from search.types import Problem
+from search.types import Problem, Selected
 from search.view import page, problem_view
 
 HOSTILE = '</script><img src=x onerror="window.broken=1"><b>bold</b>'
@@ -343,7 +343,7 @@ def test_a_search_is_watched_while_it_grows(visit, server, artefacts):
     node(shown, 2).click()
     tree.prune(first[0], "not kept")
     ends = [add(tree, leaf, "The answer is 7.", 0.9) for leaf in first[1:]]
-    server.put("a b", tree, [tuple(first[1:])], running=True)
+    server.put("a b", tree, [Selected(tuple(first), tuple(first[1:]))], running=True)
     expect(node(shown, 5)).to_be_visible()
     expect(selected(shown)).to_have_attribute("data-id", "2")
     expect(node(shown, 2)).to_be_focused()
@@ -351,7 +351,7 @@ def test_a_search_is_watched_while_it_grows(visit, server, artefacts):
     expect(shown.locator("#replayed")).to_contain_text("After depth 1: 2 of 3 kept")
     for end in ends:
         tree.finish(end, "end of text")
-    server.put("a b", tree, [tuple(first[1:])], answer="7", chosen=[ends[0]])
+    server.put("a b", tree, [Selected(tuple(first), tuple(first[1:]))], answer="7", chosen=[ends[0]])
     expect(shown.locator("#header")).to_contain_text("Answer 7")
     expect(node(shown, ends[0]).locator("svg")).to_have_class("glyph-winner")
     expect(selected(shown)).to_have_attribute("data-id", "2")
