@@ -146,5 +146,5 @@ def test_limit_and_skip(monkeypatch):
 
 def test_without_the_library_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ConfigError, match=r"ets-arbitrage\[bench\]"):
+    with pytest.raises(ConfigError, match=r"needs the datasets library: .*pip install"):
         load_problems("math500")
