@@ -1,7 +1,7 @@
 # Every target makes and fills its own .venv: a fresh machine needs Python 3.11 or later and nothing else.
 #   make demo    install, then solve real problems with the built-in models
 #   make real    fetch SmolLM2-135M-Instruct into real/ (98 MB); REAL=qwen: Qwen2.5-Coder-1.5B-Instruct (1.1 GB)
-#   make test    install, then run the tests, one process a core (under ten minutes on two)
+#   make test    install, then run the tests, one process a core
 #   make test-nightly  install, then run the tests that prove again, larger or longer, what those prove
 #   make test-browser  install, then test the tree viewer in Chromium, which must be there (Debian: apt-get install chromium)
 #   make lint    install, then check format, types and import layers
