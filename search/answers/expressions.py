@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from search.answers.notation import FUNCTIONS
 from search.answers.tokens import (
-    FUNCTIONS,
     GREEK,
     MAX_DEPTH,
     Token,

@@ -124,7 +124,7 @@ _AROUND = re.compile(r"\\(?:boxed|fbox|framebox|ensuremath|underline)")
 _OVER = re.compile(r"\{([^{}]{1,200})\\over(?![A-Za-z])([^{}]{1,200})\}")
 _DELIMITERS = re.compile(r"\\\\(?:\s?\[[0-9.\s]{0,8}[a-z]{0,3}\])?|\\[()\[\]]")
 _MARKDOWN = re.compile(r"\*\*([^*\n]{1,400})\*\*|(?<!\w)__([^_\n]{1,400})__(?!\w)|`([^`\n]{1,400})`")
-_FUNCTION_NAMES = frozenset(
+FUNCTIONS = frozenset(
     (
         "sin",
         "cos",
@@ -209,7 +209,7 @@ def _unwrapped(found: re.Match[str]) -> str:
     content = found[1]
     if _AROUND.match(found.group()):
         return f"{{{content}}}"
-    if content.strip() in _FUNCTION_NAMES:
+    if content.strip() in FUNCTIONS:
         return f"\\{content.strip()} "
     letters = _LETTERS.findall(content)
     is_text = _TEXT_FAMILY.match(found.group()) is not None

@@ -7,32 +7,12 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple, TypeAlias
 
-from search.answers.notation import MONEY, ROW_END
+from search.answers.notation import FUNCTIONS, MONEY, ROW_END
 
 MAX_TOKENS = 600
 MAX_DEPTH = 40
 MAX_DIGITS = 1000
 
-FUNCTIONS = frozenset(
-    (
-        "sin",
-        "cos",
-        "tan",
-        "cot",
-        "sec",
-        "csc",
-        "arcsin",
-        "arccos",
-        "arctan",
-        "sinh",
-        "cosh",
-        "tanh",
-        "ln",
-        "log",
-        "lg",
-        "exp",
-    )
-)
 CONSTANTS = frozenset(("pi", "infty"))
 GREEK = frozenset(
     (
