@@ -6,22 +6,20 @@ import asyncio
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search.api import Search
 from search.compare import Comparison, compare
-from search.config import EvalSettings, SearchSettings, build, config_hash, load_yaml
+from search.config import EvalSettings, build, config_hash, load_yaml
 from search.errors import ConfigError, SearchError
-from search.evaluation import Evaluation, OnProgress, engines_of
-from search.protocols import Engine
+from search.evaluation import Evaluation, OnProgress
 from search.record import write_atomic
-from search.registry import model_path
 from search.report import read_run
-from search.resolve import parts, record_of, settle
+from search.resolve import record_of, settle
+from search.shared_engines import SharedEngines
 
 COMPARISON_FILE = "compare.json"
 _KEYS = ("settings", "grid", "concurrency")
@@ -130,7 +128,7 @@ def run_sweep(sweep: Sweep, out: Path, bar: Bar, say: Say = lambda _: None) -> t
 
 
 async def _run(sweep: Sweep, out: Path, bar: Bar, say: Say) -> list[str]:
-    models, failures = _Models(), []
+    models, failures = SharedEngines(), []
     try:
         for number, cell in enumerate(sweep.cells):
             try:
@@ -146,44 +144,6 @@ async def _run(sweep: Sweep, out: Path, bar: Bar, say: Say) -> list[str]:
     finally:
         await models.keep_only(())
     return failures
-
-
-class _Models:
-    """Engines that cells use in turn, by what they are; those that no later cell needs are closed."""
-
-    def __init__(self) -> None:
-        self._engines: dict[tuple[object, ...], Engine] = {}
-
-    def give(self, search: Search) -> None:
-        """Give a search the engines that are loaded already, and keep those that it loads."""
-        keys = dict(_engine_keys(search.settings))
-        known = {role: self._engines[key] for role, key in keys.items() if key in self._engines}
-        search.use(
-            known.get("policy") or known.get("target"), known.get("prm"), known.get("draft"), known.get("router")
-        )
-        self._engines |= {keys[role]: engine for role, engine in engines_of(search).items() if role in keys}
-
-    async def keep_only(self, wanted: Iterable[EvalSettings]) -> None:
-        """Close what none of these runs uses."""
-        needed = {key for settings in wanted for _, key in _engine_keys(settle(settings).settings)}
-        gone = [key for key in self._engines if key not in needed]
-        closing = dict.fromkeys(self._engines.pop(key) for key in gone)
-        for engine in closing:
-            if engine not in self._engines.values():
-                await engine.aclose()
-
-
-def _engine_keys(settings: SearchSettings) -> Iterator[tuple[str, tuple[object, ...]]]:
-    """By role, all that decides what an engine is; target and policy are one role, no other two share an engine."""
-    own = settings.model_dump(include={"device", "dtype", "trust_remote_code", "request_timeout", "request_attempts"})
-    for part in parts(settings):
-        role = "policy" if part.role == "target" else part.role
-        room = settings.max_kv_tokens if role in ("policy", "draft") else settings.prm_max_kv_tokens
-        try:
-            place = str(Path(model_path(part.model)).expanduser().absolute())
-        except ConfigError:  # said when the cell's turn comes
-            place = part.model
-        yield part.role, (role, place, part.engine, room, settings.max_requests, *own.values())
 
 
 def _combinations(grid: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -58,10 +58,10 @@ def reproduce(
     from search.bench.router_curves import Comparison
 
     planned = plan(recipe, quick=quick)
-    execute([one for name, one in planned.items() if not name.startswith("latency ")], runs, recipe.turn, say)
+    execute([[one for name, one in planned.items() if not name.startswith("latency ")]], runs, recipe.turn, say)
     timed = [one for name, one in planned.items() if name.startswith("latency ")]
     if timed:
-        execute(timed, runs, 10, say)
+        execute([timed], runs, 10, say)
     done = {name: collect(one, runs) for name, one in planned.items()}
     routers = {name: run for name, run in done.items() if not name.startswith("latency ")}
     latency = {name.removeprefix("latency "): run for name, run in done.items() if name.startswith("latency ")}

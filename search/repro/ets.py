@@ -51,8 +51,8 @@ def reproduce(
         ConfigError, SearchError: as `search.repro.runs.execute`.
     """
     planned = plan(recipe, quick=quick)
-    for width in dict.fromkeys(width for width, _ in planned):
-        execute([one for (at, _), one in planned.items() if at == width], runs, recipe.turn, say)
+    widths = dict.fromkeys(width for width, _ in planned)
+    execute([[one for (at, _), one in planned.items() if at == width] for width in widths], runs, recipe.turn, say)
     done = {key: collect(one, runs) for key, one in planned.items()}
     votes = {key: _votes(run) for key, run in done.items() if key[0] > 1 and (key[1] == BASELINE or is_flat(run))}
     names: tuple[str, ...] = ()

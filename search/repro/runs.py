@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from search.data import settings_data
 from search.errors import SearchError
 from search.evaluation import Evaluation
 from search.report import Run, read_run
+from search.shared_engines import SharedEngines
 
 Say = Callable[[str], None]
 
@@ -36,29 +37,49 @@ class Planned:
         return runs / self.name.replace(":", "_")
 
 
-def execute(planned: Sequence[Planned], runs: Path, turn: int, say: Say) -> None:
-    """Do what is missing, in turns, so that what is compared sees the same machine.
+def execute(rounds: Sequence[Sequence[Planned]], runs: Path, turn: int, say: Say) -> None:
+    """Do what is missing on models that are loaded once.
+
+    Args:
+        rounds: one after the other; the runs of one are compared with each other, so they take turns and see the
+            same machine.
+        runs: folder of the runs.
+        turn: problems of a run before the next has its turn.
+        say: told of progress, a line a part.
 
     Raises:
         ConfigError: a folder holds a run of other settings.
         SearchError: a problem failed; a table with holes is none.
     """
-    most = max(one.settings.limit or 0 for one in planned)
-    for start in range(0, most, turn):
+    asyncio.run(_execute([part for one in rounds for part in _turns(one, turn)], runs, say))
+
+
+def _turns(planned: Sequence[Planned], turn: int) -> Iterator[Planned]:
+    """The runs in parts: the first problems of each, then some more of each."""
+    limits = {one.name: one.settings.limit or 0 for one in planned}
+    assert all(limits.values()), "a recipe's runs have limits"
+    for start in range(0, max(limits.values(), default=0), turn):
         for one in planned:
-            assert one.settings.limit is not None, "a recipe's runs have limits"
-            if one.settings.limit <= start:
-                continue
-            upto = min(one.settings.limit, start + turn)
-            part = one.settings.model_copy(update={"limit": upto})
-            evaluation = Evaluation(part, one.folder(runs))
+            if limits[one.name] > start:
+                upto = min(limits[one.name], start + turn)
+                yield replace(one, settings=one.settings.model_copy(update={"limit": upto}))
+
+
+async def _execute(schedule: Sequence[Planned], runs: Path, say: Say) -> None:
+    engines = SharedEngines()
+    try:
+        for number, part in enumerate(schedule):
+            evaluation = Evaluation(part.settings, part.folder(runs))
             if evaluation.num_done == len(evaluation.problems):
                 continue
-            summary = asyncio.run(evaluation.run(one.concurrency))
+            summary = await evaluation.run(part.concurrency, load=engines.give)
             if summary.failures:
-                raise SearchError(f"{one.folder(runs)}: {summary.failures[0]}")
+                raise SearchError(f"{part.folder(runs)}: {summary.failures[0]}")
             accuracy = "unknown" if summary.accuracy is None else f"{summary.accuracy:.3f}"
-            say(f"{one.name}: {upto} of {one.settings.limit}, accuracy {accuracy}")
+            say(f"{part.name}: {part.settings.limit} problems, accuracy {accuracy}")
+            await engines.keep_only(later.settings for later in schedule[number + 1 :])
+    finally:
+        await engines.keep_only(())
 
 
 def collect(planned: Planned, runs: Path) -> Run:
