@@ -89,16 +89,41 @@ class Segment:
     ids: tuple[int, ...]
 
 
+@dataclass(slots=True, eq=False)
+class Ahead:
+    """The mark of a request that is made ahead of the decision whether its answer is wanted.
+
+    Engines that order their work serve such a request after all others, and may stop its work and begin it again.
+
+    Attributes:
+        wanted: set by whoever asked, once the answer is wanted after all; from then on it is a request like any other.
+        sampled_tokens: tokens written for it so far. The engine counts them here as well as in its usage.
+        computed_tokens: positions of the steps being written that went through the model, counted in the same way.
+        prefix_tokens: positions of its prefix that were computed for it, counted in the same way.
+    """
+
+    wanted: bool = False
+    sampled_tokens: int = 0
+    computed_tokens: int = 0
+    prefix_tokens: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Prefix:
     """A path from the root: whose tree it belongs to and the segments in order.
 
     Engines that cache by content use `ids`; the in-process engine finds its cache by (tree, key). `tree` also
     serves as the routing key that keeps one problem on one worker.
+
+    Attributes:
+        tree: the tree's name.
+        segments: root first.
+        ahead: the mark of a request whose answer may not be wanted in the end; None for all others.
     """
 
     tree: str
     segments: tuple[Segment, ...]
+    ahead: Ahead | None = field(default=None, compare=False)
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -111,38 +136,12 @@ class Prefix:
         return sum(len(segment.ids) for segment in self.segments)
 
 
-@dataclass(slots=True, eq=False)
-class Ahead:
-    """The mark of a step that is written ahead of the decision whether it is wanted.
-
-    Engines that order their work serve such a step after all others, and may stop and begin it again.
-
-    Attributes:
-        wanted: set by whoever asked, once the step is wanted after all: from then on it is served like any other.
-        sampled_tokens: tokens written of it so far, which the engine counts here as well as in its usage.
-        computed_tokens: token positions of the step itself that went through the model, counted in the same way.
-        prefix_tokens: positions of what stands above it that were computed for it, counted in the same way.
-    """
-
-    wanted: bool = False
-    sampled_tokens: int = 0
-    computed_tokens: int = 0
-    prefix_tokens: int = 0
-
-
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A step to be written.
-
-    Attributes:
-        key: the key its segment will have.
-        seed: its own random seed (64 bits, unsigned).
-        ahead: the mark of a step that may not be wanted in the end; None for an ordinary one.
-    """
+    """A step to be written: the key its segment will have, and its own random seed (64 bits, unsigned)."""
 
     key: int
     seed: int
-    ahead: Ahead | None = None
 
 
 @dataclass(frozen=True, slots=True)
