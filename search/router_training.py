@@ -84,9 +84,18 @@ class Collection:
 
 
 def collect_walks(
-    wanted: Collection, folder: Path, report: Callable[[int, str], None] = lambda done, note: None
+    wanted: Collection,
+    folder: Path,
+    report: Callable[[int, str], None] = lambda done, note: None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[Walk]:
     """Collect walks into a folder; shards that are finished are read back.
+
+    Args:
+        wanted: what, and on what.
+        folder: of the shards.
+        report: told of problems that are done, and a note.
+        say: told how the data was read.
 
     Raises:
         ConfigError: a model or the data is wrong, or the folder holds shards of other settings.
@@ -95,14 +104,16 @@ def collect_walks(
     """
     from arbitrage.collect import SETTINGS, collect
 
-    problems = read_data(wanted.data, wanted.limit, wanted.skip, wanted.field, wanted.reference).problems
+    data = read_data(wanted.data, wanted.limit, wanted.skip, wanted.field, wanted.reference)
+    if data.layout:
+        say(f"data {wanted.data}: {data.layout}")
     origin = {name: getattr(wanted, name) for name in SETTINGS}
 
     async def run() -> list[Walk]:
         collector, engines = await asyncio.to_thread(_collector, wanted)
         try:
             return await collect(
-                collector, problems, folder, origin, write_atomic, concurrency=wanted.concurrency, report=report
+                collector, data.problems, folder, origin, write_atomic, concurrency=wanted.concurrency, report=report
             )
         finally:
             for engine in engines:

@@ -107,7 +107,7 @@ def run_sweep(sweep: Sweep, out: Path, bar: Bar, say: Say = lambda _: None) -> t
         sweep: what to run.
         out: folder of the runs, one folder a cell; the comparison is kept there too.
         bar: shows progress.
-        say: told of what fails.
+        say: told how data is read, and of what fails.
 
     Returns:
         The comparison of the cells that have records, None for fewer than two; and what failed, a line each.
@@ -128,18 +128,23 @@ def run_sweep(sweep: Sweep, out: Path, bar: Bar, say: Say = lambda _: None) -> t
 
 
 async def _run(sweep: Sweep, out: Path, bar: Bar, say: Say) -> list[str]:
-    models, failures = SharedEngines(), []
+    models = SharedEngines()
+    failures: list[str] = []
+    said: set[str] = set()
     try:
         for number, cell in enumerate(sweep.cells):
             try:
                 evaluation = Evaluation(cell.settings, out / cell.name)
+                if evaluation.data.layout and cell.settings.data not in said:
+                    say(f"data {cell.settings.data}: {evaluation.data.layout}")
+                    said.add(cell.settings.data)
                 label = f"{number + 1}/{len(sweep.cells)} {cell.name}"
                 with bar(label, len(evaluation.problems), evaluation.num_done) as progress:
                     summary = await evaluation.run(sweep.concurrency, progress, models.give)
                 failures += [f"{cell.name}: {line}" for line in summary.failures]
             except SearchError as error:
                 failures.append(f"{cell.name}: {error}")
-                say(failures[-1])
+                say(f"failed: {failures[-1]}")
             await models.keep_only(one.settings for one in sweep.cells[number + 1 :])
     finally:
         await models.keep_only(())

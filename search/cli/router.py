@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from search.cli.show import print_json, progress
 from search.errors import ConfigError
@@ -55,11 +56,12 @@ def collect(out: Path, as_json: bool, **options: Any) -> None:
     """
     from search.router_training import Collection, collect_walks
 
+    _complete(options)
     engines = (options.pop("draft_engine"), options.pop("engine"), options.pop("prm_engine"))
     wanted = Collection(engines=engines, num_samples=options.pop("samples"), **options)
     total = wanted.limit or 0
     with progress("collect", total) as bar:
-        walks = collect_walks(wanted, out, bar.update)
+        walks = collect_walks(wanted, out, bar.update, lambda line: click.echo(line, err=True))
     pairs = [pair for walk in walks for pair in walk.pairs]
     graded = [walk.correct for walk in walks if walk.correct is not None]
     summary = {
@@ -75,6 +77,22 @@ def collect(out: Path, as_json: bool, **options: Any) -> None:
         return
     sys.stdout.write(f"{out}: {len(pairs)} pairs of steps from {len(walks)} problems, ")
     sys.stdout.write(f"the target's scored better in {summary['share_target_better']:.1%}\n")
+
+
+def _complete(options: Mapping[str, Any]) -> None:
+    """The mini family's models and problems stand for each other only: beside another model, all are to be named."""
+    own = [role for role in ("draft", "target", "prm") if not options[role].startswith("mini:")]
+    context = click.get_current_context()
+    missing = [
+        f"--{name}"
+        for name in ("draft", "target", "prm", "data")
+        if context.get_parameter_source(name) is ParameterSource.DEFAULT
+    ]
+    if own and missing:
+        raise ConfigError(
+            f"{', '.join(missing)} not given: beside --{own[0]} {options[own[0]]} the mini family's would be used; "
+            "name --draft, --target, --prm and --data (mini:... where the mini family is meant)"
+        )
 
 
 @router.command()

@@ -39,7 +39,7 @@ def sweep(file: Path, out: Path | None, layout: str, plot: Path | None, as_json:
     for note in wanted.notes:
         sys.stderr.write(f"ets: {note}\n")
     folder = out or Path("runs") / file.stem
-    comparison, failures = run_sweep(wanted, folder, _bar, lambda line: _say(f"failed: {line}"))
+    comparison, failures = run_sweep(wanted, folder, _bar, _say)
     if comparison is not None:
         show(comparison, "json" if as_json else layout, plot)
     elif len(failures) == len(wanted.cells):

@@ -145,6 +145,10 @@ def test_wrong_training_input(inside, walks, tmp_path):
         (("train", walks, "--dev", walks, "--out", "x", "--margin", "1"), "one class"),
         (("collect", "--out", "y", "--samples", 4), "at temperature 0 they are all the same"),
         (("collect", "--out", "walks", "--limit", 6, "--seed", 9), "was collected with"),
+        (
+            ("collect", "--out", "y", "--draft", "mine"),
+            "--target, --prm, --data not given: beside --draft mine the mini",
+        ),
         (("collect", "--out", "y", "--prm", "mini:draft", "--limit", 1), "no reward model that can be recognised"),
         (("eval", "mini:target", walks), "'mini:target' is no router"),
     ):
