@@ -77,6 +77,7 @@ PEERS: Mapping[str, str] = {"math-verify": "search.answers.peer:MathVerifyGrader
 BENCHES: Mapping[str, str] = {
     "embedders": "search.bench.embedders:run",
     "engine": "search.bench.engine:run",
+    "latency": "search.bench.latency:run",
     "methods": "search.bench.methods:run",
     "pipeline": "search.bench.pipeline:run",
     "prune": "search.bench.prune:run",

@@ -1,0 +1,189 @@
+"""`ets bench latency`: token steps, one after the other, until a search has its answer, in virtual time.
+
+One token of every row is a tick, so a latency is a number of token steps: exact, repeatable, and the same on a busy
+machine. What is written comes from the mini family, or from recorded solutions; scoring and selecting take no time. A
+problem is searched alone, with as many rows as it likes; or 16 problems are searched together at 64 rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from search.api import Search
+from search.bench.recorded import RecordedEngine, RecordedScorer, Recording
+from search.bench.shared import Models
+from search.config import SearchSettings, build
+from search.data import load_problems
+from search.driver import SearchOutcome
+from search.engines.virtual import Recall, VirtualEngine
+from search.engines.virtual_time import VirtualClock
+from search.result import Result
+from search.types import Problem
+
+WIDTHS = (4, 16, 64)
+NUM_TOGETHER, CAPACITY = 16, 64
+"""Problems that are searched together, and the rows that advance in a tick of theirs."""
+
+MODES: dict[str, dict[str, Any]] = {"level": {}}
+"""Settings of each way to spend the time."""
+
+
+@dataclass(slots=True)
+class _Ran:
+    """One way of searching, over all problems.
+
+    Attributes:
+        ticks: of each problem that was searched alone, or of all problems that were searched together.
+        least: the ticks that no schedule of the same trees could do without: the tokens of the longest path, and at a
+            capacity all tokens over it.
+        done: what came out, problem by problem.
+    """
+
+    ticks: list[float] = field(default_factory=list)
+    least: list[float] = field(default_factory=list)
+    done: list[Result | SearchOutcome] = field(default_factory=list)
+
+
+class _Source:
+    """Where steps come from: models, or a recording."""
+
+    def __init__(self, data: str, limit: int) -> None:
+        self.recording = None if data.startswith("mini:") else Recording(Path(data))
+        if self.recording is None:
+            models = Models.mini()
+            self.policy, self.prm = Recall(models.policy), Recall(models.prm)
+            self.problems = load_problems(data, limit)
+        else:
+            self.policy = Recall(RecordedEngine(self.recording))
+            self.problems = self.recording.problems(limit)
+
+    def close(self) -> None:
+        """Let go of what was loaded."""
+        self.policy.close()
+        if self.recording is None:
+            self.prm.close()
+
+    def search(self, clock: VirtualClock, capacity: int | None, settings: dict[str, Any]) -> Search:
+        """A search on this clock."""
+        settings = {"until": "spent", **settings}
+        policy = VirtualEngine(clock, self.policy, capacity)
+        if self.recording is not None:
+            return Search(policy, RecordedScorer(self.recording), prompt="plain", **settings)
+        search = Search(settings=build(SearchSettings, settings))
+        search.use(policy, VirtualEngine(clock, self.prm))
+        return search
+
+    async def solve(self, search: Search, problem: Problem) -> Result | SearchOutcome:
+        """Search a problem."""
+        if self.recording is not None:
+            return await search.driver.solve(problem, self.recording.prompts[problem.id])
+        return await search.asolve(problem)
+
+
+def run(
+    limit: int = 32,
+    seed: int = 0,
+    data: str = "mini:test",
+    widths: Sequence[int] = WIDTHS,
+    methods: Sequence[str] = ("ets",),
+) -> dict[str, Any]:
+    """Measure.
+
+    Args:
+        limit: problems; together they run in whole groups of 16.
+        seed: of all searches.
+        data: `mini:SPLIT`, searched by the mini family, or a file of recorded solutions (`search.bench.recorded`).
+        widths: of the searches.
+        methods: to search with.
+
+    Returns:
+        `figures`, for each width W: `steps_level_W`, token steps of a problem searched level by level, alone, in the
+        mean; `steps_longest_W`, the tokens of the longest path of its tree, with which no schedule of that tree could
+        do without. The same with `_together` of 16 problems at once on 64 rows: token steps until all are
+        done, and the least that 64 rows could do it in. Other methods than ets have their name as a suffix.
+    """
+    figures: dict[str, float] = {}
+    source = _Source(data, limit)
+    try:
+        for width in widths:
+            for method in methods:
+                settings = {"width": width, "seed": seed, "method": method}
+                suffix = f"_{width}" + ("" if method == "ets" else f"_{method.replace('-', '_')}")
+                alone = {name: _alone(source, settings | mode) for name, mode in MODES.items()}
+                figures |= _figures(alone, suffix)
+                together = {name: _together(source, settings | mode) for name, mode in MODES.items()}
+                figures |= _figures(together, f"{suffix}_together")
+                _say(figures, suffix)
+    finally:
+        source.close()
+    return {"bench": "latency", "data": data, "num_problems": len(source.problems), "seed": seed, "figures": figures}
+
+
+def _alone(source: _Source, settings: dict[str, Any]) -> _Ran:
+    """Every problem by itself."""
+    ran = _Ran()
+    with asyncio.Runner(loop_factory=VirtualClock) as runner:
+        clock = _clock(runner)
+        search = source.search(clock, None, settings)
+        for problem in source.problems:
+            start = clock.time()
+            ran.done.append(runner.run(source.solve(search, problem)))
+            ran.ticks.append(clock.time() - start)
+            ran.least.append(_longest(ran.done[-1]))
+    return ran
+
+
+def _together(source: _Source, settings: dict[str, Any]) -> _Ran:
+    """Problems side by side, in groups, on limited rows; what is left over is left out."""
+    ran = _Ran()
+    for first in range(0, len(source.problems) - NUM_TOGETHER + 1, NUM_TOGETHER):
+        group = source.problems[first : first + NUM_TOGETHER]
+        with asyncio.Runner(loop_factory=VirtualClock) as runner:
+            clock = _clock(runner)
+            search = source.search(clock, CAPACITY, settings)
+
+            async def all_of(search: Search = search, group: Sequence[Problem] = group) -> list[Result | SearchOutcome]:
+                return await asyncio.gather(*(source.solve(search, problem) for problem in group))
+
+            done = runner.run(all_of())
+            ran.ticks.append(clock.time())
+            num_tokens = sum(one.stats.policy_tokens for one in done)
+            ran.least.append(max(math.ceil(num_tokens / CAPACITY), *(_longest(one) for one in done)))
+            ran.done += done
+    return ran
+
+
+def _clock(runner: asyncio.Runner) -> VirtualClock:
+    clock = runner.get_loop()
+    assert isinstance(clock, VirtualClock)
+    return clock
+
+
+def _longest(done: Result | SearchOutcome) -> int:
+    """Tokens of a tree's longest path, the prompt not counted."""
+    return max(node.num_path_tokens for node in done.tree) - done.tree.root.num_path_tokens
+
+
+def _figures(ran: dict[str, _Ran], suffix: str) -> dict[str, float]:
+    level = ran["level"]
+    if not level.ticks:
+        return {}
+    figures = {f"steps_longest{suffix}": _mean(level.least)}
+    for name, one in ran.items():
+        figures[f"steps_{name}{suffix}"] = _mean(one.ticks)
+    return figures
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _say(figures: dict[str, float], suffix: str) -> None:
+    named = [f"{key} {value:.4g}" for key, value in figures.items() if suffix in key]
+    sys.stderr.write(f"latency: {', '.join(named)}\n")

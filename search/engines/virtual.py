@@ -1,0 +1,291 @@
+"""The virtual-time engine: what a model writes, at one token of a row a tick, so that latency is a number of tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from search.background import BackgroundLoop
+from search.engines.virtual_time import VirtualClock
+from search.errors import ConfigError, EngineError
+from search.protocols import Engine, Tokenizer
+from search.streams import closing
+from search.types import Ahead, Child, EngineInfo, FinishReason, Generation, Prefix, Sampling, Usage
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    """Parts of an answer by their keys, how to get them all, and who waits for them."""
+
+    tree: str
+    keys: Sequence[Hashable]
+    ask: Callable[[], Awaitable[Sequence[Any]]]
+    answer: asyncio.Future[Sequence[Any]]
+
+
+class Recall:
+    """An engine that is asked for each thing once, and remembers all that it answered.
+
+    What a step says follows from its prefix, its seed and its sampling, so searches of one problem that spend their
+    time in different ways are answered alike. The engine runs in real time on a loop of its own.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        """Ask `engine`.
+
+        Raises:
+            ConfigError: its seeds are not exact, so that nothing of it is repeatable.
+        """
+        if engine.info.seeds != "exact":
+            raise ConfigError(f"engine {engine.info.name}: virtual time needs exact seeds, its are {engine.info.seeds}")
+        self.engine = engine
+        self._loop = BackgroundLoop()
+        self._known: dict[Hashable, Any] = {}
+        self._trees: set[str] = set()
+
+    def answer(self, requests: Sequence[_Request]) -> None:
+        """Give every request its answer; what is not known yet is asked for together."""
+        todo = [one for one in requests if any(key not in self._known for key in one.keys)]
+        errors: dict[_Request, BaseException] = {}
+
+        async def ask() -> list[Sequence[Any] | BaseException]:
+            return await asyncio.gather(*(one.ask() for one in todo), return_exceptions=True)
+
+        if todo:
+            self._trees.update(one.tree for one in todo)
+            for one, values in zip(todo, self._loop.wait(ask()), strict=True):
+                if isinstance(values, BaseException):
+                    errors[one] = values
+                else:
+                    self._known.update(zip(one.keys, values, strict=True))
+        for one in requests:
+            if one.answer.cancelled():
+                continue
+            if one in errors:
+                one.answer.set_exception(errors[one])
+            else:
+                one.answer.set_result([self._known[key] for key in one.keys])
+
+    def release(self, tree: str, keys: Collection[int] | None) -> None:
+        """Have the engine free what it holds of a tree; what it answered stays known."""
+        if tree in self._trees:
+            self._loop.wait(self.engine.release(tree, keys))
+            if keys is None:
+                self._trees.discard(tree)
+
+    def close(self) -> None:
+        """Close the engine, and end its loop."""
+        self._loop.wait(self.engine.aclose())
+        self._loop.stop()
+
+
+@dataclass(slots=True, eq=False)
+class _Row:
+    """A step being written: what it is going to be, and how far it is."""
+
+    tree: str
+    path: frozenset[int]
+    made: Generation
+    number: int
+    ahead: Ahead | None
+    put: Callable[[Generation], None]
+    started: float
+    num_tokens: float = 0.0
+
+    @property
+    def last(self) -> bool:
+        """Whether it is written only where others leave room."""
+        return self.ahead is not None and not self.ahead.wanted
+
+    @property
+    def num_left(self) -> float:
+        """Tokens to write."""
+        return len(self.made.ids) - self.num_tokens
+
+
+@dataclass(slots=True)
+class _Books:
+    num_calls: int = 0
+    sampled_tokens: int = 0
+
+
+class VirtualEngine:
+    """An engine in virtual time: a tick writes one token of every row, and all else takes none.
+
+    Prefixes, rewards and hidden states cost no tick, so what is measured is the writing alone. With a capacity no more
+    rows than that advance in a tick, and the others wait in the order in which they came; a row that is written ahead
+    (`search.types.Ahead`) advances only where wanted ones leave room, and keeps what it has while it stands. The tokens
+    themselves come from another engine (`Recall`), which is asked for whole steps; of one that is stopped only the
+    tokens count whose ticks have passed.
+    """
+
+    def __init__(self, clock: VirtualClock, recall: Recall, capacity: int | None = None) -> None:
+        """Write what `recall` says.
+
+        Args:
+            clock: the loop on which this engine is used.
+            recall: an engine and its memory; several virtual engines may share it, one after the other.
+            capacity: rows that advance in one tick; None for no limit.
+
+        Raises:
+            ConfigError: the capacity is below 1.
+        """
+        if capacity is not None and capacity < 1:
+            raise ConfigError(f"capacity must be at least 1, not {capacity}")
+        self._clock, self._recall, self._capacity = clock, recall, capacity
+        details = {**recall.engine.info.details, "clock": "virtual", "capacity": str(capacity or "unlimited")}
+        self._info = replace(recall.engine.info, name="virtual", details=details)
+        self._requests: list[_Request] = []
+        self._rows: dict[tuple[str, int], _Row] = {}
+        self._numbers = itertools.count()
+        self._books: defaultdict[str, _Books] = defaultdict(_Books)
+        self._closed = False
+        clock.timed.append(self)
+
+    @property
+    def info(self) -> EngineInfo:
+        """That of the engine behind it, as virtual."""
+        return self._info
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """That of the engine behind it."""
+        return self._recall.engine.tokenizer
+
+    async def generate(
+        self, prefix: Prefix, children: Sequence[Child], sampling: Sampling
+    ) -> AsyncGenerator[Generation, None]:
+        """Write one step for each child, a token a tick; seconds are ticks.
+
+        Raises:
+            EngineError: what the engine behind it raises, or it is closed.
+        """
+        plain = [Child(child.key, child.seed) for child in children]
+
+        async def ask() -> list[Generation]:
+            async with closing(self._recall.engine.generate(prefix, plain, sampling)) as steps:
+                made = {step.key: step async for step in steps}
+            return [made[child.key] for child in plain]
+
+        keys = [("generate", prefix.ids, child.seed, sampling) for child in children]
+        started = self._clock.time()
+        made = await self._ask(prefix, keys, ask)
+        ended: asyncio.Queue[Generation] = asyncio.Queue()
+        above = {segment.key for segment in prefix.segments}
+        rows = [
+            _Row(
+                prefix.tree,
+                frozenset({*above, child.key}),
+                replace(step, key=child.key),
+                next(self._numbers),
+                child.ahead,
+                ended.put_nowait,
+                started,
+            )
+            for child, step in zip(children, made, strict=True)
+        ]
+        self._rows.update({(row.tree, row.made.key): row for row in rows})
+        try:
+            for _ in rows:
+                step = await ended.get()
+                if self._closed:
+                    raise self._closed_error()
+                yield step
+        finally:
+            for row in rows:
+                if self._rows.get((row.tree, row.made.key)) is row:
+                    self._end(row)
+
+    async def label_logprobs(self, prefix: Prefix, labels: Sequence[int]) -> tuple[float, ...]:
+        """As the engine behind it, in no time."""
+
+        async def ask() -> list[tuple[float, ...]]:
+            return [await self._recall.engine.label_logprobs(prefix, labels)]
+
+        (values,) = await self._ask(prefix, [("labels", prefix.ids, tuple(labels))], ask)
+        return tuple(values)
+
+    async def read(self, prefix: Prefix, what: Literal["head", "hidden"]) -> tuple[float, ...]:
+        """As the engine behind it, in no time."""
+
+        async def ask() -> list[tuple[float, ...]]:
+            return [await self._recall.engine.read(prefix, what)]
+
+        (values,) = await self._ask(prefix, [("read", prefix.ids, what)], ask)
+        return tuple(values)
+
+    def usage(self, tree: str) -> Usage:
+        """Requests and tokens written; what a cache would hold is not known."""
+        books = self._books.get(tree, _Books())
+        return Usage(None, books.sampled_tokens, books.num_calls, None, None, None)
+
+    async def release(self, tree: str, keys: Collection[int] | None = None) -> None:
+        """Steps being written there end as aborted."""
+        for row in [row for row in self._rows.values() if row.tree == tree]:
+            if keys is None or not row.path.isdisjoint(keys):
+                ids = row.made.ids[: int(row.num_tokens)]
+                self._end(row, replace(row.made, ids=ids, text="", finish=FinishReason.ABORT, logprobs=None))
+        self._recall.release(tree, keys)
+        if keys is None:
+            self._books.pop(tree, None)
+
+    async def aclose(self) -> None:
+        """End what is under way with `EngineError`; the engine behind it stays open for others."""
+        self._closed = True
+        for row in [*self._rows.values()]:
+            self._end(row, row.made)
+        for request in self._requests:
+            request.answer.set_exception(self._closed_error())
+        self._requests.clear()
+
+    # Time
+
+    def settle(self) -> bool:
+        """Have all that was asked for since time last passed answered at once."""
+        requests, self._requests = self._requests, []
+        requests = [one for one in requests if not one.answer.cancelled()]
+        self._recall.answer(requests)
+        return bool(requests)
+
+    def ticks_left(self) -> float | None:
+        """Until the first of the rows that advance now has ended."""
+        return min((row.num_left for row in self._running()), default=None)
+
+    def pass_time(self, ticks: float) -> None:
+        """Every row that advances gets a token a tick."""
+        for row in self._running():
+            before = int(row.num_tokens)
+            row.num_tokens += ticks
+            written = int(row.num_tokens) - before
+            self._books[row.tree].sampled_tokens += written
+            if row.ahead is not None:
+                row.ahead.sampled_tokens += written
+            if row.num_left <= 0:
+                self._end(row, replace(row.made, seconds=self._clock.time() - row.started))
+
+    def _running(self) -> list[_Row]:
+        """The rows that advance: first come, first served, those written ahead last."""
+        rows = sorted(self._rows.values(), key=lambda row: (row.last, row.number))
+        return rows[: self._capacity]
+
+    def _end(self, row: _Row, made: Generation | None = None) -> None:
+        del self._rows[row.tree, row.made.key]
+        if made is not None:
+            row.put(made)
+
+    async def _ask(
+        self, prefix: Prefix, keys: Sequence[Hashable], ask: Callable[[], Awaitable[Sequence[Any]]]
+    ) -> Sequence[Any]:
+        if self._closed:
+            raise self._closed_error()
+        self._books[prefix.tree].num_calls += 1
+        request = _Request(prefix.tree, keys, ask, self._clock.create_future())
+        self._requests.append(request)
+        return await request.answer
+
+    def _closed_error(self) -> EngineError:
+        return EngineError("the engine is closed", endpoint=self._info.model)
