@@ -30,7 +30,11 @@ from search.registry import BENCHES, load, pick
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="seed of the whole measurement; default: 0")
 @click.option("--widths", metavar="N,N", help="widths of searches; default: the bench's own")
 @click.option("--methods", metavar="NAME,NAME", help="methods of searches; default: the bench's own")
-@click.option("--data", metavar="DATA", help="latency: mini:SPLIT or a file of recorded solutions; pipeline, methods, widths: problems")
+@click.option(
+    "--data",
+    metavar="DATA",
+    help="latency: mini:SPLIT or a file of recorded solutions; pipeline, methods, widths: problems",
+)
 @click.option("--engine", metavar="NAME", help="sglang, pipeline: the policy's or target's servers")
 @click.option("--prm-engine", metavar="NAME", help="sglang: the reward model's servers; default: as for --engine")
 @click.option("--draft-engine", metavar="NAME", help="pipeline: the draft's server; default: in this process")
@@ -52,7 +56,10 @@ def bench(
     plots: Path | None,
     as_json: bool,
 ) -> None:
-    """Measure a part; NAME is embedders, engine, latency, methods, pipeline, prune, routers, sampling, sglang or widths."""
+    """Measure a part.
+
+    NAME is embedders, engine, latency, methods, pipeline, prune, routers, sampling, sglang or widths.
+    """
     given: dict[str, Any] = {
         "limit": limit,
         "repeats": repeats,

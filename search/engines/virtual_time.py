@@ -1,4 +1,4 @@
-"""Virtual time: an event loop whose clock stands still while anything can be done, and then jumps to what is due next."""
+"""Virtual time: an event loop whose clock stands still while anything can be done, then jumps to what is due next."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import selectors
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Any, Protocol, TypeVar, TypeVarTuple
+from typing import Protocol, TypeVar, TypeVarTuple
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -44,9 +44,7 @@ class VirtualClock(asyncio.SelectorEventLoop):
         """Ticks since the start."""
         return self._now
 
-    def run_in_executor(  # type: ignore[override]
-        self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
-    ) -> asyncio.Future[T]:
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
         """Call `func` now; the future is done, in one way or the other."""
         future: asyncio.Future[T] = self.create_future()
         try:
@@ -57,8 +55,8 @@ class VirtualClock(asyncio.SelectorEventLoop):
 
     def _wait(self, seconds: float | None) -> None:
         """Nothing can run: settle what takes no time, or let pass what is left until the next thing is due."""
-        # Every one is asked, so that what belongs together is settled together.
-        if any([one.settle() for one in self.timed]):
+        settled = [one.settle() for one in self.timed]
+        if any(settled):
             return
         left = [ticks for one in self.timed if (ticks := one.ticks_left()) is not None]
         if seconds is not None:
@@ -71,7 +69,7 @@ class VirtualClock(asyncio.SelectorEventLoop):
             one.pass_time(ticks)
 
 
-class _Waiting(selectors.DefaultSelector):  # type: ignore[misc,valid-type]
+class _Waiting(selectors.DefaultSelector):
     """Where the loop would wait for files or for time, it is told so instead."""
 
     def __init__(self, wait: Callable[[float | None], None]) -> None:
@@ -83,4 +81,3 @@ class _Waiting(selectors.DefaultSelector):  # type: ignore[misc,valid-type]
         if not found and (timeout is None or timeout > 0):
             self._on_wait(timeout)
         return found
-
