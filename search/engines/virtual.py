@@ -164,12 +164,11 @@ class VirtualEngine:
         Raises:
             EngineError: what the engine behind it raises, or it is closed.
         """
-        plain = [Child(child.key, child.seed) for child in children]
 
         async def ask() -> list[Generation]:
-            async with closing(self._recall.engine.generate(prefix, plain, sampling)) as steps:
+            async with closing(self._recall.engine.generate(_plain(prefix), children, sampling)) as steps:
                 made = {step.key: step async for step in steps}
-            return [made[child.key] for child in plain]
+            return [made[child.key] for child in children]
 
         keys = [("generate", prefix.ids, child.seed, sampling) for child in children]
         started = self._clock.time()
@@ -182,7 +181,7 @@ class VirtualEngine:
                 frozenset({*above, child.key}),
                 replace(step, key=child.key),
                 next(self._numbers),
-                child.ahead,
+                prefix.ahead,
                 ended.put_nowait,
                 started,
             )
@@ -204,7 +203,7 @@ class VirtualEngine:
         """As the engine behind it, in no time."""
 
         async def ask() -> list[tuple[float, ...]]:
-            return [await self._recall.engine.label_logprobs(prefix, labels)]
+            return [await self._recall.engine.label_logprobs(_plain(prefix), labels)]
 
         (values,) = await self._ask(prefix, [("labels", prefix.ids, tuple(labels))], ask)
         return tuple(values)
@@ -213,7 +212,7 @@ class VirtualEngine:
         """As the engine behind it, in no time."""
 
         async def ask() -> list[tuple[float, ...]]:
-            return [await self._recall.engine.read(prefix, what)]
+            return [await self._recall.engine.read(_plain(prefix), what)]
 
         (values,) = await self._ask(prefix, [("read", prefix.ids, what)], ask)
         return tuple(values)
@@ -289,3 +288,8 @@ class VirtualEngine:
 
     def _closed_error(self) -> EngineError:
         return EngineError("the engine is closed", endpoint=self._info.model)
+
+
+def _plain(prefix: Prefix) -> Prefix:
+    """A prefix as the engine behind it gets it, where all is wanted."""
+    return replace(prefix, ahead=None)

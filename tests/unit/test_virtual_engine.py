@@ -31,14 +31,14 @@ def recall():
     made.close()
 
 
-def prefix(engine, tree="t"):
-    return Prefix(tree, (Segment(0, engine.tokenizer.encode(PROMPT)),))
+def prefix(engine, tree="t", ahead=None):
+    return Prefix(tree, (Segment(0, engine.tokenizer.encode(PROMPT)),), ahead)
 
 
 async def write(engine, seeds, ahead=None, tree="t"):
     """Steps with the tick at which each was there."""
-    clock, children = asyncio.get_running_loop(), [Child(1000 + seed, seed, ahead) for seed in seeds]
-    stream = engine.generate(prefix(engine, tree), children, Sampling())
+    clock, children = asyncio.get_running_loop(), [Child(1000 + seed, seed) for seed in seeds]
+    stream = engine.generate(prefix(engine, tree, ahead), children, Sampling())
     return [(step, clock.time()) async for step in stream]
 
 
