@@ -16,7 +16,7 @@ from local_models import (
     run,
 )
 
-from search.engines.local import LocalEngine
+from search.engines.local import LocalEngine, bands
 from search.engines.local.loading import prepare
 from search.engines.local.worker import shared_worker
 from search.errors import ConfigError, ContextOverflowError, EngineError
@@ -363,8 +363,9 @@ def test_two_engines_share_the_worker():
 
 
 @pytest.mark.parametrize("kind", ["llama-gqa", "neox"])
-def test_a_wide_tree_attends_in_bands_and_stays_exact(kind):
-    """Wide and deep enough that neighbouring rows read their own range of the arena beside the shared trunk."""
+def test_a_wide_tree_attends_in_bands_and_stays_exact(kind, monkeypatch):
+    """Where calls cost nothing, neighbouring rows read their own range of the arena beside the shared trunk."""
+    monkeypatch.setattr(bands, "CALL_COST", 0)
     hot = Sampling(temperature=2.0, max_new_tokens=14, stop=())
     used_bands = []
 

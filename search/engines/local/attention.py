@@ -111,8 +111,7 @@ def _decode(
     first = 0
     for part in batch.decode:
         last = first + len(part.lanes)
-        kv = part.arena.kv[:, layer, :, None].expand(-1, -1, grouped.shape[1], -1, -1)
-        parts.append(_shared(part, grouped[:, :, first:last], kv, scale, partial))
+        parts.append(_shared(part, grouped[:, :, first:last], part.arena.kv[:, layer], scale, partial))
         first = last
     if len(parts) == 1:
         shared, shared_lse = parts[0]
@@ -130,23 +129,37 @@ def _decode(
 def _shared(
     part: DecodePart, query: Tensor, kv: Tensor, scale: float, partial: PartialAttention
 ) -> tuple[Tensor, Tensor]:
-    """A tree's rows over its arena: query (num_kv_heads, group, num_rows, dim), output like it, and log-sum-exp."""
+    """A tree's rows over its arena.
+
+    Heads that share keys become further queries: each key is read once.
+
+    Args:
+        part: the tree's part of the batch.
+        query: (num_kv_heads, group, num_rows, dim).
+        kv: (2, num_kv_heads, num_slots, dim).
+        scale: of the scores.
+        partial: see `best_partial`.
+
+    Returns:
+        Output like the query, and the log-sum-exp (num_kv_heads, group, num_rows).
+    """
+    kv_heads, group, _, dim = query.shape
     found = []
-    for first, last, low, high in part.bands:
-        band = kv[:, :, :, low:high]
-        found.append(partial(query[:, :, first:last], band[0], band[1], part.mask[first:last, low:high], scale))
+    for call in part.calls(group):
+        asked = query[:, :, call.first : call.last].reshape(1, kv_heads, -1, dim)
+        seen = kv[:, None, :, call.low : call.high]
+        out, lse = partial(asked, seen[0], seen[1], call.mask, scale)
+        found.append((out.view(kv_heads, group, -1, dim), lse.view(kv_heads, group, -1)))
+    base = found.pop() if part.trunk else None
     if len(found) == 1:
         out, lse = found[0]
     else:
         out = torch.cat([band_out for band_out, _ in found], 2)
         lse = torch.cat([band_lse for _, band_lse in found], 2)
-    if not part.trunk:
+    if base is None:
         return out, lse
-    trunk = kv[:, :, :, : part.trunk]
-    # Every row sees the whole trunk, so its columns of the mask are zeros.
-    base, base_lse = partial(query, trunk[0], trunk[1], part.mask[:, : part.trunk], scale)
-    weight = torch.sigmoid(base_lse - lse).to(out.dtype)
-    return torch.lerp(out, base, weight[..., None]), torch.logaddexp(base_lse, lse)
+    weight = torch.sigmoid(base[1] - lse).to(out.dtype)
+    return torch.lerp(out, base[0], weight[..., None]), torch.logaddexp(base[1], lse)
 
 
 def _store(part: PrefillPart, layer: int, key: Tensor, value: Tensor) -> None:

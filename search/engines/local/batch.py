@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +15,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from search.engines.local.arena import BLOCKED, Arena
+from search.engines.local.bands import Band
+
+
+class Call(NamedTuple):
+    """Rows [first, last) over slots [low, high), with their mask (group * num_rows, high - low)."""
+
+    first: int
+    last: int
+    low: int
+    high: int
+    mask: Tensor
 
 
 @dataclass(slots=True)
@@ -22,19 +34,34 @@ class DecodePart:
 
     Attributes:
         arena: where the rows' prefixes lie.
-        extent: slots from here on are seen by no row.
-        mask: (num_rows, extent) additive.
+        mask: (num_rows, extent) additive; slots from `extent` on are seen by no row.
         trunk: slots [0, trunk) are seen by every row, and left out of `bands`; may be 0.
         bands: (first row, last row, first slot, last slot), ends excluded: what is seen beyond the trunk.
         lanes: the rows' lanes.
     """
 
     arena: Arena
-    extent: int
     mask: Tensor
     trunk: int
-    bands: Sequence[tuple[int, int, int, int]]
+    bands: Sequence[Band]
     lanes: list[int]
+    _calls: list[Call] | None = None
+
+    def calls(self, group: int) -> list[Call]:
+        """The calls of attention in any layer: one a band, then the trunk's.
+
+        Args:
+            group: query heads that share keys.
+        """
+        if self._calls is None:
+            ranges = list(self.bands)
+            if self.trunk:
+                # Every row sees the whole trunk, so its columns of the mask are zeros.
+                ranges.append(Band(0, len(self.lanes), 0, self.trunk))
+            self._calls = [
+                Call(*band, self.mask[band.first : band.last, band.low : band.high].repeat(group, 1)) for band in ranges
+            ]
+        return self._calls
 
 
 @dataclass(slots=True)

@@ -10,24 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from search.engines.local.arena import BLOCKED, Arena, KVShape, Node
+from search.engines.local.bands import Band, cut
 from search.types import Prefix, Usage
 
 if TYPE_CHECKING:
     from search.engines.local.rows import Row
-
-
-_BAND_ROWS = 16
-_LEAST_EXTENT = 256
-"""Below these one masked call over everything is cheaper than several over parts."""
-
-
-class Band(NamedTuple):
-    """Rows [first, last) see nothing beyond the trunk but slots in [low, high)."""
-
-    first: int
-    last: int
-    low: int
-    high: int
 
 
 class View(NamedTuple):
@@ -59,6 +46,7 @@ class TreeCache:
     def __init__(self, name: str, order: int, shape: KVShape, dtype: torch.dtype, device: torch.device) -> None:
         self.name, self.order = name, order
         self.arena = Arena(shape, dtype, device)
+        self._num_channels = shape.num_kv_heads * shape.head_dim
         self.nodes: dict[int, Node] = {}
         self.rows: list[Row] = []
         self.used = 0
@@ -200,32 +188,8 @@ class TreeCache:
         if self._view is None:
             extent = max(self._extents)
             mask = self._masks[: len(self.rows), :extent]
-            self._view = View(mask, *self._bands(mask))
+            self._view = View(mask, *cut(mask, self._num_channels))
         return self._view
-
-    def _bands(self, mask: NDArray[np.float32]) -> tuple[int, list[Band]]:
-        """The slots that all rows see, and for bands of neighbouring rows the range that they see beyond.
-
-        No trunk and one band over everything where that is no less work.
-        """
-        num_rows, extent = mask.shape
-        whole = (0, [Band(0, num_rows, 0, extent)])
-        if num_rows <= _BAND_ROWS or extent < _LEAST_EXTENT:
-            return whole
-        seen = mask == 0.0
-        common = seen.all(0)
-        trunk = extent if common.all() else int(common.argmin())
-        if trunk == extent:
-            return whole
-        beyond = seen[:, trunk:]
-        firsts = np.where(beyond.any(1), beyond.argmax(1) + trunk, extent)
-        bands = []
-        for first in range(0, num_rows, _BAND_ROWS):
-            last = min(first + _BAND_ROWS, num_rows)
-            low = min(int(firsts[first:last].min()), extent - 1)
-            bands.append(Band(first, last, low, max(low + 1, *self._extents[first:last])))
-        work = num_rows * trunk + sum((b.last - b.first) * (b.high - b.low) for b in bands)
-        return (trunk, bands) if work < 0.7 * num_rows * extent else whole
 
     def _fill(self, index: int) -> None:
         rows, width = self._masks.shape

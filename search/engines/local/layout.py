@@ -76,7 +76,7 @@ def lay_out_turn(
             view = tree.view()
             mask = torch.from_numpy(view.mask).to(device=device, dtype=dtype)
             seen = [row.lane for row in tree.rows]
-            decode.append(DecodePart(tree.arena, mask.shape[1], mask, view.trunk, view.bands, seen))
+            decode.append(DecodePart(tree.arena, mask, view.trunk, view.bands, seen))
     order = None
     flat = [lane for part in decode for lane in part.lanes]
     if flat != list(range(live)):
