@@ -75,6 +75,7 @@ PEERS: Mapping[str, str] = {"math-verify": "search.answers.peer:MathVerifyGrader
 """Others' graders, to compare with."""
 
 BENCHES: Mapping[str, str] = {
+    "coverage": "search.bench.coverage:run",
     "embedders": "search.bench.embedders:run",
     "engine": "search.bench.engine:run",
     "latency": "search.bench.latency:run",

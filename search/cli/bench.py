@@ -28,24 +28,26 @@ from search.registry import BENCHES, load, pick
     "--repeats", type=click.IntRange(min=1), metavar="N", help="interleaved repeats; default: the bench's own"
 )
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="seed of the whole measurement; default: 0")
+@click.option("--embedder", metavar="NAME", help="coverage, methods: what compares steps; default: tfidf")
 @click.option("--widths", metavar="N,N", help="widths of searches; default: the bench's own")
 @click.option("--methods", metavar="NAME,NAME", help="methods of searches; default: the bench's own")
 @click.option(
     "--data",
     metavar="DATA",
-    help="latency: mini:SPLIT or a file of recorded solutions; pipeline, methods, widths: problems",
+    help="coverage: recorded solutions, or a run's folder; latency: mini:SPLIT or recorded solutions; others: problems",
 )
 @click.option("--engine", metavar="NAME", help="sglang, pipeline: the policy's or target's servers")
 @click.option("--prm-engine", metavar="NAME", help="sglang: the reward model's servers; default: as for --engine")
 @click.option("--draft-engine", metavar="NAME", help="pipeline: the draft's server; default: in this process")
 @click.option("--router-engine", metavar="NAME", help="pipeline: the server of the router's model; default: as above")
-@click.option("--plots", type=click.Path(path_type=Path), metavar="DIR", help="routers: folder for its two plots")
+@click.option("--plots", type=click.Path(path_type=Path), metavar="DIR", help="coverage, routers: folder for two plots")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def bench(
     name: str,
     limit: int | None,
     repeats: int | None,
     seed: int | None,
+    embedder: str | None,
     widths: str | None,
     methods: str | None,
     data: str | None,
@@ -58,12 +60,13 @@ def bench(
 ) -> None:
     """Measure a part.
 
-    NAME is embedders, engine, latency, methods, pipeline, prune, routers, sampling, sglang or widths.
+    NAME is coverage, embedders, engine, latency, methods, pipeline, prune, routers, sampling, sglang or widths.
     """
     given: dict[str, Any] = {
         "limit": limit,
         "repeats": repeats,
         "seed": seed,
+        "embedder": embedder,
         "widths": _widths(widths),
         "methods": None if methods is None else tuple(methods.split(",")),
         "plots": plots,
