@@ -169,7 +169,7 @@ def _auc(levels: Sequence[Level], draws: Sequence[Sequence[Rewards]]) -> float |
     for level, drawn in zip(levels, draws, strict=True):
         labels = [share > 0.5 for share in level.right.values()]
         for rewards in drawn:
-            scores = [rewards.get(leaf, level.tree[leaf].reward) or 0.0 for leaf in level.right]
+            scores = [rewards[leaf] if rewards else level.tree[leaf].reward or 0.0 for leaf in level.right]
             if (value := auc(scores, labels)) is not None:
                 found.append((value, sum(labels) * (len(labels) - sum(labels))))
     return None if not found else sum(value * weight for value, weight in found) / sum(weight for _, weight in found)

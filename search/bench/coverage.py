@@ -196,7 +196,7 @@ def _against(
 def _difference(kind: str, suffix: str, one: Measured, other: Measured, problem: NDArray[np.int64]) -> dict[str, float]:
     """Mass and survival of `one` less that of `other`, in points, paired by problem."""
     differences = 100 * (one.by_problem(problem) - other.by_problem(problem))
-    figures = {}
+    figures: dict[str, float] = {}
     for column, name in enumerate(_FIGURES, 1):
         values = differences[:, column].tolist()
         low, high = paired_bootstrap(values, num_draws=RESAMPLES)

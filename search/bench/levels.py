@@ -163,9 +163,9 @@ def _levels_of(record: ProblemRecord, width: int, grader: Grader) -> list[Level]
         candidates = [node for node in one.candidates if node in verdicts]
         if candidates and width > len(before):
             copy, moved = _part(tree, candidates, before)
-            right = {moved[node]: sum(verdicts[node]) / len(verdicts[node]) for node in candidates}
+            shares = {moved[node]: sum(verdicts[node]) / len(verdicts[node]) for node in candidates}
             scored = all(tree[node].reward is not None for node in candidates)
-            found.append(Level(record.problem_id, one.depth, copy, width - len(before), right, scored))
+            found.append(Level(record.problem_id, one.depth, copy, width - len(before), shares, scored))
     return found
 
 
