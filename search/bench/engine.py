@@ -21,10 +21,6 @@ from search.streams import closing
 from search.tree import derive_seed
 from search.types import Child, Prefix, Sampling, Segment
 
-_FANOUT = 4
-"""Children of a kept leaf; one of this many leaves is kept."""
-
-_STEP_TOKENS = (10, 30)
 _PROMPT_TOKENS = 100
 
 
@@ -35,21 +31,25 @@ class Schedule(NamedTuple):
         num_leaves: leaves of each level.
         num_levels: levels below the prompt.
         seed: of the steps' lengths and of the kept leaves.
+        fanout: children of a kept leaf; one of this many leaves is kept.
+        step_tokens: least and most tokens of a step.
     """
 
     num_leaves: int
     num_levels: int
     seed: int
+    fanout: int = 4
+    step_tokens: tuple[int, int] = (10, 30)
 
     def lengths(self, level: int) -> list[int]:
         """Tokens of each step of a level."""
         rng = random.Random(derive_seed("lengths", self.seed, level))
-        return [rng.randint(*_STEP_TOKENS) for _ in range(self.num_leaves)]
+        return [rng.randint(*self.step_tokens) for _ in range(self.num_leaves)]
 
     def kept(self, level: int) -> list[int]:
         """Which leaves of a level go on."""
         rng = random.Random(derive_seed("kept", self.seed, level))
-        return sorted(rng.sample(range(self.num_leaves), max(1, self.num_leaves // _FANOUT)))
+        return sorted(rng.sample(range(self.num_leaves), max(1, self.num_leaves // self.fanout)))
 
 
 class Work(NamedTuple):
@@ -60,28 +60,43 @@ class Work(NamedTuple):
         unique: tokens of the tree, the prompt included.
         computed: token positions that went through the model.
         cpu_seconds: of the whole process.
+        seconds: by the clock.
     """
 
     written: int
     unique: int
     computed: int
     cpu_seconds: float
+    seconds: float
 
 
-def run(repeats: int = 5, seed: int = 0, model: str = "mini:target") -> dict[str, Any]:
+def run(
+    repeats: int = 5,
+    seed: int = 0,
+    policy: str | None = None,
+    dtype: str = "float32",
+    rows: tuple[int, ...] = (8, 16, 64),
+) -> dict[str, Any]:
     """Measure the engine.
 
     Args:
         repeats: interleaved repeats of each comparison.
         seed: of the schedules.
-        model: what to serve: a mini model's name, a path, or a hub id.
+        policy: a model by path or hub id, measured by the clock as `search.bench.model_engine` says; None: mini:target
+            by CPU seconds.
+        dtype: of that model.
+        rows: of that model's flat runs.
 
     Returns:
         `figures`: `speedup_vs_generate` (tokens per CPU second, 64 leaves, 8 levels), `speedup_many_problems` (16
         problems of width 8 together against one by one), `work_ratio` (computed over unique tokens), the least and
         greatest ratio seen (`_min`, `_max`), and both sides' tokens per CPU second.
     """
-    return run_engine_bench(repeats=repeats, seed=seed, model=model)
+    if policy is not None:
+        from search.bench.model_engine import measure
+
+        return measure(policy, dtype, rows, repeats, seed)
+    return run_engine_bench(repeats=repeats, seed=seed)
 
 
 def run_engine_bench(
@@ -95,23 +110,24 @@ def run_engine_bench(
 ) -> dict[str, Any]:
     """As `run`, with the sizes of both comparisons."""
     path = model_path(model)
-    engine, baseline = _endless_engine(path), _Baseline(path)
-    prompt = _prompt(baseline.vocab_size, seed)
+    engine, num_threads = endless_engine(path)
+    baseline = Baseline(path, num_threads=num_threads)
+    prompt = make_prompt(baseline.vocab_size, seed)
     single, many, work_ratios, rates = [], [], [], []
     warm = Schedule(8, 2, seed)
-    asyncio.run(_search_all(engine, prompt, [warm], together=True))
+    asyncio.run(search_all(engine, prompt, [warm], together=True))
     baseline.search(prompt, warm)
     for repeat in range(repeats):
         schedule = Schedule(num_leaves, num_levels, derive_seed(seed, repeat))
-        ours = asyncio.run(_search_all(engine, prompt, [schedule], together=True))
+        ours = asyncio.run(search_all(engine, prompt, [schedule], together=True))
         theirs = baseline.search(prompt, schedule)
         assert ours.written == theirs.written
         rates.append((ours.written / ours.cpu_seconds, theirs.written / theirs.cpu_seconds))
         single.append(rates[-1][0] / rates[-1][1])
         work_ratios.append(ours.computed / ours.unique)
         problems = [Schedule(width, num_levels, derive_seed(seed, repeat, i)) for i in range(num_problems)]
-        together = asyncio.run(_search_all(engine, prompt, problems, together=True))
-        alone = asyncio.run(_search_all(engine, prompt, problems, together=False))
+        together = asyncio.run(search_all(engine, prompt, problems, together=True))
+        alone = asyncio.run(search_all(engine, prompt, problems, together=False))
         assert together.written == alone.written
         many.append(alone.cpu_seconds / together.cpu_seconds)
     asyncio.run(engine.aclose())
@@ -139,31 +155,35 @@ def run_engine_bench(
     }
 
 
-def _prompt(vocab_size: int, seed: int) -> tuple[int, ...]:
+def make_prompt(vocab_size: int, seed: int) -> tuple[int, ...]:
+    """Drawn ids."""
     rng = random.Random(derive_seed("prompt", seed))
     return tuple(rng.randrange(vocab_size) for _ in range(_PROMPT_TOKENS))
 
 
-def _endless_engine(path: str) -> LocalEngine:
-    """An engine that no end token stops: the schedule alone says how long a step is."""
+def endless_engine(path: str, dtype: str = "float32") -> tuple[LocalEngine, int]:
+    """An engine that no end token stops, the schedule alone says how long a step is; and its torch threads."""
+    import torch
+
     from search.engines.local.loading import load_model
 
-    loaded = load_model(path, device="cpu", dtype="float32", trust_remote_code=False)
+    loaded = load_model(path, device="cpu", dtype=dtype, trust_remote_code=False)
     loaded.eos_ids = frozenset()
-    return LocalEngine(loaded)
+    return LocalEngine(loaded), loaded.num_threads or torch.get_num_threads()
 
 
-async def _search_all(
+async def search_all(
     engine: LocalEngine, prompt: tuple[int, ...], schedules: Sequence[Schedule], together: bool
 ) -> Work:
-    start = time.process_time()
+    """The trees of these schedules through the engine, side by side or one by one."""
+    clock = Clock()
     if together:
         done = await asyncio.gather(*(_search(engine, prompt, f"p{i}", s) for i, s in enumerate(schedules)))
     else:
         done = [await _search(engine, prompt, f"p{i}", s) for i, s in enumerate(schedules)]
-    seconds = time.process_time() - start
+    spent = clock.read()
     written, unique, computed = (sum(column) for column in zip(*done, strict=True))
-    return Work(written, unique, computed, seconds)
+    return Work(written, unique, computed, *spent)
 
 
 async def _search(engine: LocalEngine, prompt: tuple[int, ...], name: str, schedule: Schedule) -> tuple[int, int, int]:
@@ -179,7 +199,7 @@ async def _search(engine: LocalEngine, prompt: tuple[int, ...], name: str, sched
         calls = []
         for prefix, length in zip(leaves, schedule.lengths(level), strict=True):
             key += 1
-            calls.append(_step(engine, prefix, Child(key, derive_seed(schedule.seed, key)), length))
+            calls.append(step(engine, prefix, Child(key, derive_seed(schedule.seed, key)), length))
         leaves = list(await asyncio.gather(*calls))
         written += sum(len(prefix.segments[-1].ids) for prefix in leaves)
     usage = engine.usage(name)
@@ -188,57 +208,93 @@ async def _search(engine: LocalEngine, prompt: tuple[int, ...], name: str, sched
     return written, len(prompt) + written, usage.computed_tokens
 
 
-async def _step(engine: LocalEngine, prefix: Prefix, child: Child, length: int) -> Prefix:
+async def step(engine: LocalEngine, prefix: Prefix, child: Child, length: int) -> Prefix:
+    """Write a child of exactly `length` tokens."""
     sampling = Sampling(temperature=1.0, max_new_tokens=length, stop=())
     async with closing(engine.generate(prefix, [child], sampling)) as made:
-        async for step in made:
-            return Prefix(prefix.tree, (*prefix.segments, Segment(step.key, step.ids)))
+        async for written in made:
+            return Prefix(prefix.tree, (*prefix.segments, Segment(written.key, written.ids)))
     raise AssertionError("a step must come")
 
 
-class _Baseline:
-    """The same schedule by `transformers.generate` alone."""
+class Baseline:
+    """The same schedules by `transformers.generate` alone."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, dtype: str = "float32", *, num_threads: int) -> None:
+        """Load the model once more, untouched by the engine's attention.
+
+        Args:
+            path: of the model.
+            dtype: of its weights.
+            num_threads: torch threads, the engine's own number: on a small model several cost more CPU time.
+        """
         import torch
-        from transformers import AutoModelForCausalLM
+        import transformers
 
-        from search.hub import find_model
+        from search.engines.local.loading import plain_model
 
-        # Both sides on one thread: the engine takes one for a model of this size, and several cost more CPU time.
-        torch.set_num_threads(1)
-        loader: Any = AutoModelForCausalLM
-        self._model = loader.from_pretrained(find_model(path), dtype=torch.float32).eval()
-        # No end token: the schedule alone says how long a step is.
-        self._model.generation_config.eos_token_id = None
+        self.num_threads = num_threads
+        self._model: Any = plain_model(path, dtype)
+        config_class: Any = transformers.GenerationConfig
+        # No end token and no penalties of the checkpoint's own: the schedule alone says how long a step is.
+        self._model.generation_config = config_class()
+        self._torch = torch
         self.vocab_size = int(self._model.get_input_embeddings().weight.shape[0])
 
-    def search(self, prompt: tuple[int, ...], schedule: Schedule) -> Work:
-        """One tree, level by level."""
-        import torch
-
-        start = time.process_time()
-        torch.manual_seed(schedule.seed % 2**63)
-        leaves = [prompt] * schedule.num_leaves
+    def search(self, prompt: tuple[int, ...], *schedules: Schedule) -> Work:
+        """Trees of one shape side by side, level by level, in one padded batch."""
+        clock = Clock()
+        leaves = [prompt] * sum(one.num_leaves for one in schedules)
         written = computed = 0
-        for level in range(schedule.num_levels):
+        for level in range(schedules[0].num_levels):
             if level:
-                kept = schedule.kept(level)
-                leaves = [leaves[kept[i % len(kept)]] for i in range(schedule.num_leaves)]
-            lengths = schedule.lengths(level)
-            longest = max(map(len, leaves))
-            ids = torch.tensor([(0,) * (longest - len(leaf)) + leaf for leaf in leaves])
-            mask = torch.tensor([[0] * (longest - len(leaf)) + [1] * len(leaf) for leaf in leaves])
-            made = self._model.generate(
-                ids,
-                attention_mask=mask,
-                do_sample=True,
-                temperature=1.0,
-                top_k=0,
-                max_new_tokens=max(lengths),
-                pad_token_id=0,
-            )[:, longest:].tolist()
-            leaves = [leaf + tuple(new[:n]) for leaf, new, n in zip(leaves, made, lengths, strict=True)]
+                leaves = [leaf for at, one in enumerate(schedules) for leaf in _chosen(leaves, at, one, level)]
+            lengths = [length for one in schedules for length in one.lengths(level)]
+            made, num = self.generate(leaves, max(lengths), schedules[0].seed)
+            leaves = [leaf + new[:n] for leaf, new, n in zip(leaves, made, lengths, strict=True)]
             written += sum(lengths)
-            computed += ids.numel() + len(leaves) * (max(lengths) - 1)
-        return Work(written, len(prompt) + written, computed, time.process_time() - start)
+            computed += num
+        return Work(written, len(schedules) * len(prompt) + written, computed, *clock.read())
+
+    def generate(
+        self, prefixes: Sequence[tuple[int, ...]], num_tokens: int, seed: int
+    ) -> tuple[list[tuple[int, ...]], int]:
+        """Go on with each prefix in one padded batch.
+
+        Returns:
+            The new tokens, `num_tokens` each, and the token positions that went through the model.
+        """
+        torch = self._torch
+        torch.set_num_threads(self.num_threads)
+        torch.manual_seed(seed % 2**63)
+        longest = max(map(len, prefixes))
+        ids = torch.tensor([(0,) * (longest - len(prefix)) + prefix for prefix in prefixes])
+        mask = torch.tensor([[0] * (longest - len(prefix)) + [1] * len(prefix) for prefix in prefixes])
+        made = self._model.generate(
+            ids,
+            attention_mask=mask,
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            max_new_tokens=num_tokens,
+            pad_token_id=0,
+        )[:, longest:].tolist()
+        return list(map(tuple, made)), ids.numel() + len(prefixes) * (num_tokens - 1)
+
+
+def _chosen(leaves: Sequence[tuple[int, ...]], at: int, schedule: Schedule, level: int) -> list[tuple[int, ...]]:
+    """The leaves that a level of the tree number `at` starts from."""
+    own = leaves[at * schedule.num_leaves : (at + 1) * schedule.num_leaves]
+    kept = schedule.kept(level)
+    return [own[kept[i % len(kept)]] for i in range(schedule.num_leaves)]
+
+
+class Clock:
+    """From its making on."""
+
+    def __init__(self) -> None:
+        self._start = time.process_time(), time.perf_counter()
+
+    def read(self) -> tuple[float, float]:
+        """CPU seconds of the process, and seconds."""
+        return time.process_time() - self._start[0], time.perf_counter() - self._start[1]

@@ -36,6 +36,9 @@ from search.registry import BENCHES, load, pick
     metavar="DATA",
     help="coverage: recorded solutions, or a run's folder; latency: mini:SPLIT or recorded solutions; others: problems",
 )
+@click.option("--policy", metavar="NAME", help="engine: a model by path or hub id, in place of the mini target")
+@click.option("--dtype", type=click.Choice(("float32", "bfloat16")), help="engine: of that model; default: float32")
+@click.option("--rows", metavar="N,N", help="engine: rows of that model's flat runs; default: 8,16,64")
 @click.option("--engine", metavar="NAME", help="sglang, pipeline: the policy's or target's servers")
 @click.option("--prm-engine", metavar="NAME", help="sglang: the reward model's servers; default: as for --engine")
 @click.option("--draft-engine", metavar="NAME", help="pipeline: the draft's server; default: in this process")
@@ -51,6 +54,9 @@ def bench(
     widths: str | None,
     methods: str | None,
     data: str | None,
+    policy: str | None,
+    dtype: str | None,
+    rows: str | None,
     engine: str | None,
     prm_engine: str | None,
     draft_engine: str | None,
@@ -67,7 +73,10 @@ def bench(
         "repeats": repeats,
         "seed": seed,
         "embedder": embedder,
-        "widths": _widths(widths),
+        "widths": _numbers("--widths", widths),
+        "policy": policy,
+        "dtype": dtype,
+        "rows": _numbers("--rows", rows),
         "methods": None if methods is None else tuple(methods.split(",")),
         "plots": plots,
         "data": data,
@@ -90,10 +99,10 @@ def bench(
         sys.stdout.write(f"{key:40} {value:.4g}\n" if isinstance(value, float) else f"{key:40} {value}\n")
 
 
-def _widths(text: str | None) -> tuple[int, ...] | None:
+def _numbers(name: str, text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     parts = text.split(",")
     if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise ConfigError(f"--widths {text!r}: must be whole numbers from 1, with commas between them")
+        raise ConfigError(f"{name} {text!r}: must be whole numbers from 1, with commas between them")
     return tuple(int(part) for part in parts)

@@ -107,6 +107,23 @@ class LoadedModel:
             yield
 
 
+def plain_model(model: str, dtype: str) -> Any:
+    """A checkpoint as transformers runs it, on the CPU: what the engine is measured and checked against.
+
+    Args:
+        model: a folder, a .gguf file, or a hub id.
+        dtype: `float32` or `bfloat16`.
+
+    Raises:
+        ConfigError: it cannot be found or read.
+    """
+    torch = import_torch()
+    folder = find_model(model)
+    names = _tensor_names(model, folder)
+    config = read_config(model, folder, False, names)
+    return read_weights(model, folder, config, getattr(torch, dtype), False, names).eval()
+
+
 def load_model(model: str, *, device: str, dtype: str, trust_remote_code: bool) -> LoadedModel:
     """Load and check a model; see `LocalEngine.load`."""
     torch = import_torch()
