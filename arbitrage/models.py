@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from dataclasses import replace
 
+from search.ahead import AheadBuffer
 from search.ledger import StageClock
 from search.plain_text import encode_text
 from search.protocols import Engine, Tokenizer
@@ -42,6 +43,7 @@ class ModelView:
                 default those of the text at the tree's root.
         """
         self.engine = engine
+        self._buffer = AheadBuffer(engine)
         self.shares_ids = engine.tokenizer.fingerprint == tree_tokenizer.fingerprint
         self._tree_tokenizer = tree_tokenizer
         self._prompt = prompt or (lambda tree: self.tokenizer.encode(tree.root.text))
@@ -65,7 +67,7 @@ class ModelView:
             elif node.forced_tokens and ~node.seed not in known:  # what stands behind a step that this model wrote
                 known[~node.seed] = self._encode(self._tree_tokenizer.decode(node.ids[-node.forced_tokens :]))
             segments += [Segment(key, known[key]) for key in (node.seed, ~node.seed) if known.get(key)]
-        return Prefix(tree.id, tuple(segments))
+        return Prefix(tree.id, tuple(segments), tree.ahead)
 
     def step_ids(self, tree: SearchTree, step: Step) -> tuple[int, ...]:
         """A step in this model's ids, whoever wrote it."""
@@ -78,9 +80,13 @@ class ModelView:
     ) -> AsyncGenerator[Generation, None]:
         """Steps as the engine writes them, in its own ids; its time is counted."""
         with self._state(tree).clock.running():
-            async with closing(self.engine.generate(prefix, children, sampling)) as made:
+            async with closing(self._buffer.generate(prefix, children, sampling)) as made:
                 async for generation in made:
                     yield generation
+
+    def begin(self, prefix: Prefix, child: Child, sampling: Sampling) -> None:
+        """Have a step written that may be asked for later, without waiting for it."""
+        self._buffer.begin(prefix, child, sampling)
 
     def tree_ids(self, tree: SearchTree, generation: Generation) -> tuple[int, ...]:
         """A step that this model wrote in the tree's ids; its own ids are kept for what it reads later."""
@@ -98,13 +104,13 @@ class ModelView:
 
     def usage(self, tree: SearchTree) -> Usage:
         """What the engine did for a tree, with the seconds of its writing."""
-        return replace(self.engine.usage(tree.id), seconds=self._state(tree).clock.seconds)
+        return replace(self._buffer.usage(tree.id), seconds=self._state(tree).clock.seconds)
 
     async def release(self, tree: SearchTree, nodes: Collection[NodeId] | None) -> None:
         """Free what the engine holds for these nodes, or for the whole tree."""
         if nodes is None:
             self._trees.pop(tree.id, None)
-        await self.engine.release(tree.id, None if nodes is None else tree.keys(nodes))
+        await self._buffer.release(tree.id, None if nodes is None else tree.keys(nodes))
 
     def _encode(self, step: str) -> tuple[int, ...]:
         return encode_text(self.tokenizer, step, written=True)

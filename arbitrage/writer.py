@@ -14,6 +14,7 @@ from search.protocols import Engine, Router, Tokenizer
 from search.streams import apply, closing, merge
 from search.tree import SearchTree
 from search.types import (
+    Ahead,
     Child,
     Decision,
     FinishReason,
@@ -43,7 +44,6 @@ class DraftTargetWriter:
     def __init__(self, draft: ModelView, target: ModelView, router: Router, *, pipeline: bool = False) -> None:
         """Put the parts together; the target's tokenizer must be the trees'."""
         self.draft, self.target, self.router, self.pipeline = draft, target, router, pipeline
-        self._ahead: dict[tuple[str, int], asyncio.Task[Generation]] = {}
         self._routing: dict[str, StageClock] = {}
 
     @property
@@ -101,17 +101,8 @@ class DraftTargetWriter:
     # Writing
 
     async def _drafts(self, tree: SearchTree, job: WriteJob, limited: Sampling) -> AsyncGenerator[Step, None]:
-        """The draft's steps: the first may be written ahead, the others come by one request."""
+        """The draft's steps, by one request."""
         owed = {tree[child].seed: child for child in job.children}
-        if (ahead := self._ahead.pop((tree.id, next(iter(owed))), None)) is not None:
-            # What was put behind the step above it was not known ahead.
-            written = None if tree[job.node].forced_tokens else await self._take(ahead, limited)
-            if written is None:
-                await _stopped(ahead)
-            else:
-                yield self._step(tree, owed.pop(written.key), self.draft, written, DRAFT)
-        if not owed:
-            return
         prefix = self.draft.prefix(tree, job.node)
         children = [Child(seed, seed) for seed in owed]
         async with closing(self.draft.generate(tree, prefix, children, limited)) as made:
@@ -143,13 +134,9 @@ class DraftTargetWriter:
         seed = tree[draft.node].seed ^ _TARGET_SEED
         self._start_ahead(tree, job, draft, sampling)
         target = None
-        try:
-            if "target" in self.router.needs:
-                target = await self._write_target(tree, draft.node, seed, limited)
-            decision = await self._decide(tree, draft, target)
-        except BaseException:
-            await self._cancel_ahead(tree, draft.node)
-            raise
+        if "target" in self.router.needs:
+            target = await self._write_target(tree, draft.node, seed, limited)
+        decision = await self._decide(tree, draft, target)
         if not decision.escalate:
             if target is not None:
                 self.target.forget(tree, draft.node)
@@ -165,7 +152,6 @@ class DraftTargetWriter:
 
     async def _drop(self, tree: SearchTree, draft: Step) -> None:
         """Stop what is written below a draft that does not stay, and give back what is cached for it."""
-        await self._cancel_ahead(tree, draft.node)
         self.draft.forget(tree, draft.node)
         await self.draft.release(tree, {draft.node})
 
@@ -175,6 +161,18 @@ class DraftTargetWriter:
 
     # Writing ahead
 
+    async def write_ahead(self, tree: SearchTree, job: WriteJob, sampling: Sampling) -> None:
+        """Write what the first model to be asked will write; no router is asked, so no step comes of it yet.
+
+        That is the draft, whose tokens are cheap to throw away; the target where no draft is needed.
+        """
+        model = self.draft if "draft" in self.router.needs else self.target
+        children = [Child(tree[child].seed, tree[child].seed) for child in job.children]
+        limited = replace(sampling, max_new_tokens=job.max_new_tokens)
+        async with closing(model.generate(tree, model.prefix(tree, job.node), children, limited)) as made:
+            async for _ in made:
+                pass
+
     def _start_ahead(self, tree: SearchTree, job: WriteJob, draft: Step, sampling: Sampling) -> None:
         """Let the draft go on below its own step, as if that were to stay."""
         goes_on = draft.finish in (FinishReason.STOP, FinishReason.LENGTH)
@@ -183,34 +181,8 @@ class DraftTargetWriter:
         above = self.draft.prefix(tree, job.node)
         newest = Segment(tree[draft.node].seed, self.draft.step_ids(tree, draft))
         first = tree.child_seed(draft.node, 0)
-        self._ahead[tree.id, first] = asyncio.create_task(
-            self._write_ahead(tree, Prefix(above.tree, (*above.segments, newest)), Child(first, first), sampling)
-        )
-
-    async def _write_ahead(self, tree: SearchTree, prefix: Prefix, child: Child, sampling: Sampling) -> Generation:
-        async with closing(self.draft.generate(tree, prefix, [child], sampling)) as made:
-            async for generation in made:
-                return generation
-        raise EngineError("the engine ended without this step", endpoint=self.draft.engine.info.model)
-
-    async def _take(self, ahead: asyncio.Task[Generation], limited: Sampling) -> Generation | None:
-        """The step written ahead, if it is what would be written now."""
-        try:
-            made = await ahead
-        except EngineError:
-            return None  # asked for in vain; asked again, it fails or not on its own account
-        except asyncio.CancelledError:
-            ahead.cancel()
-            raise
-        # The limits of the trajectory were not known ahead: a step that ended by itself within them is the same.
-        ended = made.finish in (FinishReason.STOP, FinishReason.EOS)
-        return made if ended and len(made.ids) <= limited.max_new_tokens else None
-
-    async def _cancel_ahead(self, tree: SearchTree, node: NodeId) -> None:
-        """Stop what is written ahead below a node, and wait until it has stopped, whatever it came to."""
-        ahead = self._ahead.pop((tree.id, tree.child_seed(node, 0)), None)
-        if ahead is not None:
-            await _stopped(ahead)
+        prefix = Prefix(above.tree, (*above.segments, newest), Ahead())
+        self.draft.begin(prefix, Child(first, first), sampling)
 
     # Accounts
 
@@ -222,15 +194,7 @@ class DraftTargetWriter:
 
     async def release(self, tree: SearchTree, nodes: Collection[NodeId] | None) -> None:
         """Free what is cached for these nodes, or for the whole tree, wherever it is."""
-        for node in [one.id for one in tree] if nodes is None else nodes:
-            await self._cancel_ahead(tree, node)
         if nodes is None:
             self._routing.pop(tree.id, None)
         for part in (self.draft, self.target, self.router):
             await part.release(tree, nodes)
-
-
-async def _stopped(task: asyncio.Task[Generation]) -> None:
-    """Cancel a task and wait until it has stopped, whatever it came to."""
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)

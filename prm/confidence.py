@@ -73,9 +73,11 @@ class ConfidenceScorer:
 
     Attributes:
         needs_logprobs: tells the search to have its writer keep them.
+        scores_ahead: tells it that steps written ahead may be scored.
     """
 
     needs_logprobs = True
+    scores_ahead = True
 
     def __init__(self, name: str) -> None:
         """Score by a confidence.

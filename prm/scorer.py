@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
 from prm.codec import PrmCodec
+from search.ahead import AheadBuffer
 from search.errors import ScoringError
 from search.protocols import Engine
 from search.tree import Node, SearchTree
@@ -15,37 +16,42 @@ from search.types import NodeId, Prefix, Segment, Usage
 
 
 class _TreeState:
-    """What is known of one tree, by content: two nodes whose paths say the same are one content, and one number."""
+    """What is known of one tree, by content: two nodes whose paths say the same are one content, and one number.
 
-    __slots__ = ("_contents", "_nodes", "_users", "locks", "rewards", "segments")
+    Nodes are told apart by their keys, which forks of the tree share with it. `asked` are the contents on the paths
+    that the search itself asked about.
+    """
+
+    __slots__ = ("_contents", "_nodes", "_users", "asked", "locks", "rewards", "segments")
 
     def __init__(self) -> None:
         self.segments: dict[int, Segment] = {}
         self.rewards: dict[int, float] = {}
         self.locks: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._contents: dict[tuple[int, tuple[int, ...], str], int] = {}
-        self._nodes: dict[NodeId, int] = {}
-        self._users: defaultdict[int, set[NodeId]] = defaultdict(set)
+        self._nodes: dict[int, int] = {}
+        self._users: defaultdict[int, set[int]] = defaultdict(set)
+        self.asked: set[int] = set()
 
     def contents(self, path: Sequence[Node]) -> list[int]:
         """The numbers of what this path says, down to each of its nodes, which use them until they are released."""
         numbers: list[int] = []
         for node in path:
-            number = self._nodes.get(node.id)
+            number = self._nodes.get(node.seed)
             if number is None:
                 said = (numbers[-1] if numbers else -1, node.ids, node.text)
-                number = self._nodes[node.id] = self._contents.setdefault(said, len(self._contents))
-            self._users[number].add(node.id)
+                number = self._nodes[node.seed] = self._contents.setdefault(said, len(self._contents))
+            self._users[number].add(node.seed)
             numbers.append(number)
         return numbers
 
-    def release(self, nodes: Collection[NodeId]) -> set[int]:
-        """Contents that had one of these nodes as their last user."""
+    def release(self, keys: Collection[int]) -> set[int]:
+        """Contents that had one of the nodes of these keys as their last user."""
         gone = set()
-        for node in nodes:
-            content = self._nodes.get(node)
-            if content is not None and node in self._users[content]:
-                self._users[content].remove(node)
+        for key in keys:
+            content = self._nodes.get(key)
+            if content is not None and key in self._users[content]:
+                self._users[content].remove(key)
                 if not self._users[content]:
                     gone.add(content)
         return gone
@@ -59,9 +65,12 @@ class PrmScorer:
     would fall this way or that with what happens to run beside.
     """
 
+    scores_ahead = True
+
     def __init__(self, engine: Engine, codec: PrmCodec) -> None:
         """Read `engine`'s model through `codec`."""
         self.engine = engine
+        self._buffer = AheadBuffer(engine)
         self.codec = codec
         self._trees: defaultdict[str, _TreeState] = defaultdict(_TreeState)
 
@@ -82,6 +91,8 @@ class PrmScorer:
     async def _score(self, tree: SearchTree, node_id: NodeId) -> float:
         state = self._trees[tree.id]
         content = state.contents(tree.path(node_id))[-1]
+        if tree.ahead is not None and content not in state.rewards:
+            return await self._ask(tree, node_id)
         async with state.locks[content]:
             if content not in state.rewards:
                 state.rewards[content] = await self._ask(tree, node_id)
@@ -90,9 +101,9 @@ class PrmScorer:
     async def _ask(self, tree: SearchTree, node_id: NodeId) -> float:
         prefix = self._prefix(tree, node_id)
         if self.codec.reads == "labels":
-            outputs = await self.engine.label_logprobs(prefix, self.codec.labels)
+            outputs = await self._buffer.label_logprobs(prefix, self.codec.labels)
         else:
-            outputs = await self.engine.read(prefix, "head")
+            outputs = await self._buffer.read(prefix, "head")
         reward = self.codec.reward(outputs)
         if math.isnan(reward) or not 0.0 <= reward <= 1.0:
             path = "/".join(str(node.id) for node in tree.path(node_id))
@@ -114,15 +125,18 @@ class PrmScorer:
         contents = [state.contents(tree.path(node))[-1] for node in nodes]
         for content, node in zip(contents, nodes, strict=True):
             first.setdefault(content, node)
-        read = await asyncio.gather(*(self.engine.read(self._prefix(tree, node), "hidden") for node in first.values()))
+        read = await asyncio.gather(*(self._buffer.read(self._prefix(tree, node), "hidden") for node in first.values()))
         vectors = dict(zip(first, read, strict=True))
         return tuple(vectors[content] for content in contents)
 
     def _prefix(self, tree: SearchTree, node_id: NodeId) -> Prefix:
         path = tree.path(node_id)
-        contents = self._trees[tree.id].contents(path)
+        state = self._trees[tree.id]
+        contents = state.contents(path)
+        if tree.ahead is None:
+            state.asked.update(contents)
         segments = (self._segment(tree, node, content) for node, content in zip(path, contents, strict=True))
-        return Prefix(self._tree_name(tree), tuple(segments))
+        return Prefix(self._tree_name(tree), tuple(segments), tree.ahead)
 
     def _segment(self, tree: SearchTree, node: Node, content: int) -> Segment:
         """A content as the model reads it, encoded once; its number is its key in the engine."""
@@ -134,19 +148,20 @@ class PrmScorer:
 
     def usage(self, tree: SearchTree) -> Mapping[str, Usage]:
         """What the engine did for a tree, as "prm"."""
-        return {"prm": self.engine.usage(self._tree_name(tree))}
+        return {"prm": self._buffer.usage(self._tree_name(tree))}
 
     def num_unique_tokens(self, tree: SearchTree) -> int:
         """Tokens of all that was asked about so far and of the paths above, each shared one once."""
-        return sum(len(segment.ids) for segment in self._trees[tree.id].segments.values())
+        state = self._trees[tree.id]
+        return sum(len(segment.ids) for content, segment in state.segments.items() if content in state.asked)
 
     async def release(self, tree: SearchTree, nodes: Collection[NodeId] | None) -> None:
         """Free what is cached for these nodes, or for the whole tree; the count of unique tokens stays till then."""
         if nodes is None:
             self._trees.pop(tree.id, None)
-            await self.engine.release(self._tree_name(tree), None)
-        elif tree.id in self._trees and (gone := self._trees[tree.id].release(nodes)):
-            await self.engine.release(self._tree_name(tree), gone)
+            await self._buffer.release(self._tree_name(tree), None)
+        elif tree.id in self._trees and (gone := self._trees[tree.id].release(tree.keys(nodes))):
+            await self._buffer.release(self._tree_name(tree), gone)
 
     @staticmethod
     def _tree_name(tree: SearchTree) -> str:

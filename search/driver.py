@@ -19,9 +19,10 @@ from search.errors import (
     ScoringError,
 )
 from search.ledger import ModelCost, Stats, model_cost
-from search.protocols import FeatureProvider, Policy, Scorer, StopRule, Watch, Writer
+from search.protocols import AheadWriter, FeatureProvider, Policy, Scorer, StopRule, Watch, Writer
 from search.replay import replay
 from search.running import Running
+from search.speculation import Speculation
 from search.streams import closing
 from search.thoughts import ThoughtLimit
 from search.tree import STEP_ABOVE_FAILED, SearchTree, derive_seed
@@ -116,6 +117,7 @@ class Driver:
         features: Sequence[FeatureProvider] = (),
         thoughts: ThoughtLimit | None = None,
         stopping: Callable[[], StopRule] | None = None,
+        speculate: float | None = None,
     ) -> None:
         """Put the parts together.
 
@@ -130,9 +132,12 @@ class Driver:
             features: providers for the features that `policy` declares.
             thoughts: how much a trajectory may think; None for no limit of its own.
             stopping: makes, for each search, what may end it before its width is spent; None for none.
+            speculate: share in (0, 1] of the width's idle places that writes ahead of what a method that compares
+                leaves will select; no result depends on it. None for none.
 
         Raises:
-            ConfigError: the width is below 1, the policy says no known pace, or a declared feature has no provider.
+            ConfigError: the width is below 1, the policy says no known pace, a declared feature has no provider, or the
+                writer writes nothing ahead.
         """
         if (pace := getattr(policy, "pace", None)) not in get_args(Pace):
             raise ConfigError(
@@ -146,6 +151,9 @@ class Driver:
         self.limits = limits or Limits()
         self._thoughts = thoughts
         self._stopping = stopping
+        self._speculate = speculate if policy.pace == "level" else None
+        if self._speculate is not None and not isinstance(writer, AheadWriter):
+            raise ConfigError(f"speculate: {type(writer).__name__} has no write_ahead, so it writes nothing ahead")
         self._features: Mapping[str, FeatureProvider] = {provider.name: provider for provider in features}
         missing = sorted(policy.features - self._features.keys())
         if missing:
@@ -182,6 +190,8 @@ class Driver:
         root_seed = derive_seed(self.seed if seed is None else seed, problem.id)
         tree = SearchTree(f"{problem.id}#{next(_tree_numbers)}", prompt.ids, prompt.text, problem.text, root_seed)
         run = Running(problem, tree, watch, None if self._stopping is None else self._stopping())
+        if self._speculate is not None and isinstance(self.writer, AheadWriter):
+            run.ahead = Speculation(self, self.writer, run, self._speculate)
         try:
             with run.ledger.whole.running():
                 await self._search(run)
@@ -204,17 +214,24 @@ class Driver:
             if not limit.expired():
                 raise  # a part's own
             run.stop_for_time(f"limit of {self.limits.max_seconds} seconds", self.scorer is not None)
+        finally:
+            if run.ahead is not None:
+                await run.ahead.stop()
 
     async def _advance(self, run: Running, tasks: asyncio.TaskGroup) -> bool:
         """Ask the policy, if it is to be asked now, and have its orders written; whether there is more to wait for."""
         run.news.clear()
         if self.policy.pace == "level" and run.busy:
+            if run.ahead is not None:
+                run.ahead.look()
             return True
         if len(run.tree) > 1:
             run.tell("written")
             run.number += 1
         self._stop_if_decided(run)
         jobs = await self._select(run)
+        if run.ahead is not None:
+            run.ahead.settle()
         dead = run.release_dead()
         run.tell("selected")
         # Memory first, then new work; but nobody waits until it is given back.
@@ -234,11 +251,12 @@ class Driver:
         leaves = [leaf.id for leaf in tree.leaves()]
         width = self.width - tree.num_finished - len(run.pending)
         if leaves and width > 0:
-            await self._compute_features(run, leaves)
+            with run.ledger.features.running():
+                await self.provide(tree, leaves)
             rng = random.Random(derive_seed(tree.root.seed, "level", run.number))
             with run.ledger.select.running():
                 selection = self.policy.select(tree, width, rng)
-            self._check(run, selection, width)
+            self.check(tree, selection, width, 0 if run.busy else 1)
         else:
             selection = Selection((), dict.fromkeys(leaves, "no width left"))
         if selection.note:
@@ -266,19 +284,29 @@ class Driver:
             if leaf != ROOT:
                 run.note_selection(run.tree[leaf].depth, [leaf], [leaf] if leaf in kept else [])
 
-    async def _compute_features(self, run: Running, leaves: list[NodeId]) -> None:
+    async def provide(self, tree: SearchTree, leaves: Sequence[NodeId]) -> None:
+        """Have the features that the policy declares computed for those leaves that lack them."""
         for name in sorted(self.policy.features):
-            todo = [run.tree[leaf] for leaf in leaves if name not in run.tree[leaf].features]
+            todo = [tree[leaf] for leaf in leaves if name not in tree[leaf].features]
             if not todo:
                 continue
-            with run.ledger.features.running():
-                values = await self._features[name].compute(run.tree, todo)
+            values = await self._features[name].compute(tree, todo)
             for node, value in zip(todo, values, strict=True):
                 node.features[name] = value
 
-    def _check(self, run: Running, selection: Selection, width: int) -> None:
-        """Hold a policy to its contract: a budget overrun or a lost leaf is an error, never silently mended."""
-        tree, seen = run.tree, set(selection.waiting)
+    def check(self, tree: SearchTree, selection: Selection, width: int, least: int) -> None:
+        """Hold a policy to its contract: a budget overrun or a lost leaf is an error, never silently mended.
+
+        Args:
+            tree: as it was asked about.
+            selection: its answer.
+            width: children that it may hand out.
+            least: children that it must hand out.
+
+        Raises:
+            PolicyError: says what is wrong.
+        """
+        seen = set(selection.waiting)
         for expansion in selection.expansions:
             node, count = expansion.node, expansion.num_children
             if not 0 <= node < len(tree):
@@ -290,7 +318,7 @@ class Driver:
         if stray:
             raise PolicyError(f"policy {self.policy.name}: there is no node {stray[0]} to put into a cluster")
         spent = sum(expansion.num_children for expansion in selection.expansions)
-        if not (0 if run.busy else 1) <= spent <= width:
+        if not least <= spent <= width:
             raise PolicyError(f"policy {self.policy.name}: handed out {spent} children, the budget is {width}")
 
     def _job(self, run: Running, expansion: Expansion) -> WriteJob:
@@ -298,8 +326,7 @@ class Driver:
         tree = run.tree
         children = tuple(tree.add_child(expansion.node) for _ in range(expansion.num_children))
         run.started(expansion.node, children)
-        left = self.limits.max_tokens - self._written_tokens(tree, expansion.node)
-        return WriteJob(expansion.node, children, max(1, min(left, self.sampling.max_new_tokens)))
+        return WriteJob(expansion.node, children, self.room(tree, expansion.node))
 
     # Writing and scoring
 
@@ -311,7 +338,7 @@ class Driver:
                 async with closing(self.writer.write(run.tree, jobs, self.sampling)) as results:
                     async for result in results:
                         owed.discard(result.node)
-                        if self._accept(run.tree, result) and self.scorer is not None:
+                        if self.accept(run.tree, result) and self.scorer is not None:
                             run.unscored.add(result.node)
                             tasks.create_task(self._score(run, self.scorer, result.node))
                         run.written(result.node)
@@ -321,8 +348,12 @@ class Driver:
             run.tree.fail(node, problem)
             run.written(node)
 
-    def _accept(self, tree: SearchTree, result: Step | StepFailure) -> bool:
-        """Put a result into the tree; whether there is something to score."""
+    def room(self, tree: SearchTree, node: NodeId) -> int:
+        """Tokens that the limits leave for one step below a node."""
+        return max(1, min(self.limits.max_tokens - self._written_tokens(tree, node), self.sampling.max_new_tokens))
+
+    def accept(self, tree: SearchTree, result: Step | StepFailure) -> bool:
+        """Put a result into a tree, and end the trajectory where it ends; whether there is something to score."""
         if isinstance(result, StepFailure):
             tree.fail(result.node, result.reason)
             return False

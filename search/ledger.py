@@ -49,6 +49,7 @@ class Stats:
 
     Attributes:
         policy_tokens: tokens sampled by the policy models, dropped ones included.
+        tokens_thrown: tokens that they wrote ahead and that nobody wanted in the end; no other count has them.
         computed_tokens: positions that went through the policy models, prompts included.
         unique_tokens: tokens of the tree, each shared one once, prompt and pruned branches included; with a router,
             the dropped drafts too. Computing each once is the least a search with a shared cache can do.
@@ -75,6 +76,7 @@ class Stats:
     """
 
     policy_tokens: int = 0
+    tokens_thrown: int = 0
     computed_tokens: int | None = 0
     unique_tokens: int = 0
     prm_tokens: int | None = 0
@@ -112,6 +114,7 @@ class ModelCost:
         computed_tokens: token positions that went through it; None: its engine cannot tell.
         seconds: wall time with such a request in flight.
         num_parameters: its weights; None where unknown.
+        ahead_tokens: tokens that it wrote ahead and that nobody wanted; no count above has them.
     """
 
     model: str
@@ -122,11 +125,12 @@ class ModelCost:
     computed_tokens: int | None = 0
     seconds: float = 0.0
     num_parameters: int | None = None
+    ahead_tokens: int = 0
 
     @property
     def thrown_tokens(self) -> int:
         """Tokens written for nothing: ahead of a decision that fell otherwise, or for an oracle's comparison."""
-        return max(0, self.sampled_tokens - self.kept_tokens - self.dropped_tokens)
+        return self.ahead_tokens + max(0, self.sampled_tokens - self.kept_tokens - self.dropped_tokens)
 
     @property
     def flops(self) -> float | None:
@@ -156,6 +160,7 @@ def _added(one: ModelCost, other: ModelCost) -> ModelCost:
         _sum([one.computed_tokens, other.computed_tokens]),
         one.seconds + other.seconds,
         one.num_parameters,
+        one.ahead_tokens + other.ahead_tokens,
     )
 
 
@@ -210,6 +215,7 @@ class Ledger:
         by_status = {status: len(tree.leaves(status)) for status in NodeStatus}
         return Stats(
             policy_tokens=sum(usage.sampled_tokens for usage in policy.values()),
+            tokens_thrown=sum(usage.thrown_tokens for usage in policy.values()),
             computed_tokens=_sum(usage.computed_tokens for usage in policy.values()),
             unique_tokens=sum(len(node.ids) + node.dropped_tokens for node in tree),
             prm_tokens=_sum(usage.computed_tokens for usage in prm.values()),
@@ -255,6 +261,7 @@ def model_cost(tree: SearchTree, role: str, info: EngineInfo, usage: Usage, seco
         computed_tokens=usage.computed_tokens,
         seconds=seconds if usage.seconds is None else usage.seconds,
         num_parameters=info.num_parameters,
+        ahead_tokens=usage.thrown_tokens,
     )
 
 

@@ -223,6 +223,27 @@ class Writer(Protocol):
 
 
 @runtime_checkable
+class AheadWriter(Writer, Protocol):
+    """A writer that can write steps before it is known whether they are wanted."""
+
+    async def write_ahead(self, tree: SearchTree, job: WriteJob, sampling: Sampling) -> Step | None:
+        """Do ahead what `write` will do for the only child of a job, and keep it until then.
+
+        Args:
+            tree: a fork of the search's tree, see `SearchTree.fork`.
+            job: with one child, pending in the fork.
+            sampling: as for `write`.
+
+        Returns:
+            The step, if it is whole and will be just this; None if it failed, or more is to be done for it. What is
+            kept is given up by `release`.
+
+        Raises:
+            EngineError: it could not be written.
+        """
+
+
+@runtime_checkable
 class Router(Protocol):
     """Decides for each step whether the draft's stays or the target writes it."""
 
@@ -261,7 +282,9 @@ class Router(Protocol):
 class Scorer(Protocol):
     """A process reward model over a tree.
 
-    One that reads the tokens' log-probabilities (`Node.logprobs`) has an attribute `needs_logprobs` that is true.
+    One that reads the tokens' log-probabilities (`Node.logprobs`) has an attribute `needs_logprobs` that is true. One
+    that also scores nodes of forks (`SearchTree.fork`), which it tells apart by their paths as their ids are not the
+    tree's, has an attribute `scores_ahead` that is true.
     """
 
     @property

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from search.ledger import Ledger
 from search.protocols import Progress, StopRule, Watch
 from search.tree import SearchTree
 from search.types import ROOT, NodeId, NodeStatus, Problem, Selected
+
+if TYPE_CHECKING:
+    from search.speculation import Speculation
 
 
 @dataclass(slots=True)
@@ -27,6 +30,7 @@ class Running:
         unscored: nodes that are written and being scored.
         writing: the tasks that write.
         news: set when a step is written, scored, or has failed.
+        ahead: what writes ahead for it; None where nothing does.
         notes: what policies wanted kept.
         number: of the selection it is at, from 0.
         seen: finished trajectories and unscored steps when `stopping` was last asked.
@@ -43,6 +47,7 @@ class Running:
     unscored: set[NodeId] = field(default_factory=set)
     writing: set[asyncio.Task[None]] = field(default_factory=set)
     news: asyncio.Event = field(default_factory=asyncio.Event)
+    ahead: Speculation | None = None
     notes: list[str] = field(default_factory=list)
     number: int = 0
     seen: tuple[int, int] = (0, 0)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 
 from search.steps import open_thought, without_thoughts
-from search.types import ROOT, NodeId, NodeStatus, Prefix, Reduce, Segment, Step
+from search.types import ROOT, Ahead, NodeId, NodeStatus, Prefix, Reduce, Segment, Step
 
 STEP_ABOVE_FAILED = "a step above it failed"
 """Why a step failed that was written while the one above it was still being scored."""
@@ -85,7 +86,13 @@ def reduce_rewards(rewards: Iterable[float], how: Reduce) -> float:
 
 
 class SearchTree:
-    """Nodes by id, with their children; ids are dense, and a parent's id is smaller than its children's."""
+    """Nodes by id, with their children; ids are dense, and a parent's id is smaller than its children's.
+
+    Attributes:
+        id, question: as given.
+        nodes: all nodes by id.
+        ahead: what marks the requests that are made for this tree; None for a search's own.
+    """
 
     def __init__(
         self,
@@ -106,6 +113,7 @@ class SearchTree:
         """
         ids = tuple(prompt_ids)
         self.id = tree_id
+        self.ahead: Ahead | None = None
         self.question = prompt_text if question is None else question
         self.nodes: list[Node] = [
             Node(ROOT, None, 0, ids, prompt_text, status=NodeStatus.OPEN, seed=seed, num_path_tokens=len(ids))
@@ -160,7 +168,7 @@ class SearchTree:
             segments.append(Segment(node.seed, node.ids[:written]))
             if node.forced_tokens:
                 segments.append(Segment(~node.seed, node.ids[written:]))
-        return Prefix(self.id, tuple(segments))
+        return Prefix(self.id, tuple(segments), self.ahead)
 
     def keys(self, node_ids: Iterable[NodeId]) -> set[int]:
         """What engines call these nodes."""
@@ -207,6 +215,15 @@ class SearchTree:
         return sum(len(self.nodes[node_id].ids) for node_id in self.union(node_ids))
 
     # Growing
+
+    def fork(self) -> SearchTree:
+        """A copy to look ahead on: the same to engines, by name and keys, but its requests are marked as made ahead."""
+        copied = copy(self)
+        copied.nodes = [replace(node, features=dict(node.features)) for node in self.nodes]
+        copied._children = [list(children) for children in self._children]
+        copied._seeds = set(self._seeds)
+        copied.ahead = Ahead()
+        return copied
 
     def child_seed(self, parent: NodeId, number: int) -> int:
         """The seed of the child of this number (from 0) below `parent`, whether or not it is there yet."""

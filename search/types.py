@@ -179,6 +179,7 @@ class Usage:
         kv_tokens_peak: the most KV slots held at once for this tree.
         recomputed_tokens: positions computed again after eviction; part of `computed_tokens`.
         seconds: wall time with a request in flight, where a writer measures its engines one by one; else None.
+        thrown_tokens: tokens written ahead that nobody wanted in the end; they are in no figure above.
     """
 
     computed_tokens: int | None = 0
@@ -188,6 +189,7 @@ class Usage:
     kv_tokens_peak: int | None = 0
     recomputed_tokens: int | None = 0
     seconds: float | None = None
+    thrown_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import replace
 
+from search.ahead import AheadBuffer
 from search.errors import EngineError
 from search.protocols import Engine, Tokenizer
 from search.streams import closing, merge
@@ -19,6 +20,7 @@ class ModelWriter:
         """Write with `engine`; `name` stands on each node it writes."""
         self.engine = engine
         self.name = name
+        self._buffer = AheadBuffer(engine)
 
     @property
     def engines(self) -> Mapping[str, Engine]:
@@ -45,7 +47,7 @@ class ModelWriter:
         limited = replace(sampling, max_new_tokens=job.max_new_tokens)
         problem = "the engine ended without this step"
         try:
-            async with closing(self.engine.generate(tree.prefix(job.node), children, limited)) as made:
+            async with closing(self._buffer.generate(tree.prefix(job.node), children, limited)) as made:
                 async for step in made:
                     node = owed.pop(step.key)
                     yield Step(node, step.ids, step.text, step.finish, self.name, step.seconds, logprobs=step.logprobs)
@@ -54,10 +56,17 @@ class ModelWriter:
         for node in owed.values():
             yield StepFailure(node, problem)
 
+    async def write_ahead(self, tree: SearchTree, job: WriteJob, sampling: Sampling) -> Step | None:
+        """Write the child of a job on a fork, to be there when the search itself asks for it; None if that failed."""
+        async with closing(self.write(tree, [job], sampling)) as results:
+            async for result in results:
+                return result if isinstance(result, Step) else None
+        return None
+
     def usage(self, tree: SearchTree) -> Mapping[str, Usage]:
         """What the engine did for a tree, as "policy"."""
-        return {"policy": self.engine.usage(tree.id)}
+        return {"policy": self._buffer.usage(tree.id)}
 
     async def release(self, tree: SearchTree, nodes: Collection[NodeId] | None) -> None:
         """Free what the engine holds for these nodes, or for the whole tree."""
-        await self.engine.release(tree.id, None if nodes is None else tree.keys(nodes))
+        await self._buffer.release(tree.id, None if nodes is None else tree.keys(nodes))

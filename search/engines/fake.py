@@ -122,8 +122,7 @@ class FakeEngine:
         self._check_children(prefix, children, sampling)
         await self._answer(prefix.tree, fault)
         cache = self._cache(prefix.tree)
-        parent = cache.compute(prefix)
-        ids = prefix.ids
+        parent, ids = self._compute(cache, prefix), prefix.ids
         rule = self._rules.rule(sampling.stop)
         writing = rule.begin(prefix)
         rows = [_Row(child, cache.start_row(parent, child.key), writing.copy()) for child in children]
@@ -133,7 +132,7 @@ class FakeEngine:
                 await self._pause(self._seconds_per_token)
                 for row in live:
                     if cache.is_held(row.node):
-                        self._advance(cache, row, ids, sampling, rule)
+                        self._advance(cache, row, prefix, ids, sampling, rule)
                     else:
                         row.finish = FinishReason.ABORT
                 for row in live:
@@ -156,7 +155,7 @@ class FakeEngine:
             raise self._error("no labels were asked for")
         self._check_ids(labels)
         await self._answer(prefix.tree, fault)
-        self._cache(prefix.tree).compute(prefix)
+        self._compute(self._cache(prefix.tree), prefix)
         if fault is not None and fault.kind == "nan":
             return (math.nan,) * len(labels)
         return _logprobs(self.model.logits(prefix.ids), labels)
@@ -169,7 +168,7 @@ class FakeEngine:
         if function is None:
             raise self._error("this model has no reward head")
         await self._answer(prefix.tree, fault)
-        self._cache(prefix.tree).compute(prefix)
+        self._compute(self._cache(prefix.tree), prefix)
         values = function(prefix.ids)
         return (math.nan,) * len(values) if fault is not None and fault.kind == "nan" else values
 
@@ -192,17 +191,27 @@ class FakeEngine:
     # Writing
 
     def _advance(
-        self, cache: TreeCache, row: _Row, prefix_ids: tuple[int, ...], sampling: Sampling, rule: StopRule
+        self,
+        cache: TreeCache,
+        row: _Row,
+        prefix: Prefix,
+        prefix_ids: tuple[int, ...],
+        sampling: Sampling,
+        rule: StopRule,
     ) -> None:
         """Write one more token of a row; the token before it goes through the model first."""
         if row.ids:
             cache.compute_row_token(row.node)
+            if prefix.ahead is not None:
+                prefix.ahead.computed_tokens += 1
         ids = [*prefix_ids, *row.ids]
         logits = self.model.logits(ids)
         token = draw(next_probabilities(logits, sampling), uniform(row.child.seed, len(row.ids)))
         row.ids.append(token)
         row.logprobs += _logprobs(logits, [token])
         cache.sampled_tokens += 1
+        if prefix.ahead is not None:
+            prefix.ahead.sampled_tokens += 1
         row.finish = rule.finish(row.writing, row.ids, sampling)
         if row.finish is not None:
             return
@@ -221,6 +230,15 @@ class FakeEngine:
 
     def _cache(self, tree: str) -> TreeCache:
         return self._trees.setdefault(tree, TreeCache())
+
+    @staticmethod
+    def _compute(cache: TreeCache, prefix: Prefix) -> int:
+        """Compute what is not held of `prefix`; returns the handle of its last segment."""
+        before = cache.num_computed
+        handle = cache.compute(prefix)
+        if prefix.ahead is not None:
+            prefix.ahead.prefix_tokens += cache.num_computed - before
+        return handle
 
     async def _answer(self, tree: str, fault: Fault | None) -> None:
         """Count the call, wait as long as configured, then fail if that is scripted."""

@@ -32,7 +32,7 @@ class TreeCache:
         """Start with nothing held."""
         self.num_calls = 0
         self.sampled_tokens = 0
-        self._computed = self._held = self._peak = 0
+        self.num_computed = self._held = self._peak = 0
         self._nodes: dict[int, _Node] = {}
         self._handles: dict[int, int] = {}
         self._new_handle = itertools.count()
@@ -45,7 +45,7 @@ class TreeCache:
     def usage(self) -> Usage:
         """The books so far."""
         return Usage(
-            computed_tokens=self._computed,
+            computed_tokens=self.num_computed,
             sampled_tokens=self.sampled_tokens,
             num_calls=self.num_calls,
             kv_tokens_held=self._held,
@@ -113,7 +113,7 @@ class TreeCache:
 
     def _hold(self, node: _Node, num_tokens: int) -> None:
         node.num_held += num_tokens
-        self._computed += num_tokens
+        self.num_computed += num_tokens
         self._held += num_tokens
         self._peak = max(self._peak, self._held)
 

@@ -1,0 +1,244 @@
+"""The side buffer: what an engine was asked ahead, kept by path until the search asks for the very same, or never does.
+
+Searches are deterministic in their requests: a step's key and seed follow from its path. So whatever is asked ahead and
+wanted in the end is the same request, and its answer is the same answer. A search that runs with this buffer does what
+it does without one, request by request; some answers are merely there already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Coroutine, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, Literal, TypeVar
+
+from search.errors import EngineError
+from search.protocols import Engine
+from search.streams import closing, merge
+from search.types import Ahead, Child, FinishReason, Generation, Prefix, Sampling, Usage
+
+T = TypeVar("T")
+Numbers = tuple[float, ...]
+
+
+@dataclass(slots=True, eq=False)
+class _Entry(Generic[T]):
+    """A request that was made ahead: its mark, what it asked for, and who works on it."""
+
+    prefix: Prefix
+    mark: Ahead
+    asked: object
+    task: asyncio.Task[T]
+
+
+@dataclass(slots=True)
+class _TreeState:
+    """What was asked ahead for one tree.
+
+    Attributes:
+        steps: by the key of the step to be written.
+        numbers: by the key of the last segment, and by what is read there.
+        marks: every request's mark with the key of its prefix's last segment.
+        thrown: marks of those whose prefix was released before anything real needed it.
+        continued: keys of all segments that stood in a real request.
+        num_ahead: requests made ahead.
+        num_answered: real requests that needed no engine any more.
+    """
+
+    steps: dict[int, _Entry[Generation]] = field(default_factory=dict)
+    numbers: dict[tuple[int, object], _Entry[Numbers]] = field(default_factory=dict)
+    marks: list[tuple[int, Ahead]] = field(default_factory=list)
+    thrown: list[Ahead] = field(default_factory=list)
+    continued: set[int] = field(default_factory=set)
+    num_ahead: int = 0
+    num_answered: int = 0
+
+
+class AheadBuffer:
+    """Stands before an engine: requests whose prefix is marked fill it, all others are answered from it where they can.
+
+    What the engine did for marked requests is no part of `usage` until a real request wants it. An engine that does not
+    count on the marks can only tell of the steps that came to their end.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        """Stand before `engine`."""
+        self.engine = engine
+        self._trees: dict[str, _TreeState] = {}
+
+    async def generate(
+        self, prefix: Prefix, children: Sequence[Child], sampling: Sampling
+    ) -> AsyncGenerator[Generation, None]:
+        """As `Engine.generate`. For a marked prefix: the steps are begun, unless they are already, and waited for."""
+        if prefix.ahead is not None:
+            for task in [self.begin(prefix, child, sampling) for child in children]:
+                yield await asyncio.shield(task)
+            return
+        state = self._state(prefix)
+        state.continued.update(segment.key for segment in prefix.segments)
+        entries = [(child, state.steps.pop(child.key)) for child in children if child.key in state.steps]
+        taken = [(child, entry) for child, entry in entries if _same(entry, prefix, sampling)]
+        for _, entry in taken:
+            entry.mark.wanted = True
+        await _stopped([entry for child, entry in entries if (child, entry) not in taken])
+        found = {child.key for child, _ in taken}
+        rest = [child for child in children if child.key not in found]
+        streams: list[AsyncIterator[Generation]] = [self._take(child, entry, sampling) for child, entry in taken]
+        if rest:
+            streams.append(self.engine.generate(prefix, rest, sampling))
+        else:
+            state.num_answered += 1
+        async with closing(merge(streams)) as made:
+            async for step in made:
+                yield step
+
+    async def label_logprobs(self, prefix: Prefix, labels: Sequence[int]) -> Numbers:
+        """As `Engine.label_logprobs`."""
+        return await self._numbers(prefix, tuple(labels), lambda marked: self.engine.label_logprobs(marked, labels))
+
+    async def read(self, prefix: Prefix, what: Literal["head", "hidden"]) -> Numbers:
+        """As `Engine.read`."""
+        return await self._numbers(prefix, what, lambda marked: self.engine.read(marked, what))
+
+    def usage(self, tree: str) -> Usage:
+        """As `Engine.usage`, without what was done ahead and not wanted; `thrown_tokens` says how much that was."""
+        usage, state = self.engine.usage(tree), self._trees.get(tree)
+        if state is None or not state.num_ahead:
+            return usage
+        marks = [*((None, mark) for mark in state.thrown), *state.marks]
+        unwanted = [mark for _, mark in marks if not mark.wanted]
+        computed = sum(mark.computed_tokens for mark in unwanted)
+        computed += sum(mark.prefix_tokens for key, mark in marks if key not in state.continued)
+        thrown = sum(mark.sampled_tokens for mark in unwanted)
+        return replace(
+            usage,
+            computed_tokens=None if usage.computed_tokens is None else usage.computed_tokens - computed,
+            sampled_tokens=usage.sampled_tokens - thrown,
+            num_calls=usage.num_calls - state.num_ahead + state.num_answered,
+            thrown_tokens=thrown,
+        )
+
+    async def release(self, tree: str, keys: Collection[int] | None = None) -> None:
+        """As `Engine.release`; what is being done ahead for these keys, or below them, is stopped."""
+        state = self._trees.get(tree)
+        if state is not None:
+            gone = None if keys is None else set(keys)
+            entries: list[_Entry[Any]] = []
+            for known in (state.steps, state.numbers):
+                entries += _taken_out(known, gone)
+            await _stopped(entries)
+            if gone is None:
+                del self._trees[tree]
+            else:
+                lost = [(key, mark) for key, mark in state.marks if key in gone and key not in state.continued]
+                state.marks = [one for one in state.marks if one not in lost]
+                state.thrown += (mark for _, mark in lost)
+        await self.engine.release(tree, keys)
+
+    # Asking ahead
+
+    def begin(self, prefix: Prefix, child: Child, sampling: Sampling) -> asyncio.Task[Generation]:
+        """Have a step written ahead, if it is not already; `release` of anything on its path stops that."""
+        state = self._state(prefix)
+
+        async def write(marked: Prefix) -> Generation:
+            async with closing(self.engine.generate(marked, [child], sampling)) as made:
+                async for step in made:
+                    assert marked.ahead is not None
+                    marked.ahead.sampled_tokens = max(marked.ahead.sampled_tokens, len(step.ids))
+                    return step
+            raise EngineError("the engine ended without this step", endpoint=self.engine.info.model)
+
+        if child.key not in state.steps:
+            marked = replace(prefix, ahead=Ahead())
+            state.steps[child.key] = _begin(state, marked, sampling, write(marked))
+        return state.steps[child.key].task
+
+    async def _take(
+        self, child: Child, entry: _Entry[Generation], sampling: Sampling
+    ) -> AsyncGenerator[Generation, None]:
+        """What was written ahead, if it is what would be written now; else that."""
+        step: Generation | None = None
+        try:
+            step = await entry.task
+        except EngineError:
+            pass  # asked for in vain; asked again, it fails or not on its own account
+        finally:
+            entry.task.cancel()
+        if (
+            step is not None
+            and step.finish is not FinishReason.ABORT
+            and (
+                # Where the trajectory's limits were not known, a step that ended by itself within them is the same.
+                entry.asked == sampling
+                or (step.finish in (FinishReason.STOP, FinishReason.EOS) and len(step.ids) <= sampling.max_new_tokens)
+            )
+        ):
+            yield step
+            return
+        entry.mark.wanted = False
+        async with closing(self.engine.generate(replace(entry.prefix, ahead=None), [child], sampling)) as made:
+            async for again in made:
+                yield again
+
+    async def _numbers(self, prefix: Prefix, asked: object, ask: Any) -> Numbers:
+        state, key = self._state(prefix), (prefix.segments[-1].key, asked)
+        if prefix.ahead is not None:
+            if key not in state.numbers:
+                marked = replace(prefix, ahead=Ahead())
+                state.numbers[key] = _begin(state, marked, asked, ask(marked))
+            answer: Numbers = await asyncio.shield(state.numbers[key].task)
+            return answer
+        state.continued.update(segment.key for segment in prefix.segments)
+        entry = state.numbers.pop(key, None)
+        if entry is not None and entry.prefix == prefix:
+            entry.mark.wanted = True
+            try:
+                answer = await entry.task
+            except EngineError:
+                entry.mark.wanted = False
+            else:
+                state.num_answered += 1
+                return answer
+            finally:
+                entry.task.cancel()
+        elif entry is not None:
+            await _stopped([entry])
+        answer = await ask(prefix)
+        return answer
+
+    def _state(self, prefix: Prefix) -> _TreeState:
+        return self._trees.setdefault(prefix.tree, _TreeState())
+
+
+def _begin(state: _TreeState, marked: Prefix, asked: object, work: Coroutine[Any, Any, T]) -> _Entry[T]:
+    assert marked.ahead is not None
+    state.marks.append((marked.segments[-1].key, marked.ahead))
+    state.num_ahead += 1
+    task = asyncio.create_task(work)
+    # Whoever waited for it may be gone; an error is then nobody's.
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return _Entry(marked, marked.ahead, asked, task)
+
+
+def _same(entry: _Entry[Generation], prefix: Prefix, sampling: Sampling) -> bool:
+    """Whether a step was asked for as it is now, but for the limit of its tokens."""
+    assert isinstance(entry.asked, Sampling)
+    return entry.prefix == prefix and replace(entry.asked, max_new_tokens=sampling.max_new_tokens) == sampling
+
+
+def _taken_out(entries: dict[Any, _Entry[Any]], keys: set[int] | None) -> list[_Entry[Any]]:
+    """Take out those for one of these keys, or below it; None: all."""
+    found = []
+    for name, entry in list(entries.items()):
+        own = name if isinstance(name, int) else name[0]
+        if keys is None or own in keys or any(segment.key in keys for segment in entry.prefix.segments):
+            found.append(entries.pop(name))
+    return found
+
+
+async def _stopped(entries: Sequence[_Entry[Any]]) -> None:
+    """Cancel what is under way, and wait until it has stopped, whatever it came to."""
+    for entry in entries:
+        entry.task.cancel()
+    await asyncio.gather(*(entry.task for entry in entries), return_exceptions=True)
