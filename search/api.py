@@ -172,7 +172,7 @@ class Search:
         # Now it is known what "auto" means for this model's template.
         if self._prompts is not None:
             self.settings = self._asked.model_copy(update=self._prompts.settled())
-        self.notes += context_notes(self._driver, self.settings)
+        self.notes += (*context_notes(self._driver, self.settings), *seed_notes(self._driver))
         self.say()
 
     def _load(self, engines: Engines) -> Driver:
@@ -208,6 +208,7 @@ class Search:
             if settings.max_thought_tokens is None
             else ThoughtLimit(settings.max_thought_tokens, writer.tokenizer),
             stopping=None if settings.until == "spent" else self._decided,
+            speculate=settings.speculate,
         )
 
     def _decided(self) -> Decided:
@@ -372,6 +373,18 @@ def context_notes(driver: Driver, settings: SearchSettings) -> tuple[str, ...]:
     return (
         f"the reward model reads {read} tokens, prompt included, and a solution may have {longest}: longer ones fail "
         "after they are written; max_tokens makes them shorter",
+    )
+
+
+def seed_notes(driver: Driver) -> tuple[str, ...]:
+    """A line where steps written ahead are other draws than those that would have been written in their turn."""
+    if not driver.speculates:
+        return ()
+    found = [engine.info for engine in driver.writer.engines.values() if engine.info.seeds == "none"]
+    return tuple(
+        f"speculate: engine {info.name} of {info.model} honours no seeds; results are those of a search without it in "
+        "distribution, not step for step"
+        for info in found
     )
 
 

@@ -117,6 +117,13 @@ class SearchSettings(BaseModel):
     pipeline: bool = Field(
         default=False, description="arbitrage: at width 1 the draft writes on while the router judges; same results"
     )
+    speculate: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="while the last steps of a level are written, write ahead what will be selected, on this share of "
+        "the width's places that stand idle; same results, sooner; default: off",
+    )
     draft_engine: str = Field(default="local", description="arbitrage: where the draft runs, as for engine")
     router_engine: str = Field(default="local", description="arbitrage: where the router's model runs, as for engine")
     width: Count = Field(default=16, description="trajectories to spend on a problem")

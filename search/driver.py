@@ -160,6 +160,11 @@ class Driver:
             raise ConfigError(f"policy {policy.name} needs the feature {missing[0]!r}, which nothing provides")
         self._context_tokens = min(engine.info.context_tokens for engine in writer.engines.values())
 
+    @property
+    def speculates(self) -> bool:
+        """Whether steps are written ahead; never for a method that compares nothing, as none of its leaves waits."""
+        return self._speculate is not None
+
     async def solve(
         self, problem: Problem, prompt: Prompt | str, *, seed: int | None = None, watch: Watch | None = None
     ) -> SearchOutcome:

@@ -110,6 +110,11 @@ class Summary:
                 f"problems          {self.num_problems}, {self.num_failed} failed, {self.num_resumed} done before",
                 f"accuracy          {accuracy}",
                 f"policy tokens     {count(stats['computed_tokens'])} computed, {stats['unique_tokens']} unique",
+                *(
+                    [f"thrown away       {stats['tokens_thrown']} tokens written ahead"]
+                    if stats["tokens_thrown"]
+                    else []
+                ),
                 f"reward tokens     {count(stats['prm_tokens'])} computed, {stats['prm_unique_tokens']} unique",
                 f"KV tokens         {stats['kv_tokens_mean']:.0f} kept on average,"
                 f" {stats['kv_tokens_peak']:.0f} at most, mean over problems",

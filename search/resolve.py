@@ -231,8 +231,10 @@ def _idle(settings: SearchSettings, *, own_policy: bool) -> dict[str, str]:
     else:
         known = option_names(settings.method)
         idle |= {name: f"method {settings.method}" for name in METHOD_OPTIONS if name not in known}
-        wants = make_policy(settings, "last").features
-        if "embedding" not in wants:
+        policy = make_policy(settings, "last")
+        if policy.pace != "level":
+            idle["speculate"] = f"method {settings.method}"
+        if "embedding" not in policy.features:
             idle |= dict.fromkeys(("embedder", "cluster_distance"), f"method {settings.method}")
     idle |= _idle_places(settings, used, embeds="embedder" not in idle)
     return idle

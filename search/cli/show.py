@@ -105,6 +105,7 @@ def _cost_table(result: Result, reduce: Reduce) -> Table:
         ("method", f"{result.method}", f"width {result.width}, seed {result.seed}"),
         ("tree", f"{stats.num_nodes}", f"nodes, {stats.num_pruned} pruned, {stats.num_finished} finished"),
         ("policy tokens", _count(stats.computed_tokens), f"computed, of {stats.unique_tokens} in the tree"),
+        *([("thrown away", f"{stats.tokens_thrown}", "tokens, written ahead in vain")] if stats.tokens_thrown else []),
         ("reward tokens", _count(stats.prm_tokens), f"computed, of {stats.prm_unique_tokens} in the tree"),
         ("KV kept", f"{stats.kv_tokens_mean:.0f}", f"tokens on average, {stats.kv_tokens_peak} at most"),
         *_rebase_row(result, reduce),

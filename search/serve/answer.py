@@ -36,6 +36,7 @@ def usage(result: Result, choices: Sequence[Trajectory]) -> dict[str, Any]:
             "models": {role: _model(cost) for role, cost in result.models.items()},
             "sampled_tokens": stats.policy_tokens,
             "dropped_tokens": sum(node.dropped_tokens for node in result.tree),
+            "tokens_thrown": stats.tokens_thrown,
             "unique_tokens": stats.unique_tokens,
             "kv_tokens_mean": stats.kv_tokens_mean,
             "kv_tokens_peak": stats.kv_tokens_peak,

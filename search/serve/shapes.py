@@ -63,6 +63,7 @@ class SearchUsage(BaseModel):
     models: dict[str, ModelUsage]
     sampled_tokens: int
     dropped_tokens: int
+    tokens_thrown: int
     unique_tokens: int
     kv_tokens_mean: float
     kv_tokens_peak: int

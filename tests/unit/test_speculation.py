@@ -1,20 +1,18 @@
 """Writing ahead changes the clock and nothing else: every method, writer and engine, and whatever goes wrong ahead."""
 
-import asyncio
 from dataclasses import asdict
 
 import pytest
-from routing import PROBLEM, PROMPT, Parts
+from routing import PROBLEM, PROMPT
 from virtual_clock import timed
 
 from ets import Ets, EtsKv
 from ets.embedders.tfidf import TfidfEmbedder
 from prm import LabelTokenCodec, PrmScorer
-from search.driver import Driver, Limits
+from search.driver import Driver
 from search.engines.fake import FakeEngine
 from search.engines.markov import BAD, GOOD, LabelModel, story_model
-from search.policies import Beam, BestOfN, Dvts, Mcts, ParticleFilter, Rebase
-from search.types import Problem
+from search.policies import Beam, Dvts, Mcts, ParticleFilter, Rebase
 from search.writer import ModelWriter
 
 METHODS = [Beam(), Dvts(), Rebase(), ParticleFilter(), Mcts(num_leaves=2), EtsKv(), Ets()]
@@ -57,10 +55,8 @@ def solve(driver, problem=PROBLEM):
 
 def same(outcome):
     """All that a search is and cost, its seconds left out."""
-    nodes = [
-        {name: value for name, value in asdict(node).items() if name not in ("features", "seconds_write", "seconds_score")}
-        for node in outcome.tree
-    ]  # fmt: skip
+    left_out = ("features", "seconds_write", "seconds_score")
+    nodes = [{name: value for name, value in asdict(node).items() if name not in left_out} for node in outcome.tree]
     figures = {k: v for k, v in asdict(outcome.stats).items() if not k.startswith("seconds") and k not in OWN_FIGURES}
     models = {
         role: {k: v for k, v in asdict(cost).items() if k not in ("seconds", "ahead_tokens")}
@@ -74,7 +70,6 @@ def same(outcome):
 def test_the_same_tree_and_figures_in_fewer_turns(policy, scored):
     scorer = "prm" if scored else None
     (plain, slow), (ahead, fast) = (solve(model_driver(policy, share, scorer=scorer)) for share in (None, 1.0))
-    print(policy.name, scored, slow / fast, ahead.stats.tokens_thrown / ahead.stats.policy_tokens)
     assert same(ahead) == same(plain)
     assert fast < slow
     assert plain.stats.tokens_thrown == 0 and ahead.stats.tokens_thrown < 0.5 * ahead.stats.policy_tokens
