@@ -1,6 +1,8 @@
 """What tests share: no test reaches a network, and hypothesis is the same on every machine."""
 
+import io
 import os
+import sys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
@@ -22,9 +24,12 @@ def inside(tmp_path, monkeypatch, capsys):
 
     monkeypatch.chdir(tmp_path)
 
-    def run(*args):
+    def run(*args, stdin="", env=None):
         capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
+        with pytest.MonkeyPatch.context() as process, pytest.raises(SystemExit) as ended:
+            process.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+            for name, value in (env or {}).items():
+                process.setenv(name, value)
             main([str(arg) for arg in args])
         shown = capsys.readouterr()
         return Ran(ended.value.code, shown.out, shown.err)

@@ -1,4 +1,4 @@
-"""`ets eval` through the real command line: records, resuming, interruption, failures."""
+"""`ets eval`: records, resuming, interruption, failures."""
 
 import json
 import os
@@ -27,11 +27,11 @@ def outcome(record):
     ]
 
 
-EVAL = ("eval", "--data", "mini:test", "--limit", 12, "--width", 4)
+EVAL = ("eval", "--data", "mini:test", "--limit", 6, "--width", 4)
 
 
-def test_a_run_its_records_and_its_resumption(ets, tmp_path):
-    first = ets(*EVAL, "--out", "run", "--json")
+def test_a_run_its_records_and_its_resumption(inside, tmp_path):
+    first = inside(*EVAL, "--out", "run", "--json")
     assert first.code == 0
     summary = first.json
     assert summary.keys() >= {
@@ -42,38 +42,38 @@ def test_a_run_its_records_and_its_resumption(ets, tmp_path):
         "config_hash",
         "computed_tokens",
     }
-    assert (summary["num_problems"], summary["num_failed"], summary["num_resumed"]) == (12, 0, 0)
+    assert (summary["num_problems"], summary["num_failed"], summary["num_resumed"]) == (6, 0, 0)
     low, high = summary["accuracy_ci95"]
     assert 0 <= low <= summary["accuracy"] <= high <= 1
     kept = records(tmp_path / "run")
-    assert len(kept) == 12 and {record["config_hash"] for record in kept.values()} == {summary["config_hash"]}
+    assert len(kept) == 6 and {record["config_hash"] for record in kept.values()} == {summary["config_hash"]}
     run = json.loads((tmp_path / "run" / "run.json").read_text())
     assert run["settings"]["width"] == 4 and run["version"] and run["argv"]
     assert run["engines"]["policy"]["seeds"] == "exact" and run["engines"]["prm"]["num_parameters"] > 0
 
     (tmp_path / "run" / "problems" / sorted(kept)[3]).unlink()
-    again = ets(*EVAL, "--out", "run", "--json").json
-    assert again["num_resumed"] == 11 and again["accuracy"] == summary["accuracy"]
+    again = inside(*EVAL, "--out", "run", "--json").json
+    assert again["num_resumed"] == 5 and again["accuracy"] == summary["accuracy"]
     assert {name: outcome(r) for name, r in records(tmp_path / "run").items()} == {
         name: outcome(r) for name, r in kept.items()
     }
 
 
-def test_results_are_equal_at_any_concurrency(ets, tmp_path):
+def test_results_are_equal_at_any_concurrency(inside, tmp_path):
     seen = []
-    for concurrency in (1, 4, 32):
-        assert ets(*EVAL, "--out", f"run{concurrency}", "--concurrency", concurrency).code == 0
+    for concurrency in (1, 3, 32):
+        assert inside(*EVAL, "--out", f"run{concurrency}", "--concurrency", concurrency).code == 0
         seen.append({name: outcome(r) for name, r in records(tmp_path / f"run{concurrency}").items()})
     assert seen[0] == seen[1] == seen[2]
 
 
-def test_other_settings_do_not_mix_with_a_run(ets):
-    assert ets("eval", "--limit", 1, "--width", 1, "--out", "run").code == 0
-    ran = ets("eval", "--limit", 1, "--width", 2, "--out", "run")
+def test_other_settings_do_not_mix_with_a_run(inside):
+    assert inside("eval", "--limit", 1, "--width", 1, "--out", "run").code == 0
+    ran = inside("eval", "--limit", 1, "--width", 2, "--out", "run")
     assert ran.code == 2 and "width: 1 there, 2 now" in ran.err and len(ran.err.splitlines()) == 1
 
 
-def test_interrupted_it_leaves_whole_records_and_resumes(ets, tmp_path):
+def test_interrupted_it_leaves_whole_records_and_resumes(inside, tmp_path):
     args = ["eval", "--data", "mini:test", "--limit", "300", "--width", "4", "--out", "run", "--concurrency", "4"]
     process = subprocess.Popen(
         [sys.executable, "-m", "search.cli", *args], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -87,18 +87,18 @@ def test_interrupted_it_leaves_whole_records_and_resumes(ets, tmp_path):
     done = records(tmp_path / "run")
     assert 5 <= len(done) < 300 and all(record["error"] is None for record in done.values())
     assert not list(tmp_path.glob("run/**/*.part"))
-    rest = ets(*args[:4], str(len(done) + 3), *args[5:], "--json").json
+    rest = inside(*args[:4], str(len(done) + 3), *args[5:], "--json").json
     assert rest["num_resumed"] > 0 and rest["num_failed"] == 0
 
 
-def test_problems_that_fail_are_counted_kept_and_tried_again(ets, tmp_path):
+def test_problems_that_fail_are_counted_kept_and_tried_again(inside, tmp_path):
     lines = [{"problem": "Ben has 13 coins. He gives 4 away. How many coins are left in the end?", "answer": "9"}]
     lines.append({"problem": "He buys 3 more. " * 2000, "answer": "1"})
     (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    ran = ets("eval", "--data", "data.jsonl", "--width", 2, "--out", "run", "--json")
+    ran = inside("eval", "--data", "data.jsonl", "--width", 2, "--out", "run", "--json")
     assert ran.code == 3 and ran.json["num_failed"] == 1
     assert "problem 1 failed" in ran.err and "context holds" in ran.err
-    assert ets("eval", "--data", "data.jsonl", "--width", 2, "--out", "run", "--json").json["num_resumed"] == 1
+    assert inside("eval", "--data", "data.jsonl", "--width", 2, "--out", "run", "--json").json["num_resumed"] == 1
 
 
 @pytest.mark.parametrize(
@@ -111,14 +111,14 @@ def test_problems_that_fail_are_counted_kept_and_tried_again(ets, tmp_path):
         (["--limit", 1, "--out", "/proc/nowhere"], "cannot write /proc/nowhere"),
     ],
 )
-def test_bad_input(ets, args, message):
-    ran = ets("eval", *args)
+def test_bad_input(inside, args, message):
+    ran = inside("eval", *args)
     assert ran.code == 2 and message in ran.err and len(ran.err.splitlines()) == 1
 
 
-def test_broken_data_names_its_line(ets, tmp_path):
+def test_broken_data_names_its_line(inside, tmp_path):
     (tmp_path / "data.jsonl").write_text('{"problem": "x", "answer": "1"}\n{"problem": \n')
-    ran = ets("eval", "--data", "data.jsonl")
+    ran = inside("eval", "--data", "data.jsonl")
     assert ran.code == 2 and "data.jsonl, line 2: not valid JSON" in ran.err
 
 

@@ -1,6 +1,8 @@
-"""`ets solve` on the shipped models, and every kind of bad input through the real command line."""
+"""`ets solve` on the shipped models, and every kind of bad input."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -28,11 +30,11 @@ def test_one_object_with_everything_in_it(ets, tmp_path):
     assert len(tree["tree"]["nodes"]) == stats["num_nodes"] and tree["answer"] == result["answer"]
 
 
-def test_the_same_seed_gives_the_same_search(ets):
-    def trajectories(seed):
-        return ets("solve", "--mini", 1, "--width", 4, "--seed", seed, "--json").json["trajectories"]
+def test_the_same_seed_gives_the_same_search_in_every_process(ets, inside):
+    def trajectories(command, seed):
+        return command("solve", "--mini", 1, "--width", 4, "--seed", seed, "--json").json["trajectories"]
 
-    first, second, other = trajectories(3), trajectories(3), trajectories(4)
+    first, second, other = trajectories(ets, 3), trajectories(inside, 3), trajectories(inside, 4)
     assert texts(first) == texts(second) != texts(other)
     for one, same in zip(first, second, strict=True):
         assert one["rewards"] == pytest.approx(same["rewards"], abs=1e-5)
@@ -43,25 +45,25 @@ def texts(trajectories):
     return [(one["node"], one["answer"], one["text"], one["num_tokens"], one["reason"]) for one in trajectories]
 
 
-def test_a_person_reads_it_in_80_columns_without_colour(ets):
-    ran = ets("solve", "--mini", 2, "--width", 8, env={"COLUMNS": "80"})
+def test_a_person_reads_it_in_80_columns_without_colour(inside):
+    ran = inside("solve", "--mini", 2, "--width", 8, env={"COLUMNS": "80"})
     assert ran.code == 0 and "\x1b" not in ran.out
     assert all(len(line) <= 80 for line in ran.out.splitlines())
     for word in ("Problem", "Best solution", "Answer:", "Vote", "Tree", "Cost"):
         assert word in ran.out
 
 
-def test_a_problem_from_standard_input_and_from_the_argument(ets):
+def test_a_problem_from_standard_input_and_from_the_argument(inside):
     text = "Ben has 13 coins. He gives 4 away. He loses 3. He sells 4. How many coins are left in the end?"
-    from_argument = ets("solve", text, "--width", 4, "--json").json
-    from_stdin = ets("solve", "-", "--width", 4, "--json", stdin=text).json
+    from_argument = inside("solve", text, "--width", 4, "--json").json
+    from_stdin = inside("solve", "-", "--width", 4, "--json", stdin=text).json
     assert texts(from_argument["trajectories"]) == texts(from_stdin["trajectories"])
     assert from_argument["correct"] is None
 
 
-def test_settings_from_flag_environment_and_yaml_in_this_order(ets, tmp_path):
+def test_settings_from_flag_environment_and_yaml_in_this_order(inside, tmp_path):
     (tmp_path / "c.yaml").write_text("width: 2\nseed: 5\nmethod: beam\n")
-    ran = ets(
+    ran = inside(
         "solve", "--mini", 0, "--config", "c.yaml", "--seed", 7, "--json", env={"ETS_WIDTH": "3", "ETS_SEED": "6"}
     )
     assert (ran.json["width"], ran.json["seed"], ran.json["method"]) == (3, 7, "beam")
@@ -93,53 +95,56 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_clear_line_and_exit_2(ets, case):
+def test_bad_input_is_one_clear_line_and_exit_2(inside, case):
     args, message = BAD[case]
-    ran = ets("solve", *args)
+    ran = inside("solve", *args)
     assert ran.code == 2, ran.err
     assert ran.out == "" and len(ran.err.splitlines()) == 1
     assert message in ran.err
+
+
+def test_a_process_that_was_given_bad_input_ends_with_code_2_and_one_line(ets):
+    ran = ets("solve", "x", "--widht", 3)
+    assert (ran.code, ran.out) == (2, "") and len(ran.err.splitlines()) == 1 and "--widht" in ran.err
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [("width: [1", "not valid YAML"), ("widht: 4", "unknown setting 'widht'"), ("width: 0", "width = 0")],
 )
-def test_a_bad_configuration_file(ets, tmp_path, text, message):
+def test_a_bad_configuration_file(inside, tmp_path, text, message):
     (tmp_path / "c.yaml").write_text(text)
-    ran = ets("solve", "--mini", 0, "--config", "c.yaml")
+    ran = inside("solve", "--mini", 0, "--config", "c.yaml")
     assert ran.code == 2 and message in ran.err and len(ran.err.splitlines()) == 1
 
 
-def test_a_prompt_longer_than_the_context(ets):
-    ran = ets("solve", "-", stdin="He buys 3 more. " * (1 << 16))
+def test_a_prompt_longer_than_the_context(inside):
+    ran = inside("solve", "-", stdin="He buys 3 more. " * (1 << 16))
     assert ran.code == 2 and "tokens, the model's context holds" in ran.err and len(ran.err.splitlines()) == 1
 
 
-def test_standard_input_that_is_no_text(ets, tmp_path):
-    import subprocess
-    import sys
-
+def test_standard_input_that_is_no_text():
     done = subprocess.run(
         [sys.executable, "-m", "search.cli", "solve", "-"], input=b"\xff\xfe", capture_output=True, check=False
     )
     assert done.returncode == 2 and b"not UTF-8" in done.stderr
 
 
-def test_help_version_and_no_arguments(ets):
-    assert ets("--help").code == 0 and "solve" in ets("--help").out
-    assert ets("--version").out.startswith("ets")
-    assert ets().code == 2
-    assert ets("frobnicate").code == 2
+def test_help_version_and_no_arguments(ets, inside):
+    helped = ets("--help")
+    assert (helped.code, helped.err) == (0, "") and "solve" in helped.out
+    assert inside("--version").out.startswith("ets")
+    assert inside().code == 2
+    assert inside("frobnicate").code == 2
 
 
-def test_unknown_benches_and_options(ets):
-    assert "unknown bench 'nothing'; known: " in ets("bench", "nothing").err
-    assert ets("bench", "widths", "--repeats", 3).err == "ets: bench widths takes no --repeats\n"
+def test_unknown_benches_and_options(inside):
+    assert "unknown bench 'nothing'; known: " in inside("bench", "nothing").err
+    assert inside("bench", "widths", "--repeats", 3).err == "ets: bench widths takes no --repeats\n"
 
 
-def test_the_doctor_finds_a_healthy_machine_and_a_missing_model(ets):
-    well = ets("doctor", "--json")
+def test_the_doctor_finds_a_healthy_machine_and_a_missing_model(inside):
+    well = inside("doctor", "--json")
     assert well.code == 0 and well.json["ok"]
-    ill = ets("doctor", "--policy", "./nowhere")
+    ill = inside("doctor", "--policy", "./nowhere")
     assert ill.code == 1 and "BAD  policy" in ill.out
