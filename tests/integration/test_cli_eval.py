@@ -1,7 +1,6 @@
 """`ets eval`: records, resuming, interruption, failures."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -75,14 +74,15 @@ def test_other_settings_do_not_mix_with_a_run(inside):
 
 def test_interrupted_it_leaves_whole_records_and_resumes(inside, tmp_path):
     args = ["eval", "--data", "mini:test", "--limit", "300", "--width", "4", "--out", "run", "--concurrency", "4"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "search.cli", *args], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and len(list(tmp_path.glob("run/problems/*.json"))) < 5:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    command = [sys.executable, "-m", "search.cli", *args]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            while process.poll() is None and len(list(tmp_path.glob("run/problems/*.json"))) < 5:
+                time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate()
+        finally:
+            process.kill()
     assert process.returncode == 130 and err.decode().splitlines()[-1] == "ets: interrupted"
     done = records(tmp_path / "run")
     assert 5 <= len(done) < 300 and all(record["error"] is None for record in done.values())
@@ -153,13 +153,9 @@ def test_named_fields_and_no_references(inside, tmp_path):
 
 
 def test_a_closed_pipe_is_no_traceback(tmp_path):
-    done = subprocess.run(
-        f"{sys.executable} -m search.cli solve --mini 0 --width 2 | head -c 1",
-        shell=True,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        env=os.environ,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr
+    """More is written than a pipe holds, to a reader that has left."""
+    row = json.dumps({"answer": "1", "reference": "2", "verdict": True}) + "\n"
+    (tmp_path / "answers.jsonl").write_text(row * 5000)
+    command = f"{sys.executable} -m search.cli grade answers.jsonl --grader plain | head -c 1"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, len(done.stdout), done.stderr) == (0, 1, "")

@@ -1,36 +1,36 @@
 """What a person sees while `ets eval` runs: a bar on a terminal, plain lines elsewhere."""
 
+import contextlib
 import io
 import os
 import pty
 import re
-import subprocess
 import sys
+import threading
 
 import pytest
 
 from search.cli import show
 
 
-def test_on_a_terminal_a_bar_shows_accuracy_speed_cache_and_time_left(tmp_path):
+def test_on_a_terminal_a_bar_shows_accuracy_speed_cache_and_time_left(inside, monkeypatch):
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "search.cli", "eval", "--limit", "6", "--width", "2", "--json"]
-    env = {**os.environ, "COLUMNS": "160", "TERM": "xterm"}
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=theirs, env=env)
-    os.close(theirs)
-    shown = b""
-    while True:
-        try:
-            piece = os.read(ours, 65536)
-        except OSError:  # Linux says so when the other side is closed
-            break
-        if not piece:
-            break
-        shown += piece
+    pieces = []
+
+    def read():
+        with contextlib.suppress(OSError):  # Linux says so when the other side is closed
+            while piece := os.read(ours, 65536):
+                pieces.append(piece)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with os.fdopen(theirs, "w") as terminal, monkeypatch.context() as process:
+        process.setattr(sys, "stderr", terminal)
+        ran = inside("eval", "--limit", 6, "--width", 2, "--json", env={"COLUMNS": "160", "TERM": "xterm"})
+    reader.join()
     os.close(ours)
-    out, _ = process.communicate()
-    assert process.returncode == 0 and out.startswith(b"{"), "the result alone is on stdout"
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert ran.code == 0 and ran.out.startswith("{"), "the result alone is on stdout"
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", b"".join(pieces).decode())
     assert re.search(r"6/6.*0:00:0\d.*accuracy [01]\.\d{3}, \d+ tokens/s, KV \d+", text), text[-500:]
 
 

@@ -226,17 +226,18 @@ def test_without_the_packages_one_line_says_which(file, monkeypatch):
     assert importlib.util.find_spec("gguf")
 
 
-def test_solving_and_scoring_with_files_alone(file, tmp_path):
+def test_solving_and_scoring_with_files_alone(file, inside, tmp_path):
     """The command line, from a folder of that one file: a policy and a reward model, one line of a warning, no path."""
     (tmp_path / "m.gguf").symlink_to(file)
     (tmp_path / "prm_config.json").write_text('{"codec": "label-tokens", "good_token": "+", "bad_token": "-"}')
-    command = [sys.executable, "-m", "search.cli", "solve", "1 + 1", "--policy", "m.gguf", "--prm", "m.gguf"]
-    command += ["--width", "2", "--max-depth", "2", "--max-step-tokens", "6", "--json"]
+    args = ["solve", "1 + 1", "--policy", "m.gguf", "--prm", "m.gguf", "--width", "2", "--max-depth", "2"]
+    args += ["--max-step-tokens", "6", "--json"]
+    command = [sys.executable, "-m", "search.cli", *args]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert not any(word in done.stderr for word in (".py:", "Traceback", "%|", "Converting"))
     (tmp_path / "m.gguf").unlink()
     (tmp_path / "m.gguf").write_bytes(file.read_bytes()[:-100])
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("ets: ") and done.stderr.count("\n") == 1
+    ran = inside(*args)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("ets: ") and ran.err.count("\n") == 1

@@ -212,13 +212,13 @@ def test_attention_with_a_bias_of_its_own_is_not_taken_for_plain():
         assert loaded.forward.name == "dense"
 
 
-def test_on_the_command_line_a_warning_is_one_line_without_a_path(tmp_path):
+@pytest.mark.filterwarnings("default")
+def test_on_the_command_line_a_warning_is_one_line_without_a_path(inside, tmp_path):
     windowed().save_pretrained(tmp_path / "windowed")
     byte_tokenizer().save_pretrained(tmp_path / "windowed")
-    command = [sys.executable, "-m", "search.cli", "doctor", "--policy", "windowed", "--prm", "none"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-    (line,) = done.stderr.splitlines()
+    ran = inside("doctor", "--policy", "windowed", "--prm", "none")
+    assert ran.code == 0, ran.out
+    (line,) = ran.err.splitlines()
     assert line.startswith("ets: MistralForCausalLM: layer 0 has a sliding window of 8 tokens")
 
 
