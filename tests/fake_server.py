@@ -42,7 +42,8 @@ class Script:
         context: tokens of its context.
         seeds: whether samples depend on their seeds.
         openai_ids: whether it gives token ids on `/v1/completions`; label names are then ids too.
-        seconds_per_request, seconds_per_token: how slow it is.
+        seconds_per_request: how slow it is.
+        held: whether what it writes stands still after its first sign.
         statuses: answers of the next requests that compute: a status, "stall", "nonsense", "cut", or "" for a good one.
         hidden: whether it was started with --enable-return-hidden-states.
         hidden_mode: its --return-hidden-states-mode; None for a server of before there was one.
@@ -58,7 +59,7 @@ class Script:
     seeds: bool = False
     openai_ids: bool = True
     seconds_per_request: float = 0.0
-    seconds_per_token: float = 0.0
+    held: bool = False
     statuses: Iterator[int | str] = field(default_factory=lambda: iter(()))
     hidden: bool = True
     hidden_mode: str | None = None
@@ -299,12 +300,13 @@ class FakeServer:
                     assert step.logprobs is not None
                     logprobs = step.logprobs[: len(step.ids)]
                     out.put_nowait((index, name, step.ids[:1], None, None, cached[index], logprobs[:1]))
-                    for _ in step.ids:
-                        await asyncio.sleep(self.script.seconds_per_token)
-                        if name in self._stopped:
-                            out.put_nowait((index, name, step.ids[:1], "abort", None, cached[index], ()))
-                            self.aborted += 1
-                            return
+                    await asyncio.sleep(0)
+                    while self.script.held and name not in self._stopped:
+                        await asyncio.sleep(0.01)
+                    if name in self._stopped:
+                        out.put_nowait((index, name, step.ids[:1], "abort", None, cached[index], ()))
+                        self.aborted += 1
+                        return
                     self._keep((*ids, *step.ids[:-1]))
                     cut = step.finish is FinishReason.LENGTH or len(step.ids) >= sampling.max_new_tokens
                     matched = 0 if step.finish is FinishReason.EOS else stop

@@ -238,36 +238,48 @@ def test_no_more_requests_are_in_flight_than_allowed(folder):
         assert server.most_in_flight == 5
 
 
+async def until(condition):
+    """Wait until something holds; the test's own limit ends it if it never does."""
+    while not condition():
+        await asyncio.sleep(0.01)
+
+
+def first_signs(engine, tree="t"):
+    """How many of a tree's steps the client knows to have been begun."""
+    books = engine._trees.get(tree)
+    return 0 if books is None else sum(len(job.requests) for job in books.jobs)
+
+
 def test_cancelling_leaves_the_server_idle(folder):
-    with serving(Script(seconds_per_token=0.05)) as server:
+    script = Script()
+    with serving(script) as server:
         engine = SglangEngine.connect(folder, server.url)
+        script.held = True
 
         async def body(engine):
             calls = [asyncio.create_task(write(engine, prefix(f"t{i}"), children(4))) for i in range(6)]
-            while server.in_flight < 6:
-                await asyncio.sleep(0.01)
+            await until(lambda: all(first_signs(engine, f"t{i}") == 4 for i in range(6)))
+            assert server.in_flight == 6 and server.aborted == 0
             for call in calls:
                 call.cancel()
             await asyncio.gather(*calls, return_exceptions=True)
-            for _ in range(100):
-                if not server.in_flight:
-                    break
-                await asyncio.sleep(0.01)
-            assert server.in_flight == 0 and server.aborted == 6
+            await until(lambda: server.in_flight == 0)
+            assert server.aborted == 6
 
         with_engine(engine, body)
 
 
 def test_a_released_child_is_stopped_on_the_server_and_its_siblings_go_on(folder):
-    with serving(Script(seconds_per_token=0.2)) as server:
+    script = Script()
+    with serving(script) as server:
         engine = SglangEngine.connect(folder, server.url)
+        script.held = True
 
         async def body(engine):
             call = asyncio.create_task(write(engine, prefix(), children(4), Sampling(1.0, 1.0, 5, ())))
-            while server.in_flight < 1:
-                await asyncio.sleep(0.01)
-            await asyncio.sleep(0.05)
+            await until(lambda: first_signs(engine) == 4)
             await engine.release("t", {2, 3})
+            script.held = False
             return await call
 
         steps = {step.key: step.finish for step in with_engine(engine, body)}
@@ -277,18 +289,17 @@ def test_a_released_child_is_stopped_on_the_server_and_its_siblings_go_on(folder
 
 
 def test_tokens_of_a_step_that_was_stopped_are_counted(folder):
-    with serving(Script(seconds_per_token=0.05)) as server:
+    script = Script()
+    with serving(script) as server:
         engine = SglangEngine.connect(folder, server.url)
+        script.held = True
 
         async def body(engine):
             call = asyncio.create_task(write(engine, prefix(), children(1), Sampling(1.0, 1.0, 200, ())))
-            while not server.in_flight:
-                await asyncio.sleep(0.01)
-            await asyncio.sleep(1.5)
+            await until(lambda: first_signs(engine) == 1)
             call.cancel()
             await asyncio.gather(call, return_exceptions=True)
-            while server.in_flight:
-                await asyncio.sleep(0.01)
+            await until(lambda: engine.usage("t").sampled_tokens)
             return engine.usage("t").sampled_tokens
 
         assert 0 < with_engine(engine, body) < 200
