@@ -20,6 +20,8 @@ VENV := .venv
 PROCESSES ?= auto
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# A file's tests share what they make, so a process takes whole files; pyproject.toml names the folders of long ones first.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 SOURCES := search prm ets arbitrage tests examples docs
 
 .PHONY: repro-quick demo real test test-nightly test-browser lint format docs site wheel clean sglang-cpu sglang-stop test-sglang test-its-hub
@@ -40,10 +42,10 @@ real: $(VENV)/.real
 	@$(BIN)/python tests/real_models.py $(REAL)
 
 test: $(VENV)/.test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) -m "not nightly"
+	$(PYTEST) -m "not nightly"
 
 test-nightly: $(VENV)/.test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) -m nightly
+	$(PYTEST) -m nightly
 
 ifdef ETS_SKIP_BROWSER
 test-browser:

@@ -1,5 +1,6 @@
 """What tests share: no test reaches a network, and hypothesis is the same on every machine."""
 
+import contextlib
 import io
 import os
 import sys
@@ -15,6 +16,21 @@ from ran import Ran
 
 settings.register_profile("fixed", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("fixed")
+
+
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory):
+    """A folder for what the tests of a module share, and a way to run `ets` in it: `folder, run`."""
+    from search.cli.main import main
+
+    folder = tmp_path_factory.mktemp("made_once")
+
+    def run(*args):
+        with contextlib.chdir(folder), pytest.raises(SystemExit) as ended:
+            main([str(arg) for arg in args])
+        assert ended.value.code == 0, args
+
+    return folder, run
 
 
 @pytest.fixture

@@ -49,6 +49,10 @@ def snippets(page):
             )
 
 
+SNIPPETS = [snippet for page in PAGES for snippet in snippets(page)]
+SERVED_SNIPPETS = [snippet for snippet in SNIPPETS if SERVED in snippet.code and not snippet.needs]
+
+
 def without_fences(page):
     """A page's text outside its fenced blocks."""
     return _FENCE.sub("", page.read_text(encoding="utf-8"))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 import yaml
@@ -16,10 +17,19 @@ def records(folder):
     return {file.stem: json.loads(file.read_text()) for file in sorted((folder / "problems").glob("*.json"))}
 
 
+@pytest.fixture(scope="module")
+def made_runs(made_once):
+    folder, run = made_once
+    run(*BASE, "--limit", 6, "--method", "rebase", "--out", "rebase")
+    run(*BASE, "--limit", 4, "--method", "self-consistency", "--temperature", 0.8, "--out", "sc")
+    run("eval", "--data", "mini:dev", "--limit", 1, "--width", 1, "--prm", "none", "--out", "other")
+    return folder
+
+
 @pytest.fixture
-def runs(inside):
-    assert inside(*BASE, "--limit", 6, "--method", "rebase", "--out", "rebase").code == 0
-    assert inside(*BASE, "--limit", 4, "--method", "self-consistency", "--temperature", 0.8, "--out", "sc").code == 0
+def runs(made_runs, tmp_path):
+    """Runs of the same problems, and one of others, in the folder of the test."""
+    shutil.copytree(made_runs, tmp_path, dirs_exist_ok=True)
 
 
 def test_figures_are_of_the_problems_that_all_have(inside, tmp_path, runs):
@@ -79,9 +89,7 @@ def test_draft_and_target_are_told_apart(inside):
         ([], "RUN"),
     ],
 )
-def test_what_cannot_be_compared(inside, args, message):
-    for name, data in (("rebase", "mini:test"), ("other", "mini:dev")):
-        inside("eval", "--data", data, "--limit", 1, "--width", 1, "--prm", "none", "--out", name)
+def test_what_cannot_be_compared(inside, runs, args, message):
     ran = inside("compare", *args)
     assert ran.code == 2 and message in ran.err and ran.out == "" and len(ran.err.splitlines()) == 1
 
@@ -93,7 +101,7 @@ def write(tmp_path, **values):
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(values))
 
 
-SETTINGS = {"data": "mini:test", "limit": 3}
+SETTINGS = {"data": "mini:test", "limit": 2}
 
 
 @pytest.fixture
@@ -118,7 +126,7 @@ def test_a_grid_is_run_with_models_loaded_once_and_gone_on_with(inside, tmp_path
     assert [row["run"] for row in ran.json["runs"]] == [f"runs/{name}" for name in names]
     assert "ets: greedy_width-4 is the same run as greedy_width-2 and is left out" in ran.err
     assert ran.json == json.loads((tmp_path / "runs" / "compare.json").read_text())
-    alone = inside("eval", "--data", "mini:test", "--limit", 3, "--method", "ets", "--width", 4, "--out", "alone")
+    alone = inside("eval", "--data", "mini:test", "--limit", 2, "--method", "ets", "--width", 4, "--out", "alone")
     assert alone.code == 0
     same = [{name: one["answer"] for name, one in records(tmp_path / f).items()} for f in ("alone", "runs/ets_width-4")]
     assert same[0] == same[1], "a cell is an ordinary run"

@@ -51,16 +51,11 @@ def test_a_broken_file_is_one_line_and_code_2(inside, tmp_path, rows, message):
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(made_once):
     """Two small runs of the mini family."""
-    from search.cli.main import main
-
-    folder = tmp_path_factory.mktemp("runs")
+    folder, run = made_once
     for method in ("rebase", "ets"):
-        args = ["eval", "--method", method, "--width", "4", "--limit", "12", "--out", str(folder / method), "--json"]
-        with pytest.raises(SystemExit) as ended:
-            main(args)
-        assert ended.value.code == 0
+        run("eval", "--method", method, "--width", 4, "--limit", 8, "--out", method)
     return folder
 
 
@@ -74,7 +69,7 @@ def test_a_report_is_the_runs_own_summary(inside, runs):
 
 def test_voting_again_is_what_the_run_would_have_said(inside, runs, tmp_path):
     again = inside(
-        "eval", "--method", "rebase", "--width", 4, "--limit", 12, "--vote", "majority", "--out", "m", "--json"
+        "eval", "--method", "rebase", "--width", 4, "--limit", 8, "--vote", "majority", "--out", "m", "--json"
     ).json
     voted = inside("report", runs / "rebase", "--vote", "majority", "--json").json
     assert voted["accuracy"] == again["accuracy"] and voted["settings"]["vote"] == "majority"

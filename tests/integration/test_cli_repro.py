@@ -13,22 +13,22 @@ ETS = {
     "settings": {"policy": "mini:target", "prm": "mini:prm", "data": "mini:test", "seed": 0},
     "methods": {"sampling": {"method": "best-of-n"}, "rebase": {}, "beam": {}, "ets-kv": {}, "ets": {}},
     "turn": 5,
-    "widths": {1: {"limit": 8, "methods": ["rebase"]}, 4: {"limit": 8}},
-    "quick": {4: {"limit": 4}},
+    "widths": {1: {"limit": 4, "methods": ["rebase"]}, 4: {"limit": 4}},
+    "quick": {4: {"limit": 2}},
 }
 ARBITRAGE = {
     "title": "small",
     "settings": {"draft": "mini:draft", "target": "mini:target", "data": "mini:test", "seed": 0},
     "routers": {
-        "limit": 8,
+        "limit": 4,
         "thresholds": {"random": [0.3], "rsd": [0.7], "arbitrage": [0.3], "oracle": [0.0]},
         "latency": ["rsd:0.7", "arbitrage:0.3"],
-        "latency_limit": 2,
-        "ablation_limit": 8,
+        "latency_limit": 1,
+        "ablation_limit": 4,
     },
     "ablations": {"2-class, annotated history": "mini:router", "4-class": {"classes": "4"}},
     "ablation_training": {
-        "data": {"train": {"data": "mini:train", "limit": 12}, "dev": {"data": "mini:dev", "limit": 6}},
+        "data": {"train": {"data": "mini:train", "limit": 8}, "dev": {"data": "mini:dev", "limit": 4}},
         "settings": {"margin": 0.1, "batch_size": 16, "num_epochs": 1, "learning_rate": 0.0005},
         "tags": {"draft_tag": "d", "target_tag": "t"},
     },
@@ -58,17 +58,17 @@ def test_the_table_of_searches_comes_from_records_and_comes_again(inside, tmp_pa
     args = ("repro", "ets", "--recipe", "small.yaml")
     first = inside(*args, "--json", "--out", "out").json
     kept = records(tmp_path / "runs" / "ets-small")
-    assert len(kept) == 8 + 5 * 8
+    assert len(kept) == 4 + 5 * 4
     for width, method in ((1, "rebase"), (4, "rebase"), (4, "beam"), (4, "ets-kv"), (4, "ets")):
         own = [one for name, one in kept.items() if name.startswith(f"{method}-{width}/")]
         key = f"{width}_{method.replace('-', '_')}"
-        assert first["figures"][f"accuracy_{key}"] == sum(one["correct"] for one in own) / 8
+        assert first["figures"][f"accuracy_{key}"] == sum(one["correct"] for one in own) / 4
         assert first["figures"][f"unique_tokens_{key}"] == sum(one["stats"]["unique_tokens"] for one in own)
     samples = [one for name, one in kept.items() if name.startswith("sampling-4/")]
     right = [
         sum(f"\\boxed{{{one['reference']}}}" in node["text"] for node in one["tree"]["nodes"]) / 4 for one in samples
     ]
-    assert first["figures"]["pass_at_1_4_sampling"] == pytest.approx(sum(right) / 8)
+    assert first["figures"]["pass_at_1_4_sampling"] == pytest.approx(sum(right) / 4)
     assert 0 < first["figures"]["pass_at_1_4_sampling"] < first["figures"]["accuracy_4_sampling"]
     assert "pass_at_1_4_rebase" not in first["figures"], "a search's trajectories are no independent samples"
     kv = [
@@ -99,12 +99,14 @@ def test_the_table_of_searches_comes_from_records_and_comes_again(inside, tmp_pa
     other = inside(*args, "--quick", "--data", "mini:dev", "--runs", "dev", "--json").json
     assert other["provenance"]["data"] == "mini:dev", "the recipe's data, but for another set"
     quick = inside(*args, "--quick", "--json").json
-    assert quick["figures"]["num_problems_4_ets"] == 4, "fewer of the same records"
+    assert quick["figures"]["num_problems_4_ets"] == 2, "fewer of the same records"
     assert "accuracy_1_rebase" not in quick["figures"]
 
 
 def test_a_lost_record_is_made_again(inside, tmp_path):
-    (tmp_path / "small.yaml").write_text(yaml.safe_dump({**ETS, "widths": {4: {"limit": 4}}}))
+    (tmp_path / "small.yaml").write_text(
+        yaml.safe_dump({**ETS, "methods": {"rebase": {}, "ets": {}}, "widths": {4: {"limit": 2}}})
+    )
     args = ("repro", "ets", "--recipe", "small.yaml", "--json")
     first = inside(*args).json["figures"]
     lost = sorted((tmp_path / "runs" / "ets-small" / "ets-4" / "problems").iterdir())[1]
@@ -120,7 +122,7 @@ def test_the_tables_of_routers_come_from_records_and_come_again(inside, tmp_path
     args = ("repro", "arbitrage", "--recipe", "small.yaml")
     first = inside(*args, "--json", "--out", "out").json
     kept = records(tmp_path / "runs" / "arbitrage-small")
-    assert len(kept) == 6 * 8 + 2 * 2
+    assert len(kept) == 6 * 4 + 2 * 1
     rows = {row["router"]: row for row in first["tables"]["routers"]}
     assert list(rows) == ["never", "always", "random:0.3", "rsd:0.7", "arbitrage:0.3", "oracle:0"]
     assert (rows["never"]["acceptance rate"], rows["always"]["acceptance rate"]) == ("1.000", "0.000")

@@ -1,6 +1,7 @@
 """`ets router`, `--writer arbitrage` and `ets bench routers` on the shipped models, and every wrong input."""
 
 import json
+import shutil
 
 import pytest
 
@@ -84,15 +85,24 @@ def test_a_router_of_another_pair_is_named_on_stderr(inside):
     assert "'mini:router' was trained for target 'mini:target', not 'mini:draft'" in ran.err
 
 
+COLLECT = ("router", "collect", "--out", "walks", "--limit", 6, "--shard-size", 3, "--skip", 50_000_000)
+
+
+@pytest.fixture(scope="module")
+def made_walks(made_once):
+    folder, run = made_once
+    run(*COLLECT)
+    return folder / "walks"
+
+
 @pytest.fixture
-def walks(inside, tmp_path):
-    ran = inside("router", "collect", "--out", "walks", "--limit", 6, "--shard-size", 3, "--skip", 50_000_000, "--json")
-    assert ran.code == 0
-    assert ran.json["num_problems"] == 6 and ran.json["num_pairs"] > 20
-    return tmp_path / "walks"
+def walks(made_walks, tmp_path):
+    return shutil.copytree(made_walks, tmp_path / "walks")
 
 
 def test_collect_train_eval_and_use(inside, walks):
+    kept = inside(*COLLECT, "--json").json
+    assert kept["num_problems"] == 6 and kept["num_pairs"] > 20
     ran = inside("router", "train", walks, "--dev", walks, "--out", "r", "--epochs", 1, "--learning-rate", 1e-4,
                  "--batch-size", 16, "--draft-tag", "d", "--target-tag", "t", "--json")  # fmt: skip
     assert ran.code == 0
@@ -123,7 +133,7 @@ def test_a_shard_that_was_cut_short_is_named_and_nothing_is_lost(inside, walks):
     file.write_text(whole[:-100])
     ran = inside("router", "eval", "mini:router", walks)
     assert ran.code == 2 and "shard-00001.jsonl: cut short: 2 of 3 walks" in ran.err
-    again = inside("router", "collect", "--out", "walks", "--limit", 6, "--shard-size", 3, "--skip", 50_000_000)
+    again = inside(*COLLECT)
     assert again.code == 0 and steps_of(file) == before
     assert (walks / "shard-00000.jsonl").stat().st_mtime_ns == other
 
@@ -172,7 +182,7 @@ def test_the_shipped_router_knows_more_than_the_reward_model(inside, tmp_path):
 def test_bench_routers(inside, tmp_path):
     from search.bench.routers import run
 
-    report = run(limit=6, timed=2, ets_limit=2, plots=tmp_path)
+    report = run(limit=4, timed=2, ets_limit=1, plots=tmp_path)
     figures = report["figures"]
     for name in ("accuracy_gain_vs_rsd_10", "accuracy_gain_vs_rsd_mean", "auc_oracle", "auc_arbitrage", "auc_rsd",
                  "auc_random", "target_calls_ratio_rsd_over_arbitrage", "flops_ratio_rsd_over_arbitrage",
@@ -186,9 +196,9 @@ def test_bench_routers(inside, tmp_path):
 
 
 def test_the_bench_of_the_pipeline_says_whether_it_changed_anything(inside):
-    report = inside("bench", "pipeline", "--limit", 3, "--repeats", 1, "--json").json
+    report = inside("bench", "pipeline", "--limit", 2, "--repeats", 1, "--json").json
     figures = report["figures"]
-    assert figures["pipeline_equal"] == figures["num_problems"] == 3
+    assert figures["pipeline_equal"] == figures["num_problems"] == 2
     assert figures["pipeline_speedup"] == pytest.approx(
         figures["seconds_plain"] / figures["seconds_pipelined"], rel=1e-6
     )

@@ -91,7 +91,7 @@ def test_wall_means_one_thing(inside, tmp_path):
 def test_one_set_of_flags_for_every_method(inside):
     flags = (*LITTLE, "--prm", "mini:prm", "--temperature", 0.8, "--node-cost", "tokens", "--vote", "weighted")
     for method in ("greedy", "self-consistency", "beam", "ets"):
-        ran = inside("eval", *flags, "--method", method)
+        ran = inside("eval", *flags, "--limit", 1, "--method", method)
         assert ran.code == 0
         said = [line for line in ran.err.splitlines() if "does not use" in line]
         assert len(said) == (method != "ets") and all(f"method {method}" in line for line in said)
@@ -113,12 +113,12 @@ def test_contexts_that_cannot_meet_are_said_at_the_start(inside, tmp_path):
 
 
 def test_ets_that_keeps_everything_says_why(inside):
-    args = ("eval", *LITTLE, "--width", 8, "--json")
-    apart = inside(*args, "--cluster-distance", 0).json["notes"]
+    args = ("eval", *LITTLE, "--limit", 1, "--width", 8)
+    apart = inside(*args, "--cluster-distance", 0, "--json").json["notes"]
     (note,) = [text for text in apart if "every leaf is a cluster of its own" in text]
     assert apart[note] > 0
-    assert not inside(*args, "--cluster-distance", 2).json["notes"], "all leaves are alike"
-    shown = inside("eval", *LITTLE, "--width", 8, "--cluster-distance", 0).out
+    assert not inside(*args, "--cluster-distance", 2, "--json").json["notes"], "all leaves are alike"
+    shown = inside(*args, "--cluster-distance", 0).out
     assert f"selections {note}" in shown
 
 

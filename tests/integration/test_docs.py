@@ -12,7 +12,8 @@ import pytest
 import yaml
 from documents import (
     PAGES,
-    SERVED,
+    SERVED_SNIPPETS,
+    SNIPPETS,
     arguments,
     check_flags,
     check_names,
@@ -20,7 +21,6 @@ from documents import (
     inline_commands,
     lines_to_run,
     parse,
-    snippets,
     without_fences,
 )
 
@@ -31,21 +31,20 @@ from search.sweep import read_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
-SNIPPETS = [snippet for page in PAGES for snippet in snippets(page)]
 LINES = [(page.name, words) for page in PAGES for words in command_lines(page)]
 MARKED = {page: list(lines_to_run(page)) for page in PAGES}
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: snippet.name)
-def test_a_snippet_runs(snippet, capsys, tmp_path, monkeypatch, request):
+@pytest.mark.parametrize(
+    "snippet", [one for one in SNIPPETS if one not in SERVED_SNIPPETS], ids=lambda snippet: snippet.name
+)
+def test_a_snippet_runs(snippet, capsys, tmp_path, monkeypatch):
+    """Those that ask a server are run where there is one."""
     if snippet.needs:
         check_names(snippet.code, snippet.name)
         return
-    code = snippet.code
-    if SERVED in code:
-        code = code.replace(SERVED, request.getfixturevalue("server").url)
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, snippet.name, "exec"), {"__name__": "snippet"})
+    exec(compile(snippet.code, snippet.name, "exec"), {"__name__": "snippet"})
     assert capsys.readouterr().out.strip()
 
 
@@ -79,7 +78,16 @@ def test_commands_in_running_text_and_make_targets_and_extras_are_there(page):
         assert set(given.split(",")) <= set(extras), page.name
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if MARKED[page]], ids=lambda page: page.name)
+# Those of routers.md train a router, as test_cli_router.py does on less.
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.nightly if page.name == "routers.md" else ())
+        for page in PAGES
+        if MARKED[page]
+    ],
+    ids=lambda page: page.name,
+)
 def test_the_lines_marked_to_be_run_do_what_they_should(page, inside):
     for words in MARKED[page]:
         ran = inside(*words)

@@ -65,4 +65,4 @@ def case(started):
         yield engine
         await engine.aclose()
 
-    return contract.Case(opened, folder=folder, recomputed_tokens=1, tempered_logprobs=True, seconds=120)
+    return contract.Case(opened, folder=folder, recomputed_tokens=1, tempered_logprobs=True)

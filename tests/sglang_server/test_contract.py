@@ -28,5 +28,4 @@ def case(request, servers):
         counts=native,
         reads_hidden=native,
         tempered_logprobs=True,
-        seconds=120,
     )

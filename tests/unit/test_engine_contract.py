@@ -40,7 +40,6 @@ class Case:
     counts: bool = True
     reads_hidden: bool = True
     tempered_logprobs: bool = False
-    seconds: float = 20
 
 
 @asynccontextmanager
@@ -110,7 +109,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 def run(case: Case, body) -> None:
     async def main() -> None:
         async with case.open(case.folder) as engine:
-            await asyncio.wait_for(body(engine, Prompt(case, engine)), case.seconds)
+            await body(engine, Prompt(case, engine))
 
     asyncio.run(main())
 

@@ -101,13 +101,14 @@ def test_a_long_step_moves_to_the_arena_and_stays_exact():
 
 def test_seeded_steps_do_not_depend_on_batch_order_or_neighbours():
     sampling = Sampling(temperature=1.0, top_p=0.9, max_new_tokens=24, stop=("\n",))
-    seeds = [random.Random(1).getrandbits(64) for _ in range(64)]
+    draw = random.Random(1)
+    seeds = [draw.getrandbits(64) for _ in range(32)]
 
     async def main() -> None:
         local = engine("qwen2")
         wanted = {s: (await write(local, prompt(f"a{s}"), [Child(1, s)], sampling))[1].ids for s in seeds}
-        for size in (2, 7, 64):
-            for at in range(0, 64, size):
+        for size in (2, 7, 32):
+            for at in range(0, 32, size):
                 some = seeds[at : at + size][::-1]
                 tree = f"b{size}-{at}"
                 steps = await write(local, prompt(tree), [Child(i + 1, s) for i, s in enumerate(some)], sampling)
@@ -120,7 +121,7 @@ def test_seeded_steps_do_not_depend_on_batch_order_or_neighbours():
             *(grow(local, f"d{i}", random.Random(i), sampling) for i in range(4)),
         )
         for i in range(4):
-            assert [many[i][j + 1].ids for j in range(16)] == [wanted[s] for s in seeds[i::4]]
+            assert [many[i][j + 1].ids for j in range(8)] == [wanted[s] for s in seeds[i::4]]
         await local.aclose()
 
     run(main())

@@ -121,7 +121,7 @@ def test_an_older_tree_that_never_comes_back_does_not_block_for_ever():
         assert local.usage("old").kv_tokens_held == 0
         await local.aclose()
 
-    run(main(), seconds=10)
+    run(main())
 
 
 def test_older_trees_are_served_first():
@@ -149,7 +149,7 @@ def test_steps_of_one_token_make_room_for_those_that_wait(limits):
     async def main() -> None:
         local = engine("qwen2", **limits)
         one = Sampling(temperature=1.0, max_new_tokens=1, stop=())
-        steps = await asyncio.wait_for(write(local, prompt(), [Child(i, i) for i in range(1, 8)], one), 30)
+        steps = await write(local, prompt(), [Child(i, i) for i in range(1, 8)], one)
         assert len(steps) == 7
         await local.aclose()
 

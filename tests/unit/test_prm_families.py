@@ -15,7 +15,7 @@ from search.types import ROOT, FinishReason, Prefix, Segment, Step
 
 
 def run(work):
-    return asyncio.run(asyncio.wait_for(work, 60))
+    return asyncio.run(work)
 
 
 @pytest.fixture(scope="module")

@@ -44,10 +44,6 @@ async def write(engine, at, wanted, sampling=SAMPLING):
         return [step async for step in made]
 
 
-def run(work, seconds=30):
-    return asyncio.run(asyncio.wait_for(work, seconds))
-
-
 def with_engine(engine, body):
     async def main():
         try:
@@ -55,7 +51,7 @@ def with_engine(engine, body):
         finally:
             await engine.aclose()
 
-    return run(main())
+    return asyncio.run(main())
 
 
 @pytest.mark.parametrize("kind", [SglangEngine, OpenAIEngine])
@@ -314,7 +310,7 @@ def test_seeds_are_found_out_by_asking(folder):
             with serving(script) as server:
                 engine = kind.connect(folder, server.url)
                 assert engine.info.seeds == seeds
-                run(engine.aclose())
+                asyncio.run(engine.aclose())
 
 
 def test_children_have_seeds_of_their_own_where_seeds_count(folder):

@@ -234,7 +234,7 @@ def test_without_balance_every_pair_is_used_and_training_repeats_exactly(mini_wa
     found = []
     for _ in range(2):
         parts = started()
-        outcome = train(parts.model, parts.reader, mini_walks, mini_walks[:4], settings)
+        outcome = train(parts.model, parts.reader, mini_walks[:8], mini_walks[:4], settings)
         assert outcome.num_used == outcome.num_pairs
         found.append(estimates(parts, mini_walks[:2]))
     assert found[0] == found[1]
@@ -243,7 +243,7 @@ def test_without_balance_every_pair_is_used_and_training_repeats_exactly(mini_wa
 def test_training_stops_where_dev_does_not_gain(mini_walks):
     parts = started()
     settings = RouterTraining(batch_size=8, learning_rate=1e-9, num_epochs=50, evals_per_epoch=1, patience=2)
-    outcome = train(parts.model, parts.reader, mini_walks, mini_walks, settings)
+    outcome = train(parts.model, parts.reader, mini_walks[:8], mini_walks[:8], settings)
     assert outcome.curve[-1].step < outcome.curve[-1].num_steps / 2
 
 
@@ -255,16 +255,15 @@ def test_steps_of_one_class_are_refused(mini_walks):
 
 def test_a_checker_may_say_what_helps(mini_walks):
     settings = RouterTraining(label="checker", balance=False, batch_size=64, learning_rate=1e-3, num_epochs=1)
-    pairs = [pair for walk in mini_walks for pair in walk.pairs]
+    walks = mini_walks[:12]
+    pairs = [pair for walk in walks for pair in walk.pairs]
     wanted = [bool(pair.target_right) and not pair.draft_right for pair in pairs]
-    assert helps(mini_walks, settings) == wanted != helps(mini_walks, replace(settings, label="reward"))
+    assert helps(walks, settings) == wanted != helps(walks, replace(settings, label="reward"))
     parts = started()
-    outcome = train(parts.model, parts.reader, mini_walks, mini_walks, settings)
+    outcome = train(parts.model, parts.reader, walks, walks, settings)
     assert outcome.share_positive == pytest.approx(sum(wanted) / len(wanted))
     measured = {point.step: point.dev_auc for point in outcome.curve if point.dev_auc is not None}
-    assert figures(mini_walks, estimates(parts, mini_walks), 0.0)["auc"] == pytest.approx(
-        measured[outcome.best_step], abs=1e-6
-    )
+    assert figures(walks, estimates(parts, walks), 0.0)["auc"] == pytest.approx(measured[outcome.best_step], abs=1e-6)
 
 
 def test_a_checkers_label_needs_its_verdicts_and_two_classes(mini_walks):
@@ -287,8 +286,8 @@ def test_the_saved_router_gives_the_engine_the_same_estimates(tmp_path, mini_wal
     train(
         parts.model,
         parts.reader,
-        mini_walks,
-        mini_walks,
+        mini_walks[:8],
+        mini_walks[:8],
         RouterTraining(batch_size=64, learning_rate=1e-3, num_epochs=1),
     )
     save_router(parts, tmp_path, {"why": "test"}, bfloat16=False)
