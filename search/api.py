@@ -209,6 +209,7 @@ class Search:
             else ThoughtLimit(settings.max_thought_tokens, writer.tokenizer),
             stopping=None if settings.until == "spent" else self._decided,
             speculate=settings.speculate,
+            sparing=settings.begin == "needed",
         )
 
     def _decided(self) -> Decided:

@@ -132,6 +132,11 @@ class SearchSettings(BaseModel):
         description="when a search stops: decided (as soon as the rest of the width cannot change the vote's answer) "
         "or spent (when the width is)",
     )
+    begin: Literal["all", "needed"] = Field(
+        default="all",
+        description="chains of a method that compares nothing: all at once, or no more than the vote needs to be "
+        "decided if they agree, others as they disagree; same answer for fewer tokens, later",
+    )
     confidence: float | None = Field(
         default=None,
         gt=0.5,

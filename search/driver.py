@@ -118,6 +118,7 @@ class Driver:
         thoughts: ThoughtLimit | None = None,
         stopping: Callable[[], StopRule] | None = None,
         speculate: float | None = None,
+        sparing: bool = False,
     ) -> None:
         """Put the parts together.
 
@@ -134,6 +135,7 @@ class Driver:
             stopping: makes, for each search, what may end it before its width is spent; None for none.
             speculate: share in (0, 1] of the width's idle places that writes ahead of what a method that compares
                 leaves will select; no result depends on it. None for none.
+            sparing: whether a method that compares nothing begins no more chains than `stopping` may need.
 
         Raises:
             ConfigError: the width is below 1, the policy says no known pace, a declared feature has no provider, or the
@@ -151,6 +153,7 @@ class Driver:
         self.limits = limits or Limits()
         self._thoughts = thoughts
         self._stopping = stopping
+        self._sparing = sparing and policy.pace == "leaf" and stopping is not None
         self._speculate = speculate if policy.pace == "level" else None
         if self._speculate is not None and not isinstance(writer, AheadWriter):
             raise ConfigError(f"speculate: {type(writer).__name__} has no write_ahead, so it writes nothing ahead")
@@ -273,7 +276,20 @@ class Driver:
         for leaf in leaves:
             if leaf not in kept:
                 tree.prune(leaf, selection.reasons.get(leaf) or f"{self.policy.name}: not selected")
-        return [self._job(run, expansion) for expansion in selection.expansions]
+        return [self._job(run, expansion) for expansion in self._begun(run, selection.expansions)]
+
+    def _begun(self, run: Running, expansions: Sequence[Expansion]) -> list[Expansion]:
+        """The expansions of a selection, and chains that are held back as long as the vote does not need them."""
+        begun = list(expansions)
+        if self._sparing and run.stopping is not None:
+            run.held += sum(one.num_children for one in begun if one.node == ROOT)
+            begun = [one for one in begun if one.node != ROOT]
+            if run.held:
+                running = len(begun) + len(run.pending)
+                more = run.stopping.num_needed(run.tree, running, run.held, run.unscored)
+                run.held -= more
+                begun += [Expansion(ROOT, more)] if more else []
+        return begun
 
     def _note(self, run: Running, leaves: list[NodeId], kept: Collection[NodeId]) -> None:
         """Keep a selection for the figures of the KV cache.
@@ -410,7 +426,7 @@ class Driver:
         if run.stopping is None or not live or not tree.num_finished or seen == run.seen:
             return
         run.seen = seen
-        num_left = len(live) if self.policy.pace == "leaf" else self.width - tree.num_finished
+        num_left = len(live) + run.held if self.policy.pace == "leaf" else self.width - tree.num_finished
         if reason := run.stopping.reason(tree, num_left, run.unscored):
             run.stop(live, reason)
 

@@ -197,6 +197,19 @@ class StopRule(Protocol):
             unscored: nodes whose reward is still to come.
         """
 
+    def num_needed(self, tree: SearchTree, num_running: int, num_held: int, unscored: Collection[NodeId]) -> int:
+        """How many further trajectories to begin: the fewest with which the search might be stopped.
+
+        Args:
+            tree: as far as it has come.
+            num_running: trajectories that were begun and may still finish.
+            num_held: trajectories that were not begun, at least 1.
+            unscored: nodes whose reward is still to come.
+
+        Returns:
+            From 0 to `num_held`; at least 1 where none runs.
+        """
+
 
 @runtime_checkable
 class Writer(Protocol):

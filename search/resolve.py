@@ -225,7 +225,7 @@ def _idle(settings: SearchSettings, *, own_policy: bool) -> dict[str, str]:
         idle |= dict.fromkeys(("prm_engine", *(() if read else ("prm_codec",))), f"prm {settings.prm}")
         idle |= {} if routed else {"prm_max_kv_tokens": f"prm {settings.prm}"}
     if settings.until == "spent" or settings.vote == "best":
-        idle["confidence"] = "until spent" if settings.until == "spent" else "vote best"
+        idle |= dict.fromkeys(("confidence", "begin"), "until spent" if settings.until == "spent" else "vote best")
     if own_policy:
         idle |= dict.fromkeys(("method", "options", *METHOD_OPTIONS), "a method of one's own")
     else:
@@ -234,6 +234,8 @@ def _idle(settings: SearchSettings, *, own_policy: bool) -> dict[str, str]:
         policy = make_policy(settings, "last")
         if policy.pace != "level":
             idle["speculate"] = f"method {settings.method}"
+        else:
+            idle["begin"] = f"method {settings.method}"
         if "embedding" not in policy.features:
             idle |= dict.fromkeys(("embedder", "cluster_distance"), f"method {settings.method}")
     idle |= _idle_places(settings, used, embeds="embedder" not in idle)

@@ -33,6 +33,7 @@ class Running:
         ahead: what writes ahead for it; None where nothing does.
         notes: what policies wanted kept.
         number: of the selection it is at, from 0.
+        held: children of the root that are not begun, as the vote may not need them.
         seen: finished trajectories and unscored steps when `stopping` was last asked.
     """
 
@@ -50,6 +51,7 @@ class Running:
     ahead: Speculation | None = None
     notes: list[str] = field(default_factory=list)
     number: int = 0
+    held: int = 0
     seen: tuple[int, int] = (0, 0)
     _held_tokens: int = 0
     _selected: dict[int, tuple[list[NodeId], list[NodeId]]] = field(default_factory=dict)
@@ -95,6 +97,7 @@ class Running:
         for node in live:
             self.tree.prune(node, reason)
         self.pending.clear()
+        self.held = 0
         for task in self.writing:
             task.cancel()
 
@@ -125,7 +128,10 @@ class Running:
         self.live.update(children)
         self.tips.discard(node)
         self.tips.update(children)
-        self._held_tokens += len(self.tree[node].ids) if node == ROOT else 1
+        if node != ROOT:
+            self._held_tokens += 1
+        elif len(children) == len(self.tree.children(ROOT)):
+            self._held_tokens += len(self.tree[ROOT].ids)
 
     def written(self, node: NodeId) -> None:
         """A node was written, or has failed: its last token has been read by no model yet."""

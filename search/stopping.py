@@ -64,17 +64,10 @@ class Decided:
         """
         if self._rule == "best":
             return ""
-        weights: dict[str, float] = {}
-        for one in candidates(tree, self._reduce, self._reader):
-            if any(node.id in unscored for node in tree.path(one.node)):
-                num_left += 1
-            elif one.key is not None:
-                weights[one.key] = weights.get(one.key, 0.0) + self._weight(one)
-        if not weights:
+        leader, rival, num_unscored = self._standing(tree, unscored)
+        num_left += num_unscored
+        if not leader:
             return ""
-        leader, *others = sorted(weights.values(), reverse=True)
-        # Where a grader may find answers of two keys to be one after all, the others could turn out to be a single one.
-        rival = math.fsum(others) if self._merges else others[0] if others else 0.0
         stands = f"{leader:g} against {rival:g} with {num_left} trajectories left"
         if leader > rival + num_left:
             return f"the vote is decided: {stands}"
@@ -83,6 +76,38 @@ class Decided:
             if ahead >= self._confidence:
                 return f"the vote is {ahead:.3f} certain: {stands}"
         return ""
+
+    def num_needed(self, tree: SearchTree, num_running: int, num_held: int, unscored: Collection[NodeId]) -> int:
+        """How many further trajectories to begin: the fewest with which the vote could be decided.
+
+        That is if all that come give the answer that leads. A vote that is never decided early needs all at once.
+
+        Args:
+            tree: as far as it has come.
+            num_running: trajectories that were begun and may still finish.
+            num_held: trajectories that were not begun.
+            unscored: nodes whose reward is still to come.
+        """
+        if self._rule == "best":
+            return num_held
+        leader, rival, num_unscored = self._standing(tree, unscored)
+        # The least n with leader + num_running + n > rival + num_held - n.
+        behind = rival + num_held - leader - num_running - num_unscored
+        return min(num_held, max(0, math.floor(behind / 2) + 1))
+
+    def _standing(self, tree: SearchTree, unscored: Collection[NodeId]) -> tuple[float, float, int]:
+        """The weights of the leading answer and of its rival, and how many finished trajectories have no weight yet."""
+        weights: dict[str, float] = {}
+        num_unscored = 0
+        for one in candidates(tree, self._reduce, self._reader):
+            if any(node.id in unscored for node in tree.path(one.node)):
+                num_unscored += 1
+            elif one.key is not None:
+                weights[one.key] = weights.get(one.key, 0.0) + self._weight(one)
+        leader, *others = sorted(weights.values(), reverse=True) or [0.0]
+        # Where a grader may find answers of two keys to be one after all, the others could turn out to be a single one.
+        rival = math.fsum(others) if self._merges else others[0] if others else 0.0
+        return leader, rival, num_unscored
 
     def _weight(self, one: Candidate) -> float:
         return 1.0 if self._rule == "majority" or one.reward is None else one.reward

@@ -8,7 +8,7 @@ from virtual_clock import timed
 from prm import LabelTokenCodec, PrmScorer
 from search.answers.graders import PlainGrader
 from search.driver import Driver
-from search.engines.fake import FakeEngine
+from search.engines.fake import FakeEngine, Fault
 from search.engines.markov import BAD, GOOD, LabelModel, story_model
 from search.policies import Beam, BestOfN, Dvts, ParticleFilter, Rebase
 from search.stopping import Decided, probability_ahead
@@ -103,11 +103,11 @@ def test_confidence_stops_where_certainty_does_not():
     assert reason(tree, 12, confidence=0.95) == "the vote is 0.969 certain: 4 against 0 with 12 trajectories left"
 
 
-def solve(policy, stopping, number, **options):
+def solve(policy, stopping, number, sparing=False, **options):
     prm = FakeEngine(LabelModel())
     scorer = PrmScorer(prm, LabelTokenCodec.build(prm.tokenizer, GOOD, BAD, shares_ids=True))
     engine = FakeEngine(story_model(right=0.8), **options)
-    driver = Driver(policy, ModelWriter(engine), scorer, width=16, stopping=stopping)
+    driver = Driver(policy, ModelWriter(engine), scorer, width=16, stopping=stopping, sparing=sparing)
     outcome, seconds = timed(driver.solve(Problem(f"p{number}", "Add 3."), "Add 3.\n\n"))
     for one in (engine, prm):
         assert {one.usage(call.prefix.tree).kv_tokens_held for call in one.calls} == {0}
@@ -143,3 +143,50 @@ def test_a_flat_search_stops_what_is_being_written():
     cut = [node for node in early.tree.leaves(NodeStatus.PRUNED) if not node.ids]
     assert cut and all("the vote is decided" in node.reason for node in cut)
     assert early.stats.num_failed == 0
+
+
+def test_chains_are_begun_as_the_vote_needs_them():
+    """Nine of sixteen that agree decide; each that disagrees makes more needed, and what runs may still be enough."""
+
+    def needed(votes, num_running, num_held, rule="majority", unscored=()):
+        return Decided(rule, "last", GRADER).num_needed(voted(*votes), num_running, num_held, unscored)
+
+    assert needed([], 0, 16) == 9
+    assert needed([("7", 1.0)] * 3, 6, 7) == 0
+    assert needed([("7", 1.0)] * 3 + [("8", 1.0)], 5, 7) == 1, "8 for 7 might meet 8 for 8"
+    assert needed([("7", 1.0)] * 3 + [("8", 1.0)], 6, 6) == 0
+    assert needed([("7", 1.0)] * 2 + [("8", 1.0), ("9", 1.0)], 5, 7) == 1
+    assert needed([("7", 1.0), ("8", 1.0)] * 3, 0, 2) == 2, "a tie so far"
+    assert needed([("7", 0.5)] * 9, 0, 7, "weighted") == 2
+    assert needed([("7", 0.5)] * 9, 0, 7, "weighted", unscored={1, 2}) == 1
+    assert needed([("7", 1.0)], 0, 15, "best") == 15
+
+
+@pytest.mark.parametrize("rule", ["majority", "weighted"])
+def test_a_flat_search_that_begins_only_what_it_needs_gives_the_same_answer_for_less(rule):
+    whole_tokens = early_tokens = sparing_tokens = 0
+    for number in range(12):
+        runs = [
+            solve(BestOfN(), stopping, number, sparing, seconds_per_token=1)[0]
+            for stopping, sparing in ((None, True), (lambda: Decided(rule, "last", GRADER), False),
+                                      (lambda: Decided(rule, "last", GRADER), True))
+        ]  # fmt: skip
+        whole, early, sparing = runs
+        answers = {vote(candidates(one.tree, "last", GRADER), rule).answer for one in runs}
+        assert len(answers) == 1
+        assert len(whole.tree.children(ROOT)) == len(early.tree.children(ROOT)) == 16
+        first = [[one.tree[child].ids for child in one.tree.children(ROOT)] for one in (whole, sparing)]
+        assert all(ids in ((), same) for same, ids in zip(*first, strict=False)), "the same chains, cut or whole"
+        assert sparing.stats.kv_tokens_engine_peak <= whole.stats.kv_tokens_engine_peak
+        assert not sparing.tree.leaves() and not sparing.tree.leaves(NodeStatus.PENDING)
+        whole_tokens += whole.stats.policy_tokens
+        early_tokens += early.stats.policy_tokens
+        sparing_tokens += sparing.stats.policy_tokens
+    assert sparing_tokens < (0.95 if rule == "majority" else 1.0) * early_tokens < whole_tokens
+
+
+def test_chains_that_fail_do_not_leave_a_sparing_search_waiting():
+    faults = [Fault("generate", call) for call in range(2, 40, 3)]
+    outcome, _ = solve(BestOfN(), lambda: Decided("majority", "last", GRADER), 3, True, faults=faults)
+    assert outcome.stats.num_failed > 0 and outcome.stats.num_finished > 0
+    assert not outcome.tree.leaves() and not outcome.tree.leaves(NodeStatus.PENDING)
