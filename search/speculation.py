@@ -91,8 +91,7 @@ class Speculation:
         if self._forecasting is not None or not self._num_free:
             return
         known = self._num_known
-        least = 1 if not self._queue else max(1, self._driver.width // FORECASTS_PER_LEVEL)
-        if known - self._num_seen >= least:
+        if known - self._num_seen >= max(1, self._driver.width // FORECASTS_PER_LEVEL):
             self._num_seen = known
             self._forecasting = self._start(self._forecast())
         else:

@@ -225,6 +225,8 @@ class RecordedEngine:
 class RecordedScorer:
     """Simulated rewards for recorded steps, in no time."""
 
+    scores_ahead = True
+
     def __init__(self, recording: Recording) -> None:
         """Score steps of `recording`."""
         self._recording = recording
