@@ -8,6 +8,7 @@ it does without one, request by request; some answers are merely there already.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, TypeVar
@@ -196,12 +197,13 @@ class AheadBuffer:
             try:
                 answer = await entry.task
             except EngineError:
-                entry.mark.wanted = False
-            else:
-                state.num_answered += 1
-                return answer
+                answer = (math.nan,)
             finally:
                 entry.task.cancel()
+            if not any(map(math.isnan, answer)):
+                state.num_answered += 1
+                return answer
+            entry.mark.wanted = False  # asked again, it fails or not on its own account
         elif entry is not None:
             await _stopped([entry])
         answer = await ask(prefix)

@@ -1,22 +1,35 @@
 """Writing ahead changes the clock and nothing else: every method, writer and engine, and whatever goes wrong ahead."""
 
-from dataclasses import asdict
+import asyncio
+import math
+import random
+from collections import Counter
+from contextlib import asynccontextmanager
+from dataclasses import asdict, replace
+from typing import ClassVar
 
+import numpy as np
 import pytest
-from routing import PROBLEM, PROMPT
+from contract_model import SGLANG_POSITIONS, build
+from fake_server import Script, label_model, serving
+from routing import PROBLEM, PROMPT, Parts
 from virtual_clock import timed
 
 from ets import Ets, EtsKv
 from ets.embedders.tfidf import TfidfEmbedder
 from prm import LabelTokenCodec, PrmScorer
-from search.driver import Driver
+from search.driver import Driver, Limits
 from search.engines.fake import FakeEngine
-from search.engines.markov import BAD, GOOD, LabelModel, story_model
-from search.policies import Beam, Dvts, Mcts, ParticleFilter, Rebase
+from search.engines.local import LocalEngine
+from search.engines.markov import BAD, GOOD, LabelModel, hashed_reward, story_model
+from search.engines.remote import SglangEngine
+from search.errors import ConfigError, EngineError
+from search.policies import Beam, BestOfN, Dvts, Mcts, ParticleFilter, Rebase
+from search.streams import closing
+from search.types import FinishReason, NodeStatus, Problem, Sampling
 from search.writer import ModelWriter
 
 METHODS = [Beam(), Dvts(), Rebase(), ParticleFilter(), Mcts(num_leaves=2), EtsKv(), Ets()]
-ids = pytest.mark.parametrize("policy", METHODS, ids=lambda policy: policy.name)
 TICK = 0.01
 """Seconds of a token."""
 
@@ -42,8 +55,8 @@ def features(policy):
     return [Embedded()] if policy.features else []
 
 
-def model_driver(policy, speculate, *, width=16, engine=None, scorer="prm", **options):
-    engine = engine or FakeEngine(story_model(answer=0.1), seconds_per_token=TICK)
+def model_driver(policy, speculate, *, width=10, engine=None, scorer="prm", **options):
+    engine = engine or FakeEngine(story_model(answer=0.15), seconds_per_token=TICK)
     scorer = make_scorer() if scorer == "prm" else scorer
     return Driver(policy, ModelWriter(engine), scorer, width=width, features=features(policy), speculate=speculate,
                   **options)  # fmt: skip
@@ -65,11 +78,214 @@ def same(outcome):
     return nodes, outcome.notes, outcome.selections, figures, models
 
 
-@ids
-@pytest.mark.parametrize("scored", [True, False])
+CASES = [(policy, True) for policy in METHODS] + [(Rebase(), False), (Mcts(), False)]
+
+
+@pytest.mark.parametrize(("policy", "scored"), CASES, ids=lambda part: getattr(part, "name", str(part)))
 def test_the_same_tree_and_figures_in_fewer_turns(policy, scored):
     scorer = "prm" if scored else None
     (plain, slow), (ahead, fast) = (solve(model_driver(policy, share, scorer=scorer)) for share in (None, 1.0))
     assert same(ahead) == same(plain)
     assert fast < slow
     assert plain.stats.tokens_thrown == 0 and ahead.stats.tokens_thrown < 0.5 * ahead.stats.policy_tokens
+    cost = ahead.models["policy"]
+    assert cost.sampled_tokens == cost.kept_tokens and cost.thrown_tokens == ahead.stats.tokens_thrown
+
+
+@pytest.mark.parametrize("kind", ["never", "always", "random", "rsd", "judge", "arbitrage", "oracle"])
+def test_under_a_router_the_draft_writes_ahead_and_nothing_else_does(kind):
+    outcomes, seconds, target_calls = [], [], []
+    for share in (None, 1.0):
+        parts = Parts(seconds=TICK)
+        parts.draft.model = story_model(right=0.2, answer=0.1)
+        driver = parts.driver(kind, policy=Rebase(), width=12, scorer=parts.scorer(), speculate=share)
+        outcome, took = solve(driver)
+        outcomes.append(outcome)
+        seconds.append(took)
+        target_calls.append(parts.target.num_calls("generate"))
+    plain, ahead = outcomes
+    assert same(ahead) == same(plain)
+    if kind == "always":
+        assert ahead.models["draft"].sampled_tokens == ahead.models["draft"].ahead_tokens == 0
+    else:
+        assert target_calls[0] == target_calls[1] and ahead.models["target"].ahead_tokens == 0
+        assert seconds[1] < seconds[0]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("served")
+    build(folder, SGLANG_POSITIONS)
+    return folder
+
+
+@asynccontextmanager
+async def engines(kind, folder):
+    """A policy's and a reward model's engine."""
+    if kind == "local":
+        pair = [LocalEngine.load(str(folder)) for _ in range(2)]
+        yield pair
+    else:
+        with serving(Script(seeds=True)) as writing, serving(Script(), label_model()) as reading:
+            pair = [SglangEngine.connect(str(folder), server.url) for server in (writing, reading)]
+            yield pair
+            for engine in pair:
+                await engine.aclose()
+        return
+    for engine in pair:
+        await engine.aclose()
+
+
+def rounded(value):
+    """The same with numbers to six digits: the last ones of float32 move with what else is in a batch."""
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, dict):
+        return {key: rounded(one) for key, one in value.items()}
+    return [rounded(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+@pytest.mark.parametrize("kind", ["local", "sglang"])
+@pytest.mark.parametrize("policy", [Ets(), Mcts()], ids=lambda policy: policy.name)
+def test_the_same_on_engines_that_work_beside_the_search(kind, policy, checkpoint):
+    async def solved(share):
+        async with engines(kind, checkpoint) as (writing, reading):
+            codec = LabelTokenCodec.build(reading.tokenizer, " x", "y", shares_ids=True)
+            driver = Driver(policy, ModelWriter(writing), PrmScorer(reading, codec), width=8, speculate=share,
+                            features=features(policy), sampling=Sampling(max_new_tokens=24))  # fmt: skip
+            return [await driver.solve(Problem(f"q{n}", PROMPT), "How many?\n\n") for n in range(2)]
+
+    plain, ahead = (asyncio.run(asyncio.wait_for(solved(share), 60)) for share in (None, 1.0))
+    computed = [[(one.stats.computed_tokens, one.stats.prm_tokens) for one in every] for every in (plain, ahead)]
+    made = [rounded([same(one) for one in every]) for every in (plain, ahead)]
+    if kind == "sglang":
+        # A server's cache shares whatever begins alike, so that what is thrown away may still save a token elsewhere.
+        for more, less in zip(*map(np.ravel, computed), strict=True):
+            assert 0.95 * more <= less <= more
+        for _, _, _, figures, models in made[0] + made[1]:
+            for one in (figures, *models.values()):
+                one["computed_tokens"] = one["prm_tokens"] = 0
+    assert made[0] == made[1]
+    assert sum(outcome.stats.tokens_thrown for outcome in plain) == 0 < sum(one.stats.tokens_thrown for one in ahead)
+
+
+class Chaos(FakeEngine):
+    """Whatever is asked ahead may fail, come to nothing, or take as long as it likes."""
+
+    def __init__(self, luck, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.luck = luck
+        self.wronged = Counter()
+
+    async def _befalls(self, prefix):
+        kind = "" if prefix.ahead is None else self.luck.choice(["", "", "error", "slow", "abort"])
+        self.wronged[kind] += 1
+        if kind == "error":
+            raise EngineError("chaos")
+        if kind == "slow":
+            await asyncio.sleep(20 * TICK)
+        return kind
+
+    async def generate(self, prefix, children, sampling):
+        kind = await self._befalls(prefix)
+        async with closing(super().generate(prefix, children, sampling)) as made:
+            async for step in made:
+                yield replace(step, ids=step.ids[:1], finish=FinishReason.ABORT) if kind == "abort" else step
+
+    async def label_logprobs(self, prefix, labels):
+        if await self._befalls(prefix) == "abort":
+            return (math.nan,) * len(labels)
+        return await super().label_logprobs(prefix, labels)
+
+
+@pytest.mark.parametrize("policy", [Rebase(), Mcts(), Ets()], ids=lambda policy: policy.name)
+def test_whatever_goes_wrong_ahead_changes_nothing_that_is_kept(policy):
+    plain, _ = solve(model_driver(policy, None))
+    wronged = Counter()
+    for seed in range(3):
+        luck = random.Random(seed)
+        engine = Chaos(luck, story_model(answer=0.15), seconds_per_token=TICK)
+        reading = Chaos(luck, LabelModel())
+        scorer = PrmScorer(reading, LabelTokenCodec.build(reading.tokenizer, GOOD, BAD, shares_ids=True))
+        ahead, _ = solve(model_driver(policy, 1.0, engine=engine, scorer=scorer))
+        wronged += engine.wronged + reading.wronged
+        nodes, notes, selections, figures, _ = same(ahead)
+        assert (nodes, notes, selections) == same(plain)[:3]
+        asked = {key: figures[key] for key in ("unique_tokens", "prm_unique_tokens", "kv_tokens_ledger_peak")}
+        assert asked == {key: same(plain)[3][key] for key in asked}
+    assert min(wronged[kind] for kind in ("error", "slow", "abort")) >= 5
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.02, 0.05, 0.11, 0.2])
+def test_a_search_that_is_cancelled_or_out_of_time_leaves_nothing_behind(moment):
+    async def main():
+        driver = model_driver(Rebase(), 1.0)
+        task = asyncio.create_task(driver.solve(PROBLEM, PROMPT))
+        await asyncio.sleep(moment)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        limited = model_driver(Rebase(), 1.0, limits=Limits(max_seconds=moment + 0.01))
+        outcome = await limited.solve(PROBLEM, PROMPT)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        for part in (driver.writer, driver.scorer, limited.writer, limited.scorer):
+            assert not part.engine._trees and not part._buffer._trees
+        return outcome
+
+    outcome, _ = timed(main())
+    assert not outcome.tree.leaves() and not outcome.tree.leaves(NodeStatus.PENDING)
+    assert outcome.stats.policy_tokens >= sum(len(node.ids) for node in outcome.tree if node.id)
+
+
+def test_a_method_that_refuses_parts_of_a_level_is_searched_as_without():
+    class Whole(Rebase):
+        """Made for whole levels: it stumbles over anything else."""
+
+        def select(self, tree, width, rng):
+            assert tree.ahead is None, "chance and state are the search's own"
+            return super().select(tree, width, rng)
+
+    (plain, _), (ahead, _) = (solve(model_driver(Whole(), share)) for share in (None, 1.0))
+    assert same(ahead) == same(plain) and ahead.stats.tokens_thrown == 0
+
+
+def test_a_scorer_of_ones_own_that_knows_no_forks_is_asked_for_nothing_ahead():
+    class Own:
+        """Rewards by node ids, which a fork has others of."""
+
+        engines: ClassVar = {}
+
+        async def score(self, tree, nodes):
+            assert tree.ahead is None
+            return tuple(hashed_reward((node,)) for node in nodes)
+
+        def usage(self, tree):
+            return {}
+
+        def num_unique_tokens(self, tree):
+            return 0
+
+        async def release(self, tree, nodes):
+            assert tree.ahead is None or nodes is not None
+
+    (plain, slow), (ahead, fast) = (solve(model_driver(Rebase(), share, scorer=Own())) for share in (None, 1.0))
+    assert same(ahead) == same(plain) and fast < slow
+
+
+def test_a_writer_that_writes_nothing_ahead_is_refused_by_name():
+    writer = Parts().writer("never")
+
+    class Plain:
+        """A writer of one's own."""
+
+        engines, tokenizer, write, usage, release = (
+            writer.engines, writer.tokenizer, writer.write, writer.usage, writer.release,
+        )  # fmt: skip
+
+    with pytest.raises(ConfigError, match="speculate: Plain has no write_ahead"):
+        Driver(Rebase(), Plain(), None, width=4, speculate=0.5)
+
+
+def test_methods_that_compare_nothing_have_nothing_to_write_ahead():
+    driver = model_driver(BestOfN(), 1.0)
+    assert not driver.speculates and model_driver(Rebase(), 0.5).speculates
+    assert solve(driver)[0].stats.tokens_thrown == 0

@@ -1,6 +1,7 @@
 """Who starts next: requests in order, the rows they may start and the prefix tokens they still need.
 
-Requests are served in the order of their trees' arrival, then of their own. What a request needs is planned within the
+Requests are served in the order of their trees' arrival, then of their own; those made ahead after all others, and a
+row that is written ahead gives its lane up to one that is wanted. What a request needs is planned within the
 turn's budget of prefix tokens, the free lanes, and the room that `pool` grants.
 """
 
@@ -87,14 +88,15 @@ class Admission:
 
     def plan(self) -> Plan:
         """What can be started or computed now. Answers requests that only read, and fails those that can never fit."""
-        scheduler = self._scheduler
+        scheduler, lanes = self._scheduler, self._scheduler.lanes
         plan = Plan(self._max_batch_tokens)
         scheduler.pool.begin_admission()
         try:
-            for request in list(self._queue):
-                if plan.budget <= 0 and not self._has_lane(plan):
+            for request in sorted(self._queue, key=lambda request: request.last):
+                has_lane = self._has_lane(plan) or (not request.last and any(r.request.last for r in lanes.rows))
+                if plan.budget <= 0 and not has_lane:
                     break
-                if request.labels is None and request.logits is not None and not self._has_lane(plan):
+                if request.labels is None and request.logits is not None and not has_lane:
                     continue
                 try:
                     self._serve(request, plan)
@@ -135,7 +137,7 @@ class Admission:
             return
         if request.children:
             self._make_rows(request)
-        while request.waiting and self._has_lane(plan):
+        while request.waiting and (self._has_lane(plan) or (not request.last and scheduler.give_way())):
             row = request.waiting[0]
             source = logits
             if row.ids:
@@ -162,7 +164,7 @@ class Admission:
                 plan.claimed.add(target)
                 plan.budget -= 1
                 span = (target, len(target.ids) - 1, 1)
-                plan.pieces.append(Piece(request.tree, path, [span], again=True))
+                plan.pieces.append(Piece(request.tree, path, [span], True, request.ahead))
             return False
         if plan.budget <= 0 or path[missing] in plan.claimed:
             return False
@@ -180,7 +182,7 @@ class Admission:
         self._scheduler.pool.admit_prefix(request, total, taken, plan.pieces)
         plan.budget = left
         plan.claimed.update(node for node, _, _ in spans)
-        plan.pieces.append(Piece(request.tree, path, spans))
+        plan.pieces.append(Piece(request.tree, path, spans, ahead=request.ahead))
         return False
 
     def _make_rows(self, request: Request) -> None:

@@ -70,6 +70,8 @@ class Decoding:
         ended = []
         for at, row in enumerate(rows):
             row.request.tree.num_sampled += 1
+            if row.request.ahead is not None:
+                row.request.ahead.sampled_tokens += 1
             row.ids = (*row.ids, int(drawn.ids[at]))
             if row.sampling.logprobs and drawn.logprobs is not None:
                 row.logprobs = (*row.logprobs, float(drawn.logprobs[at]))
@@ -104,6 +106,9 @@ class Decoding:
             if num := len(tree.rows):
                 tree.num_computed += num
                 tree.num_sampled += num
+                for mark in [row.request.ahead for row in tree.rows if row.request.ahead is not None]:
+                    mark.computed_tokens += 1
+                    mark.sampled_tokens += 1
                 tree.num_held += num
                 tree.num_peak = max(tree.num_peak, tree.num_held)
                 tree.used = now

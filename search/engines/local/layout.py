@@ -14,6 +14,7 @@ from search.engines.local.arena import Node
 from search.engines.local.batch import Batch, Chunk, DecodePart, PrefillPart, lay_out
 from search.engines.local.cache import TreeCache
 from search.engines.local.lanes import Lanes
+from search.types import Ahead
 
 _MAX_BLOCK_KEYS = 32_768
 
@@ -27,12 +28,14 @@ class Piece:
         path: nodes from the root down.
         spans: (node, first token, number) along the path.
         again: the last token is only read again; it keeps its slot.
+        ahead: the mark of the request that it is computed for, if that is made ahead.
     """
 
     tree: TreeCache
     path: list[Node]
     spans: list[tuple[Node, int, int]]
     again: bool = False
+    ahead: Ahead | None = None
 
     def ends(self) -> list[tuple[Node, int]]:
         """The nodes that it completes, with the place of their last token in it."""

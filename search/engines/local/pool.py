@@ -3,7 +3,8 @@
 Trees are served in the order of their arrival, so that the oldest search ends, and gives its memory back, first.
 A request may push out the cache of younger trees and of trees that nobody has used for long, never that of an older
 one at work; when rows outgrow the pool the youngest row is put back and its tokens are computed again later. The
-oldest request can always go on: in the end everything else gives way to it. So nothing waits for ever.
+oldest request can always go on: in the end everything else gives way to it. So nothing waits for ever. What is made
+ahead takes only what is free beyond a part of the pool, and is put back first.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ _STALE_TURNS = 2048
 
 GRACE_SECONDS = 0.25
 """How long a blocked request waits for older trees between their levels before it pushes one out."""
+
+
+_KEPT_FREE = 0.25
+"""The part of the pool that is left for requests that are wanted."""
 
 
 class Pool:
@@ -114,7 +119,14 @@ class Pool:
         written = int(lanes.count[:rows].sum())
         # What the running rows are going to take, judged by the steps seen so far, and at least one token each.
         wanted += self._starting * self._step_tokens + max(rows, rows * self._step_tokens - written)
+        if request.last:
+            if self._free() < wanted + _KEPT_FREE * self.capacity:
+                self.blocked = idle
+                raise BlockedError
+            return
         while self._free() < wanted:
+            if self._scheduler.give_way():
+                continue
             victim = self._victim(request, idle)
             if victim is not None:
                 self._evict(victim)
@@ -142,6 +154,8 @@ class Pool:
         self._promised = self._starting = 0
         scheduler = self._scheduler
         while scheduler.lanes.rows and self._free() < len(scheduler.lanes.rows):
+            if scheduler.give_way():
+                continue
             rows = scheduler.lanes.rows
             oldest = min(rows, key=lambda row: row.request.order).request
             victim = self._victim(oldest, idle=len(rows) == 1, grace=False)

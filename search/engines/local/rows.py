@@ -12,7 +12,7 @@ from torch import Tensor
 from search.engines.local.arena import Node
 from search.engines.local.cache import TreeCache
 from search.engines.stops import Writing
-from search.types import Generation, Prefix, Sampling
+from search.types import Ahead, Generation, Prefix, Sampling
 
 Result = Generation | tuple[float, ...] | Exception
 """A step, the numbers that were read, or what ended the request."""
@@ -89,3 +89,13 @@ class Request:
     reads: Reads = "labels"
     waiting: deque[Row] = field(default_factory=deque)
     num_open: int = 1
+
+    @property
+    def ahead(self) -> Ahead | None:
+        """Its mark, if it is made ahead."""
+        return self.prefix.ahead
+
+    @property
+    def last(self) -> bool:
+        """Whether it is served after all others: it is made ahead, and not wanted yet."""
+        return self.prefix.ahead is not None and not self.prefix.ahead.wanted

@@ -194,6 +194,8 @@ class Scheduler:
         for piece in pieces:
             for node, first, num in piece.spans:
                 piece.tree.count_computed(node, first, num)
+                if piece.ahead is not None:
+                    piece.ahead.prefix_tokens += num
             piece.tree.num_peak = max(piece.tree.num_peak, piece.tree.num_held)
             for node, _ in piece.ends():
                 # A clone: a view would keep the whole batch's logits alive.
@@ -224,6 +226,13 @@ class Scheduler:
         tree.compact()
         request.waiting.appendleft(row)
         self._admission.add(request)
+
+    def give_way(self) -> bool:
+        """Put back a row that is written ahead, the youngest; False: there is none."""
+        rows = [row for row in self.lanes.rows if row.request.last]
+        if rows:
+            self.preempt(max(rows, key=lambda row: (row.request.order, row.node.key)))
+        return bool(rows)
 
     def abort_dead_rows(self, tree: TreeCache) -> None:
         """End a tree's rows whose nodes are gone, those that wait included; what was written comes back."""

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from search.engines.remote.warmth import Warmth
-from search.types import Child, Generation, Prefix, Sampling, Usage
+from search.types import Ahead, Child, Generation, Prefix, Sampling, Usage
 
 
 @dataclass(slots=True)
@@ -22,17 +22,22 @@ class Books:
     num_running: int = 0
     kv_tokens_peak: int | None = None
 
-    def computed(self, num_tokens: int, cached_tokens: int | None, num_warm: int) -> None:
+    def computed(self, num_tokens: int, cached_tokens: int | None, num_warm: int, mark: Ahead | None = None) -> None:
         """Positions of a prompt went through the model; the last one always does, as its logits are wanted."""
+        if mark is not None and cached_tokens is not None:
+            mark.prefix_tokens += num_tokens - cached_tokens
         if cached_tokens is None or self.computed_tokens is None or self.recomputed_tokens is None:
             self.computed_tokens = self.recomputed_tokens = None
             return
         self.computed_tokens += num_tokens - cached_tokens
         self.recomputed_tokens += max(0, min(num_warm, num_tokens) - 1 - cached_tokens)
 
-    def sampled(self, num_tokens: int) -> None:
+    def sampled(self, num_tokens: int, mark: Ahead | None = None) -> None:
         """A step was written; its last token went through no model yet."""
         self.sampled_tokens += num_tokens
+        if mark is not None:
+            mark.sampled_tokens += num_tokens
+            mark.computed_tokens += max(0, num_tokens - 1)
         if self.computed_tokens is not None:
             self.computed_tokens += max(0, num_tokens - 1)
 

@@ -198,7 +198,7 @@ class RemoteEngine(ABC, Generic[Server]):
             async with books.warmth.computing(prefix) as num_cold:
                 if num_cold:
                     made = await self._prefill(worker.transport, prefix)
-                    books.computed(num_tokens, made.cached_tokens, num_tokens - num_cold)
+                    books.computed(num_tokens, made.cached_tokens, num_tokens - num_cold, prefix.ahead)
         rule = self._model.stop_rule(job.sampling.stop)
         await self._continue(books, job, worker, dict(job.owed), (), rule.begin(prefix))
 
@@ -218,7 +218,7 @@ class RemoteEngine(ABC, Generic[Server]):
         rule = self._model.stop_rule(limited.stop)
         places, prefix = list(owed), job.prefix
         if written:  # of one child alone
-            prefix = Prefix(prefix.tree, (*prefix.segments, Segment(owed[places[0]].key, written)))
+            prefix = Prefix(prefix.tree, (*prefix.segments, Segment(owed[places[0]].key, written)), prefix.ahead)
         num_tokens = prefix.num_tokens
         unfinished: dict[int, int] = {}
         ended: set[int] = set()
@@ -244,7 +244,9 @@ class RemoteEngine(ABC, Generic[Server]):
                     unfinished[place] = 0
                     ended.add(place)
                     books.computed(num_tokens, sample.cached_tokens, num_tokens)
-                    books.sampled(len(sample.whole))
+                    if prefix.ahead is not None and sample.cached_tokens is not None:
+                        prefix.ahead.computed_tokens += num_tokens - sample.cached_tokens
+                    books.sampled(len(sample.whole), prefix.ahead)
                     if finish is None:
                         more = self._continue(books, job, worker, {place: owed[place]}, ids, begun)
                         continued.append(asyncio.create_task(more))
@@ -260,7 +262,7 @@ class RemoteEngine(ABC, Generic[Server]):
             await asyncio.gather(*continued)
         finally:
             for num_written in unfinished.values():  # until they were stopped, as far as the server said
-                books.sampled(num_written)
+                books.sampled(num_written, prefix.ahead)
             for task in continued:
                 task.cancel()
             await asyncio.gather(*continued, return_exceptions=True)
@@ -322,7 +324,7 @@ class RemoteEngine(ABC, Generic[Server]):
         async def attempt(worker: Worker[Server]) -> tuple[float, ...]:
             async with books.warmth.computing(prefix) as num_cold:
                 answer = await ask(worker.transport)
-                books.computed(num_tokens, answer.cached_tokens, num_tokens - num_cold)
+                books.computed(num_tokens, answer.cached_tokens, num_tokens - num_cold, prefix.ahead)
             return answer.values
 
         # Read by the caller's own task, as there are many; closing the engine interrupts it, see `aclose`.
