@@ -251,7 +251,7 @@ class Search:
             rule=cast(VoteRule, self.settings.vote),
             reduce=cast(Reduce, self.settings.reduce),
             grader=self.grader,
-            method=driver.policy.name if self._policy is not None else self.settings.method,
+            method=driver.policy.name if self._policy is not None else self.settings.method_name,
             width=self.settings.width,
             seed=self.settings.seed if seed is None else seed,
             thoughts=self.settings.thinking != "drop",

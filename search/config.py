@@ -144,6 +144,12 @@ class SearchSettings(BaseModel):
         description="stop already when the leading answer is ahead with this probability; the whole width may then "
         "have had another answer",
     )
+    frontier: Literal["level", "rolling"] = Field(
+        default="level",
+        description="rebase, ets, ets-kv: when leaves are selected; level (when a whole level is written) or rolling "
+        "(whenever steps are written, among those that still are; no level waits for its longest step, and results are "
+        "others)",
+    )
     seed: int = Field(default=0, ge=0, lt=2**63, description="seed of the whole run")
     temperature: float = Field(default=1.0, ge=0, le=100, description="sampling temperature; 0 is greedy")
     top_p: float = Field(default=1.0, gt=0, le=1, description="nucleus mass; 1 keeps the whole distribution")
@@ -265,6 +271,11 @@ class SearchSettings(BaseModel):
         "of their own, also --api-key and ETS_API_KEY",
     )
 
+    @property
+    def method_name(self) -> str:
+        """The method as tables name it."""
+        return method_name(self.method, self.frontier)
+
     @field_validator("engine_api_key")
     @classmethod
     def _is_header(cls, value: SecretStr | None) -> SecretStr | None:
@@ -314,6 +325,11 @@ class EvalSettings(SearchSettings):
 
 
 Settings = TypeVar("Settings", bound=SearchSettings)
+
+
+def method_name(method: str, frontier: str) -> str:
+    """A method as tables name it: on a rolling frontier it is another one."""
+    return method if frontier == "level" else f"{method}-{frontier}"
 
 
 def load_yaml(path: Path) -> dict[str, Any]:

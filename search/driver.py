@@ -19,7 +19,7 @@ from search.errors import (
     ScoringError,
 )
 from search.ledger import ModelCost, Stats, model_cost
-from search.protocols import AheadWriter, FeatureProvider, Policy, Scorer, StopRule, Watch, Writer
+from search.protocols import AheadWriter, FeatureProvider, PacedWriter, Policy, Scorer, StopRule, Watch, Writer
 from search.replay import replay
 from search.running import Running
 from search.speculation import Speculation
@@ -161,6 +161,7 @@ class Driver:
         missing = sorted(policy.features - self._features.keys())
         if missing:
             raise ConfigError(f"policy {policy.name} needs the feature {missing[0]!r}, which nothing provides")
+        self._repeatable = all(engine.info.seeds == "exact" for engine in writer.engines.values())
         self._context_tokens = min(engine.info.context_tokens for engine in writer.engines.values())
 
     @property
@@ -233,6 +234,8 @@ class Driver:
             if run.ahead is not None:
                 run.ahead.look()
             return True
+        if self.policy.pace == "rolling" and run.busy and not self._is_due(run, tasks):
+            return True
         if len(run.tree) > 1:
             run.tell("written")
             run.number += 1
@@ -249,18 +252,44 @@ class Driver:
         if jobs:
             run.writing.add(writing := tasks.create_task(self._write(run, jobs, tasks)))
             writing.add_done_callback(run.writing.discard)
+        if run.pacing.arrived:  # before or during this selection, and not seen by it
+            run.news.set()
         return run.busy
+
+    def _is_due(self, run: Running, tasks: asyncio.TaskGroup) -> bool:
+        """Let virtual time pass, as far as is known what happens in it; whether the policy is to be asked now."""
+        pacing = run.pacing
+        while not run.unscored and not pacing.fresh and (time := pacing.due) is not None:
+            # Where servers draw as they like nothing is repeatable, and what has come has come.
+            unsure = pacing.unsure(run.pending, time) if self._repeatable else {}
+            for node, num_tokens in unsure.items():
+                if isinstance(self.writer, PacedWriter) and node not in pacing.watching:
+                    pacing.watching[node] = tasks.create_task(self._watch(run, self.writer, node, num_tokens))
+            if unsure:
+                return False
+            for result in pacing.take(time):
+                self._take(run, result, tasks)
+            pacing.fresh = True
+        return pacing.fresh and not run.unscored
+
+    async def _watch(self, run: Running, writer: PacedWriter, node: NodeId, num_tokens: int) -> None:
+        await writer.longer_than(run.tree, node, num_tokens)
+        run.pacing.longer(node, num_tokens)
+        run.news.set()
 
     # Selecting
 
     async def _select(self, run: Running) -> list[WriteJob]:
         """One selection: prune what is left out, and create the pending children."""
         tree = run.tree
+        run.pacing.fresh = False
         leaves = [leaf.id for leaf in tree.leaves()]
         width = self.width - tree.num_finished - len(run.pending)
         if leaves and width > 0:
             with run.ledger.features.running():
-                await self.provide(tree, leaves)
+                # On a rolling frontier what stands above the steps that are being written is compared as well.
+                above = run.continued if self.policy.pace == "rolling" else set()
+                await self.provide(tree, sorted({*leaves, *above}))
             rng = random.Random(derive_seed(tree.root.seed, "level", run.number))
             with run.ledger.select.running():
                 selection = self.policy.select(tree, width, rng)
@@ -297,9 +326,10 @@ class Driver:
         Where no leaf waits for another there is none as such: its figures are those of the same chains selected level
         by level, all leaves of a depth at once, so that they can be compared with those of methods which do.
         """
-        if self.policy.pace == "level":
-            if leaves and leaves != [ROOT]:
-                run.note_selection(run.number, leaves, kept)
+        if self.policy.pace != "leaf":
+            going_on = run.continued - {ROOT} if self.policy.pace == "rolling" else set()
+            if leaves and (candidates := {*leaves, *going_on} - {ROOT}):
+                run.note_selection(run.number, candidates, {*kept, *going_on})
             return
         for leaf in leaves:
             if leaf != ROOT:
@@ -308,10 +338,12 @@ class Driver:
     async def provide(self, tree: SearchTree, leaves: Sequence[NodeId]) -> None:
         """Have the features that the policy declares computed for those leaves that lack them."""
         for name in sorted(self.policy.features):
-            todo = [tree[leaf] for leaf in leaves if name not in tree[leaf].features]
+            provider = self._features[name]
+            anew = self.policy.pace == "rolling" and not getattr(provider, "batch_free", True)
+            todo = [tree[leaf] for leaf in leaves if anew or name not in tree[leaf].features]
             if not todo:
                 continue
-            values = await self._features[name].compute(tree, todo)
+            values = await provider.compute(tree, todo)
             for node, value in zip(todo, values, strict=True):
                 node.features[name] = value
 
@@ -332,7 +364,9 @@ class Driver:
             node, count = expansion.node, expansion.num_children
             if not 0 <= node < len(tree):
                 raise PolicyError(f"policy {self.policy.name}: there is no node {node}")
-            if node in seen or tree[node].status is not NodeStatus.OPEN or count < 1:
+            continued = any(tree[child].status is NodeStatus.PENDING for child in tree.children(node))
+            able = tree[node].status is NodeStatus.OPEN or (self.policy.pace == "rolling" and continued)
+            if node in seen or not able or count < 1:
                 raise PolicyError(f"policy {self.policy.name}: {count} children for node {node} ({tree[node].status})")
             seen.add(node)
         stray = [node for node in selection.clusters if not 0 <= node < len(tree)]
@@ -347,6 +381,7 @@ class Driver:
         tree = run.tree
         children = tuple(tree.add_child(expansion.node) for _ in range(expansion.num_children))
         run.started(expansion.node, children)
+        run.pacing.start(children)
         return WriteJob(expansion.node, children, self.room(tree, expansion.node))
 
     # Writing and scoring
@@ -359,15 +394,26 @@ class Driver:
                 async with closing(self.writer.write(run.tree, jobs, self.sampling)) as results:
                     async for result in results:
                         owed.discard(result.node)
-                        if self.accept(run.tree, result) and self.scorer is not None:
-                            run.unscored.add(result.node)
-                            tasks.create_task(self._score(run, self.scorer, result.node))
-                        run.written(result.node)
+                        self._arrive(run, result, tasks)
         except EngineError as error:
             problem = str(error)
         for node in owed:
-            run.tree.fail(node, problem)
-            run.written(node)
+            self._arrive(run, StepFailure(node, problem), tasks)
+
+    def _arrive(self, run: Running, result: Step | StepFailure, tasks: asyncio.TaskGroup) -> None:
+        """A step is written: it counts from now on, or where time is virtual from when that comes to it."""
+        if self.policy.pace == "rolling":
+            run.pacing.arrive(result)
+            run.news.set()
+        else:
+            self._take(run, result, tasks)
+
+    def _take(self, run: Running, result: Step | StepFailure, tasks: asyncio.TaskGroup) -> None:
+        """Put a step into the tree, and have it scored."""
+        if self.accept(run.tree, result) and self.scorer is not None:
+            run.unscored.add(result.node)
+            tasks.create_task(self._score(run, self.scorer, result.node))
+        run.written(result.node)
 
     def room(self, tree: SearchTree, node: NodeId) -> int:
         """Tokens that the limits leave for one step below a node."""

@@ -106,7 +106,7 @@ class Summary:
             accuracy += f", {self.num_undecided} undecided and not counted as right"
         return "\n".join(
             [
-                f"{settings.method}, width {settings.width}, seed {settings.seed}, run {self.config_hash}",
+                f"{settings.method_name}, width {settings.width}, seed {settings.seed}, run {self.config_hash}",
                 f"problems          {self.num_problems}, {self.num_failed} failed, {self.num_resumed} done before",
                 f"accuracy          {accuracy}",
                 f"policy tokens     {count(stats['computed_tokens'])} computed, {stats['unique_tokens']} unique",

@@ -148,6 +148,25 @@ class CachingEngine(Engine, Protocol):
 
 
 @runtime_checkable
+class PacedEngine(Engine, Protocol):
+    """An engine that can tell how far a step is while it is being written."""
+
+    async def longer_than(self, tree: str, key: int, num_tokens: int) -> None:
+        """Return when the step being written under `key` has more than `num_tokens` tokens.
+
+        Never returns where it gets not so long: who waits hears of its end elsewhere, and cancels.
+        """
+
+
+@runtime_checkable
+class PacedWriter(Protocol):
+    """A writer that can tell it of its steps."""
+
+    async def longer_than(self, tree: SearchTree, node: NodeId, num_tokens: int) -> None:
+        """As `PacedEngine.longer_than`, of a node that is being written; never returns where it cannot be known."""
+
+
+@runtime_checkable
 class Policy(Protocol):
     """A search method: spends a budget on the leaves of a tree. Pure: it changes nothing and keeps no state.
 
@@ -181,7 +200,7 @@ class Policy(Protocol):
         Returns:
             Expansions of open leaves, each at most once and with at least one child, `width` children at most
             altogether; at least one where nothing is being written. All other open leaves that are not said to wait
-            are pruned.
+            are pruned. At pace "rolling" nodes may get more children below which some are being written.
         """
 
 
@@ -324,7 +343,10 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class FeatureProvider(Protocol):
-    """Computes a node feature that a policy declared, e.g. embeddings of the newest steps."""
+    """Computes a node feature that a policy declared, e.g. embeddings of the newest steps.
+
+    One whose values depend on what else is in their call has an attribute `batch_free` that is false.
+    """
 
     @property
     def name(self) -> str:

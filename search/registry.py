@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from search.config import METHOD_OPTIONS, Scalar, SearchSettings
 from search.errors import ConfigError
@@ -27,12 +27,14 @@ class Method:
         policy: its class.
         fixed: settings that it stands for; what is given for them is not used.
         embeds: whether it compares steps.
+        rolls: whether its frontier may roll.
         unscored: what it does at a width above 1 where no reward model says which leaf is better.
     """
 
     policy: str
     fixed: Mapping[str, object] = field(default_factory=dict)
     embeds: bool = False
+    rolls: bool = False
     unscored: str = ""
 
 
@@ -43,16 +45,19 @@ METHODS: Mapping[str, Method] = {
     "best-of-n": Method("search.policies:BestOfN", unscored="best-of-n votes by majority, as self-consistency does"),
     "beam": Method("search.policies:Beam", unscored="beam ranks by nothing and keeps the leaves that come first"),
     "dvts": Method("search.policies:Dvts", unscored="dvts ranks by nothing; each subtree goes on from its first leaf"),
-    "rebase": Method("search.policies:Rebase", unscored="rebase gives every leaf the same share of the width"),
+    "rebase": Method(
+        "search.policies:Rebase", rolls=True, unscored="rebase gives every leaf the same share of the width"
+    ),
     "particle": Method("search.policies:ParticleFilter", unscored="particle draws every leaf with the same chance"),
     "mcts": Method("search.policies:Mcts", unscored="mcts takes every step for as good as any other"),
     "ets": Method(
         "ets:Ets",
         embeds=True,
+        rolls=True,
         unscored="ets takes every leaf for as good as any other and prunes by KV cost and coverage alone",
     ),
     "ets-kv": Method(
-        "ets:EtsKv", unscored="ets-kv takes every leaf for as good as any other and prunes by KV cost alone"
+        "ets:EtsKv", rolls=True, unscored="ets-kv takes every leaf for as good as any other and prunes by KV cost alone"
     ),
 }
 
@@ -121,13 +126,17 @@ def make_policy(settings: SearchSettings, reduce: str) -> Policy:
     """The search policy with its options.
 
     Args:
-        settings: `method`, `options` and the `METHOD_OPTIONS` are read.
+        settings: `method`, `options`, `frontier` and the `METHOD_OPTIONS` are read.
         reduce: the path reward that the policy reads.
 
     Raises:
-        ConfigError: unknown method, unknown option, or an option's value out of range.
+        ConfigError: unknown method, unknown option, an option's value out of range, or a frontier that cannot roll.
     """
-    cls = load(pick("method", settings.method, METHODS).policy)
+    method = pick("method", settings.method, METHODS)
+    if settings.frontier == "rolling" and not method.rolls:
+        rolling = ", ".join(name for name, one in METHODS.items() if one.rolls)
+        raise ConfigError(f"frontier rolling: method {settings.method} has none; those that have: {rolling}")
+    cls = load(method.policy)
     known = _options(cls)
     flags = {name: getattr(settings, name) for name in METHOD_OPTIONS}
     options = {**{name: value for name, value in flags.items() if value is not None}, **settings.options}
@@ -136,7 +145,7 @@ def make_policy(settings: SearchSettings, reduce: str) -> Policy:
             accepted = ", ".join(sorted(known)) or "none"
             raise ConfigError(f"method {settings.method} has no option {name!r}; it has: {accepted}")
     policy: Policy = cls(**_typed(options, known), reduce=reduce)
-    return policy
+    return policy if settings.frontier == "level" else cast("Policy", load("search.policies:Rolling")(policy))
 
 
 def make_grader(name: str) -> Grader:

@@ -47,7 +47,7 @@ class Run:
     def name(self) -> str:
         """Method and writer, as a legend shows them."""
         by = "" if self.settings.writer == "model" else f", {self.settings.router}"
-        return f"{self.settings.method}{by}"
+        return f"{self.settings.method_name}{by}"
 
     @property
     def summary(self) -> Summary:

@@ -227,8 +227,10 @@ def _idle(settings: SearchSettings, *, own_policy: bool) -> dict[str, str]:
     if settings.until == "spent" or settings.vote == "best":
         idle |= dict.fromkeys(("confidence", "begin"), "until spent" if settings.until == "spent" else "vote best")
     if own_policy:
-        idle |= dict.fromkeys(("method", "options", *METHOD_OPTIONS), "a method of one's own")
+        idle |= dict.fromkeys(("method", "options", "frontier", *METHOD_OPTIONS), "a method of one's own")
     else:
+        if not METHODS[settings.method].rolls:
+            idle["frontier"] = f"method {settings.method}"
         known = option_names(settings.method)
         idle |= {name: f"method {settings.method}" for name in METHOD_OPTIONS if name not in known}
         policy = make_policy(settings, "last")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from search.ledger import Ledger
+from search.pacing import Pacing
 from search.protocols import Progress, StopRule, Watch
 from search.tree import SearchTree
 from search.types import ROOT, NodeId, NodeStatus, Problem, Selected
@@ -35,6 +36,7 @@ class Running:
         number: of the selection it is at, from 0.
         held: children of the root that are not begun, as the vote may not need them.
         seen: finished trajectories and unscored steps when `stopping` was last asked.
+        pacing: the virtual time of a rolling frontier.
     """
 
     problem: Problem
@@ -53,6 +55,7 @@ class Running:
     number: int = 0
     held: int = 0
     seen: tuple[int, int] = (0, 0)
+    pacing: Pacing = field(default_factory=Pacing)
     _held_tokens: int = 0
     _selected: dict[int, tuple[list[NodeId], list[NodeId]]] = field(default_factory=dict)
 
@@ -60,6 +63,11 @@ class Running:
     def busy(self) -> bool:
         """Whether anything is being written or scored."""
         return bool(self.pending or self.unscored)
+
+    @property
+    def continued(self) -> set[NodeId]:
+        """The nodes below which something is being written."""
+        return {parent for node in self.pending if (parent := self.tree[node].parent) is not None}
 
     def tell(self, stage: Literal["selected", "written"]) -> None:
         """Show the search to who watches it."""
@@ -98,6 +106,7 @@ class Running:
             self.tree.prune(node, reason)
         self.pending.clear()
         self.held = 0
+        self.pacing.stop()
         for task in self.writing:
             task.cancel()
 
@@ -128,10 +137,8 @@ class Running:
         self.live.update(children)
         self.tips.discard(node)
         self.tips.update(children)
-        if node != ROOT:
-            self._held_tokens += 1
-        elif len(children) == len(self.tree.children(ROOT)):
-            self._held_tokens += len(self.tree[ROOT].ids)
+        if len(self.tree.children(node)) == len(children):  # it was not read before for others
+            self._held_tokens += len(self.tree[node].ids) if node == ROOT else 1
 
     def written(self, node: NodeId) -> None:
         """A node was written, or has failed: its last token has been read by no model yet."""

@@ -20,9 +20,10 @@ VoteRule = Literal["majority", "weighted", "best"]
 """How finished trajectories become one answer."""
 
 
-Pace = Literal["leaf", "level"]
+Pace = Literal["leaf", "level", "rolling"]
 """When a search method is asked. "level": when all that it ordered is written and scored, so that it may compare the
-leaves. "leaf": whenever a step is written, scored or not, as it compares none with another and none waits."""
+leaves. "leaf": whenever a step is written, scored or not, as it compares none with another and none waits. "rolling":
+whenever steps are written and scored while others are still being written, in the order of `search.pacing`."""
 
 
 class FinishReason(StrEnum):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from search.ahead import AheadBuffer
 from search.errors import EngineError
-from search.protocols import Engine, Tokenizer
+from search.protocols import Engine, PacedEngine, Tokenizer
 from search.streams import closing, merge
 from search.tree import SearchTree
 from search.types import Child, NodeId, Sampling, Step, StepFailure, Usage, WriteJob
@@ -62,6 +63,13 @@ class ModelWriter:
             async for result in results:
                 return result if isinstance(result, Step) else None
         return None
+
+    async def longer_than(self, tree: SearchTree, node: NodeId, num_tokens: int) -> None:
+        """As `search.protocols.PacedWriter`."""
+        if isinstance(self.engine, PacedEngine):
+            await self.engine.longer_than(tree.id, tree[node].seed, num_tokens)
+        else:
+            await asyncio.Event().wait()
 
     def usage(self, tree: SearchTree) -> Mapping[str, Usage]:
         """What the engine did for a tree, as "policy"."""

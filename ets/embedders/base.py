@@ -57,6 +57,11 @@ class EmbeddingFeature:
         self._cache_texts = cache_texts if embedder.batch_free else 0
         self._lock = threading.Lock()
 
+    @property
+    def batch_free(self) -> bool:
+        """Whether a text's vector depends on that text alone."""
+        return self.embedder.batch_free
+
     async def compute(self, tree: SearchTree, nodes: Sequence[Node]) -> Sequence[object]:
         """One vector for each node, in order; white space round a text does not count.
 

@@ -24,13 +24,17 @@ from search.driver import SearchOutcome
 from search.engines.virtual import Recall, VirtualEngine
 from search.engines.virtual_time import VirtualClock
 from search.result import Result
+from search.statistics import paired_bootstrap
 from search.types import Problem
 
 WIDTHS = (4, 16, 64)
 NUM_TOGETHER, CAPACITY = 16, 64
 """Problems that are searched together, and the rows that advance in a tick of theirs."""
 
-MODES: dict[str, dict[str, Any]] = {"level": {}}
+BATCH = 64
+"""Problems that are computed side by side where each has a machine of its own."""
+
+MODES: dict[str, dict[str, Any]] = {"level": {}, "speculate": {"speculate": 1.0}, "rolling": {"frontier": "rolling"}}
 """Settings of each way to spend the time."""
 
 
@@ -116,7 +120,7 @@ def run(
                 settings = {"width": width, "seed": seed, "method": method}
                 suffix = f"_{width}" + ("" if method == "ets" else f"_{method.replace('-', '_')}")
                 alone = {name: _alone(source, settings | mode) for name, mode in MODES.items()}
-                figures |= _figures(alone, suffix)
+                figures |= _figures(alone, suffix) | _accuracy(alone, suffix)
                 together = {name: _together(source, settings | mode) for name, mode in MODES.items()}
                 figures |= _figures(together, f"{suffix}_together")
                 _say(figures, suffix)
@@ -126,16 +130,24 @@ def run(
 
 
 def _alone(source: _Source, settings: dict[str, Any]) -> _Ran:
-    """Every problem by itself."""
+    """Every problem by itself: where rows have no limit, those beside it change nothing and save computing."""
     ran = _Ran()
     with asyncio.Runner(loop_factory=VirtualClock) as runner:
         clock = _clock(runner)
         search = source.search(clock, None, settings)
-        for problem in source.problems:
+
+        async def timed(problem: Problem) -> tuple[Result | SearchOutcome, float]:
             start = clock.time()
-            ran.done.append(runner.run(source.solve(search, problem)))
-            ran.ticks.append(clock.time() - start)
-            ran.least.append(_longest(ran.done[-1]))
+            return await source.solve(search, problem), clock.time() - start
+
+        async def all_of(problems: Sequence[Problem]) -> list[tuple[Result | SearchOutcome, float]]:
+            return await asyncio.gather(*(timed(problem) for problem in problems))
+
+        for first in range(0, len(source.problems), BATCH):
+            for one, ticks in runner.run(all_of(source.problems[first : first + BATCH])):
+                ran.done.append(one)
+                ran.ticks.append(ticks)
+                ran.least.append(_longest(one))
     return ran
 
 
@@ -177,7 +189,28 @@ def _figures(ran: dict[str, _Ran], suffix: str) -> dict[str, float]:
     figures = {f"steps_longest{suffix}": _mean(level.least)}
     for name, one in ran.items():
         figures[f"steps_{name}{suffix}"] = _mean(one.ticks)
+        if name != "level":
+            figures[f"speedup_{name}{suffix}"] = sum(level.ticks) / sum(one.ticks)
+        stats = [done.stats for done in one.done]
+        figures[f"tokens_{name}{suffix}"] = _mean([each.policy_tokens for each in stats])
+        figures[f"kv_tokens_{name}{suffix}"] = _mean([each.kv_tokens_mean for each in stats])
+        figures[f"finished_{name}{suffix}"] = _mean([each.num_finished for each in stats])
     return figures
+
+
+def _accuracy(ran: dict[str, _Ran], suffix: str) -> dict[str, float]:
+    """How often the answer is right, where answers mean something, and what the rolling frontier changes of it."""
+    right = {
+        name: [float(done.correct is True) for done in one.done if isinstance(done, Result)]
+        for name, one in ran.items()
+    }
+    if not right["level"]:
+        return {}
+    figures = {f"accuracy_{name}{suffix}": _mean(one) for name, one in right.items()}
+    differences = [rolling - level for rolling, level in zip(right["rolling"], right["level"], strict=True)]
+    low, high = paired_bootstrap(differences)
+    figures[f"accuracy_diff_rolling{suffix}"] = _mean(differences)
+    return figures | {f"accuracy_diff_rolling{suffix}_lo": low, f"accuracy_diff_rolling{suffix}_hi": high}
 
 
 def _mean(values: Sequence[float]) -> float:

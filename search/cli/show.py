@@ -122,10 +122,11 @@ def _cost_table(result: Result, reduce: Reduce) -> Table:
 
 
 def _rebase_row(result: Result, reduce: Reduce) -> list[tuple[str, str, str]]:
-    """What REBASE's rule would have kept of the same candidates; a search by REBASE itself is another tree."""
+    """What REBASE's rule would have kept of the same levels; a search by REBASE itself is another tree."""
     replayed = list(replay(result.tree, result.selections))
     scored = any(node.reward is not None for node in result.tree)
-    if result.method == "rebase" or result.width == 1 or not replayed or not scored:
+    levels = all(len({result.tree[node].depth for node in one.candidates}) == 1 for one in replayed)
+    if result.method == "rebase" or result.width == 1 or not replayed or not scored or not levels:
         return []
     rebase = sum(rebase_kv_tokens(result.tree, one, result.width, reduce) for one in replayed) / len(replayed)
     kept = sum(one.kv_tokens.kept for one in replayed) / len(replayed)

@@ -96,6 +96,7 @@ class FakeEngine:
         self._seconds_per_call, self._seconds_per_token = seconds_per_call, seconds_per_token
         self._faults = {(fault.method, fault.call): fault for fault in faults}
         self._trees: dict[str, TreeCache] = {}
+        self._rows: dict[tuple[str, int], _Row] = {}
         self._closed = asyncio.Event()
 
     @property
@@ -127,6 +128,7 @@ class FakeEngine:
         writing = rule.begin(prefix)
         rows = [_Row(child, cache.start_row(parent, child.key), writing.copy()) for child in children]
         live = rows
+        self._rows.update({(prefix.tree, row.child.key): row for row in rows})
         try:
             while live:
                 await self._pause(self._seconds_per_token)
@@ -137,6 +139,7 @@ class FakeEngine:
                         row.finish = FinishReason.ABORT
                 for row in live:
                     if row.finish is not None:
+                        self._rows.pop((prefix.tree, row.child.key), None)
                         cache.finish_row(row.node, tuple(row.ids))
                         seconds = time.perf_counter() - start
                         text = self._tokenizer.table.step_text(prefix, row.ids, row.finish)
@@ -145,6 +148,7 @@ class FakeEngine:
                 live = [row for row in live if row.finish is None]
         finally:
             for row in live:
+                self._rows.pop((prefix.tree, row.child.key), None)
                 cache.drop_unfinished(row.node)
 
     async def label_logprobs(self, prefix: Prefix, labels: Sequence[int]) -> tuple[float, ...]:
@@ -171,6 +175,11 @@ class FakeEngine:
         self._compute(self._cache(prefix.tree), prefix)
         values = function(prefix.ids)
         return (math.nan,) * len(values) if fault is not None and fault.kind == "nan" else values
+
+    async def longer_than(self, tree: str, key: int, num_tokens: int) -> None:
+        """Wait until the step being written under `key` has more than `num_tokens` tokens, if need be for ever."""
+        while (row := self._rows.get((tree, key))) is None or len(row.ids) < num_tokens:
+            await self._pause(self._seconds_per_token)
 
     def usage(self, tree: str) -> Usage:
         """What was done for a tree; zeros for an unknown one."""

@@ -107,6 +107,16 @@ class _Row:
         return len(self.made.ids) - self.num_tokens
 
 
+@dataclass(slots=True, eq=False)
+class _Watch:
+    """Who waits for a step to be longer than so many tokens."""
+
+    tree: str
+    key: int
+    num_tokens: int
+    known: asyncio.Event
+
+
 @dataclass(slots=True)
 class _Books:
     num_calls: int = 0
@@ -143,6 +153,7 @@ class VirtualEngine:
         self._rows: dict[tuple[str, int], _Row] = {}
         self._numbers = itertools.count()
         self._books: defaultdict[str, _Books] = defaultdict(_Books)
+        self._watches: list[_Watch] = []
         self._closed = False
         clock.timed.append(self)
 
@@ -217,6 +228,15 @@ class VirtualEngine:
         (values,) = await self._ask(prefix, [("read", prefix.ids, what)], ask)
         return tuple(values)
 
+    async def longer_than(self, tree: str, key: int, num_tokens: int) -> None:
+        """Wait until the step being written under `key` has more than `num_tokens` tokens, if need be for ever."""
+        watch = _Watch(tree, key, num_tokens, asyncio.Event())
+        self._watches.append(watch)
+        try:
+            await watch.known.wait()
+        finally:
+            self._watches.remove(watch)
+
     def usage(self, tree: str) -> Usage:
         """Requests and tokens written; what a cache would hold is not known."""
         books = self._books.get(tree, _Books())
@@ -245,14 +265,25 @@ class VirtualEngine:
 
     def settle(self) -> bool:
         """Have all that was asked for since time last passed answered at once."""
+        told = False
+        for watch in self._watches:
+            row = self._rows.get((watch.tree, watch.key))
+            if row is not None and not watch.known.is_set() and row.num_tokens >= watch.num_tokens:
+                watch.known.set()
+                told = True
         requests, self._requests = self._requests, []
         requests = [one for one in requests if not one.answer.cancelled()]
         self._recall.answer(requests)
-        return bool(requests)
+        return bool(requests) or told
 
     def ticks_left(self) -> float | None:
-        """Until the first of the rows that advance now has ended."""
-        return min((row.num_left for row in self._running()), default=None)
+        """Until the first of the rows that advance now has ended, or is as far as somebody waits for."""
+        running = {(row.tree, row.made.key): row for row in self._running()}
+        left = [row.num_left for row in running.values()]
+        watched = [(watch.num_tokens, row) for watch in self._watches if (row := running.get((watch.tree, watch.key)))]
+        # A step that goes on after so many tokens is longer, which is known as soon as it has them.
+        left += [num_tokens - row.num_tokens for num_tokens, row in watched if num_tokens > row.num_tokens]
+        return min(left, default=None)
 
     def pass_time(self, ticks: float) -> None:
         """Every row that advances gets a token a tick."""

@@ -6,5 +6,6 @@ from search.policies.dvts import Dvts
 from search.policies.mcts import Mcts
 from search.policies.particle import ParticleFilter
 from search.policies.rebase import Rebase
+from search.policies.rolling import Rolling
 
-__all__ = ["Beam", "BestOfN", "Dvts", "Mcts", "ParticleFilter", "Rebase"]
+__all__ = ["Beam", "BestOfN", "Dvts", "Mcts", "ParticleFilter", "Rebase", "Rolling"]

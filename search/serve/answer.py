@@ -60,7 +60,7 @@ def about(job: Job, result: Result) -> dict[str, Any]:
         "problem": job.problem.text,
         "answer": result.answer,
         "tally": dict(result.tally),
-        "method": settings.method,
+        "method": settings.method_name,
         "width": settings.width,
         "writer": settings.writer,
         "router": settings.router if settings.writer == "arbitrage" else None,

@@ -50,7 +50,7 @@ def merge(base: SearchSettings, prm: str, changes: Mapping[str, Any]) -> SearchS
     fixed = pick("method", name, METHODS).fixed
     values = base.model_dump(include=base.model_fields_set)
     if name != base.method:
-        for gone in (*METHOD_OPTIONS, "options", "pipeline", *METHODS[base.method].fixed, *fixed):
+        for gone in (*METHOD_OPTIONS, "options", "pipeline", "frontier", *METHODS[base.method].fixed, *fixed):
             values.pop(gone, None)
         if base.method in _OWN_WIDTH and "width" not in fixed:
             values.pop("width", None)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from search.answers.graders import Grader
+from search.config import method_name
 from search.errors import ConfigError, DataError
 from search.record import ProblemRecord, read_json, read_record, tree_from_record
 from search.registry import make_grader
@@ -95,6 +96,8 @@ def _run_settings(folder: Path) -> _Settings:
         raise DataError(f"{folder / 'run.json'}: not a run of this version (no settings)")
     width = settings.get("width")
     text = {name: str(settings[name]) for name in ("method", "vote", "reduce", "grader") if name in settings}
+    if "method" in text:
+        text["method"] = method_name(text["method"], str(settings.get("frontier", "level")))
     return _Settings(
         str(kept.get("config_hash")),
         text.get("method"),

@@ -356,7 +356,7 @@ def test_wrong_set_ups_are_refused():
     class Hasty(Rebase):
         pace = "soon"
 
-    with pytest.raises(ConfigError, match="policy rebase: its pace must be one of leaf, level, not 'soon'"):
+    with pytest.raises(ConfigError, match="policy rebase: its pace must be one of leaf, level, rolling, not 'soon'"):
         make_driver(Hasty())
 
     class Wanting(Rebase):

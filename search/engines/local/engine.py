@@ -196,6 +196,21 @@ class LocalEngine:
         assert isinstance(result, tuple)
         return result
 
+    async def longer_than(self, tree: str, key: int, num_tokens: int) -> None:
+        """Wait until the step being written under `key` has more than `num_tokens` tokens, if need be for ever."""
+        loop = asyncio.get_running_loop()
+        known = asyncio.Event()
+
+        def tell() -> None:
+            self._outbox.setdefault(loop, []).append(known.set)
+
+        self._post(lambda: self._scheduler.watch(tree, key, num_tokens, tell))
+        try:
+            await known.wait()
+        finally:
+            if not known.is_set() and not self._closed:
+                self._post(lambda: self._scheduler.unwatch(tell))
+
     def usage(self, tree: str) -> Usage:
         """What was done for a tree since it was first seen or last closed; zeros for an unknown tree."""
         found = self._scheduler.trees.get(tree)
@@ -377,6 +392,7 @@ class LocalEngine:
                 worked = self._scheduler.turn()
         except Exception as error:  # Whatever went wrong, every caller must hear of it.
             self._scheduler.fail_all(self._failure(error))
+        self._scheduler.tell_watchers()
         self._send()
         with self._lock:
             again = worked or bool(self._inbox)

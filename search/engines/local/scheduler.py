@@ -63,6 +63,7 @@ class Scheduler:
         self.lanes = Lanes(forward.shape, dtype, device, max_rows)
         self.pool = Pool(self, max_kv_tokens)
         self.requests: dict[Request, None] = {}
+        self._watches: dict[Callable[[], None], tuple[str, int, int]] = {}
         self.now = 0
         self._arrivals = 0
         self._kept_logits: dict[Node, None] = {}
@@ -156,6 +157,24 @@ class Scheduler:
             new.num_computed, new.num_recomputed = old.num_computed, old.num_recomputed
             new.num_sampled, new.num_calls, new.num_peak = old.num_sampled, old.num_calls, old.num_peak
             self.trees[name] = new
+
+    def watch(self, name: str, key: int, num_tokens: int, tell: Callable[[], None]) -> None:
+        """Have it told once when the step written under `key` goes on after `num_tokens` tokens."""
+        self._watches[tell] = (name, key, num_tokens)
+
+    def unwatch(self, tell: Callable[[], None]) -> None:
+        """Nobody waits any more."""
+        self._watches.pop(tell, None)
+
+    def tell_watchers(self) -> None:
+        """Tell those whose step is as long as they asked, and goes on."""
+        if not self._watches:
+            return
+        lengths = {(row.request.tree.name, row.node.key): self.lanes.count[row.lane] for row in self.lanes.rows}
+        for tell, (name, key, num_tokens) in list(self._watches.items()):
+            if lengths.get((name, key), 0) >= num_tokens:
+                del self._watches[tell]
+                tell()
 
     # One turn
 

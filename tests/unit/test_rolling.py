@@ -1,0 +1,179 @@
+"""The rolling frontier: what it selects by hand, and that nothing of a search depends on who was faster."""
+
+import asyncio
+import random
+from dataclasses import replace
+
+import pytest
+from test_driver import LONG, PROBLEM, PROMPT, make_scorer, shape
+from test_policies import grow, new_tree
+from virtual_clock import timed
+
+from ets import Ets
+from ets.embedders import make_embedder
+from search.answers.graders import PlainGrader
+from search.config import SearchSettings
+from search.driver import Driver
+from search.engines.fake import FakeEngine, Fault
+from search.engines.virtual import Recall, VirtualEngine
+from search.engines.virtual_time import VirtualClock
+from search.errors import ConfigError
+from search.pacing import WINDOW_TOKENS
+from search.policies import Rebase, Rolling
+from search.registry import make_policy
+from search.stopping import Decided
+from search.types import ROOT, FinishReason, NodeStatus, Step
+from search.writer import ModelWriter
+
+
+def select(policy, tree, width):
+    selection = policy.select(tree, width, random.Random(0))
+    return {one.node: one.num_children for one in selection.expansions}, dict(selection.reasons)
+
+
+def test_a_leaf_is_weighed_against_what_is_being_written():
+    tree = new_tree()
+    tree.add_child(ROOT)
+    tree.add_child(ROOT)
+    good, bad, fair = grow(tree, ROOT, 0.6, 0.1, 0.5)
+    counts, reasons = select(Rolling(Rebase()), tree, 3)
+    # Those that are being written stand at the mean of their siblings, 0.4: of 5 children the best has 3, the next 1.
+    # Three are free: one for each that is kept, and one more for the best.
+    assert counts == {good: 2, fair: 1}
+    assert reasons == {bad: "rebase: allocated 0 of 5 children"}
+
+
+def test_a_leaf_gets_no_more_than_is_free():
+    tree = new_tree()
+    for _ in range(7):
+        tree.add_child(ROOT)
+    (good,) = grow(tree, ROOT, 1.0)
+    assert select(Rolling(Rebase()), tree, 1) == ({good: 1}, {})
+
+
+def same_step(tree, parent, text, reward, num_tokens=5):
+    node = tree.add_child(parent)
+    tree.write(Step(node, tuple(range(num_tokens)), text, FinishReason.STOP, "m"))
+    tree.set_reward(node, reward)
+    tree[node].features["embedding"] = (1.0, 0.0) if text == "a" else (0.0, 1.0)
+    return node
+
+
+def test_a_step_that_says_what_another_said_before_leaves_it_its_width():
+    tree = new_tree()
+    tree.root.features["embedding"] = (0.5, 0.5)
+    first = same_step(tree, ROOT, "a", 0.5)
+    tree.add_child(first)
+    other = same_step(tree, ROOT, "b", 0.5)
+    tree.add_child(other)
+    again = same_step(tree, ROOT, "a", 0.5)
+    counts, reasons = select(Rolling(Ets(node_cost_weight=3.0)), tree, 1)
+    assert counts == {first: 1}
+    assert again in reasons
+
+
+def test_a_step_whose_children_are_far_ahead_gets_no_more():
+    tree = new_tree()
+    tree.root.features["embedding"] = (0.5, 0.5)
+    first = same_step(tree, ROOT, "a", 0.5)
+    tree.add_child(first)
+    again = same_step(tree, ROOT, "a", 0.5, num_tokens=50)
+    counts, reasons = select(Rolling(Ets(node_cost_weight=3.0)), tree, 1)
+    assert counts == {} and again in reasons
+
+
+class Jittery(FakeEngine):
+    """An engine whose steps come when they like, and which tells of some how far they are, and of others never."""
+
+    def __init__(self, chance, **options):
+        super().__init__(LONG, **options)
+        self.chance = random.Random(chance)
+
+    async def generate(self, prefix, children, sampling):
+        steps = [step async for step in super().generate(prefix, children, sampling)]
+        self.chance.shuffle(steps)
+        for step in steps:
+            await asyncio.sleep(self.chance.random() * 30)
+            yield step
+
+    async def longer_than(self, tree, key, num_tokens):
+        await asyncio.Event().wait()
+
+
+def ets():
+    return Rolling(Ets()), [make_embedder("tfidf")]
+
+
+def solve(engine, method=ets, width=8, **options):
+    policy, features = method()
+    driver = Driver(policy, ModelWriter(engine), make_scorer(), width=width, features=features, **options)
+    return timed(driver.solve(PROBLEM, PROMPT))[0]
+
+
+def virtually(capacity=None, method=ets, width=8, **options):
+    recall = Recall(FakeEngine(LONG))
+    policy, features = method()
+    try:
+        with asyncio.Runner(loop_factory=VirtualClock) as runner:
+            engine = VirtualEngine(runner.get_loop(), recall, capacity)
+            driver = Driver(policy, ModelWriter(engine), make_scorer(), width=width, features=features, **options)
+            return runner.run(driver.solve(PROBLEM, PROMPT)), runner.get_loop().time()
+    finally:
+        recall.close()
+
+
+@pytest.mark.parametrize("options", [{}, {"stopping": lambda: Decided("weighted", "last", PlainGrader())}])
+def test_a_search_does_not_depend_on_who_was_faster(options):
+    known, _ = virtually(**options)
+    assert any(node.status is NodeStatus.PRUNED for node in known.tree)
+    assert len({node.depth for node in known.tree.leaves(NodeStatus.FINISHED)}) > 1
+    others = [solve(Jittery(chance), **options) for chance in range(4)]
+    others += [solve(FakeEngine(LONG), **options), virtually(capacity=3, **options)[0]]
+    for other in others:
+        assert shape(other.tree) == shape(known.tree)
+        assert other.selections == known.selections and other.notes == known.notes
+
+
+def test_no_step_waits_for_more_than_its_window():
+    """The whole search takes as long as its longest path and a window for each of its steps, and no more."""
+    outcome, ticks = virtually(method=lambda: (Rolling(Rebase()), []), width=16)
+    tree = outcome.tree
+    longest = max(node.num_path_tokens for node in tree) - tree.root.num_path_tokens
+    _, level_ticks = virtually(method=lambda: (Rebase(), []), width=16)
+    assert longest <= ticks < level_ticks
+    assert ticks <= longest + WINDOW_TOKENS * max(node.depth for node in tree) + 32
+
+
+def test_a_step_that_fails_is_kept_and_the_others_go_on():
+    outcome = solve(FakeEngine(LONG, faults=[Fault("generate", 3)]))
+    assert outcome.stats.num_failed and outcome.stats.num_finished
+    assert not outcome.tree.leaves() and not outcome.tree.leaves(NodeStatus.PENDING)
+
+
+def test_every_token_is_accounted_for():
+    outcome = solve(engine := FakeEngine(LONG), width=16)
+    stats, tree = outcome.stats, outcome.tree
+    assert stats.policy_tokens == sum(len(node.ids) for node in tree) - len(tree.root.ids)
+    assert stats.num_finished <= 16 and stats.unique_tokens >= stats.computed_tokens
+    assert engine.usage(tree.id).kv_tokens_held == 0
+
+
+def test_without_seeds_what_has_come_has_come():
+    """A server that draws as it likes repeats nothing, so nothing waits for it."""
+
+    class Unseeded(Jittery):
+        @property
+        def info(self):
+            return replace(super().info, seeds="none")
+
+    outcome = solve(Unseeded(1))
+    assert outcome.stats.num_finished >= 1 and not outcome.tree.leaves(NodeStatus.PENDING)
+
+
+def test_the_setting_makes_it_and_refuses_methods_without_a_frontier():
+    policy = make_policy(SearchSettings(method="ets-kv", frontier="rolling"), "last")
+    assert policy.name == "ets-kv-rolling" == SearchSettings(method="ets-kv", frontier="rolling").method_name
+    with pytest.raises(
+        ConfigError, match="frontier rolling: method beam has none; those that have: rebase, ets, ets-kv"
+    ):
+        make_policy(SearchSettings(method="beam", frontier="rolling"), "last")
