@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ NUM_TOGETHER, CAPACITY = 16, 64
 BATCH = 64
 """Problems that are computed side by side where each has a machine of its own."""
 
-MODES: dict[str, dict[str, Any]] = {"level": {}, "speculate": {"speculate": 1.0}, "rolling": {"frontier": "rolling"}}
+MODES: Mapping[str, dict[str, Any]] = {"level": {}, "speculate": {"speculate": 1.0}, "rolling": {"frontier": "rolling"}}
 """Settings of each way to spend the time."""
 
 
@@ -107,10 +107,17 @@ def run(
         methods: to search with.
 
     Returns:
-        `figures`, for each width W: `steps_level_W`, token steps of a problem searched level by level, alone, in the
-        mean; `steps_longest_W`, the tokens of the longest path of its tree, with which no schedule of that tree could
-        do without. The same with `_together` of 16 problems at once on 64 rows: token steps until all are
-        done, and the least that 64 rows could do it in. Other methods than ets have their name as a suffix.
+        `figures`, for each width W. `steps_level_W`, `steps_speculate_W`, `steps_rolling_W`: token steps of a problem,
+        searched level by level, the same with steps written ahead, and on a rolling frontier; means over problems, each
+        alone. `steps_longest_W`: the tokens of the longest path of its tree, level by level: what no schedule of that
+        tree can do without. `speedup_speculate_W`, `speedup_rolling_W`: token steps level by level, over theirs.
+        `thrown_share_W`: of all tokens that were written, the part written ahead in vain; `thrown_per_kept_W`: for each
+        token of the tree; `equal_speculate_W`: the part of the trees that speculation left as they are, to be 1.
+        `tokens_MODE_W`, `kv_tokens_MODE_W`, `finished_MODE_W`: tokens written, KV tokens kept, and finished
+        trajectories of a problem. On the mini family also `accuracy_MODE_W`, and `accuracy_diff_rolling_W`, with `_lo`
+        and `_hi`, the rolling frontier's accuracy less that of levels. The same with `_together` of 16 problems at once
+        on 64 rows, where steps are those until all are done, and the least is what 64 rows could do at best. Other
+        methods than ets have their name as a suffix.
     """
     figures: dict[str, float] = {}
     source = _Source(data, limit)
@@ -195,7 +202,21 @@ def _figures(ran: dict[str, _Ran], suffix: str) -> dict[str, float]:
         figures[f"tokens_{name}{suffix}"] = _mean([each.policy_tokens for each in stats])
         figures[f"kv_tokens_{name}{suffix}"] = _mean([each.kv_tokens_mean for each in stats])
         figures[f"finished_{name}{suffix}"] = _mean([each.num_finished for each in stats])
+    thrown, kept = (sum(done.stats.tokens_thrown for done in ran["speculate"].done), sum(map(_tokens, level.done)))
+    figures[f"thrown_share{suffix}"] = thrown / (thrown + kept)
+    figures[f"thrown_per_kept{suffix}"] = thrown / kept
+    same = [_nodes(one) == _nodes(other) for one, other in zip(level.done, ran["speculate"].done, strict=True)]
+    figures[f"equal_speculate{suffix}"] = sum(same) / len(same)
     return figures
+
+
+def _tokens(done: Result | SearchOutcome) -> int:
+    return done.stats.policy_tokens
+
+
+def _nodes(done: Result | SearchOutcome) -> list[tuple[object, ...]]:
+    """What makes two trees equal: every node's place, ids, reward and fate."""
+    return [(node.parent, node.ids, node.reward, node.status, node.reason) for node in done.tree]
 
 
 def _accuracy(ran: dict[str, _Ran], suffix: str) -> dict[str, float]:
