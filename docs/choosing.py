@@ -162,8 +162,7 @@ def page() -> str:
                 "- **`ets-kv` in place of ETS.** It leaves out the clusters. Against REBASE at width 64 it was "
                 f"{against(wide, 'accuracy_diff', 64, 'ets-kv', '+.3f')}, with more KV cache than ETS. It is there to "
                 "compare with.",
-                "- **You want the paper's own program.** The default departs from it in three settings; "
-                "`--node-cost-weight 1 --coverage-weight 1.5 --set reallocation=rewards` are the paper's at width 16.",
+                "- **You want the paper's own program.** `--method ets-paper`.",
             ]
         ),
         "## With a draft and a target",

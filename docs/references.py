@@ -167,9 +167,7 @@ def _attributes(documented: type) -> dict[str, str]:
     return {one.strip(): text for names, text in said.items() for one in names.split(",")}
 
 
-def _option_default(item: dataclasses.Field[Any], embeds: bool) -> str:
-    if embeds and item.name == "cluster_distance":
-        return "as calibrated for the embedder"
+def _option_default(item: dataclasses.Field[Any]) -> str:
     return "nothing" if item.default is None else _code(item.default)
 
 
@@ -185,7 +183,7 @@ def methods_table() -> str:
         cells = [
             [
                 _code(item.name),
-                _option_default(item, method.embeds),
+                _option_default(item),
                 _cell(meanings[item.name]) + (f" Also `{flag(item.name)}`." if item.name in METHOD_OPTIONS else ""),
             ]
             for item in rows

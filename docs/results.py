@@ -77,7 +77,7 @@ def compared_table(report: dict[str, Any], width: int) -> list[str]:
     lines = [
         "| method | accuracy | less REBASE's, paired 95% | KV tokens, mean | at most | engine's peak "
         "| less KV than REBASE | as a radix cache | problems/s over REBASE's |",
-        "|---" * 9 + "|",
+        "|---" * 8 + "|",
     ]
     figures = report["figures"]
     for row in (row for row in report["rows"] if row["width"] == width and "max_kv_tokens" not in row):
@@ -110,11 +110,11 @@ def embedder_table(report: dict[str, Any]) -> list[str]:
     """What embedders cost and do."""
     figures = report["figures"]
     lines = [
-        "| embedder | cut at | other wording, 10% / 50% / 90% | other result | other numbers | ms for 64 steps "
+        "| embedder | other wording, 10% / 50% / 90% | other result | other numbers | ms for 64 steps "
         "| part of the search | accuracy less REBASE's | less KV |",
-        "|---" * 9 + "|",
+        "|---" * 8 + "|",
     ]
-    for name, cut in report["cluster_distances"].items():
+    for name in ("tfidf", "minilm", "prm"):
         spreads = (
             " / ".join(f"{figures[f'{kind}_{name}_{decile}']:.3f}" for decile in (10, 50, 90))
             for kind in ("wording", "result", "numbers")
@@ -122,7 +122,7 @@ def embedder_table(report: dict[str, Any]) -> list[str]:
         milliseconds = figures.get(f"ms_{name}_64")
         low, high = (figures[f"accuracy_diff_{name}_{side}"] for side in ("lo", "hi"))
         lines.append(
-            f"| {name} | {cut} | {' | '.join(spreads)} | {'' if milliseconds is None else f'{milliseconds:.1f}'} "
+            f"| {name} | {' | '.join(spreads)} | {'' if milliseconds is None else f'{milliseconds:.1f}'} "
             f"| {figures[f'feature_share_{name}']:.1%} "
             f"| {figures[f'accuracy_diff_{name}']:+.3f} ({low:+.3f} to {high:+.3f}) "
             f"| {figures[f'kv_ratio_{name}']:.2f} |"

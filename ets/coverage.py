@@ -13,8 +13,16 @@ from scipy.sparse import csr_array
 from ets.problem import Floats, Ints
 from search.errors import ConfigError, PolicyError
 
-DEFAULT_DISTANCE = 0.05
+PAPER_DISTANCE = 0.05
 """Where ETS (arXiv 2502.13575) cuts."""
+
+TYPICAL = 0.5
+"""Steps are alike that are nearer than this part of the mean distance of two different steps of their level.
+
+So one number serves all embedders and languages. It joins other wordings of the mini family's model, and of a real
+model's first steps one in ten. Coarser cuts did harm there (`ets bench coverage`): steps that are nearer to each other,
+or state the same numbers, are hardly more alike in where they lead than any two are.
+"""
 
 SPARSE = 0.15
 """Vectors less filled than this are multiplied as sparse ones ..."""
@@ -28,10 +36,12 @@ class Clusters(NamedTuple):
 
     Attributes:
         labels: 0 .. K - 1, numbered by their first leaf. (num_leaves,)
+        distance: where they were cut; 0 where there was nothing to cut.
         num_unknown: leaves whose embedding is not finite; each is a cluster of its own, equal texts together.
     """
 
     labels: Ints
+    distance: float = 0.0
     num_unknown: int = 0
 
     @property
@@ -41,20 +51,18 @@ class Clusters(NamedTuple):
 
 
 def cluster_steps(
-    texts: Sequence[str], embeddings: Sequence[ArrayLike], distance: float = DEFAULT_DISTANCE
+    texts: Sequence[str], embeddings: Sequence[ArrayLike], distance: float | None = PAPER_DISTANCE
 ) -> Clusters:
-    """Cluster leaves by the cosine distance of their newest steps, cut at `distance`, as in ETS.
+    """Cluster leaves by average linkage of the cosine distances of their newest steps, as in ETS (arXiv 2502.13575).
 
     A single leaf, or texts that are all equal, make one cluster without a look at the embeddings. Zero vectors have
     no direction: they are together, at distance 1 from all others. The result does not depend on the leaves' order.
 
-    Differs: equal texts with equal embeddings count once in an average, so clusters do not move with how often a step
-    was sampled.
-
     Args:
         texts: the newest step of each leaf; at least one.
         embeddings: a vector of each, of equal lengths. (num_leaves, dim)
-        distance: cosine distance in [0, 2]; clusters whose average distance is at most this are joined.
+        distance: cosine distance in [0, 2]; clusters whose average distance is at most this are joined. None: found
+            from the level's own distances, `TYPICAL` of their mean over different steps.
 
     Raises:
         ConfigError: the distance is out of range.
@@ -73,20 +81,15 @@ def cluster_steps(
         raise PolicyError(f"embeddings must be vectors of one length, not {rows.shape[1:]}")
     # One text may stand below several parents; embedders that read the path above it then tell the two apart.
     steps = [(text, row.tobytes()) for text, row in zip(texts, rows, strict=True)]
-    first: dict[tuple[str, bytes], int] = {}
-    for leaf, step in enumerate(steps):
-        first.setdefault(step, leaf)
-    unique = sorted(first)
-    vectors = rows[[first[step] for step in unique]]
-    known = np.asarray(np.isfinite(vectors).all(axis=1))
-    groups = np.empty(len(unique), dtype=np.int64)
-    groups[~known] = len(unique) + np.arange(len(unique) - known.sum())
-    groups[known] = _average_linkage(cosine_distances(vectors[known]), distance)
-    group_of = dict(zip(unique, groups.tolist(), strict=True))
-    is_known = dict(zip(unique, known.tolist(), strict=True))
+    known = np.asarray(np.isfinite(rows).all(axis=1))
+    order = sorted(np.flatnonzero(known).tolist(), key=lambda leaf: steps[leaf])
+    cut, groups = _average_linkage(rows[order], [steps[leaf] for leaf in order], distance)
+    group_of: dict[tuple[str, bytes], int] = {steps[leaf]: group for leaf, group in zip(order, groups, strict=True)}
+    for leaf in np.flatnonzero(~known).tolist():
+        group_of.setdefault(steps[leaf], -1 - leaf)
     label: dict[int, int] = {}
     labels = [label.setdefault(group_of[step], len(label)) for step in steps]
-    return Clusters(np.array(labels, dtype=np.int64), sum(not is_known[step] for step in steps))
+    return Clusters(np.array(labels, dtype=np.int64), cut, int((~known).sum()))
 
 
 def cosine_distances(vectors: Floats) -> Floats:
@@ -112,19 +115,33 @@ def _products(rows: Floats) -> Floats:
     return np.asarray((sparse @ sparse.T).toarray())
 
 
-def check_distance(distance: float) -> None:
-    """Refuse a cut that is no cosine distance.
+def check_distance(distance: float | None) -> None:
+    """Refuse a cut that is no cosine distance; None stands for one that is found.
 
     Raises:
         ConfigError: not in [0, 2].
     """
-    if not 0 <= distance <= 2:
+    if distance is not None and not 0 <= distance <= 2:
         raise ConfigError(f"cluster_distance must be in [0, 2], not {distance}")
 
 
-def _average_linkage(distances: Floats, cut: float) -> Ints:
-    """Labels of the flat clusters, from 1, (n,)."""
-    if len(distances) < 2:
-        return np.ones(len(distances), dtype=np.int64)
+def _average_linkage(
+    rows: Floats, steps: Sequence[tuple[str, bytes]], distance: float | None
+) -> tuple[float, list[int]]:
+    """Where the tree of clusters is cut, and the flat clusters below, from 1.
+
+    Args:
+        rows: (n, dim), equal ones together.
+        steps: what tells different ones apart.
+        distance: the cut; None for one that is found.
+    """
+    if len(rows) < 2:
+        return distance or 0.0, [1] * len(rows)
+    distances = cosine_distances(rows)
+    if distance is None:
+        first = [i for i, step in enumerate(steps) if i == 0 or step != steps[i - 1]]
+        apart = distances[np.ix_(first, first)]
+        num_pairs = len(first) * (len(first) - 1)
+        distance = TYPICAL * float(apart.sum()) / num_pairs if num_pairs else 0.0
     upper = distances[np.triu_indices(len(distances), 1)]
-    return np.asarray(fcluster(linkage(upper, "average"), cut, "distance"), dtype=np.int64)
+    return distance, fcluster(linkage(upper, "average"), distance, "distance").tolist()

@@ -1,15 +1,16 @@
-"""ETS and ETS-KV: REBASE's allocation, pruned by what a leaf's own part of the tree costs the KV cache."""
+"""ETS, ETS-KV and ETS as published: REBASE's allocation, pruned by what a leaf's own part of the tree costs."""
 
 from __future__ import annotations
 
 import math
 import random
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, get_args
 
-from ets.coverage import DEFAULT_DISTANCE, Clusters, check_distance, cluster_steps
+from ets.chance import Chance, keep_by_chance
+from ets.coverage import PAPER_DISTANCE, Clusters, check_distance, cluster_steps
 from ets.problem import NodeCost, PruneSolution, build_problem
 from ets.reasons import LeafFate, pruned_reason
 from ets.solvers import DEFAULT_SECONDS, make_solver
@@ -18,25 +19,16 @@ from search.errors import ConfigError, PolicyError, SolverError
 from search.tree import Node, SearchTree
 from search.types import Expansion, Pace, Reduce, Selection
 
-NODE_COST_WEIGHT, COVERAGE_WEIGHT = 2.0, 10.0
-"""lambda_b and lambda_d of `Ets`; ETS has 1.0 and about 1.4. Tuned on dev problems of the mini family.
+NODE_COST_WEIGHT = 0.2
+"""lambda_b of `Ets`: the gain in the chance of a right trajectory for which all tokens of a level are kept.
 
-At 1.0 a leaf that was allocated one child of a width of N pays for itself as soon as the tree has more than N nodes, so
-that of forty equal siblings all forty stay. At 2.0 one of them stays, and coverage must be worth enough to keep one of
-every kind that has a part of the width.
+Half of the tokens that REBASE keeps of a real model's first steps are kept at about this weight; see
+`ets bench coverage`.
 """
 
 PAPER_COVERAGE: dict[int, float] = {16: 1.5, 64: 1.4, 256: 1.45}
 """lambda_d by width, as tuned in ETS (arXiv 2502.13575)."""
 
-
-Reallocation = Literal["clusters", "rewards"]
-"""Who gets the width of the pruned leaves. `rewards`: REBASE allocates all of it again over the kept leaves, as in ETS
-(arXiv 2502.13575). `clusters`: the kept leaves of the same cluster.
-
-Allocated again by rewards, a step that forty leaves agreed on counts no more than one that a single leaf fell into. But
-how often the policy comes to a step is evidence too, and all there is against a wrong step that the reward model likes.
-"""
 
 ALL_APART = "every leaf is a cluster of its own, so coverage finds nothing to merge and ETS may keep as much as REBASE"
 """The note of a selection in which no two leaves are alike: `cluster_distance` or the embedder decides that."""
@@ -80,6 +72,7 @@ class EtsKv:
 
     def __post_init__(self) -> None:
         _check(self)
+        make_solver(self.solver, self.solver_seconds)
 
     def select(self, tree: SearchTree, width: int, rng: random.Random) -> Selection:
         """Allocate, prune, allocate again."""
@@ -88,43 +81,97 @@ class EtsKv:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ets:
-    """ETS (arXiv 2502.13575): ETS-KV with a reward for every semantic cluster of steps that a kept leaf covers.
+    """ETS (arXiv 2502.13575) with coverage counted as a chance, and weights that are relative to the level.
 
-    Needs the node feature "embedding", unless the coverage weight is 0.
+    REBASE allocates the width. Of the leaves that get some of it those are kept that raise the chance that one of the
+    kept is right (`ets.chance`) by more than their share of the level's tokens is worth; leaves that say the same
+    count once. What was allocated to pruned ones goes to kept leaves of the same cluster, else to all that are kept:
+    how often the policy comes to a step is evidence too. Needs the node feature "embedding".
 
-    Differs: what a cluster's pruned leaves were allocated stays with the cluster (`reallocation`).
+    Differs: the paper adds up REBASE's parts of the kept leaves and a bonus for each cluster, which `EtsPaper` does. Of
+    real models' steps hardly two are near enough to be one cluster, and then the bonus keeps them all.
 
     Attributes:
-        node_cost_weight: lambda_b >= 0; 0 charges nothing, 1 is the paper's.
-        coverage_weight: lambda_d >= 0; None for the paper's at the nearest width of 16, 64, 256: 1.5, 1.4, 1.45.
-        cluster_distance: cosine distance at which clusters are cut; it goes with the embedder.
-        node_cost: "uniform" as in the paper, or "tokens": by a node's share of the tree's tokens.
+        node_cost_weight: lambda_b >= 0, the gain in chance that all tokens of a level are worth; 0 charges nothing.
+        cluster_distance: cosine distance at which clusters are cut; None to find it from the level's own distances.
+        node_cost: "tokens": by a step's share of the level's tokens; "uniform", all steps alike.
         temperature: T of REBASE's softmax(reward / T).
-        solver: highs, pulp, pulp-highs, exhaustive; tree where the coverage weight is 0.
-        solver_seconds: time limit of one solve.
-        reallocation: who gets the width of the pruned leaves; see `Reallocation`.
         reduce: which reward of a leaf's path is meant.
     """
 
     name: ClassVar[str] = "ets"
     pace: ClassVar[Pace] = "level"
+    features: ClassVar[frozenset[str]] = frozenset({"embedding"})
 
     node_cost_weight: float = NODE_COST_WEIGHT
-    coverage_weight: float | None = COVERAGE_WEIGHT
-    cluster_distance: float = DEFAULT_DISTANCE
-    node_cost: NodeCost = "uniform"
+    cluster_distance: float | None = None
+    node_cost: NodeCost = "tokens"
     temperature: float = DEFAULT_TEMPERATURE
-    solver: str = "highs"
-    solver_seconds: float = DEFAULT_SECONDS
-    reallocation: Reallocation = "clusters"
     reduce: Reduce = "last"
 
     def __post_init__(self) -> None:
         _check(self)
-        if self.reallocation not in get_args(Reallocation):
-            raise ConfigError(
-                f"reallocation must be one of {', '.join(get_args(Reallocation))}, not {self.reallocation!r}"
+        check_distance(self.cluster_distance)
+
+    def select(self, tree: SearchTree, width: int, rng: random.Random) -> Selection:
+        """Cluster, allocate, prune, hand on.
+
+        Raises:
+            PolicyError: a leaf has no embedding.
+        """
+        leaves = tree.leaves()
+        if len(leaves) == 1:
+            return Selection((Expansion(leaves[0].id, width),))
+        clusters = _clusters(self.name, leaves, self.cluster_distance)
+        rewards = [tree.path_reward(leaf.id, self.reduce) for leaf in leaves]
+        first = rebase_allocation(rewards, width, self.temperature)
+        kept = [position for position, count in enumerate(first) if count]
+        if self.node_cost_weight:
+            problem = build_problem(
+                tree,
+                [leaf.id for leaf in leaves],
+                [count / width for count in first],
+                node_cost_weight=self.node_cost_weight,
+                node_cost=self.node_cost,
             )
+            kept = sorted(keep_by_chance(problem, Chance.of_rewards(rewards, clusters.labels), kept))
+        counts = _hand_on(kept, rewards, first, clusters, self.temperature)
+        fate = LeafFate(self.name, tree, leaves, kept, first, width, True, clusters, by_chance=True)
+        return _selection(leaves, counts, fate, _notes(clusters))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EtsPaper:
+    """ETS as published (arXiv 2502.13575): ETS-KV with a reward for every semantic cluster that a kept leaf covers.
+
+    Needs the node feature "embedding", unless the coverage weight is 0.
+
+    Attributes:
+        node_cost_weight: lambda_b >= 0; 0 charges nothing.
+        coverage_weight: lambda_d >= 0; None for the paper's at the nearest width of 16, 64, 256: 1.5, 1.4, 1.45.
+        cluster_distance: cosine distance at which clusters are cut; None to find it from the level's own distances.
+        node_cost: "uniform" as in the paper, or "tokens": by a node's share of the tree's tokens.
+        temperature: T of REBASE's softmax(reward / T).
+        solver: highs, pulp, pulp-highs, exhaustive; tree where the coverage weight is 0.
+        solver_seconds: time limit of one solve.
+        reduce: which reward of a leaf's path is meant.
+    """
+
+    name: ClassVar[str] = "ets-paper"
+    pace: ClassVar[Pace] = "level"
+
+    node_cost_weight: float = 1.0
+    coverage_weight: float | None = None
+    cluster_distance: float | None = PAPER_DISTANCE
+    node_cost: NodeCost = "uniform"
+    temperature: float = DEFAULT_TEMPERATURE
+    solver: str = "highs"
+    solver_seconds: float = DEFAULT_SECONDS
+    reduce: Reduce = "last"
+
+    def __post_init__(self) -> None:
+        _check(self)
+        make_solver(self.solver, self.solver_seconds)
         if self.coverage_weight is not None:
             _check_weight("coverage_weight", self.coverage_weight)
         check_distance(self.cluster_distance)
@@ -148,18 +195,19 @@ class Ets:
             weight = paper_coverage(width + tree.num_finished)
         clusters = None
         if weight and len(leaves) > 1:
-            clusters = self._clusters(leaves)
+            clusters = _clusters(self.name, leaves, self.cluster_distance)
         return _select(self, tree, leaves, width, clusters, weight)
 
-    def _clusters(self, leaves: Sequence[Node]) -> Clusters:
-        missing = [leaf.id for leaf in leaves if "embedding" not in leaf.features]
-        if missing:
-            raise PolicyError(f"ets: node {missing[0]} has no embedding")
-        texts = [leaf.text.strip() for leaf in leaves]
-        return cluster_steps(texts, [leaf.features["embedding"] for leaf in leaves], self.cluster_distance)  # type: ignore[misc]
+
+def _clusters(policy: str, leaves: Sequence[Node], distance: float | None) -> Clusters:
+    missing = [leaf.id for leaf in leaves if "embedding" not in leaf.features]
+    if missing:
+        raise PolicyError(f"{policy}: node {missing[0]} has no embedding")
+    texts = [leaf.text.strip() for leaf in leaves]
+    return cluster_steps(texts, [leaf.features["embedding"] for leaf in leaves], distance)  # type: ignore[misc]
 
 
-def _check(policy: Ets | EtsKv) -> None:
+def _check(policy: Ets | EtsKv | EtsPaper) -> None:
     _check_weight("node_cost_weight", policy.node_cost_weight)
     if not 0 < policy.temperature < float("inf"):
         raise ConfigError(f"temperature must be a positive number, not {policy.temperature}")
@@ -169,7 +217,6 @@ def _check(policy: Ets | EtsKv) -> None:
     ):
         if value not in accepted:
             raise ConfigError(f"{option} must be one of {', '.join(accepted)}, not {value!r}")
-    make_solver(policy.solver, policy.solver_seconds)
 
 
 def _check_weight(option: str, value: float) -> None:
@@ -177,41 +224,50 @@ def _check_weight(option: str, value: float) -> None:
         raise ConfigError(f"{option} must be a number of at least 0, not {value}")
 
 
-def _select(
-    policy: Ets | EtsKv,
-    tree: SearchTree,
-    leaves: Sequence[Node],
-    width: int,
-    clusters: Clusters | None,
-    coverage_weight: float,
-) -> Selection:
-    rewards = [tree.path_reward(leaf.id, policy.reduce) for leaf in leaves]
-    first = rebase_allocation(rewards, width, policy.temperature)
-    if len(leaves) == 1:
-        return Selection((Expansion(leaves[0].id, width),))
+def _notes(clusters: Clusters | None) -> list[str]:
     notes = []
     if clusters is not None and clusters.num_unknown:
         notes.append(f"{clusters.num_unknown} leaves with an embedding that is not finite, each text a cluster")
-    if clusters is not None and clusters.num_clusters == len(leaves):
+    if clusters is not None and clusters.num_clusters == len(clusters.labels):
         notes.append(ALL_APART)
-    solution = _prune(policy, tree, leaves, first, clusters, coverage_weight)
-    solved = solution.status == "optimal"
-    if solved:
-        if isinstance(policy, Ets) and policy.reallocation == "clusters" and clusters is not None:
-            counts = _hand_on(solution.kept, rewards, first, clusters, policy.temperature)
-        else:
-            again = rebase_allocation([rewards[leaf] for leaf in solution.kept], width, policy.temperature)
-            counts = dict(zip(solution.kept, again, strict=True))
-    else:
-        counts = dict(enumerate(first))
-        notes.append(f"solver {policy.solver}: {solution.status}, {solution.message}; went on with REBASE's allocation")
-    fate = LeafFate(policy.name, tree, leaves, solution.kept, first, width, solved, clusters)
+    return notes
+
+
+def _selection(leaves: Sequence[Node], counts: Mapping[int, int], fate: LeafFate, notes: Sequence[str]) -> Selection:
+    """From children by position to a selection, every other leaf with its reason."""
+    clusters = fate.clusters
     return Selection(
         tuple(Expansion(leaf.id, counts[i]) for i, leaf in enumerate(leaves) if counts.get(i)),
         {leaf.id: pruned_reason(fate, i) for i, leaf in enumerate(leaves) if not counts.get(i)},
         "; ".join(notes),
         {} if clusters is None else {leaf.id: int(clusters.labels[i]) for i, leaf in enumerate(leaves)},
     )
+
+
+def _select(
+    policy: EtsKv | EtsPaper,
+    tree: SearchTree,
+    leaves: Sequence[Node],
+    width: int,
+    clusters: Clusters | None,
+    coverage_weight: float,
+) -> Selection:
+    """Prune by the program, and let REBASE allocate the whole width again over what is kept."""
+    rewards = [tree.path_reward(leaf.id, policy.reduce) for leaf in leaves]
+    first = rebase_allocation(rewards, width, policy.temperature)
+    if len(leaves) == 1:
+        return Selection((Expansion(leaves[0].id, width),))
+    notes = _notes(clusters)
+    solution = _prune(policy, tree, leaves, first, clusters, coverage_weight)
+    solved = solution.status == "optimal"
+    if solved:
+        again = rebase_allocation([rewards[leaf] for leaf in solution.kept], width, policy.temperature)
+        counts = dict(zip(solution.kept, again, strict=True))
+    else:
+        counts = dict(enumerate(first))
+        notes.append(f"solver {policy.solver}: {solution.status}, {solution.message}; went on with REBASE's allocation")
+    fate = LeafFate(policy.name, tree, leaves, solution.kept, first, width, solved, clusters)
+    return _selection(leaves, counts, fate, notes)
 
 
 def _hand_on(
@@ -235,7 +291,7 @@ def _hand_on(
         if leaf not in counts:
             label = int(clusters.labels[leaf])
             free[label if label in members else _NO_CLUSTER] += count
-    for label, width in free.items():
+    for label, width in sorted(free.items()):
         leaves = members.get(label, kept)
         shares = rebase_allocation([rewards[leaf] for leaf in leaves], width, temperature)
         counts.update(dict(zip(leaves, shares, strict=True)))
@@ -243,7 +299,7 @@ def _hand_on(
 
 
 def _prune(
-    policy: Ets | EtsKv,
+    policy: EtsKv | EtsPaper,
     tree: SearchTree,
     leaves: Sequence[Node],
     allocation: Sequence[int],

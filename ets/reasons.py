@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from ets.coverage import Clusters
+import numpy as np
+
+from ets.coverage import Clusters, cosine_distances
 from search.tree import Node, SearchTree
 from search.types import NodeId
 
@@ -23,8 +25,9 @@ class LeafFate:
         width: children that were handed out.
         solved: whether a solver found an optimum.
         clusters: of the leaves; None where coverage did not count.
+        by_chance: whether leaves paid by what they add to the chance of a right path, and not by their children.
         union: nodes on the paths to the kept leaves.
-        covered: clusters with a kept leaf.
+        members: positions of each cluster's leaves.
     """
 
     policy: str
@@ -35,14 +38,16 @@ class LeafFate:
     width: int
     solved: bool
     clusters: Clusters | None
+    by_chance: bool = False
     union: set[NodeId] = field(init=False)
-    covered: set[int] = field(init=False)
+    members: dict[int, list[int]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.kept = frozenset(self.kept)
         self.union = self.tree.union(self.leaves[position].id for position in self.kept)
-        labels = None if self.clusters is None else self.clusters.labels
-        self.covered = set() if labels is None else {int(labels[position]) for position in self.kept}
+        self.members = {}
+        for position, label in enumerate(() if self.clusters is None else self.clusters.labels.tolist()):
+            self.members.setdefault(label, []).append(position)
 
     def own(self, position: int) -> tuple[int, int]:
         """Nodes, and their tokens, that this leaf alone or with other pruned ones would hold in the cache."""
@@ -54,6 +59,23 @@ class LeafFate:
             node = self.tree[node].parent
         return num_nodes, num_tokens
 
+    def representative(self, position: int) -> int | None:
+        """Who stands for this leaf's cluster: of its kept leaves, else of all, the one that was allocated the most.
+
+        None where the leaf is a cluster of its own.
+        """
+        assert self.clusters is not None
+        members = self.members[int(self.clusters.labels[position])]
+        others = [other for other in members if other in self.kept] or members
+        if len(members) == 1:
+            return None
+        return max(others, key=lambda other: (self.allocation[other], -other))
+
+    def distance(self, one: int, other: int) -> float:
+        """Cosine distance of two leaves' embeddings; NaN where they are not finite."""
+        rows = np.array([self.leaves[position].features["embedding"] for position in (one, other)], dtype=np.float64)
+        return float(cosine_distances(rows)[0, 1])
+
 
 def pruned_reason(fate: LeafFate, position: int) -> str:
     """One line for a leaf that gets no children."""
@@ -64,11 +86,21 @@ def pruned_reason(fate: LeafFate, position: int) -> str:
         return f"{fate.policy}: kept by the program, then allocated 0 of {fate.width} children"
     num_nodes, num_tokens = fate.own(position)
     cost = f"{num_nodes} node{'s' if num_nodes > 1 else ''} of its own ({num_tokens} tokens)"
-    if fate.allocation[position]:
+    if fate.by_chance and fate.allocation[position]:
+        reason = f"{fate.policy}: {cost} for too little more chance of a right path; REBASE allocated {share}"
+    elif fate.allocation[position]:
         reason = f"{fate.policy}: its {share} do not pay for {cost}"
     else:
         reason = f"{fate.policy}: REBASE allocated {share}, and it has {cost}"
-    if fate.clusters is None:
-        return reason
-    label = int(fate.clusters.labels[position])
-    return f"{reason}; cluster {label} is {'covered' if label in fate.covered else 'not worth covering'}"
+    return reason if fate.clusters is None else f"{reason}; {_cluster(fate, position)}"
+
+
+def _cluster(fate: LeafFate, position: int) -> str:
+    """What became of a pruned leaf's cluster, by the name of who stands for it."""
+    other = fate.representative(position)
+    if other is None:
+        return "it is a cluster of its own"
+    if other == position:
+        return "its cluster's best, of which none is kept"
+    what = "which is kept" if other in fate.kept else "of whose cluster none is kept"
+    return f"says what node {fate.leaves[other].id} says, {what} (distance {fate.distance(position, other):.2f})"

@@ -184,19 +184,21 @@ class SearchSettings(BaseModel):
         default_factory=dict, description="options of the method, as KEY=VALUE; may be repeated"
     )
     node_cost: Literal["uniform", "tokens"] | None = Field(
-        default=None, description="ets: what a node costs; uniform as in the paper, or by its tokens"
+        default=None, description="ets: what a node costs; by its tokens, or uniform as in the paper"
     )
     node_cost_weight: float | None = Field(
-        default=None, description="ets: weight of the nodes' cost, lambda_b; default: 2.0, of ets-kv 1.0"
+        default=None, description="ets: weight of the nodes' cost, lambda_b; default: 0.2, of ets-kv and ets-paper 1.0"
     )
     coverage_weight: float | None = Field(
-        default=None, description="ets: weight of semantic coverage, lambda_d; default: 10.0"
+        default=None, description="ets-paper: weight of semantic coverage, lambda_d; default: the paper's at the width"
     )
     cluster_distance: float | None = Field(
         default=None,
-        description="ets: cosine distance at which clusters are cut; default: as calibrated for the embedder",
+        description="ets: cosine distance at which clusters are cut; default: found in each level, of ets-paper 0.05",
     )
-    solver: str | None = Field(default=None, description="ets: highs, pulp, tree, or exhaustive; default: highs")
+    solver: str | None = Field(
+        default=None, description="ets-kv, ets-paper: highs, pulp, tree, or exhaustive; default: highs"
+    )
     embedder: str = Field(
         default="tfidf",
         description="ets: what compares steps; tfidf, minilm, prm, or sentence-transformers:PATH_OR_HUB_ID",

@@ -56,6 +56,11 @@ METHODS: Mapping[str, Method] = {
         rolls=True,
         unscored="ets takes every leaf for as good as any other and prunes by KV cost and coverage alone",
     ),
+    "ets-paper": Method(
+        "ets:EtsPaper",
+        embeds=True,
+        unscored="ets-paper takes every leaf for as good as any other and prunes by KV cost and coverage alone",
+    ),
     "ets-kv": Method(
         "ets:EtsKv", rolls=True, unscored="ets-kv takes every leaf for as good as any other and prunes by KV cost alone"
     ),

@@ -9,7 +9,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from search.config import METHOD_OPTIONS, TRANSPORT, SearchSettings, build
 from search.errors import ConfigError
-from search.registry import METHODS, Method, load, make_policy, option_names, pick, prm_config, runs_on_engine
+from search.registry import METHODS, Method, make_policy, option_names, pick, prm_config, runs_on_engine
 from search.routing import OWN, SCORED, choose_router, read_router, router_kind
 
 S = TypeVar("S", bound=SearchSettings)
@@ -197,8 +197,6 @@ def _settle_options(values: dict[str, Any], given: Set[str], ignored: dict[str, 
         left = ", ".join(f"{option} {values['options'][option]}" for option in unknown)
         ignored["options"] = (f"{cause}: {left}", None)
         values["options"] = {key: value for key, value in values["options"].items() if key in known}
-    if METHODS[name].embeds and values["cluster_distance"] is None and "cluster_distance" not in values["options"]:
-        values["cluster_distance"] = load("ets.embedders:cluster_distance")(values["embedder"])
     policy = make_policy(build(SearchSettings, {k: values[k] for k in ("method", "options", *METHOD_OPTIONS)}), "last")
     chosen = {option: getattr(policy, option) for option in known}
     for option in METHOD_OPTIONS:

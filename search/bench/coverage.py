@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ets import Ets, EtsKv
+from ets import Ets, EtsKv, EtsPaper
 from ets.embedders import make_embedder
 from search.allocate import rebase_allocation
 from search.bench.cases import AUC, Allocation, Cases, Chooser, Measured, by_policy
@@ -31,7 +31,7 @@ RESAMPLES = 2000
 """Of the bootstrap behind each interval."""
 
 TEMPERATURES = (0.05, 0.1, 0.2, 0.4)
-ETS_WEIGHTS = (0.5, 1.0, 2.0, 3.0, 4.0)
+ETS_WEIGHTS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
 KV_WEIGHTS = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)
 SUBTREES = (1, 2, 3, 4, 6)
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5)
@@ -120,10 +120,12 @@ def run(
 
 
 def _methods(reduce: Reduce) -> dict[str, Policy]:
-    paper = Ets(
-        node_cost_weight=1.0, coverage_weight=None, cluster_distance=0.05, reallocation="rewards", reduce=reduce
-    )
-    return {"ets": Ets(reduce=reduce), "ets-kv": EtsKv(reduce=reduce), "ets-paper": paper, "dvts": Dvts(reduce=reduce)}
+    return {
+        "ets": Ets(reduce=reduce),
+        "ets-kv": EtsKv(reduce=reduce),
+        "ets-paper": EtsPaper(reduce=reduce),
+        "dvts": Dvts(reduce=reduce),
+    }
 
 
 def _curves(cases: Cases, reduce: Reduce, seed: int) -> dict[str, dict[str, Measured]]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ets import Ets
 from ets.coverage import cosine_distances
-from ets.embedders import CLUSTER_DISTANCES, EmbeddingFeature, make_embedder
+from ets.embedders import EmbeddingFeature, make_embedder
 from prm import PrmScorer
 from prm.hidden import HiddenFeature
 from search.api import Search
@@ -32,6 +32,8 @@ from search.types import Problem
 SIZES = (16, 64, 256)
 """Steps that are embedded in one call, all of them different."""
 
+NAMES = ("tfidf", "minilm", "prm")
+
 PAIRED_PROBLEMS = 6
 QUANTILES = (0.1, 0.5, 0.9)
 
@@ -39,7 +41,7 @@ _NUMBER = re.compile(r"\d+")
 
 
 def run(limit: int = 100, seed: int = 0, data: str = "mini:dev", width: int = 16) -> dict[str, Any]:
-    """Compare the embedders that need no download, each at its own cluster distance.
+    """Compare the embedders that need no download, each cut where a level's own distances say.
 
     Args:
         limit: problems that are searched with each.
@@ -59,7 +61,7 @@ def run(limit: int = 100, seed: int = 0, data: str = "mini:dev", width: int = 16
     watch = asyncio.run(_watch(models, problems[:PAIRED_PROBLEMS], width, seed))
     base = measure(models, problems, method="rebase", width=width, seed=seed)
     figures: dict[str, float | int] = {"accuracy_rebase": base.accuracy}
-    for name in CLUSTER_DISTANCES:
+    for name in NAMES:
         figures |= _times(name, list(watch.texts)) if name != "prm" else {}
         for kind, distances in watch.pairs[name].items():
             deciles = np.quantile(distances, QUANTILES)
@@ -72,7 +74,6 @@ def run(limit: int = 100, seed: int = 0, data: str = "mini:dev", width: int = 16
         "num_problems": len(problems),
         "width": width,
         "seed": seed,
-        "cluster_distances": dict(CLUSTER_DISTANCES),
         "figures": figures,
     }
 
@@ -84,7 +85,7 @@ class _Watch:
 
     def __init__(self, hidden: HiddenFeature) -> None:
         self.providers: dict[str, FeatureProvider] = {
-            name: hidden if name == "prm" else make_embedder(name) for name in CLUSTER_DISTANCES
+            name: hidden if name == "prm" else make_embedder(name) for name in NAMES
         }
         self.texts: dict[str, None] = {}
         self.pairs: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in self.providers}
@@ -114,7 +115,7 @@ async def _watch(models: Models, problems: Sequence[Problem], width: int, seed: 
     scorer = make_scorer(settle(build(SearchSettings, {"method": "ets"})).settings, models.prm, models.policy.tokenizer)
     assert isinstance(scorer, PrmScorer)
     watch = _Watch(HiddenFeature(scorer))
-    policy = Ets(cluster_distance=CLUSTER_DISTANCES["prm"], reduce="prod")
+    policy = Ets(reduce="prod")
     search = Search(models.policy, scorer, policy, width, features=[watch], seed=seed)
     for problem in problems:
         await search.asolve(problem)

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ets.policy import paper_coverage
 from search.api import Search
 from search.bench.shared import Measured, Models, paired_difference
 from search.config import Scalar
@@ -48,7 +47,7 @@ def run(
         widths: to go through.
         embedder: of ETS, as in the settings.
         options: options of a method's policy, by the method's name.
-        methods: which of `METHODS`; REBASE is needed. ets-paper is ETS with the paper's weights and reallocation.
+        methods: which of `METHODS`; REBASE is needed.
         pool_limit: problems that ETS, ETS-KV and REBASE also solve under a fixed KV pool; 0 for none.
 
     Returns:
@@ -70,10 +69,7 @@ def run(
         found = {}
         for name in names:
             chosen = dict((options or {}).get(name, {}))
-            if name == "ets-paper":
-                paper: dict[str, Scalar] = {"node_cost_weight": 1.0, "coverage_weight": paper_coverage(width)}
-                chosen = paper | {"reallocation": "rewards"} | chosen
-            found[name] = on.search(method=name.removesuffix("-paper"), options=chosen, **common)
+            found[name] = on.search(method=name, options=chosen, **common)
         return found
 
     for width in widths:

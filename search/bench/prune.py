@@ -12,7 +12,6 @@ from typing import Any
 
 from ets import Ets, PruneProblem, build_problem
 from ets.coverage import cluster_steps
-from ets.embedders import CLUSTER_DISTANCES
 from ets.embedders.tfidf import TfidfEmbedder
 from ets.policy import paper_coverage
 from ets.solvers import Solver, make_solver
@@ -137,7 +136,7 @@ def _clock(work: Callable[[], object]) -> float:
 
 
 def _selection(tree: SearchTree, width: int) -> Callable[[], Selection]:
-    policy = Ets(cluster_distance=CLUSTER_DISTANCES["tfidf"])
+    policy = Ets()
     return lambda: policy.select(tree, width, random.Random(0))
 
 
@@ -165,7 +164,7 @@ def _synthetic(size: int, depth: int, seed: int) -> Sample:
     vectors = TfidfEmbedder().embed([leaf.text for leaf in leaves])
     for leaf, vector in zip(leaves, vectors, strict=True):
         leaf.features["embedding"] = vector
-    clusters = cluster_steps([leaf.text for leaf in leaves], list(vectors), CLUSTER_DISTANCES["tfidf"])
+    clusters = cluster_steps([leaf.text for leaf in leaves], list(vectors), None)
     problem = build_problem(
         tree,
         [leaf.id for leaf in leaves],
@@ -211,7 +210,7 @@ class _Recorder:
             rewards = [tree.path_reward(leaf.id, self.policy.reduce) for leaf in leaves]
             counts = rebase_allocation(rewards, width)
             vectors = [leaf.features["embedding"] for leaf in leaves]
-            clusters = cluster_steps([leaf.text.strip() for leaf in leaves], vectors, CLUSTER_DISTANCES["tfidf"])  # type: ignore[arg-type]
+            clusters = cluster_steps([leaf.text.strip() for leaf in leaves], vectors, None)  # type: ignore[arg-type]
             problem = build_problem(
                 tree,
                 [leaf.id for leaf in leaves],
@@ -231,7 +230,7 @@ def _recorded(seed: int) -> list[Sample]:
 
     samples = []
     for width in RECORDED_WIDTHS:
-        recorder = _Recorder(Ets(cluster_distance=CLUSTER_DISTANCES["tfidf"]), f"recorded, width {width}")
+        recorder = _Recorder(Ets(), f"recorded, width {width}")
         policy: Policy = recorder
         with Search(method=policy, width=width, seed=seed, features=[make_embedder("tfidf")]) as search:
             for problem in load_problems("mini:dev", RECORDED_PROBLEMS):

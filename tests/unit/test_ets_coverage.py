@@ -28,11 +28,37 @@ def test_average_linkage_by_hand():
     assert labels(["a", "b"], [np.array([1.0, 0.0]), np.array([-1.0, 0.0])], 2.0) == [0, 0]
 
 
-def test_equal_texts_count_once():
-    # With "a" ten times the average of {a, b} to c would be dominated by a; each text counts once here.
-    texts = ["a"] * 10 + ["b", "c"]
-    assert labels(texts, at(*[0] * 10, 10, 20)) == [0] * 12
+def test_equal_texts_weigh_in_the_linkage_as_often_as_they_are():
+    # 1 - cos: 0.0152 between neighbours, 0.0603 between the first and the last.
+    assert labels(["a", "b", "c"], at(0, 10, 20)) == [0, 0, 0]
+    # Ten times "a" and once "b": the mean distance to "c" is 0.056.
+    assert labels(["a"] * 10 + ["b", "c"], at(*[0] * 10, 10, 20)) == [0] * 11 + [1]
     assert labels(["a", "b", "a"], at(0, 90, 0)) == [0, 1, 0]
+
+
+def test_the_cut_is_found_from_the_levels_own_distances():
+    angles = [0, 8, 60, 68, 120, 200]
+    texts = [f"t{angle}" for angle in angles]
+    vectors = at(*angles)
+    found = cluster_steps(texts, vectors, None)
+    apart = [1 - float(a @ b) for i, a in enumerate(vectors) for b in vectors[:i]]
+    assert found.distance == pytest.approx(np.mean(apart) / 2)
+    assert found.labels.tolist() == [0, 0, 1, 1, 1, 2]
+    # How often a step was sampled does not move the cut, nor does an embedder that finds all things nearer.
+    often = cluster_steps(texts[:1] * 20 + texts, vectors[:1] * 20 + vectors, None)
+    assert often.distance == pytest.approx(found.distance)
+    near = [np.append(v, 3.0) for v in vectors]
+    assert cluster_steps(texts, near, None).labels.tolist() == found.labels.tolist()
+    assert cluster_steps(texts, near, None).distance == pytest.approx(found.distance / 10)
+
+
+def test_levels_without_a_distance_are_cut_nowhere():
+    assert labels(["a", "a"], at(0, 0), None) == [0, 0] and labels(["b"], at(0), None) == [0]
+    assert labels(["a", "b", "c"], at(0, 120, 240), None) == [0, 1, 2], "all as far from each other"
+    assert labels(["a", "b"], at(0, 1), None) == [0, 1], "two steps: nothing is typical"
+    assert labels(["a", "b", "c"], [np.zeros(2)] * 3, None) == [0, 0, 0]
+    nan = np.array([np.nan, 0.0])
+    assert labels(["a", "b", "c"], [nan] * 3, None) == [0, 1, 2]
 
 
 def test_one_leaf_and_equal_texts_need_no_look_at_the_vectors():

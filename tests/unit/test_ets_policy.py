@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from ets import Ets, EtsKv
+from ets import EtsKv, EtsPaper
 from ets.policy import paper_coverage
 from ets.problem import PruneSolution
 from search.errors import ConfigError, PolicyError
@@ -81,7 +81,7 @@ def test_no_cost_is_rebase():
         expected = Rebase().select(tree, width, rng).expansions
         for policy in (
             EtsKv(node_cost_weight=0.0),
-            Ets(node_cost_weight=0.0),
+            EtsPaper(node_cost_weight=0.0),
             EtsKv(node_cost_weight=0, solver="tree"),
         ):
             assert policy.select(tree, width, rng).expansions == expected
@@ -90,71 +90,29 @@ def test_no_cost_is_rebase():
 def test_coverage_keeps_another_cluster():
     # The lone leaf says something else; the bad one repeats the best.
     tree, (best, good, bad, lone) = two_branches(angles=((0, 0, 1), (90,)))
-    plain = Ets(coverage_weight=0.0, temperature=1.0)
+    plain = EtsPaper(coverage_weight=0.0, temperature=1.0)
     assert plain.features == frozenset() and set(select(plain, tree, 16)[0]) == {best, good}
-    covering = Ets(temperature=1.0)
+    covering = EtsPaper(temperature=1.0)
     assert covering.features == {"embedding"}
     counts, reasons, note = select(covering, tree, 16)
     assert set(counts) == {best, good, lone} and note == ""
     assert reasons == {
-        bad: "ets: its 2 of 16 children do not pay for 1 node of its own (5 tokens); cluster 0 is covered"
+        bad: "ets-paper: its 2 of 16 children do not pay for 1 node of its own (5 tokens); "
+        f"says what node {best} says, which is kept (distance 0.00)"
     }
 
 
 def test_a_cluster_that_is_not_worth_it():
     tree, (*_, lone) = two_branches(angles=((0, 0, 1), (90,)))
-    counts, reasons, _ = select(Ets(coverage_weight=0.05, temperature=1.0), tree, 16)
+    counts, reasons, _ = select(EtsPaper(coverage_weight=0.05, temperature=1.0), tree, 16)
     assert lone not in counts
-    assert reasons[lone].endswith("; cluster 1 is not worth covering")
-
-
-def test_kept_for_coverage_but_without_children():
-    tree, (best, good, _, lone) = two_branches(angles=((0, 0, 1), (90,)))
-    counts, reasons, _ = select(Ets(), tree, 8)
-    assert set(counts) == {best, good}
-    assert reasons[lone] == "ets: kept by the program, then allocated 0 of 8 children"
-
-
-def agreeing(reward=0.5):
-    """Six leaves that say one thing, at the same reward as two that say another; each has a branch of its own."""
-    tree = SearchTree("t", (1, 2), "prompt")
-    branches = grow(tree, ROOT, *[0.5] * 8)
-    angles = [0.0] * 6 + [90.0] * 2
-    return tree, [
-        grow(tree, branch, reward, angles=(angle,))[0] for branch, angle in zip(branches, angles, strict=True)
-    ]
-
-
-def test_a_cluster_keeps_the_width_of_its_pruned_leaves():
-    tree, _ = agreeing()
-    costly = {"node_cost_weight": 3.0, "coverage_weight": 3.0}
-    counts, _, _ = select(Ets(**costly), tree, 16)
-    assert len(counts) == 2, "one leaf for each of the two clusters"
-    assert sorted(counts.values()) == [4, 12], "two of sixteen children for each leaf that said so"
-    counts, _, _ = select(Ets(**costly, reallocation="rewards"), tree, 16)
-    assert sorted(counts.values()) == [8, 8], "as in the paper: equal rewards, equal parts"
-
-
-def test_what_no_kept_leaf_covers_goes_to_all():
-    tree, _ = agreeing()
-    counts, _, _ = select(Ets(node_cost_weight=3.0, coverage_weight=0.0001), tree, 16)
-    assert sum(counts.values()) == 16
-    assert len(counts) == 1
-
-
-def test_leaves_that_are_kept_keep_what_they_had():
-    tree, (best, good, bad, lone) = two_branches(angles=((0, 0, 1), (90,)))
-    first = {e.node: e.num_children for e in Rebase(temperature=1.0).select(tree, 16, random.Random(0)).expansions}
-    counts, _, _ = select(Ets(temperature=1.0), tree, 16)
-    # The bad one's two children go to its cluster: ceil(2 * 0.53) of them to the best.
-    assert counts == {best: first[best] + 2, good: first[good], lone: first[lone]}
-    assert first[bad] == 2
+    assert reasons[lone].endswith("; it is a cluster of its own")
 
 
 def test_the_cluster_distance_is_a_setting():
     tree, (*_, lone) = two_branches(angles=((0, 0, 1), (30,)))
-    assert lone in select(Ets(temperature=1.0), tree, 16)[0], "0.134 apart"
-    assert lone not in select(Ets(temperature=1.0, cluster_distance=0.2), tree, 16)[0]
+    assert lone in select(EtsPaper(temperature=1.0), tree, 16)[0], "0.134 apart"
+    assert lone not in select(EtsPaper(temperature=1.0, cluster_distance=0.2), tree, 16)[0]
 
 
 def test_the_papers_coverage_by_width():
@@ -170,11 +128,11 @@ def test_the_coverage_follows_the_searchs_width_and_not_what_is_left_of_it(monke
     grow(tree, ROOT, 0.5, 0.4, angles=(0, 90))
     seen = []
     monkeypatch.setattr("ets.policy.paper_coverage", lambda width: seen.append(width) or 1.0)
-    select(Ets(coverage_weight=None), tree, 4)
+    select(EtsPaper(coverage_weight=None), tree, 4)
     assert seen == [64]
 
 
-@pytest.mark.parametrize("policy", [Ets(), EtsKv(), EtsKv(solver="tree"), Ets(solver="pulp")])
+@pytest.mark.parametrize("policy", [EtsPaper(), EtsKv(), EtsKv(solver="tree"), EtsPaper(solver="pulp")])
 def test_the_root_gets_the_whole_width(policy):
     tree = SearchTree("t", (1, 2), "prompt")
     assert select(policy, tree, 16) == ({ROOT: 16}, {}, "")
@@ -189,11 +147,11 @@ def test_without_a_scorer_everything_is_even():
 def test_a_solver_without_an_optimum_leaves_rebases_allocation_and_a_note():
     tree, leaves = two_branches(angles=((0, 45, 90), (45,)))
     more = grow(tree, ROOT, *[0.2] * 14, angles=range(0, 140, 10))
-    counts, reasons, note = select(Ets(solver="exhaustive"), tree, 16)
+    counts, reasons, note = select(EtsPaper(solver="exhaustive"), tree, 16)
     expected = Rebase().select(tree, 16, random.Random(0))
     assert counts == {e.node: e.num_children for e in expected.expansions}
     assert reasons.keys() == expected.reasons.keys()
-    assert reasons[more[-1]] == "ets: REBASE allocated 0 of 16 children"
+    assert reasons[more[-1]] == "ets-paper: REBASE allocated 0 of 16 children"
     assert note == (
         "solver exhaustive: failed, solver exhaustive takes up to 16 leaves, not 18; went on with REBASE's allocation"
     )
@@ -216,23 +174,22 @@ def test_a_timeout_is_noted(monkeypatch):
 def test_embeddings_that_are_missing_or_not_finite():
     tree, (best, *_) = two_branches(angles=((0, 0, 1), (90,)))
     tree[best].features["embedding"] = np.array([np.nan, 1.0])
-    assert select(Ets(), tree, 8)[2] == "1 leaves with an embedding that is not finite, each text a cluster"
+    assert select(EtsPaper(), tree, 8)[2] == "1 leaves with an embedding that is not finite, each text a cluster"
     del tree[best].features["embedding"]
-    with pytest.raises(PolicyError, match=f"ets: node {best} has no embedding"):
-        select(Ets(), tree, 8)
+    with pytest.raises(PolicyError, match=f"ets-paper: node {best} has no embedding"):
+        select(EtsPaper(), tree, 8)
 
 
 @pytest.mark.parametrize(
     ("policy", "options", "message"),
     [
-        (Ets, {"node_cost_weight": -1.0}, "node_cost_weight must be a number of at least 0, not -1.0"),
-        (Ets, {"coverage_weight": -0.5}, "coverage_weight must be a number of at least 0, not -0.5"),
-        (Ets, {"coverage_weight": float("nan")}, "coverage_weight must be a number"),
-        (Ets, {"cluster_distance": 3.0}, r"cluster_distance must be in \[0, 2\], not 3.0"),
-        (Ets, {"solver": "tree"}, "solver tree takes no coverage; set coverage_weight to 0"),
-        (Ets, {"solver": "cbc"}, "unknown solver 'cbc'; known: highs, pulp"),
+        (EtsPaper, {"node_cost_weight": -1.0}, "node_cost_weight must be a number of at least 0, not -1.0"),
+        (EtsPaper, {"coverage_weight": -0.5}, "coverage_weight must be a number of at least 0, not -0.5"),
+        (EtsPaper, {"coverage_weight": float("nan")}, "coverage_weight must be a number"),
+        (EtsPaper, {"cluster_distance": 3.0}, r"cluster_distance must be in \[0, 2\], not 3.0"),
+        (EtsPaper, {"solver": "tree"}, "solver tree takes no coverage; set coverage_weight to 0"),
+        (EtsPaper, {"solver": "cbc"}, "unknown solver 'cbc'; known: highs, pulp"),
         (EtsKv, {"node_cost_weight": float("inf")}, "node_cost_weight must be a number"),
-        (Ets, {"reallocation": "all"}, "reallocation must be one of clusters, rewards, not 'all'"),
         (EtsKv, {"node_cost": "bytes"}, "node_cost must be one of uniform, tokens, not 'bytes'"),
         (EtsKv, {"temperature": 0.0}, "temperature must be a positive number, not 0.0"),
         (EtsKv, {"reduce": "max"}, "reduce must be one of last, min, mean, prod, not 'max'"),
@@ -243,4 +200,4 @@ def test_embeddings_that_are_missing_or_not_finite():
 def test_wrong_options_are_refused(policy, options, message):
     with pytest.raises(ConfigError, match=message):
         policy(**options)
-    Ets(solver="tree", coverage_weight=0.0)
+    EtsPaper(solver="tree", coverage_weight=0.0)

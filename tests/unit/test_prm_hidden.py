@@ -62,7 +62,7 @@ def test_where_no_reward_model_gives_them_it_is_refused_before_anything_loads():
     with pytest.raises(ConfigError, match="needs a scorer"):
         make_embedder("prm")
     # Without coverage nothing is embedded, so nothing is wrong.
-    Search(prm=None, method="ets", embedder="prm", vote="majority", coverage_weight=0.0)
+    Search(prm=None, method="ets-paper", embedder="prm", vote="majority", coverage_weight=0.0)
 
 
 def test_a_search_clusters_by_the_reward_model_and_computes_next_to_nothing_for_it():

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from search.errors import ConfigError
+from search.registry import make_policy
 from search.repro import arbitrage, ets, published
 from search.repro.document import Claim, Document
 from search.repro.plan import plan_dict, plan_text
@@ -51,7 +52,9 @@ def test_a_recipe_of_searches_fits_the_schema_and_has_a_plan(name):
     if name.startswith("paper/"):
         for width in (16, 64, 256):
             made = ets.plan(recipe)[width, "ets"].settings
-            assert (made.node_cost_weight, made.coverage_weight, made.cluster_distance) == (1.0, None, 0.05)
+            assert made.method == "ets-paper"
+            policy = make_policy(made, "last")
+            assert (policy.node_cost_weight, policy.coverage_weight, policy.cluster_distance) == (1.0, None, 0.05)
             assert (made.temperature, made.max_step_tokens, made.max_tokens, made.max_depth) == (1.0, 256, 1024, 25)
             assert made.options["temperature"] == 0.2 and made.reduce == "last" and made.data == "math500"
         assert any("sglang.launch_server" in line for line in plan["servers"])

@@ -31,8 +31,11 @@ def test_a_run_keeps_no_auto_and_nothing_without_a_value(method, writer):
 
 def test_a_run_keeps_the_methods_own_defaults():
     kept = record_of(settled().settings)
-    assert (kept["node_cost"], kept["node_cost_weight"], kept["coverage_weight"]) == ("uniform", 2.0, 10.0)
-    assert (kept["solver"], kept["cluster_distance"], kept["options"]["temperature"]) == ("highs", 0.2, 0.2)
+    assert (kept["node_cost"], kept["node_cost_weight"], kept["options"]["temperature"]) == ("tokens", 0.2, 0.2)
+    assert not {"cluster_distance", "coverage_weight", "solver"} & kept.keys(), "found in each level, or not its own"
+    paper = record_of(settled(method="ets-paper").settings)
+    assert (paper["node_cost"], paper["node_cost_weight"], paper["cluster_distance"]) == ("uniform", 1.0, 0.05)
+    assert paper["solver"] == "highs" and "coverage_weight" not in paper, "by the width, as tuned in the paper"
     assert record_of(settled(method="ets-kv").settings)["node_cost_weight"] == 1.0
     assert record_of(settled(method="beam", options={"num_keep": 2}).settings)["options"] == {"num_keep": 2}
 
@@ -153,7 +156,7 @@ def test_a_setting_at_its_default_is_nothing_to_speak_of():
     ("settings", "message"),
     [
         ({"method": "rebas"}, r"unknown method 'rebas' \(did you mean rebase\?\); known: "),
-        ({"options": {"heat": 1}}, "method ets has no option 'heat'; it has: cluster_distance, coverage_weight"),
+        ({"options": {"heat": 1}}, "method ets has no option 'heat'; it has: cluster_distance, node_cost"),
         ({"options": {"temperature": "hot"}}, "option temperature = 'hot': must be float"),
         ({"options": {"temperature": -1}}, "temperature must be a positive number"),
         ({"method": "beam", "options": {"num_keep": True}}, "option num_keep = True: must be int"),

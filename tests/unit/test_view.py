@@ -118,7 +118,7 @@ def test_rebase_over_its_own_tree_would_keep_what_it_kept():
 
 
 def test_rebase_over_an_ets_tree_would_keep_more():
-    outcome = searched(Ets(coverage_weight=1.0), WIDTH, features=[WordVectors()])
+    outcome = searched(Ets(), WIDTH, features=[WordVectors()])
     levels = list(replay(outcome.tree, outcome.selections))
     rebase = [rebase_kv_tokens(outcome.tree, level, WIDTH, "last") for level in levels]
     assert all(level.kv_tokens.kept <= level.kv_tokens.candidates for level in levels)
