@@ -16,6 +16,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from search.answers.graders import ComparingGrader
@@ -63,6 +64,8 @@ class Summary:
         failures: one line each.
         notes: what policies wanted known, with the number of selections at which they did, most frequent first.
         models: what each model did over all problems, by its role.
+        leaves_mean, clusters_mean: candidates of a selection and the clusters they were in, mean over the selections
+            that made clusters; None where none did.
     """
 
     num_problems: int
@@ -80,10 +83,18 @@ class Summary:
     failures: tuple[str, ...]
     notes: dict[str, int]
     models: dict[str, ModelCost]
+    leaves_mean: float | None = None
+    clusters_mean: float | None = None
 
     @property
     def _untimed(self) -> str:
         return "" if self.num_timed == self.num_problems else f" (of {self.num_timed} of {self.num_problems} problems)"
+
+    @property
+    def _clusters_line(self) -> tuple[str, ...]:
+        if self.leaves_mean is None:
+            return ()
+        return (f"clusters          {self.clusters_mean:.1f} of {self.leaves_mean:.1f} leaves at a selection, means",)
 
     def to_dict(self) -> dict[str, Any]:
         """As `ets eval --json` prints it: the totals of the statistics lie flat beside the rest."""
@@ -118,6 +129,7 @@ class Summary:
                 f"reward tokens     {count(stats['prm_tokens'])} computed, {stats['prm_unique_tokens']} unique",
                 f"KV tokens         {stats['kv_tokens_mean']:.0f} kept on average,"
                 f" {stats['kv_tokens_peak']:.0f} at most, mean over problems",
+                *self._clusters_line,
                 f"seconds           {self.seconds_wall:.1f} wall{self._untimed}, {stats['seconds']:.1f} summed over "
                 f"problems; loading {self.seconds_loading:.1f}",
                 *(f"{role:17} {describe_cost(cost)}" for role, cost in self.models.items()),
@@ -174,6 +186,7 @@ def summarise(
     graded = [record for record in every if record.reference is not None]
     right = sum(record.correct is True for record in graded)
     failed = [record for record in every if record.error is not None]
+    clustered = [sizes for record in every for sizes in _clustered(record)]
     return Summary(
         num_problems=len(every),
         num_failed=len(failed),
@@ -190,7 +203,17 @@ def summarise(
         failures=tuple(f"problem {record.problem_id} failed: {record.error}" for record in failed),
         notes=dict(Counter(_LEVEL.sub("", note) for record in every for note in record.notes).most_common()),
         models=total_costs(record.models for record in every),
+        leaves_mean=fmean(leaves for leaves, _ in clustered) if clustered else None,
+        clusters_mean=fmean(clusters for _, clusters in clustered) if clustered else None,
     )
+
+
+def _clustered(record: ProblemRecord) -> Iterator[tuple[int, int]]:
+    """How many candidates, and how many clusters, each selection had that made clusters."""
+    for one in record.selections if record.tree is not None else ():
+        clusters = {record.tree.nodes[node].cluster for node in one.candidates}
+        if None not in clusters:
+            yield len(one.candidates), len(clusters)
 
 
 def with_grader(settings: EvalSettings) -> EvalSettings:

@@ -96,12 +96,34 @@ def test_dvts_subtrees_by_hand():
     counts, reasons = select(Dvts(), tree, 6)
     assert counts == {a[2]: 3, c[1]: 3}
     assert set(reasons) == {a[0], a[1], c[0], c[2]}
-    # An odd width: the first live subtree gets one more.
+    # A width of eight in all is cut into three, three and two.
     assert select(Dvts(), tree, 5)[0] == {a[2]: 3, c[1]: 2}
     # Fewer children than live subtrees: the better leaf goes on, and the other says why not.
     counts, reasons = select(Dvts(), tree, 1)
     assert counts == {a[2]: 1}
     assert reasons[c[1]] == "dvts: 2 subtrees live, 1 children left, none for 3"
+
+
+def test_dvts_takes_an_ended_trajectory_from_its_own_subtree():
+    tree = new_tree()
+    top = grow(tree, ROOT, *[0.5] * 4)
+    for node in (top[1], top[3]):
+        tree.prune(node, "test")
+    a, b = grow(tree, top[0], 0.9, 0.1), grow(tree, top[2], 0.4, 0.3)
+    tree.finish(a[1], "end of text")
+    assert select(Dvts(), tree, 3)[0] == {a[0]: 1, b[0]: 2}, "not two for the first: its own trajectory ended"
+    tree.fail(b[0], "lost")
+    tree.fail(b[1], "lost")
+    assert select(Dvts(), tree, 3)[0] == {a[0]: 3}, "what no live subtree can use"
+    used = new_tree()
+    one, other = grow(used, ROOT, 0.5, 0.5)
+    *ended, lives = grow(used, one, *[0.5] * 3)
+    (free,) = grow(used, other, 0.1)
+    for node in ended:
+        used.finish(node, "end of text")
+    counts, reasons = select(Dvts(num_subtrees=2), used, 2)
+    assert counts == {free: 2}
+    assert reasons[lives] == "dvts: 2 subtrees live, 2 children left, none for 1"
 
 
 def test_dvts_cuts_what_does_not_divide_evenly():
