@@ -19,11 +19,11 @@ from search.errors import ConfigError, PolicyError, SolverError
 from search.tree import Node, SearchTree
 from search.types import Expansion, Pace, Reduce, Selection
 
-NODE_COST_WEIGHT = 0.2
-"""lambda_b of `Ets`: the gain in the chance of a right trajectory for which all tokens of a level are kept.
+NODE_COST_WEIGHT = 0.25
+"""lambda_b of `Ets`: the gain in the chance of a right trajectory that all tokens of a level are worth.
 
-Half of the tokens that REBASE keeps of a real model's first steps are kept at about this weight; see
-`ets bench coverage`.
+Chosen on a real model's solutions of training problems (`ets bench coverage`), where it keeps 1.8 times fewer tokens
+than REBASE.
 """
 
 PAPER_COVERAGE: dict[int, float] = {16: 1.5, 64: 1.4, 256: 1.45}

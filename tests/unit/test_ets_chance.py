@@ -65,11 +65,11 @@ def test_leaves_of_one_cluster_are_right_or_wrong_together():
 
 def test_a_reward_model_that_is_too_sure_of_all_tells_the_same():
     def shifted(by):
-        logits = np.array([-1.0, 0.0, 2.0]) + by
+        logits = np.array([-0.5, 0.0, 1.0]) + by
         return Chance.of_rewards((1 / (1 + np.exp(-logits))).tolist(), alone(3)).right
 
-    assert shifted(3.0) == pytest.approx(shifted(0.0))
-    assert shifted(-3.0) == pytest.approx(shifted(0.0))
+    assert shifted(1.5) == pytest.approx(shifted(0.0))
+    assert shifted(-1.5) == pytest.approx(shifted(0.0))
 
 
 def test_the_next_leaf_is_worth_less_than_the_last():
