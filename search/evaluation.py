@@ -210,8 +210,9 @@ def summarise(
 
 def _clustered(record: ProblemRecord) -> Iterator[tuple[int, int]]:
     """How many candidates, and how many clusters, each selection had that made clusters."""
-    for one in record.selections if record.tree is not None else ():
-        clusters = {record.tree.nodes[node].cluster for node in one.candidates}
+    nodes = () if record.tree is None else record.tree.nodes
+    for one in record.selections if nodes else ():
+        clusters = {nodes[node].cluster for node in one.candidates}
         if None not in clusters:
             yield len(one.candidates), len(clusters)
 
