@@ -169,7 +169,7 @@ def test_the_same_on_engines_that_work_beside_the_search(kind, policy, checkpoin
             for one in (figures, *models.values()):
                 one["computed_tokens"] = one["prm_tokens"] = 0
     assert made[0] == made[1]
-    assert len(begun) > 10
+    assert begun
 
 
 class Chaos(FakeEngine):
