@@ -99,7 +99,7 @@ def test_under_a_router_the_draft_writes_ahead_and_nothing_else_does(kind):
     for share in (None, 1.0):
         parts = Parts(seconds=TICK)
         parts.draft.model = story_model(right=0.2, answer=0.1)
-        driver = parts.driver(kind, policy=Rebase(), width=12, scorer=parts.scorer(), speculate=share)
+        driver = parts.driver(kind, policy=Rebase(), width=8, scorer=parts.scorer(), speculate=share)
         outcome, took = solve(driver)
         outcomes.append(outcome)
         seconds.append(took)
@@ -205,7 +205,7 @@ class Chaos(FakeEngine):
 def test_whatever_goes_wrong_ahead_changes_nothing_that_is_kept(policy):
     plain, _ = solve(model_driver(policy, None))
     wronged = Counter()
-    for seed in range(3):
+    for seed in range(2):
         luck = random.Random(seed)
         engine = Chaos(luck, story_model(answer=0.15), seconds_per_token=TICK)
         reading = Chaos(luck, LabelModel())
@@ -216,7 +216,7 @@ def test_whatever_goes_wrong_ahead_changes_nothing_that_is_kept(policy):
         assert (nodes, notes, selections) == same(plain)[:3]
         asked = {key: figures[key] for key in ("unique_tokens", "prm_unique_tokens", "kv_tokens_ledger_peak")}
         assert asked == {key: same(plain)[3][key] for key in asked}
-    assert min(wronged[kind] for kind in ("error", "slow", "abort")) >= 5
+    assert min(wronged[kind] for kind in ("error", "slow", "abort")) >= 3
 
 
 @pytest.mark.parametrize("moment", [0.0, 0.02, 0.05, 0.11, 0.2])
