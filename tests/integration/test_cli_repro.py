@@ -12,7 +12,7 @@ ETS = {
     "title": "small",
     "settings": {"policy": "mini:target", "prm": "mini:prm", "data": "mini:test", "seed": 0},
     "methods": {"sampling": {"method": "best-of-n"}, "rebase": {}, "beam": {}, "ets-kv": {}, "ets": {}},
-    "turn": 5,
+    "turn": 3,
     "widths": {1: {"limit": 4, "methods": ["rebase"]}, 4: {"limit": 4}},
     "quick": {4: {"limit": 2}},
 }
@@ -93,14 +93,16 @@ def test_the_table_of_searches_comes_from_records_and_comes_again(inside, tmp_pa
     times = {file: file.stat().st_mtime_ns for file in (tmp_path / "runs").glob("*/*/problems/*.json")}
     assert inside(*args, "--json").json["figures"] == first["figures"], "it is read back, not run again"
     assert {file: file.stat().st_mtime_ns for file in times} == times
-    again = inside(*args, "--json", "--runs", "elsewhere").json["figures"]
-    same = [key for key in first["figures"] if key.startswith(("accuracy", "kv", "vote", "num")) or "tokens" in key]
-    assert {key: again[key] for key in same} == {key: first["figures"][key] for key in same}
-    other = inside(*args, "--quick", "--data", "mini:dev", "--runs", "dev", "--json").json
+    quick = inside(*args, "--quick", "--json").json["figures"]
+    assert quick["num_problems_4_ets"] == 2, "fewer of the same records"
+    assert "accuracy_1_rebase" not in quick
+    again = inside(*args, "--quick", "--json", "--runs", "elsewhere").json["figures"]
+    same = [key for key in quick if key.startswith(("accuracy", "kv", "vote", "num")) or "tokens" in key]
+    assert {key: again[key] for key in same} == {key: quick[key] for key in same}
+    small = {**ETS, "methods": {"rebase": {}}, "widths": {4: {"limit": 1}}}
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(small))
+    other = inside(*args, "--data", "mini:dev", "--runs", "dev", "--json").json
     assert other["provenance"]["data"] == "mini:dev", "the recipe's data, but for another set"
-    quick = inside(*args, "--quick", "--json").json
-    assert quick["figures"]["num_problems_4_ets"] == 2, "fewer of the same records"
-    assert "accuracy_1_rebase" not in quick["figures"]
 
 
 def test_a_lost_record_is_made_again(inside, tmp_path):
