@@ -76,7 +76,13 @@ def test_other_settings_do_not_mix_with_a_run(inside):
 def test_interrupted_it_leaves_whole_records_and_resumes(inside, tmp_path):
     args = ["eval", "--data", "mini:test", "--limit", "300", "--width", "4", "--out", "run", "--concurrency", "4"]
     command = [sys.executable, "-m", "search.cli", *args]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell ignores it for what it runs with &
+    ) as process:
         try:
             while process.poll() is None and len(list(tmp_path.glob("run/problems/*.json"))) < 5:
                 time.sleep(0.05)
