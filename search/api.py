@@ -25,6 +25,7 @@ from search.registry import (
     make_engine,
     make_features,
     make_grader,
+    make_lookahead,
     make_policy,
     make_scorer,
     runs_on_engine,
@@ -187,20 +188,23 @@ class Search:
         if self._embeds_by_prm:
             features = (*features, _hidden_feature(scorer))
         self._prompts = prompts = PromptRenderer(settings, writer.tokenizer)
+        sampling = Sampling(
+            settings.temperature,
+            settings.top_p,
+            settings.max_step_tokens,
+            prompts.style.stop,
+            settings.min_step_tokens,
+            line_end_tokens(settings.max_step_tokens),
+            logprobs=bool(getattr(scorer, "needs_logprobs", False)),
+        )
+        if settings.lookahead and scorer is not None:
+            scorer = make_lookahead(scorer, writer, sampling, settings.lookahead)
         return Driver(
             self._make_policy(),
             writer,
             scorer,
             width=settings.width,
-            sampling=Sampling(
-                settings.temperature,
-                settings.top_p,
-                settings.max_step_tokens,
-                prompts.style.stop,
-                settings.min_step_tokens,
-                line_end_tokens(settings.max_step_tokens),
-                logprobs=bool(getattr(scorer, "needs_logprobs", False)),
-            ),
+            sampling=sampling,
             limits=Limits(settings.max_tokens, settings.max_depth, settings.max_seconds, prompts.style.final),
             seed=settings.seed,
             features=features,

@@ -78,6 +78,12 @@ class SearchSettings(BaseModel):
         "probabilities: confidence:mean-logprob, lowest-group or tail; auto: mini:prm beside models of the mini "
         "family, none beside any other",
     )
+    lookahead: int = Field(
+        default=0,
+        ge=0,
+        description="greedy steps that the policy writes on from a step before the reward model reads it: the reward "
+        "at their end stands for the step's, and their tokens count",
+    )
     prm_codec: str = Field(
         default="auto",
         description="how the reward model is read: auto (found out from its files), label-tokens, math-shepherd, "

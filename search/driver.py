@@ -487,8 +487,9 @@ class Driver:
             for role, usage in usages.items()
         }
         kv_tokens = [one.kv_tokens for one in replay(tree, run.selections)]
-        policies = {role: usage for role, usage in writing.items() if role != "router"}
-        return ledger.stats(tree, kv_tokens, policies, scoring, prm_tokens), models
+        reading = {role: usage for role, usage in scoring.items() if role != "lookahead"}
+        policies = {role: usage for role, usage in {**writing, **scoring}.items() if role not in ("router", *reading)}
+        return ledger.stats(tree, kv_tokens, policies, reading, prm_tokens), models
 
     async def _close(self, tree: SearchTree) -> None:
         await self.writer.release(tree, None)

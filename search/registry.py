@@ -16,7 +16,8 @@ from search.errors import ConfigError
 if TYPE_CHECKING:
     from prm import PrmConfig
     from search.answers.graders import Grader
-    from search.protocols import Engine, FeatureProvider, Policy, Scorer, Tokenizer
+    from search.protocols import Engine, FeatureProvider, Policy, Scorer, Tokenizer, Writer
+    from search.types import Sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,3 +330,11 @@ def make_scorer(settings: SearchSettings, engine: Engine | None, policy_tokenize
     config = prm_config(settings.prm, settings.prm_codec, settings.prm_engine)
     same = engine.tokenizer.fingerprint == policy_tokenizer.fingerprint
     return PrmScorer(engine, load(CODECS[config.codec].target).configured(engine.tokenizer, config, same))
+
+
+def make_lookahead(scorer: Scorer, writer: Writer, sampling: Sampling, num_steps: int) -> Scorer:
+    """A scorer that looks ahead with the model in whose ids the trees are: the policy, or the target."""
+    from prm.lookahead import LookaheadScorer
+
+    engine = writer.engines.get("policy") or writer.engines["target"]
+    return LookaheadScorer(scorer, engine, sampling, num_steps)

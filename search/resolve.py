@@ -15,7 +15,7 @@ from search.routing import OWN, SCORED, choose_router, read_router, router_kind
 S = TypeVar("S", bound=SearchSettings)
 
 _ROUTING = ("draft", "target", "router", "router_model", "draft_engine", "router_engine")
-_REWARDS = ("prm_engine", "prm_codec", "prm_max_kv_tokens", "reduce", "search_reduce")
+_REWARDS = ("lookahead", "prm_engine", "prm_codec", "prm_max_kv_tokens", "reduce", "search_reduce")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
