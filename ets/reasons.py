@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from ets.coverage import Clusters, cosine_distances
+from ets.coverage import Clusters
 from search.tree import Node, SearchTree
 from search.types import NodeId
 
@@ -73,8 +74,12 @@ class LeafFate:
 
     def distance(self, one: int, other: int) -> float:
         """Cosine distance of two leaves' embeddings; NaN where they are not finite."""
-        rows = np.array([self.leaves[position].features["embedding"] for position in (one, other)], dtype=np.float64)
-        return float(cosine_distances(rows)[0, 1])
+        # By hand, as `cosine_distances` is made for many rows and this is asked for every pruned leaf.
+        first, second = (np.asarray(self.leaves[position].features["embedding"], float) for position in (one, other))
+        lengths = math.sqrt(float(first @ first)), math.sqrt(float(second @ second))
+        if not all(lengths):
+            return float(any(lengths))
+        return 1.0 - float(first @ second) / (lengths[0] * lengths[1])
 
 
 def pruned_reason(fate: LeafFate, position: int) -> str:
