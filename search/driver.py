@@ -7,20 +7,13 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import get_args
 
-from search.errors import (
-    ConfigError,
-    ContextOverflowError,
-    EngineError,
-    PolicyError,
-    PromptTooLongError,
-    ScoringError,
-)
-from search.ledger import ModelCost, Stats, model_cost
+from search.contract import check_selection
+from search.errors import ConfigError, ContextOverflowError, EngineError, PromptTooLongError, ScoringError
+from search.limits import Limits
+from search.outcome import SearchOutcome, outcome_of
 from search.protocols import AheadWriter, FeatureProvider, PacedWriter, Policy, Scorer, StopRule, Watch, Writer
-from search.replay import replay
 from search.running import Running
 from search.speculation import Speculation
 from search.streams import closing
@@ -36,61 +29,18 @@ from search.types import (
     Problem,
     Prompt,
     Sampling,
-    Selected,
     Selection,
     Step,
     StepFailure,
     WriteJob,
 )
 
+__all__ = ["PRM_CONTEXT_FULL", "Driver", "Limits", "SearchOutcome"]
+
 _tree_numbers = itertools.count()
-
-_END_REASONS = {
-    FinishReason.EOS: "end of text",
-    FinishReason.CONTEXT: "context full",
-}
-
 
 PRM_CONTEXT_FULL = "the path is longer than the reward model's context"
 """Why a step failed that only the policy model had room for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Where a search stops although the model would go on.
-
-    Attributes:
-        max_tokens: tokens of one trajectory, the prompt not counted.
-        max_depth: steps of one trajectory.
-        max_seconds: wall seconds of one problem; None for no limit.
-        final: phrases by which a step is known to be a solution's last, for models that would go on.
-    """
-
-    max_tokens: int = 1024
-    max_depth: int = 25
-    max_seconds: float | None = None
-    final: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class SearchOutcome:
-    """A finished search.
-
-    Attributes:
-        problem: what was asked.
-        tree: every node with its fate.
-        stats: what it cost.
-        notes: what policies wanted kept, one line each, e.g. a solver that found no optimum.
-        selections: what could be kept below the root, and what was, for replays.
-        models: what each model did, by its role.
-    """
-
-    problem: Problem
-    tree: SearchTree
-    stats: Stats
-    notes: tuple[str, ...] = ()
-    selections: tuple[Selected, ...] = ()
-    models: Mapping[str, ModelCost] = field(default_factory=dict)
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -206,12 +156,12 @@ class Driver:
                 await self._search(run)
             if self.policy.pace == "leaf":
                 run.sort()
-            stats, models = self._costs(run)
+            outcome = outcome_of(run, self.writer, self.scorer)
         except BaseExceptionGroup as errors:
             raise _first(errors) from None
         finally:
             await self._close(tree)
-        return SearchOutcome(problem, tree, stats, tuple(run.notes), run.selections, models)
+        return outcome
 
     async def _search(self, run: Running) -> None:
         limit = asyncio.timeout(self.limits.max_seconds)
@@ -293,7 +243,7 @@ class Driver:
             rng = random.Random(derive_seed(tree.root.seed, "level", run.number))
             with run.ledger.select.running():
                 selection = self.policy.select(tree, width, rng)
-            self.check(tree, selection, width, 0 if run.busy else 1)
+            check_selection(self.policy, tree, selection, width, 0 if run.busy else 1)
         else:
             selection = Selection((), dict.fromkeys(leaves, "no width left"))
         if selection.note:
@@ -347,35 +297,6 @@ class Driver:
             for node, value in zip(todo, values, strict=True):
                 node.features[name] = value
 
-    def check(self, tree: SearchTree, selection: Selection, width: int, least: int) -> None:
-        """Hold a policy to its contract: a budget overrun or a lost leaf is an error, never silently mended.
-
-        Args:
-            tree: as it was asked about.
-            selection: its answer.
-            width: children that it may hand out.
-            least: children that it must hand out.
-
-        Raises:
-            PolicyError: says what is wrong.
-        """
-        seen = set(selection.waiting)
-        for expansion in selection.expansions:
-            node, count = expansion.node, expansion.num_children
-            if not 0 <= node < len(tree):
-                raise PolicyError(f"policy {self.policy.name}: there is no node {node}")
-            continued = any(tree[child].status is NodeStatus.PENDING for child in tree.children(node))
-            able = tree[node].status is NodeStatus.OPEN or (self.policy.pace == "rolling" and continued)
-            if node in seen or not able or count < 1:
-                raise PolicyError(f"policy {self.policy.name}: {count} children for node {node} ({tree[node].status})")
-            seen.add(node)
-        stray = [node for node in selection.clusters if not 0 <= node < len(tree)]
-        if stray:
-            raise PolicyError(f"policy {self.policy.name}: there is no node {stray[0]} to put into a cluster")
-        spent = sum(expansion.num_children for expansion in selection.expansions)
-        if not least <= spent <= width:
-            raise PolicyError(f"policy {self.policy.name}: handed out {spent} children, the budget is {width}")
-
     def _job(self, run: Running, expansion: Expansion) -> WriteJob:
         """Create the pending children of one expansion."""
         tree = run.tree
@@ -417,7 +338,7 @@ class Driver:
 
     def room(self, tree: SearchTree, node: NodeId) -> int:
         """Tokens that the limits leave for one step below a node."""
-        return max(1, min(self.limits.max_tokens - self._written_tokens(tree, node), self.sampling.max_new_tokens))
+        return self.limits.room(tree, node, self.sampling.max_new_tokens)
 
     def accept(self, tree: SearchTree, result: Step | StepFailure) -> bool:
         """Put a result into a tree, and end the trajectory where it ends; whether there is something to score."""
@@ -432,15 +353,7 @@ class Driver:
         if result.finish is FinishReason.ABORT or not result.ids:
             tree.fail(node.id, "the engine aborted it" if result.ids else "the engine wrote nothing")
             return False
-        reason = _END_REASONS.get(result.finish, "")
-        if not reason and self._written_tokens(tree, node.id) >= self.limits.max_tokens:
-            reason = f"limit of {self.limits.max_tokens} tokens"
-        if not reason and node.depth >= self.limits.max_depth:
-            reason = f"limit of {self.limits.max_depth} steps"
-        if not reason and any(phrase in node.text for phrase in self.limits.final):
-            reason = "final answer"
-        if not reason and node.num_path_tokens >= self._context_tokens:
-            reason = _END_REASONS[FinishReason.CONTEXT]
+        reason = self.limits.end(tree, node.id, result.finish, self._context_tokens)
         if reason:
             tree.finish(node.id, reason)
         return True
@@ -476,25 +389,7 @@ class Driver:
         if reason := run.stopping.reason(tree, num_left, run.unscored):
             run.stop(live, reason)
 
-    def _costs(self, run: Running) -> tuple[Stats, dict[str, ModelCost]]:
-        tree, scorer, ledger = run.tree, self.scorer, run.ledger
-        writing, scoring = self.writer.usage(tree), {} if scorer is None else scorer.usage(tree)
-        prm_tokens = 0 if scorer is None else scorer.num_unique_tokens(tree)
-        engines = {**self.writer.engines, **({} if scorer is None else scorer.engines)}
-        models = {
-            role: model_cost(tree, role, engines[role].info, usage, clock.seconds)
-            for usages, clock in ((writing, ledger.policy), (scoring, ledger.prm))
-            for role, usage in usages.items()
-        }
-        kv_tokens = [one.kv_tokens for one in replay(tree, run.selections)]
-        reading = {role: usage for role, usage in scoring.items() if role != "lookahead"}
-        policies = {role: usage for role, usage in {**writing, **scoring}.items() if role not in ("router", *reading)}
-        return ledger.stats(tree, kv_tokens, policies, reading, prm_tokens), models
-
     async def _close(self, tree: SearchTree) -> None:
         await self.writer.release(tree, None)
         if self.scorer is not None:
             await self.scorer.release(tree, None)
-
-    def _written_tokens(self, tree: SearchTree, node_id: NodeId) -> int:
-        return tree[node_id].num_path_tokens - tree.root.num_path_tokens

@@ -13,6 +13,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from search.contract import check_selection
 from search.errors import PolicyError, SearchError
 from search.protocols import AheadWriter
 from search.running import Running
@@ -195,7 +196,7 @@ class Speculation:
         except Exception as error:
             # One that is made for whole levels alone may stumble over a part of one; that is no fault in it.
             raise PolicyError(f"no forecast of {self._driver.policy.name}: {error}") from error
-        self._driver.check(tree, selection, width, 1)
+        check_selection(self._driver.policy, tree, selection, width, 1)
         return selection
 
     def _is_known(self, ghost: _Ghost) -> bool:
