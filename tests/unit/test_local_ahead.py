@@ -50,7 +50,7 @@ async def together(marks, **options):
 @pytest.mark.parametrize("room", [{"max_rows": 2}, {"max_kv_tokens": 96}])
 def test_a_wanted_step_takes_the_place_of_one_that_is_written_ahead(room):
     marks = [Ahead(), Ahead()]
-    done, usage = run(together(marks, **room), 20)
+    done, usage = run(together(marks, **room))
     assert {1, 2} <= {key for key, _ in done[:3]}, "one of the others at most ended before the wanted ones"
     assert dict(done) == run(alone(REAL + LATER))
     assert [mark.sampled_tokens for mark in marks] == [len(dict(done)[key]) for key in (3, 4)]
