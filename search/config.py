@@ -373,15 +373,21 @@ def build(schema: type[Settings], values: Mapping[str, Any]) -> Settings:
         raise ConfigError(explain(schema, error)) from None
 
 
+_AS_BEFORE: Mapping[str, object] = {"lookahead": 0, "frontier": "level", "begin": "all"}
+"""Values of younger settings by which a search is what it was before there were any."""
+
+
 def config_hash(settings: SearchSettings | Mapping[str, Any]) -> str:
     """12 hexadecimal digits that are equal for equal settings alone.
 
     How many problems are taken is left out, and so is where servers are and how they are asked: these change no record,
     so a run can be gone on with under another limit, or on servers that were started anew elsewhere. A path counts as
-    the place that it leads to, however it is written.
+    the place that it leads to, however it is written. A setting that is younger than records of this layout is left out
+    where it changes nothing, so that they are gone on with.
     """
     values = settings.model_dump(mode="json") if isinstance(settings, SearchSettings) else dict(settings)
     values = {name: value for name, value in values.items() if name not in {"limit", *TRANSPORT}}
+    values = {name: value for name, value in values.items() if name not in _AS_BEFORE or value != _AS_BEFORE[name]}
     values = {name: engine_kind(value) if name.endswith("engine") else value for name, value in values.items()}
     values |= {name: _place(values[name]) for name in _PATHS if name in values}
     text = json.dumps(values, sort_keys=True)

@@ -62,6 +62,15 @@ def test_the_hash_tells_settings_apart_and_ignores_how_many_problems_are_taken()
     assert len({config_hash(plain), *map(config_hash, changed)}) == 4
 
 
+def test_runs_of_before_a_setting_was_there_are_gone_on_with():
+    """The hash of a record that has no such setting is that of settings which leave it at what was always done."""
+    now = SearchSettings().model_dump(mode="json")
+    before = {name: value for name, value in now.items() if name not in ("lookahead", "frontier", "begin")}
+    assert config_hash(now) == config_hash(before)
+    for name, value in (("lookahead", 2), ("frontier", "rolling"), ("begin", "needed")):
+        assert config_hash({**now, name: value}) != config_hash(before)
+
+
 def test_the_hash_takes_a_path_for_the_place_it_leads_to(tmp_path: Path, monkeypatch):
     (tmp_path / "policy").mkdir()
     monkeypatch.chdir(tmp_path)
