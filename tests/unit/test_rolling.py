@@ -12,15 +12,18 @@ from virtual_clock import timed
 from ets import Ets
 from ets.embedders import make_embedder
 from search.answers.graders import PlainGrader
+from search.api import Search
 from search.config import SearchSettings
+from search.data import load_problems
 from search.driver import Driver
 from search.engines.fake import FakeEngine, Fault
+from search.engines.local import LocalEngine
 from search.engines.virtual import Recall, VirtualEngine
 from search.engines.virtual_time import VirtualClock
 from search.errors import ConfigError
 from search.pacing import WINDOW_TOKENS
 from search.policies import Rebase, Rolling
-from search.registry import make_policy
+from search.registry import make_policy, model_path
 from search.stopping import Decided
 from search.types import ROOT, FinishReason, NodeStatus, Step
 from search.writer import ModelWriter
@@ -177,3 +180,31 @@ def test_the_setting_makes_it_and_refuses_methods_without_a_frontier():
         ConfigError, match="frontier rolling: method beam has none; those that have: rebase, ets, ets-kv"
     ):
         make_policy(SearchSettings(method="beam", frontier="rolling"), "last")
+
+
+def test_the_local_engine_tells_how_far_its_steps_are_and_writes_the_same_tree():
+    """Two problems side by side in real time, and one of them in virtual time, on the mini family."""
+    settings = {"width": 4, "frontier": "rolling", "until": "spent"}
+    problems = load_problems("mini:dev", 2)
+    told = []
+
+    class Told(LocalEngine):
+        async def longer_than(self, tree, key, num_tokens):
+            await super().longer_than(tree, key, num_tokens)
+            told.append(num_tokens)
+
+    search = Search(**settings)
+    policy, prm = (model.load(model_path(f"mini:{name}")) for model, name in ((Told, "target"), (LocalEngine, "prm")))
+    search.use(policy, prm)
+    real = {one.problem.id: one for one in search.solve_many(problems)}
+    assert told and all(one.method == "ets-rolling" for one in real.values())
+    recalls = [Recall(policy), Recall(prm)]
+    with asyncio.Runner(loop_factory=VirtualClock) as runner:
+        virtual = Search(**settings)
+        virtual.use(*(VirtualEngine(runner.get_loop(), recall) for recall in recalls))
+        one = runner.run(virtual.asolve(problems[0]))
+        known = real[problems[0].id].tree
+        assert [(node.ids, node.status) for node in one.tree] == [(node.ids, node.status) for node in known]
+    for recall in recalls:
+        recall.close()
+    search.close()
