@@ -12,7 +12,7 @@ from search.config import METHOD_OPTIONS
 from search.serve.errors import wrong
 
 PER_REQUEST = (
-    "method", "width", "until", "begin", "confidence", "writer", "router", "pipeline", "speculate", "seed",
+    "method", "width", "frontier", "until", "begin", "confidence", "writer", "router", "pipeline", "speculate", "seed",
     "temperature", "top_p", "max_step_tokens", "min_step_tokens", "thinking", "max_thought_tokens", "max_tokens",
     "max_depth", "max_seconds", "vote", "reduce", "search_reduce", "options", *METHOD_OPTIONS, "prompt",
     "system_prompt", "few_shot", "assistant_prefix", "stop", "final", "chat_options", "grader",

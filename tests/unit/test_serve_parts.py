@@ -191,7 +191,7 @@ def test_openai_fields_become_settings_and_contradictions_are_said():
         read_body(body(search={"width": 8}), {"width": 4})
     with pytest.raises(ApiError, match="max_tokens is said twice: 5, and 6 by max_completion_tokens"):
         read_body(body(max_tokens=5, max_completion_tokens=6), {})
-    with pytest.raises(ApiError, match=r"search\.policy: unknown; accepted: assistant_prefix, chat_options, "):
+    with pytest.raises(ApiError, match=r"search\.policy: unknown; accepted: assistant_prefix, begin, chat_options, "):
         read_body(body(search={"policy": "mini:draft"}), {})
     with pytest.raises(ApiError, match="only where stream is true"):
         read_body(body(stream_options={"include_usage": True}), {})
