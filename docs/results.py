@@ -210,7 +210,8 @@ def page() -> str:
         "JSON that the command above it printed, kept in `docs/data/`.",
         "All searches below ran before a step's seed came from its path, and the flat methods waited for each other's "
         "steps: run now, the same commands draw other steps, so single figures move within their intervals, and "
-        "best-of-n and self-consistency take less time.",
+        "best-of-n and self-consistency take less time. **`ets` in these tables is the former default**, the paper's "
+        "program with other weights; today's default is another program ([concepts](concepts.md#ets)).",
         *reproduced(),
         "## Accuracy over width",
         f"`ets bench widths --limit {widths['num_problems']} --methods {methods(widths)} --json` "
