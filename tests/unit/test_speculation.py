@@ -162,9 +162,9 @@ def test_the_same_on_engines_that_work_beside_the_search(kind, policy, checkpoin
     numbers = [[reward for reward in taken_out(every, "reward") if reward is not None] for every in made]
     assert numbers[0] == pytest.approx(numbers[1], abs=1e-6) and all(taken_out(every, "reason") for every in made)
     if kind == "sglang":
-        # A server's cache shares whatever begins alike, so that what is thrown away may still save a token elsewhere.
-        for more, less in zip(*map(np.ravel, computed), strict=True):
-            assert 0.95 * more <= less <= more
+        # A server's cache shares whatever begins alike and is there in time: what is thrown away may save a token
+        # elsewhere, and what two requests compute at once is computed twice, in either run.
+        assert np.ravel(computed[1]) == pytest.approx(np.ravel(computed[0]), rel=0.05)
         for _, _, _, figures, models in made[0] + made[1]:
             for one in (figures, *models.values()):
                 one["computed_tokens"] = one["prm_tokens"] = 0
