@@ -97,7 +97,8 @@ class SearchSettings(BaseModel):
     prm_engine: str = Field(default="local", description="where the reward model runs, as for engine")
     method: str = Field(
         default="ets",
-        description="chain, greedy, self-consistency, best-of-n, beam, dvts, rebase, particle, mcts, ets, or ets-kv",
+        description="chain, greedy, self-consistency, best-of-n, beam, dvts, rebase, particle, mcts, ets, ets-kv, or "
+        "ets-paper",
     )
     writer: Literal["model", "arbitrage"] = Field(
         default="model", description="who writes steps: the policy model, or arbitrage: draft and target under a router"
@@ -193,7 +194,7 @@ class SearchSettings(BaseModel):
         default=None, description="ets: what a node costs; by its tokens, or uniform as in the paper"
     )
     node_cost_weight: float | None = Field(
-        default=None, description="ets: weight of the nodes' cost, lambda_b; default: 0.2, of ets-kv and ets-paper 1.0"
+        default=None, description="ets: weight of the nodes' cost, lambda_b; default: 0.25, of ets-kv and ets-paper 1.0"
     )
     coverage_weight: float | None = Field(
         default=None, description="ets-paper: weight of semantic coverage, lambda_d; default: the paper's at the width"

@@ -39,6 +39,14 @@ class Data:
     problems: list[Problem]
     layout: str = ""
 
+    def described(self, source: str) -> str:
+        """How it was read, as a line for people; "" where nothing was read.
+
+        Args:
+            source: its name in the settings.
+        """
+        return f"data {source}: {self.layout}" if self.layout else ""
+
     @property
     def sha256(self) -> str:
         """Of the problems as they were read: ids, texts and references."""

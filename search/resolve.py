@@ -234,7 +234,7 @@ def _idle(settings: SearchSettings, *, own_policy: bool) -> dict[str, str]:
         policy = make_policy(settings, "last")
         if policy.pace != "level":
             idle["speculate"] = f"method {settings.method}"
-        else:
+        if policy.pace != "leaf":
             idle["begin"] = f"method {settings.method}"
         if "embedding" not in policy.features:
             idle |= dict.fromkeys(("embedder", "cluster_distance"), f"method {settings.method}")

@@ -105,8 +105,8 @@ def collect_walks(
     from arbitrage.collect import SETTINGS, collect
 
     data = read_data(wanted.data, wanted.limit, wanted.skip, wanted.field, wanted.reference)
-    if data.layout:
-        say(f"data {wanted.data}: {data.layout}")
+    if line := data.described(wanted.data):
+        say(line)
     origin = {name: getattr(wanted, name) for name in SETTINGS}
 
     async def run() -> list[Walk]:

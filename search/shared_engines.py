@@ -51,6 +51,6 @@ def _engine_keys(settings: SearchSettings) -> Iterator[tuple[str, tuple[object, 
         room = settings.max_kv_tokens if role in ("policy", "draft") else settings.prm_max_kv_tokens
         try:
             place = str(Path(model_path(part.model)).expanduser().absolute())
-        except ConfigError:  # said when the cell's turn comes
+        except ConfigError:  # said when the run's turn comes
             place = part.model
         yield part.role, (role, place, part.engine, room, settings.max_requests, *own.values())

@@ -130,14 +130,14 @@ def run_sweep(sweep: Sweep, out: Path, bar: Bar, say: Say = lambda _: None) -> t
 async def _run(sweep: Sweep, out: Path, bar: Bar, say: Say) -> list[str]:
     models = SharedEngines()
     failures: list[str] = []
-    said: set[str] = set()
+    said = {""}
     try:
         for number, cell in enumerate(sweep.cells):
             try:
                 evaluation = Evaluation(cell.settings, out / cell.name)
-                if evaluation.data.layout and cell.settings.data not in said:
-                    say(f"data {cell.settings.data}: {evaluation.data.layout}")
-                    said.add(cell.settings.data)
+                if (line := evaluation.data.described(cell.settings.data)) not in said:
+                    say(line)
+                    said.add(line)
                 label = f"{number + 1}/{len(sweep.cells)} {cell.name}"
                 with bar(label, len(evaluation.problems), evaluation.num_done) as progress:
                     summary = await evaluation.run(sweep.concurrency, progress, models.give)

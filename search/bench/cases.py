@@ -6,23 +6,17 @@ import asyncio
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from search.bench.levels import Level
+from search.bench.recorded import SEPARATION
 from search.protocols import FeatureProvider, Policy
 from search.statistics import auc
 from search.tree import derive_seed
 from search.types import NodeId
-
-AUC = 0.8
-"""How well simulated rewards tell right from wrong within a problem."""
-
-SEPARATION = 2**0.5 * NormalDist().inv_cdf(AUC)
-"""Distance of the means of right and of wrong, in standard deviations, at which two normal variables have this AUC."""
 
 Allocation: TypeAlias = Mapping[NodeId, int]
 """Children for each kept leaf."""

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from ets import Ets, EtsKv, EtsPaper
 from ets.embedders import make_embedder
 from search.allocate import rebase_allocation
-from search.bench.cases import AUC, Allocation, Cases, Chooser, Measured, by_policy
+from search.bench.cases import Allocation, Cases, Chooser, Measured, by_policy
 from search.bench.levels import Level, read_levels
+from search.bench.recorded import AUC
 from search.errors import ConfigError
 from search.plots import Point, Series, plot_accuracy
 from search.policies import Dvts, Rebase

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple, get_args
 from search.answers.graders import Grader
 from search.bench.recorded import PieceTokenizer
 from search.errors import ConfigError, DataError
-from search.record import ProblemRecord, read_json, read_record, tree_from_record
+from search.record import ProblemRecord, tree_from_record
 from search.registry import make_grader
 from search.replay import replay
+from search.report import read_run
 from search.rows import Row, file_rows
 from search.steps import split_steps
 from search.tree import SearchTree
@@ -131,17 +132,11 @@ def _grow(tree: SearchTree, parent: NodeId, text: str, tokenizer: PieceTokenizer
 
 
 def _read_run(folder: Path, limit: int | None) -> RecordedLevels:
-    if not (folder / "run.json").is_file():
-        raise ConfigError(f"{folder}: holds no run (no run.json); give a folder that ets eval --out wrote")
-    settings = read_json(folder / "run.json").get("settings")
-    width = settings.get("width") if isinstance(settings, dict) else None
-    if not isinstance(settings, dict) or not isinstance(width, int):
-        raise DataError(f"{folder / 'run.json'}: not a run of this version (no settings)")
-    reduce: Any = settings.get("search_reduce")
-    grader = make_grader(str(settings.get("grader", "plain")))
-    levels: list[Level] = []
-    for file in sorted((folder / "problems").glob("*.json"))[:limit]:
-        levels += _levels_of(read_record(file), width, grader)
+    run = read_run(folder)
+    reduce: Any = run.settings.search_reduce
+    grader = make_grader(run.settings.grader)
+    records = sorted(run.records, key=lambda record: record.problem_id)[:limit]
+    levels = [level for record in records for level in _levels_of(record, run.settings.width, grader)]
     return RecordedLevels(tuple(levels), reduce if reduce in get_args(Reduce) else "last")
 
 

@@ -30,11 +30,11 @@ from search.types import Child, EngineInfo, FinishReason, Generation, NodeId, Pr
 NUM_LIKE = 6
 """Recorded problems that make one."""
 
-REWARD_AUC = 0.8
-"""How well the simulated rewards tell right solutions from wrong ones, as a process reward model of today does."""
+AUC = 0.8
+"""How well simulated rewards tell right from wrong within a problem, as a process reward model of today does."""
 
-_DISTANCE = math.sqrt(2) * statistics.NormalDist().inv_cdf(REWARD_AUC)
-"""Between the means of two unit normal distributions of that AUC."""
+SEPARATION = math.sqrt(2) * statistics.NormalDist().inv_cdf(AUC)
+"""Distance of the means of right and of wrong, in standard deviations, at which two normal variables have this AUC."""
 
 _CONTEXT_TOKENS = 1 << 20
 
@@ -164,7 +164,7 @@ class Recording:
         u, v = uniform(seed, 1), uniform(seed, 2)
         noise = math.sqrt(-2 * math.log1p(-u)) * math.cos(2 * math.pi * v)
         right = self.draw(prompt, number, seed).solution.correct
-        return 1 / (1 + math.exp(-(noise + (_DISTANCE / 2 if right else -_DISTANCE / 2))))
+        return 1 / (1 + math.exp(-(noise + (SEPARATION / 2 if right else -SEPARATION / 2))))
 
 
 def _mean_tokens(solutions: Sequence[_Solution]) -> float:

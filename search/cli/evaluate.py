@@ -41,8 +41,8 @@ def evaluate(
     from search.evaluation import Evaluation
 
     evaluation = Evaluation(settings, out)
-    if evaluation.data.layout:
-        sys.stderr.write(f"data {settings.data}: {evaluation.data.layout}\n")
+    if line := evaluation.data.described(settings.data):
+        sys.stderr.write(f"{line}\n")
     with progress("eval", len(evaluation.problems), evaluation.num_done) as bar:
         try:
             summary = asyncio.run(evaluation.run(concurrency, bar.update))

@@ -67,15 +67,15 @@ def _turns(planned: Sequence[Planned], turn: int) -> Iterator[Planned]:
 
 async def _execute(schedule: Sequence[Planned], runs: Path, say: Say) -> None:
     engines = SharedEngines()
-    said: set[str] = set()
+    said = {""}
     try:
         for number, part in enumerate(schedule):
             evaluation = Evaluation(part.settings, part.folder(runs))
             if evaluation.num_done == len(evaluation.problems):
                 continue
-            if evaluation.data.layout and part.settings.data not in said:
-                say(f"data {part.settings.data}: {evaluation.data.layout}")
-                said.add(part.settings.data)
+            if (line := evaluation.data.described(part.settings.data)) not in said:
+                say(line)
+                said.add(line)
             summary = await evaluation.run(part.concurrency, load=engines.give)
             if summary.failures:
                 raise SearchError(f"{part.folder(runs)}: {summary.failures[0]}")

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from search.bench import coverage
-from search.bench.cases import AUC, Cases, Measured, by_policy
+from search.bench.cases import Cases, Measured, by_policy
 from search.bench.levels import Level, read_levels
+from search.bench.recorded import AUC
 from search.errors import ConfigError, DataError
 from search.policies import Rebase
 from search.record import problem_record
@@ -142,7 +143,7 @@ def run_folder(tmp_path):
     (tmp_path / "problems").mkdir()
     (tmp_path / "problems" / "p.json").write_text(record.model_dump_json())
     settings = {"width": 4, "grader": "plain", "search_reduce": "min"}
-    (tmp_path / "run.json").write_text(json.dumps({"settings": settings}))
+    (tmp_path / "run.json").write_text(json.dumps({"settings": settings, "config_hash": "h"}))
     return tmp_path
 
 

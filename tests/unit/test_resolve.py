@@ -194,3 +194,11 @@ def test_an_engine_of_ones_own_has_no_mini_reward_model_beside_it():
     assert "beside a model of one's own" in search.notes[0]
     with pytest.raises(ConfigError, match="no scorer of one's own"):
         resolve(SearchSettings(writer="arbitrage", router="rsd:0.5"), own_scorer=True)
+
+
+@pytest.mark.parametrize("settings", [{"method": "rebase"}, {"method": "rebase", "frontier": "rolling"}])
+def test_only_a_method_that_compares_nothing_begins_what_it_needs(settings):
+    asked = build(SearchSettings, {**settings, "begin": "needed"})
+    settled = settle(asked)
+    assert "begin" in settled.ignored and any("begin" in note for note in settled.notes)
+    assert "begin" not in settle(build(SearchSettings, {"method": "best-of-n", "begin": "needed"})).ignored
