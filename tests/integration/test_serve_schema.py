@@ -6,6 +6,8 @@ import pytest
 import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.internal.cache import LRUCache
+from hypothesis.internal.conjecture import providers
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -48,6 +50,13 @@ def probe(operation, mode, session, share):
 
     ask()
     return statuses
+
+
+@pytest.fixture(autouse=True)
+def made_of_the_document_alone(monkeypatch):
+    """Hypothesis also draws from constants in whatever modules the tests before have loaded."""
+    monkeypatch.setattr(providers, "_get_local_constants", providers.Constants)
+    monkeypatch.setattr(providers, "CONSTANTS_CACHE", LRUCache(1024))
 
 
 @pytest.mark.timeout(900)
