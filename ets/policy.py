@@ -241,6 +241,7 @@ def _selection(leaves: Sequence[Node], counts: Mapping[int, int], fate: LeafFate
         {leaf.id: pruned_reason(fate, i) for i, leaf in enumerate(leaves) if not counts.get(i)},
         "; ".join(notes),
         {} if clusters is None else {leaf.id: int(clusters.labels[i]) for i, leaf in enumerate(leaves)},
+        None if clusters is None else clusters.distance,
     )
 
 

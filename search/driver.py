@@ -250,6 +250,8 @@ class Driver:
             run.notes.append(f"selection {run.number}: {selection.note}")
         for leaf, cluster in selection.clusters.items():
             tree[leaf].cluster = cluster
+        if selection.cluster_distance is not None:
+            run.cluster_distances[run.number] = selection.cluster_distance
         kept = selection.waiting | {expansion.node for expansion in selection.expansions}
         self._note(run, leaves, kept)
         for leaf in leaves:

@@ -20,12 +20,14 @@ class Replayed:
         candidates: the unfinished leaves it could choose from, in the order of their ids.
         kept: those it gave children or let wait.
         kv_tokens: unique tokens of the trajectories kept, and of all candidates before anything was pruned.
+        cluster_distance: where the policy cut its clusters; None where it made none.
     """
 
     depth: int
     candidates: tuple[NodeId, ...]
     kept: tuple[NodeId, ...]
     kv_tokens: KvTokens
+    cluster_distance: float | None = None
 
 
 def replay(tree: SearchTree, selections: Sequence[Selected]) -> Iterator[Replayed]:
@@ -38,7 +40,7 @@ def replay(tree: SearchTree, selections: Sequence[Selected]) -> Iterator[Replaye
     for one in selections:
         depth = max(tree[node].depth for node in one.candidates)
         kv_tokens = KvTokens(tree.unique_tokens(one.kept), tree.unique_tokens(one.candidates))
-        yield Replayed(depth, one.candidates, one.kept, kv_tokens)
+        yield Replayed(depth, one.candidates, one.kept, kv_tokens, one.cluster_distance)
 
 
 def rebase_kv_tokens(

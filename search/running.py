@@ -37,6 +37,7 @@ class Running:
         held: children of the root that are not begun, as the vote may not need them.
         seen: finished trajectories and unscored steps when `stopping` was last asked.
         pacing: the virtual time of a rolling frontier.
+        cluster_distances: where the policy cut its clusters, by the number of the selection.
     """
 
     problem: Problem
@@ -57,6 +58,7 @@ class Running:
     seen: tuple[int, int] = (0, 0)
     pacing: Pacing = field(default_factory=Pacing)
     _held_tokens: int = 0
+    cluster_distances: dict[int, float] = field(default_factory=dict)
     _selected: dict[int, tuple[list[NodeId], list[NodeId]]] = field(default_factory=dict)
 
     @property
@@ -86,8 +88,10 @@ class Running:
     @property
     def selections(self) -> tuple[Selected, ...]:
         """The selections so far, their nodes in the order of ids."""
-        every = (self._selected[number] for number in sorted(self._selected))
-        return tuple(Selected(tuple(sorted(candidates)), tuple(sorted(kept))) for candidates, kept in every)
+        return tuple(
+            Selected(tuple(sorted(candidates)), tuple(sorted(kept)), self.cluster_distances.get(number))
+            for number, (candidates, kept) in sorted(self._selected.items())
+        )
 
     def sort(self) -> None:
         """Number the nodes by their paths: where steps came in any order, so did their ids."""

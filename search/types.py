@@ -262,6 +262,7 @@ class Selection:
         reasons: why leaves were left out; one that is missing here gets the policy's name as its reason.
         note: something the run record should keep, e.g. a solver that found no optimum.
         clusters: the group of each leaf, numbered from 0, where the policy made groups.
+        cluster_distance: the cosine distance up to which leaves were put into one group, where it made groups.
         waiting: leaves that stay open, to be asked about again.
     """
 
@@ -269,6 +270,7 @@ class Selection:
     reasons: Mapping[NodeId, str] = field(default_factory=dict)
     note: str = ""
     clusters: Mapping[NodeId, int] = field(default_factory=dict)
+    cluster_distance: float | None = None
     waiting: frozenset[NodeId] = frozenset()
 
 
@@ -279,10 +281,12 @@ class Selected:
     Attributes:
         candidates: the unfinished leaves it could choose from, by their ids.
         kept: those of them that it expanded or let wait.
+        cluster_distance: where the policy cut its clusters; None where it made none.
     """
 
     candidates: tuple[NodeId, ...]
     kept: tuple[NodeId, ...]
+    cluster_distance: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

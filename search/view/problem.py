@@ -85,6 +85,7 @@ def _selection(one: Replayed) -> dict[str, Any]:
         "kept": list(one.kept),
         "kv_tokens": one.kv_tokens.kept,
         "kv_tokens_candidates": one.kv_tokens.candidates,
+        "cluster_distance": _rounded(one.cluster_distance, _REWARD_DIGITS),
     }
 
 

@@ -100,6 +100,12 @@ def test_the_header_has_answer_verdict_and_vote(visit):
     expect(header.locator(".vote tr.won")).to_contain_text("8")
 
 
+def test_a_cluster_is_told_with_the_distance_of_its_cut(visit):
+    shown = visit(page("small run", [small_view()])).page
+    node(shown, 2).click()
+    expect(shown.locator("#detail")).to_contain_text("B, 3 of depth 1, 0 kept; steps nearer than 0.25 are alike")
+
+
 def test_arrows_walk_the_tree(visit):
     shown = visit(page("small run", [small_view()])).page
     node(shown, 6).focus()

@@ -31,7 +31,7 @@ def small_tree():
     tree.fail(failed, "the engine went away")
     last = add(tree, other, "The answer is 8.", 0.3, "target")
     tree.finish(last, "end of text")
-    return tree, [Selected((best, *same, other), (best, other))], end
+    return tree, [Selected((best, *same, other), (best, other), 0.25)], end
 
 
 def wide_tree(num_nodes, width=64, seed=0):

@@ -107,6 +107,9 @@ def test_kv_of_the_levels_is_the_ledgers(policy):
     assert sum(kept) / len(kept) == pytest.approx(stats.kv_tokens_mean)
     assert sum(level["kv_tokens_candidates"] for level in levels) == stats.kv_tokens_code
     assert [tuple(level["kept"]) for level in levels] == [one.kept for one in outcome.selections]
+    cuts = [level["cluster_distance"] for level in levels]
+    assert any(cut is not None for cut in cuts) == (policy.name == "ets")
+    assert all(0 <= cut < 1 for cut in cuts if cut is not None)
     pruned = sum(level["num_candidates"] - len(level["kept"]) for level in levels)
     assert pruned == stats.num_pruned > 0
 

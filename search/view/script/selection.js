@@ -84,7 +84,13 @@ function detailRows(node, members) {
 function clusterText(node) {
   const { nodes, levels } = state.tree;
   const all = levels[node.depth].filter((id) => nodes[id].cluster === node.cluster);
-  return `${letters(node.cluster)}, ${all.length} of depth ${node.depth}, ${all.filter((id) => nodes[id].children.length).length} kept`;
+  return `${letters(node.cluster)}, ${all.length} of depth ${node.depth}, ${all.filter((id) => nodes[id].children.length).length} kept${cutText(node.depth)}`;
+}
+
+/** Up to which distance the steps of a depth were taken to say the same; what is apart in a cluster, its reason says. */
+function cutText(depth) {
+  const distance = selectionAt(depth)?.cluster_distance ?? null;
+  return distance === null ? "" : `; steps nearer than ${distance.toFixed(2)} are alike`;
 }
 
 const seconds = (value) => (value === null ? "?" : value.toFixed(value < 10 ? 3 : 1));
