@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from search.engines.markov import EOS
+from markov import EOS
 
 CONTEXT = 96
 """Tokens of the context that every engine of the contract has."""

@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from fake_engine import FakeEngine
+from markov import EOS, STEP_END, FakeModel, LabelModel, MarkovModel, hashed_hidden, hashed_reward
+
 from search.background import BackgroundLoop
-from search.engines.fake import FakeEngine
-from search.engines.markov import EOS, STEP_END, FakeModel, LabelModel, MarkovModel, hashed_hidden, hashed_reward
 from search.streams import closing
 from search.types import Child, FinishReason, Generation, Prefix, Sampling, Segment
 

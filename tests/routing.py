@@ -6,14 +6,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fake_engine import FakeEngine
+from markov import BAD, GOOD, STORY_VOCABULARY, LabelModel, MarkovModel, story_model
+
 from arbitrage.models import ModelView
 from arbitrage.reading import RouterConfig, RouterReader
 from arbitrage.routers import Always, Judge, Never, Oracle, RandomRouter, ScoreRouter
 from arbitrage.writer import DraftTargetWriter
 from prm import LabelTokenCodec, PrmScorer
 from search.driver import Driver
-from search.engines.fake import FakeEngine
-from search.engines.markov import BAD, GOOD, STORY_VOCABULARY, LabelModel, MarkovModel, story_model
 from search.policies import BestOfN
 from search.types import Problem
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from markov import EOS, MarkovModel
+
 from search.engines.local.stops import byte_alphabet
-from search.engines.markov import EOS, MarkovModel
 from search.types import Sampling
 
 SCRIPTS: Mapping[str, tuple[Sampling, Sequence[bytes], Sequence[str]]] = {

@@ -4,11 +4,11 @@ import asyncio
 import threading
 
 import pytest
+from fake_engine import FakeEngine, Fault
+from markov import BAD, GOOD, LabelModel
 
 from prm import LabelTokenCodec, PrmScorer
 from search import ConfigError, Failure, Problem, Search
-from search.engines.fake import FakeEngine, Fault
-from search.engines.markov import BAD, GOOD, LabelModel
 from search.errors import ScoringError
 from search.policies import Beam
 from search.types import Expansion, Selection

@@ -5,11 +5,11 @@ import math
 from dataclasses import replace
 
 import pytest
+from fake_engine import FakeEngine
+from markov import story_model
 
 from prm.confidence import CONFIDENCES, GROUP_TOKENS, ConfidenceScorer, confidence_config
 from search.api import Search
-from search.engines.fake import FakeEngine
-from search.engines.markov import story_model
 from search.errors import ConfigError, ScoringError
 from search.protocols import Scorer
 from search.record import tree_from_record, tree_record

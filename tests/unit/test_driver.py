@@ -5,12 +5,12 @@ import itertools
 import random
 
 import pytest
+from fake_engine import FakeEngine, Fault
+from markov import BAD, GOOD, LabelModel, story_model
 from virtual_clock import timed
 
 from prm import LabelTokenCodec, PrmScorer
 from search.driver import Driver, Limits
-from search.engines.fake import FakeEngine, Fault
-from search.engines.markov import BAD, GOOD, LabelModel, story_model
 from search.errors import ConfigError, PolicyError, ScoringError
 from search.policies import Beam, BestOfN, Dvts, Mcts, ParticleFilter, Rebase
 from search.tree import SearchTree, derive_seed

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 from contract_model import CONTEXT, SGLANG_POSITIONS, build
+from fake_engine import FakeEngine
 from fake_server import Script, serving
+from markov import EOS, STEP_END, story_model
 
-from search.engines.fake import FakeEngine
-from search.engines.markov import EOS, STEP_END, story_model
 from search.errors import ContextOverflowError, EngineError
 from search.protocols import Engine, Tokenizer
 from search.streams import closing

@@ -6,9 +6,9 @@ import random
 from collections import Counter
 
 import pytest
+from fake_engine import FakeEngine, Fault
+from markov import EOS, FakeTokenizer, LabelModel, MarkovModel, hashed_reward, story_model
 
-from search.engines.fake import FakeEngine, Fault
-from search.engines.markov import EOS, FakeTokenizer, LabelModel, MarkovModel, hashed_reward, story_model
 from search.errors import ConfigError, ContextOverflowError, EngineError
 from search.protocols import Engine, Tokenizer
 from search.streams import closing

@@ -3,12 +3,12 @@
 import asyncio
 
 import pytest
+from fake_engine import FakeEngine
+from markov import hashed_reward
 from test_driver import LONG, PROBLEM, make_scorer, run
 
 from prm.lookahead import LookaheadScorer
 from search.driver import Driver, Limits
-from search.engines.fake import FakeEngine
-from search.engines.markov import hashed_reward
 from search.errors import ConfigError
 from search.policies import Beam
 from search.types import ROOT, Child, FinishReason, NodeStatus, Prefix, Sampling, Segment

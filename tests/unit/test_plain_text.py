@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markov import EOS, FakeTokenizer
 from prm_checkpoints import STEPS, byte_tokenizer, sentencepiece_tokenizer, tree_of, wrapped
 from tokenizers import AddedToken
 from transformers import AutoTokenizer
@@ -22,7 +23,6 @@ from prm.skywork import SkyworkCodec
 from prm.trl import TrlCodec
 from search.config import Example, SearchSettings
 from search.engines.local.stops import TokenBytes
-from search.engines.markov import EOS, FakeTokenizer
 from search.plain_text import encode_text, protect, unprotect
 from search.prompts import PromptRenderer
 from search.registry import model_path

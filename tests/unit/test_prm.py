@@ -6,10 +6,10 @@ import subprocess
 import sys
 
 import pytest
+from fake_engine import FakeEngine
+from markov import BAD, GOOD, LabelModel
 
 from prm import LabelTokenCodec, PrmScorer
-from search.engines.fake import FakeEngine
-from search.engines.markov import BAD, GOOD, LabelModel
 from search.errors import ConfigError, EngineError, ScoringError
 from search.tree import SearchTree
 from search.types import ROOT, FinishReason, Step

@@ -4,14 +4,14 @@ import asyncio
 
 import numpy as np
 import pytest
+from fake_engine import FakeEngine
+from markov import BAD, GOOD, LabelModel
 
 from ets.coverage import cluster_steps
 from ets.embedders import make_embedder
 from prm import LabelTokenCodec, PrmScorer
 from prm.hidden import HiddenFeature
 from search.api import Search
-from search.engines.fake import FakeEngine
-from search.engines.markov import BAD, GOOD, LabelModel
 from search.errors import ConfigError
 from search.protocols import FeatureProvider
 from search.tree import SearchTree

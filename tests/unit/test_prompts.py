@@ -4,12 +4,12 @@ import asyncio
 import hashlib
 
 import pytest
+from fake_engine import FakeEngine
 from prm_checkpoints import byte_tokenizer, wrapped
 from transformers import AutoTokenizer
 
 from search.config import SearchSettings, build
 from search.driver import Driver, Limits
-from search.engines.fake import FakeEngine
 from search.errors import ConfigError
 from search.policies import Rebase
 from search.prompt_template import PromptTemplate

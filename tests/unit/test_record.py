@@ -5,9 +5,9 @@ import json
 import os
 
 import pytest
+from fake_engine import FakeEngine
 
 from search.driver import Driver
-from search.engines.fake import FakeEngine
 from search.errors import ConfigError, DataError
 from search.policies import Rebase
 from search.record import (

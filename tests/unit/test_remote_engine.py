@@ -7,10 +7,10 @@ import json
 import pytest
 from contract_model import SGLANG_POSITIONS, build
 from fake_server import Script, label_model, serving
+from markov import STEP_END, hashed_hidden
 
 from search.config import EvalSettings, SearchSettings, config_hash
 from search.config import build as settings_of
-from search.engines.markov import STEP_END, hashed_hidden
 from search.engines.remote import OpenAIEngine, SglangEngine
 from search.engines.remote.http import RequestLimits
 from search.errors import ConfigError, ContextOverflowError, EngineError

@@ -3,10 +3,10 @@
 import logging
 
 import pytest
+from fake_engine import FakeEngine
 
 from search import Search
 from search.config import EvalSettings, SearchSettings, build
-from search.engines.fake import FakeEngine
 from search.errors import ConfigError
 from search.registry import METHODS, make_policy
 from search.resolve import record_of, resolve, settle

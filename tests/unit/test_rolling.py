@@ -5,6 +5,7 @@ import random
 from dataclasses import replace
 
 import pytest
+from fake_engine import FakeEngine, Fault
 from test_driver import LONG, PROBLEM, PROMPT, make_scorer, shape
 from test_policies import grow, new_tree
 from virtual_clock import timed
@@ -16,7 +17,6 @@ from search.api import Search
 from search.config import SearchSettings
 from search.data import load_problems
 from search.driver import Driver
-from search.engines.fake import FakeEngine, Fault
 from search.engines.local import LocalEngine
 from search.engines.virtual import Recall, VirtualEngine
 from search.engines.virtual_time import VirtualClock

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
+from fake_engine import FakeEngine, Fault
+from markov import STORY_VOCABULARY, story_model
 from routing import PROBLEM, PROMPT, Parts, other_vocabulary
 from virtual_clock import timed
 
@@ -14,8 +16,6 @@ from arbitrage.walks import DRAFT, TARGET
 from ets import Ets, EtsKv
 from ets.embedders import make_embedder
 from search.driver import Driver, Limits
-from search.engines.fake import FakeEngine, Fault
-from search.engines.markov import STORY_VOCABULARY, story_model
 from search.errors import ConfigError
 from search.policies import BestOfN, Rebase
 from search.protocols import Router, Writer

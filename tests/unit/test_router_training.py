@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import safetensors.torch
+from fake_engine import Fault
 from prm_checkpoints import headed_model
 from routing import PROMPT, Parts
 
@@ -18,7 +19,6 @@ from arbitrage.reading import RouterConfig, RouterReader, advantage_class, estim
 from arbitrage.training import RouterTraining, helps, texts_of, train
 from arbitrage.walks import DRAFT, TARGET, StepPair, Walk, read_shard, read_walks, shard_file, shard_text
 from search.config import SearchSettings
-from search.engines.fake import Fault
 from search.errors import ConfigError, DataError, EngineError, ScoringError
 from search.record import write_atomic
 from search.registry import make_engine, make_scorer

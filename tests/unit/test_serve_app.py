@@ -5,12 +5,12 @@ import json
 from contextlib import asynccontextmanager
 
 import pytest
+from fake_engine import FakeEngine, Fault
+from markov import EOS, MarkovModel
 from serve_client import Exchange, chat
 
 from search import Search
 from search.config import SearchSettings
-from search.engines.fake import FakeEngine, Fault
-from search.engines.markov import EOS, MarkovModel
 from search.routing import Engines
 from search.serve import stream as stream_module
 from search.serve.app import make_app

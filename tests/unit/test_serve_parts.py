@@ -4,11 +4,11 @@ import asyncio
 import json
 
 import pytest
+from fake_engine import FakeEngine
 from pydantic import ValidationError
 
 from search.config import SearchSettings
 from search.driver import Driver
-from search.engines.fake import FakeEngine
 from search.errors import ConfigError, ContextOverflowError, EngineError, PolicyError, SolverError
 from search.policies import Beam, BestOfN, Rebase
 from search.serve.body import PER_REQUEST, ChatRequest, read_body

@@ -11,7 +11,9 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from contract_model import SGLANG_POSITIONS, build
+from fake_engine import FakeEngine
 from fake_server import Script, label_model, serving
+from markov import BAD, GOOD, LabelModel, hashed_reward, story_model
 from routing import PROBLEM, PROMPT, Parts
 from virtual_clock import timed
 
@@ -20,9 +22,7 @@ from ets.embedders.tfidf import TfidfEmbedder
 from prm import LabelTokenCodec, PrmScorer
 from search.ahead import AheadBuffer
 from search.driver import Driver, Limits
-from search.engines.fake import FakeEngine
 from search.engines.local import LocalEngine
-from search.engines.markov import BAD, GOOD, LabelModel, hashed_reward, story_model
 from search.engines.remote import SglangEngine
 from search.errors import ConfigError, EngineError
 from search.policies import Beam, BestOfN, Dvts, Mcts, ParticleFilter, Rebase

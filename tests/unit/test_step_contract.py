@@ -5,10 +5,10 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
+from fake_engine import FakeEngine
 from fake_server import Script, serving
 from script_model import SCRIPTS, build, script_model, start, vocabulary
 
-from search.engines.fake import FakeEngine
 from search.streams import closing
 from search.types import Child, FinishReason, Prefix, Segment
 

@@ -3,13 +3,13 @@
 import random
 
 import pytest
+from fake_engine import FakeEngine, Fault
+from markov import BAD, GOOD, LabelModel, story_model
 from virtual_clock import timed
 
 from prm import LabelTokenCodec, PrmScorer
 from search.answers.graders import PlainGrader
 from search.driver import Driver
-from search.engines.fake import FakeEngine, Fault
-from search.engines.markov import BAD, GOOD, LabelModel, story_model
 from search.policies import Beam, BestOfN, Dvts, ParticleFilter, Rebase
 from search.stopping import Decided, probability_ahead
 from search.tree import SearchTree

@@ -4,12 +4,12 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from fake_engine import FakeEngine
+from markov import EOS, FakeTokenizer, MarkovModel
 
 from search import Search
 from search.answers.graders import PlainGrader
 from search.driver import Driver, Limits
-from search.engines.fake import FakeEngine
-from search.engines.markov import EOS, FakeTokenizer, MarkovModel
 from search.errors import ConfigError
 from search.policies import BestOfN
 from search.steps import THOUGHT_TAGS, StepReader, open_thought, without_thoughts

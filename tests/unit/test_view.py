@@ -6,10 +6,10 @@ import re
 from dataclasses import fields, replace
 
 import pytest
+from fake_engine import FakeEngine
 
 from ets import Ets
 from search.driver import Driver
-from search.engines.fake import FakeEngine
 from search.errors import ConfigError, DataError, PolicyError
 from search.ledger import ModelCost, Stats
 from search.policies import Rebase

@@ -4,10 +4,10 @@ import asyncio
 import json
 
 import pytest
+from fake_engine import FakeEngine, Fault
 
 from search.bench import latency
 from search.driver import Driver
-from search.engines.fake import FakeEngine, Fault
 from search.engines.virtual import Recall, VirtualEngine
 from search.engines.virtual_time import VirtualClock
 from search.errors import ConfigError, DataError, EngineError

@@ -9,9 +9,10 @@ from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from fake_cache import TreeCache
+from markov import FakeModel, FakeTokenizer, draw, hashed_hidden, next_probabilities, story_model
+
 from search.engines.counter import uniform
-from search.engines.fake_cache import TreeCache
-from search.engines.markov import FakeModel, FakeTokenizer, draw, hashed_hidden, next_probabilities, story_model
 from search.engines.stops import StopRule, StopRules, Writing
 from search.errors import ContextOverflowError, EngineError
 from search.types import Child, EngineInfo, FinishReason, Generation, Prefix, Sampling, Usage
