@@ -258,7 +258,7 @@ def page() -> str:
 
 
 if __name__ == "__main__":
-    from search.bench.router_plots import plot as plot_routers
+    from search.studies.router_plots import plot as plot_routers
 
     plot([load("widths"), load("widths-64")], HERE / "widths.png")
     plot_routers(load("routers"), HERE)

@@ -86,17 +86,17 @@ PEERS: Mapping[str, str] = {"math-verify": "search.answers.peer:MathVerifyGrader
 """Others' graders, to compare with."""
 
 BENCHES: Mapping[str, str] = {
-    "coverage": "search.bench.coverage:run",
-    "embedders": "search.bench.embedders:run",
-    "engine": "search.bench.engine:run",
+    "coverage": "search.studies.coverage:run",
+    "embedders": "search.studies.embedders:run",
+    "engine": "search.studies.engine:run",
     "latency": "search.bench.latency:run",
-    "methods": "search.bench.methods:run",
-    "pipeline": "search.bench.pipeline:run",
-    "prune": "search.bench.prune:run",
-    "routers": "search.bench.routers:run",
-    "sampling": "search.bench.sampling:run",
-    "sglang": "search.bench.sglang:run",
-    "widths": "search.bench.widths:run",
+    "methods": "search.studies.methods:run",
+    "pipeline": "search.studies.pipeline:run",
+    "prune": "search.studies.prune:run",
+    "routers": "search.studies.routers:run",
+    "sampling": "search.studies.sampling:run",
+    "sglang": "search.studies.sglang:run",
+    "widths": "search.studies.widths:run",
 }
 
 

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from search.api import Search
-from search.bench.recorded import RecordedEngine, RecordedScorer, Recording
-from search.bench.shared import Models
 from search.config import SearchSettings, build
 from search.data import load_problems
 from search.driver import SearchOutcome
@@ -25,6 +23,8 @@ from search.engines.virtual import Recall, VirtualEngine
 from search.engines.virtual_time import VirtualClock
 from search.result import Result
 from search.statistics import paired_bootstrap
+from search.studies.measured import Models
+from search.studies.recorded import RecordedEngine, RecordedScorer, Recording
 from search.types import Problem
 
 WIDTHS = (4, 16, 64)
@@ -102,7 +102,7 @@ def run(
     Args:
         limit: problems; together they run in whole groups of 16.
         seed: of all searches.
-        data: `mini:SPLIT`, searched by the mini family, or a file of recorded solutions (`search.bench.recorded`).
+        data: `mini:SPLIT`, searched by the mini family, or a file of recorded solutions (`search.studies.recorded`).
         widths: of the searches.
         methods: to search with.
 

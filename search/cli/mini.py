@@ -86,7 +86,7 @@ def _say(text: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def check(weights: Path | None, split: str, limit: int, seeds: tuple[int, ...], as_json: bool) -> int:
     """Measure the family against its gate; exit 1 if a line is missed."""
-    from search.bench.mini_check import run
+    from search.studies.mini_check import run
 
     def say(text: str) -> None:
         sys.stderr.write(text + "\n")

@@ -40,9 +40,9 @@ def repro(
     as_json: bool,
 ) -> None:
     """Reproduce the tables of PAPER by a recipe; every number comes from a record on disk."""
-    from search.repro import arbitrage, ets
-    from search.repro.plan import plan_dict, plan_text
-    from search.repro.recipe import ArbitrageRecipe, EtsRecipe, load_recipe
+    from search.studies import reproduce_arbitrage, reproduce_ets
+    from search.studies.recipe import ArbitrageRecipe, EtsRecipe, load_recipe
+    from search.studies.recipe_plan import plan_dict, plan_text
 
     wanted: EtsRecipe | ArbitrageRecipe
     wanted = load_recipe(EtsRecipe, recipe) if paper == "ets" else load_recipe(ArbitrageRecipe, recipe)
@@ -51,9 +51,9 @@ def repro(
         wanted = type(wanted)(**{**wanted.model_dump(), "settings": {**wanted.settings, **others}})
     if dry_run:
         if isinstance(wanted, EtsRecipe):
-            plan = plan_dict(wanted, list(ets.plan(wanted, quick=quick).values()))
+            plan = plan_dict(wanted, list(reproduce_ets.plan(wanted, quick=quick).values()))
         else:
-            plan = plan_dict(wanted, list(arbitrage.plan(wanted, quick=quick).values()))
+            plan = plan_dict(wanted, list(reproduce_arbitrage.plan(wanted, quick=quick).values()))
         print_json(plan) if as_json else sys.stdout.write(plan_text(plan))
         return
     folder = runs or Path("runs") / f"{paper}-{Path(recipe).stem if recipe.endswith('.yaml') else recipe}"
@@ -71,9 +71,9 @@ def repro(
             sys.stderr.write(f"ets: the tables are written without figures: {error}\n")
         images = None
     if isinstance(wanted, EtsRecipe):
-        document = ets.reproduce(wanted, folder, quick=quick, images=images, say=say)
+        document = reproduce_ets.reproduce(wanted, folder, quick=quick, images=images, say=say)
     else:
-        document = arbitrage.reproduce(wanted, folder, quick=quick, images=images, say=say)
+        document = reproduce_arbitrage.reproduce(wanted, folder, quick=quick, images=images, say=say)
     if out is not None:
         for file in document.write(out):
             sys.stderr.write(f"wrote {file}\n")

@@ -180,7 +180,7 @@ def test_the_shipped_router_knows_more_than_the_reward_model(inside, tmp_path):
 
 
 def test_bench_routers(inside, tmp_path):
-    from search.bench.routers import run
+    from search.studies.routers import run
 
     report = run(limit=4, timed=2, ets_limit=1, plots=tmp_path)
     figures = report["figures"]

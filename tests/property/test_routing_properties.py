@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from routing import PROMPT, Parts
 
 from arbitrage.walks import DRAFT, TARGET
-from search.bench.router_costs import work_of
-from search.bench.traces import Chain, TracedStep
 from search.driver import Limits
 from search.policies import BestOfN, Rebase
+from search.studies.router_costs import work_of
+from search.studies.traces import Chain, TracedStep
 from search.types import ROOT, NodeStatus, Problem
 
 KINDS = st.sampled_from(["never", "always", "random", "rsd", "judge", "arbitrage", "oracle"])

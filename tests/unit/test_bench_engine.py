@@ -3,9 +3,9 @@
 import pytest
 from local_models import byte_tokenizer, network
 
-from search.bench import model_engine
-from search.bench.engine import run, run_engine_bench
 from search.errors import ConfigError
+from search.studies import model_engine
+from search.studies.engine import run, run_engine_bench
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ import json
 import numpy as np
 import pytest
 
-from search.bench import coverage
-from search.bench.cases import Cases, Measured, by_policy
-from search.bench.levels import Level, read_levels
-from search.bench.recorded import AUC
 from search.errors import ConfigError, DataError
 from search.policies import Rebase
 from search.record import problem_record
+from search.studies import coverage
+from search.studies.recorded import AUC
+from search.studies.recorded_cases import Cases, Measured, by_policy
+from search.studies.recorded_levels import Level, read_levels
 from search.tree import SearchTree
 from search.types import ROOT, FinishReason, NodeId, Problem, Selected, Step
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from search.bench import embedders, methods, prune
-from search.bench.shared import Measured
+from search.studies import embedders, methods, prune
+from search.studies.measured import Measured
 from search.tree import SearchTree
 from search.types import ROOT, FinishReason, Selected, Step
 

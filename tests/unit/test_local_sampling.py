@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from search.bench.sampling import reference
 from search.engines.local.sampling import BLOCK_TOKENS, sample, uniforms
+from search.studies.sampling import reference
 
 
 def test_uniforms_are_a_fixed_function_and_look_uniform():

@@ -11,10 +11,10 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from search.bench.levels import Level
-from search.bench.recorded import SEPARATION
 from search.protocols import FeatureProvider, Policy
 from search.statistics import auc
+from search.studies.recorded import SEPARATION
+from search.studies.recorded_levels import Level
 from search.tree import derive_seed
 from search.types import NodeId
 

@@ -1,6 +1,6 @@
 """A server that speaks SGLang's native API and answers at once, so that what a search costs is the client's own work.
 
-Run as `python -m search.bench.instant PORT_FILE SCRIPT`; it writes its port there and serves until it is ended.
+Run as `python -m search.studies.instant PORT_FILE SCRIPT`; it writes its port there and serves until it is ended.
 """
 
 from __future__ import annotations

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from search.api import Search
-from search.bench.shared import Measured, Models, paired_difference
 from search.config import Scalar
 from search.data import load_problems
 from search.result import Result
+from search.studies.measured import Measured, Models, paired_difference
 from search.tree import SearchTree
 from search.types import NodeId, Problem
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from search.bench.router_costs import JUDGE_OF, Work, costs_of, work_of
-from search.bench.router_curves import Outcomes
-from search.bench.traces import Chain, TracedStep
 from search.record import ProblemRecord
 from search.report import Run
+from search.studies.router_costs import JUDGE_OF, Work, costs_of, work_of
+from search.studies.router_curves import Outcomes
+from search.studies.traces import Chain, TracedStep
 
 TARGET = "target"
 

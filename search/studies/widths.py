@@ -6,9 +6,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from search.bench.shared import Measured, Models, measure, paired_difference
 from search.data import load_problems
 from search.registry import METHODS, pick
+from search.studies.measured import Measured, Models, measure, paired_difference
 
 WIDTHS = (1, 4, 16)
 """Widths of the table; greedy runs at 1 alone, which is what it stands for."""

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from search.bench.shared import Models, measure
 from search.data import load_problems
 from search.mini.check import CheckReport, check
 from search.mini.gate import judge
 from search.statistics import paired_bootstrap
+from search.studies.measured import Models, measure
 
 SEARCH_WIDTHS = (4, 16)
 

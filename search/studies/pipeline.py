@@ -12,12 +12,12 @@ import sys
 from typing import Any
 
 from search.api import Search
-from search.bench.shared import nodes_of
 from search.config import SearchSettings, build
 from search.data import load_problems
 from search.ledger import total_costs
 from search.record import costs_record
 from search.result import Result
+from search.studies.measured import nodes_of
 
 
 def run(

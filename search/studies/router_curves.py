@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from search.bench.traces import Chain
+from search.studies.traces import Chain
 
 SHARES = (0.10, 0.20, 0.30)
 NUM_DRAWS = 1000

@@ -9,10 +9,10 @@ from typing import Any
 
 from search.record import read_json
 from search.report import Run, is_flat, pass_at_1, plot_runs, revote
-from search.repro import published
-from search.repro.document import NOT_RUN, UNKNOWN, Claim, Document, above, machine, times
-from search.repro.recipe import EtsRecipe, Width
-from search.repro.runs import Planned, Say, collect, compared, execute, summed
+from search.studies import published
+from search.studies.document import NOT_RUN, UNKNOWN, Claim, Document, above, machine, times
+from search.studies.recipe import EtsRecipe, Width
+from search.studies.recipe_runs import Planned, Say, collect, compared, execute, summed
 from search.tables import Cell, Table, difference, share
 
 Runs = Mapping[tuple[int, str], Run]
@@ -48,7 +48,7 @@ def reproduce(
         say: told of progress.
 
     Raises:
-        ConfigError, SearchError: as `search.repro.runs.execute`.
+        ConfigError, SearchError: as `search.studies.recipe_runs.execute`.
     """
     planned = plan(recipe, quick=quick)
     widths = dict.fromkeys(width for width, _ in planned)

@@ -82,7 +82,7 @@ def run(
     Args:
         repeats: interleaved repeats of each comparison.
         seed: of the schedules.
-        policy: a model by path or hub id, measured by the clock as `search.bench.model_engine` says; None: mini:target
+        policy: a model by path or hub id, by the clock as `search.studies.model_engine` says; None: mini:target
             by CPU seconds.
         dtype: of that model.
         rows: of that model's flat runs.
@@ -93,7 +93,7 @@ def run(
         greatest ratio seen (`_min`, `_max`), and both sides' tokens per CPU second.
     """
     if policy is not None:
-        from search.bench.model_engine import measure
+        from search.studies.model_engine import measure
 
         return measure(policy, dtype, rows, repeats, seed)
     return run_engine_bench(repeats=repeats, seed=seed)

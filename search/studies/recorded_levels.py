@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from search.answers.graders import Grader
-from search.bench.recorded import PieceTokenizer
 from search.errors import ConfigError, DataError
 from search.record import ProblemRecord, tree_from_record
 from search.registry import make_grader
@@ -17,6 +16,7 @@ from search.replay import replay
 from search.report import read_run
 from search.rows import Row, file_rows
 from search.steps import split_steps
+from search.studies.recorded import PieceTokenizer
 from search.tree import SearchTree
 from search.types import ROOT, FinishReason, NodeId, NodeStatus, Reduce, Step
 

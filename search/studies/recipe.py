@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from search.config import EvalSettings, build, load_yaml
 from search.errors import ConfigError
 from search.registry import METHODS
-from search.repro.published import ABLATIONS, REBASE_TABLE_4
 from search.resolve import settle
+from search.studies.published import ABLATIONS, REBASE_TABLE_4
 
 if TYPE_CHECKING:
     from arbitrage.training import RouterTraining
@@ -259,7 +259,7 @@ class ArbitrageRecipe(Recipe):
 
 
 AnyRecipe = TypeVar("AnyRecipe", EtsRecipe, ArbitrageRecipe)
-_FOLDER = files("search.repro") / "recipes"
+_FOLDER = files("search.studies") / "recipes"
 
 
 def recipe_names(kind: str) -> list[str]:

@@ -16,20 +16,6 @@ from arbitrage.routers import JUDGE_QUESTION
 from arbitrage.walks import DRAFT, TARGET
 from prm import PrmScorer
 from search.api import Search
-from search.bench.router_costs import (
-    COSTS,
-    JUDGE_OF,
-    PAIRS,
-    Hardware,
-    Work,
-    costs_of,
-    flops,
-    projected_seconds,
-    work_of,
-)
-from search.bench.router_curves import Comparison, Outcomes
-from search.bench.shared import Measured, nodes_of, paired_difference
-from search.bench.traces import Chain, TracedProblem, Traces
 from search.config import SearchSettings, build
 from search.data import load_problems
 from search.engines.local import LocalEngine
@@ -42,6 +28,20 @@ from search.result import Result
 from search.router_training import step_checker
 from search.routing import router_config, router_reader
 from search.statistics import wilson_interval
+from search.studies.measured import Measured, nodes_of, paired_difference
+from search.studies.router_costs import (
+    COSTS,
+    JUDGE_OF,
+    PAIRS,
+    Hardware,
+    Work,
+    costs_of,
+    flops,
+    projected_seconds,
+    work_of,
+)
+from search.studies.router_curves import Comparison, Outcomes
+from search.studies.traces import Chain, TracedProblem, Traces
 from search.types import NodeId, Problem
 
 Rule = Callable[[TracedProblem, NodeId], Awaitable[bool]]
@@ -192,7 +192,7 @@ def run(
         "parameters": parameters,
     }
     if plots is not None:
-        from search.bench.router_plots import plot
+        from search.studies.router_plots import plot
 
         plot(report, plots)
     return report

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from search.config import EvalSettings
-from search.repro.recipe import Model, Recipe
-from search.repro.runs import Planned
 from search.resolve import settle
+from search.studies.recipe import Model, Recipe
+from search.studies.recipe_runs import Planned
 from search.tables import Cell, Table
 
 GIB = 1 << 30

@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from search.api import Search
-from search.bench.instant import STEPS, Script
-from search.bench.shared import Measured
 from search.config import SearchSettings, build
 from search.data import load_problems
 from search.engines.remote import SglangEngine
@@ -31,6 +29,8 @@ from search.engines.remote.transport import HttpServer
 from search.evaluation import loaded_for_good
 from search.registry import make_engine, make_scorer, model_path
 from search.result import Result
+from search.studies.instant import STEPS, Script
+from search.studies.measured import Measured
 from search.types import Problem
 
 ENGINE, PRM_ENGINE = "sglang:http://127.0.0.1:30000", "sglang:http://127.0.0.1:30001"
@@ -169,7 +169,7 @@ async def _drive(url: str, seed: int, width: int, num_problems: int, method: str
 
 @contextmanager
 def _instant_server() -> Iterator[str]:
-    """A server of `search.bench.instant` in a process of its own."""
+    """A server of `search.studies.instant` in a process of its own."""
     tokenizer = read_model(model_path("mini:target"), "sglang").tokenizer
     script = Script(
         mark=tokenizer.encode("#")[0],
@@ -182,7 +182,7 @@ def _instant_server() -> Iterator[str]:
     )
     with tempfile.TemporaryDirectory() as name:
         file = Path(name) / "port"
-        command = [sys.executable, "-m", "search.bench.instant", str(file), json.dumps(script)]
+        command = [sys.executable, "-m", "search.studies.instant", str(file), json.dumps(script)]
         with subprocess.Popen(command) as process:
             try:
                 deadline = time.monotonic() + 30

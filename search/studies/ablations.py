@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from search.config import EvalSettings
 from search.record import read_json, write_atomic
-from search.repro import published
-from search.repro.document import NOT_RUN
-from search.repro.recipe import Ablation, ArbitrageRecipe, Steps
-from search.repro.runs import Say
 from search.resolve import settle
+from search.studies import published
+from search.studies.document import NOT_RUN
+from search.studies.recipe import Ablation, ArbitrageRecipe, Steps
+from search.studies.recipe_runs import Say
 from search.tables import Cell, Table
 
 if TYPE_CHECKING:

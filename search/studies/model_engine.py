@@ -15,9 +15,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from search.bench.engine import Baseline, Clock, Schedule, Work, endless_engine, make_prompt, search_all, step
 from search.engines.local import LocalEngine
 from search.registry import model_path
+from search.studies.engine import Baseline, Clock, Schedule, Work, endless_engine, make_prompt, search_all, step
 from search.tree import derive_seed
 from search.types import Child, Prefix, Segment
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from search.bench.traces import Chain
+from search.studies.traces import Chain
 
 JUDGES = ("judge", "prm", "router", "none")
 """Who decides: the target itself, the reward model, the learned router, or nobody who computes."""
@@ -123,7 +123,7 @@ def flops(work: Mapping[str, Work], parameters: Mapping[str, float]) -> float:
 
 
 COSTS = ("target_calls", "flops", *(f"projected_{what}_{pair.name}" for pair in PAIRS for what in ("flops", "seconds")))
-"""What is compared at equal accuracy, in the order of `search.bench.router_curves.Outcomes.costs`."""
+"""What is compared at equal accuracy, in the order of `search.studies.router_curves.Outcomes.costs`."""
 
 
 def costs_of(works: Sequence[Mapping[str, Work]], parameters: Mapping[str, float]) -> list[list[float]]:

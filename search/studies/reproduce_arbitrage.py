@@ -7,14 +7,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from search.bench.router_costs import COSTS
 from search.record import read_json
 from search.report import Run
-from search.repro import ablations, published
-from search.repro.chains import chain_of, outcomes_of, parameters_of, works_of
-from search.repro.document import NOT_RUN, UNKNOWN, Claim, Document, Verdict, machine, times
-from search.repro.recipe import ArbitrageRecipe, Routers
-from search.repro.runs import Planned, Say, collect, execute
+from search.studies import ablations, published
+from search.studies.document import NOT_RUN, UNKNOWN, Claim, Document, Verdict, machine, times
+from search.studies.recipe import ArbitrageRecipe, Routers
+from search.studies.recipe_runs import Planned, Say, collect, execute
+from search.studies.router_chains import chain_of, outcomes_of, parameters_of, works_of
+from search.studies.router_costs import COSTS
 from search.tables import Cell, Table, difference, share
 
 RSD_DEFAULT = "rsd:0.7"
@@ -53,9 +53,9 @@ def reproduce(
         say: told of progress.
 
     Raises:
-        ConfigError, SearchError: as `search.repro.runs.execute`.
+        ConfigError, SearchError: as `search.studies.recipe_runs.execute`.
     """
-    from search.bench.router_curves import Comparison
+    from search.studies.router_curves import Comparison
 
     planned = plan(recipe, quick=quick)
     execute([[one for name, one in planned.items() if not name.startswith("latency ")]], runs, recipe.turn, say)
@@ -111,7 +111,7 @@ def _acceptance(run: Run) -> float:
 
 
 def _router_table(routers: Mapping[str, Run], parameters: Mapping[str, float]) -> Table:
-    from search.bench.router_costs import PAIRS, Hardware, flops, projected_seconds
+    from search.studies.router_costs import PAIRS, Hardware, flops, projected_seconds
 
     rows: list[tuple[Cell, ...]] = []
     for name, run in routers.items():
