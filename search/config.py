@@ -92,7 +92,8 @@ class SearchSettings(BaseModel):
     engine: str = Field(
         default="local",
         description="where the policy runs: local (in this process), sglang:http://HOST:PORT (servers or a router, "
-        "with commas between them), sglang (SGLang in this process), or openai:http://HOST:PORT",
+        "with commas between them), sglang (SGLang in this process), openai:http://HOST:PORT, or auto (sglang on "
+        "a CUDA device where it is installed and no other model needs room there, else local)",
     )
     prm_engine: str = Field(default="local", description="where the reward model runs, as for engine")
     method: str = Field(

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Set
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from search.config import METHOD_OPTIONS, TRANSPORT, SearchSettings, build
+from search.engine_choice import choose_engine
 from search.errors import ConfigError
 from search.registry import METHODS, Method, make_policy, option_names, pick, prm_config, runs_on_engine
 from search.routing import OWN, SCORED, choose_router, read_router, router_kind
@@ -99,6 +100,8 @@ def settle(settings: S, *, own_models: bool = False, own_scorer: bool = False, o
         _settle_options(values, given, ignored)
     if own_scorer:
         values["prm"] = OWN
+    if values["engine"] == "auto":
+        _settle_engine(build(type(settings), values), values, given, notes)
     settled = build(type(settings), values)
     for name, cause in _idle(settled, own_policy=own_policy).items():
         if (
@@ -172,6 +175,19 @@ def _settle_prm(values: dict[str, Any], notes: list[str]) -> None:
     if others and "prm" not in fixed:
         beside = "a model of one's own" if others[0] == OWN else repr(others[0])
         notes.append(f"prm none: no reward model was named, and mini:prm is not put beside {beside}; --prm names one")
+
+
+def _settle_engine(settings: SearchSettings, values: dict[str, Any], given: Set[str], notes: list[str]) -> None:
+    """The engine, and the device where none is named, that `auto` stands for."""
+    used = parts(settings)
+    mine = [part for part in used if part.role in ("policy", "target")]
+    if not mine:
+        values["engine"] = "local"
+        return
+    others = [part.model for part in used if part not in mine and not part.served]
+    choice = choose_engine(mine[0].model, others, values["device"] if "device" in given else None)
+    values |= {"engine": choice.engine, "device": choice.device}
+    notes.append(f"engine auto: {choice.engine} on {choice.device}; {choice.reason}")
 
 
 def _settle_options(values: dict[str, Any], given: Set[str], ignored: dict[str, tuple[str, Any]]) -> None:

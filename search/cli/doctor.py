@@ -6,6 +6,7 @@ import asyncio
 import os
 import platform
 import sys
+import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
@@ -20,6 +21,15 @@ from search.extras import install_packages
 from search.resolve import settle
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "scipy", "numpy", "pydantic")
+
+_ROWS = 16
+"""Rows of the second measurement of speed."""
+
+_LEAST_SECONDS = 0.5
+"""What took less says little."""
+
+_MOST_TOKENS = 256
+"""Of a row, for what is so fast that it never takes so long."""
 
 
 class Check(NamedTuple):
@@ -36,8 +46,9 @@ class Check(NamedTuple):
 @click.pass_context
 def doctor(ctx: click.Context, /, config: Any, as_json: bool, **_: object) -> int:
     """Check packages, machine and models; exit 1 if something is wrong."""
-    settings = settle(read_settings(SearchSettings, ctx, config)).settings
-    checks = [*_machine(), *_packages(), *_engines(settings)]
+    settled = settle(read_settings(SearchSettings, ctx, config))
+    checks = [*_machine(), *_packages(), *(Check("settings", True, note) for note in settled.notes)]
+    checks += _engines(settled.settings)
     if as_json:
         print_json({"ok": all(check.ok for check in checks), "checks": [check._asdict() for check in checks]})
     else:
@@ -95,7 +106,7 @@ def _engines(settings: SearchSettings) -> list[Check]:
         checks += [Check(f"{role} server", False, problem) for problem in getattr(engine, "problems", ())]
         if role == "prm":
             checks.append(_try("prm codec", lambda engine=engine: _reading(settings, engine)))  # type: ignore[misc]
-        checks.append(_try(f"{role} runs", lambda engine=engine: asyncio.run(_probe(engine))))  # type: ignore[misc]
+        checks.append(_try(f"{role} runs", lambda engine=engine, role=role: asyncio.run(_probe(engine, role))))  # type: ignore[misc]
     return checks
 
 
@@ -115,7 +126,7 @@ def _try(name: str, work: Callable[[], str]) -> Check:
         return Check(name, False, str(error))
 
 
-async def _probe(engine: Any) -> str:
+async def _probe(engine: Any, role: str) -> str:
     from search.types import Prefix, Segment
 
     ids = engine.tokenizer.encode("1 + 1 = 2")
@@ -125,7 +136,35 @@ async def _probe(engine: Any) -> str:
             outputs = ", ".join(f"{output:.3f}" for output in await engine.read(prefix, "head"))
             return f"one forward pass over {len(ids)} tokens, reward head {outputs}"
         (logprob,) = await engine.label_logprobs(prefix, ids[:1])
+        done = f"one forward pass over {len(ids)} tokens, log-probability {logprob:.3f}"
+        return done if role != "policy" else f"{done}; {await _speed(engine, prefix)}"
     finally:
         await engine.release("doctor", None)
         await engine.aclose()
-    return f"one forward pass over {len(ids)} tokens, log-probability {logprob:.3f}"
+
+
+async def _speed(engine: Any, prefix: Any) -> str:
+    """How fast it writes, as far as that can be told in some seconds: more rows the faster one is."""
+    told = []
+    await _written(engine, prefix, _ROWS, 2)  # what is done once is not counted
+    for num_rows in (1, _ROWS):
+        num_tokens, seconds, limit = 0, 0.0, 4
+        while seconds < _LEAST_SECONDS and limit <= _MOST_TOKENS:
+            num_tokens, seconds = await _written(engine, prefix, num_rows, limit)
+            limit *= 2
+        told.append(f"{num_tokens / seconds:.0f} ({num_rows})" if num_tokens else f"none ({num_rows})")
+    return f"tokens a second (rows): {', '.join(told)}"
+
+
+async def _written(engine: Any, prefix: Any, num_rows: int, limit: int) -> tuple[int, float]:
+    """Tokens of rows of at most `limit` tokens below a prefix, and the seconds they took."""
+    from search.types import Child, Sampling
+
+    children = [Child(row + 1, row) for row in range(num_rows)]
+    begun = time.perf_counter()
+    num_tokens = 0
+    async for written in engine.generate(prefix, children, Sampling(max_new_tokens=limit, stop=())):
+        num_tokens += len(written.ids)
+    seconds = time.perf_counter() - begun
+    await engine.release("doctor", [child.key for child in children])
+    return num_tokens, seconds

@@ -1,6 +1,7 @@
 """`ets solve` on the shipped models, and every kind of bad input."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -146,5 +147,8 @@ def test_unknown_benches_and_options(inside):
 def test_the_doctor_finds_a_healthy_machine_and_a_missing_model(inside):
     well = inside("doctor", "--json")
     assert well.code == 0 and well.json["ok"]
+    (ran,) = (check["text"] for check in well.json["checks"] if check["name"] == "policy runs")
+    one, many = (float(told) for told in re.findall(r"(\d+) \(\d+\)", ran.partition("tokens a second (rows): ")[2]))
+    assert many > one > 0
     ill = inside("doctor", "--policy", "./nowhere")
     assert ill.code == 1 and "BAD  policy" in ill.out
