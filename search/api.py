@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self, cast
 
-from search.answers.graders import ComparingGrader, Grader
+from search.answers.graders import Grader, close_grader
 from search.background import BackgroundLoop
 from search.config import SearchSettings, build, config_hash
 from search.driver import Driver, Limits
@@ -333,8 +333,7 @@ class Search:
 
     async def aclose(self) -> None:
         """Free the models, and what the grader holds; the search may be used again and then loads them anew."""
-        if isinstance(self.grader, ComparingGrader):
-            self.grader.close()
+        close_grader(self.grader)
         driver, self._driver = self._driver, None
         if driver is None:
             return

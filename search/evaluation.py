@@ -19,24 +19,25 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from search.answers.graders import ComparingGrader
+from search.answers.graders import close_grader
 from search.api import Failure, Search
 from search.config import EvalSettings, SearchSettings, build
 from search.data import settings_data
 from search.errors import ConfigError, EngineError
+from search.files import write_atomic
 from search.ledger import ModelCost, Stats, total, total_costs
 from search.protocols import CachingEngine, Engine
 from search.record import (
     ProblemRecord,
     RunDirectory,
     costs_record,
-    problem_record,
+    failed_record,
     read_json,
     stats_record,
-    write_atomic,
 )
 from search.registry import weights_of
 from search.resolve import parts, record_of
+from search.result import Result
 from search.statistics import wilson_interval
 
 OnProgress = Callable[[int, str], None]
@@ -338,12 +339,11 @@ class Evaluation:
                 try:
                     with loaded_for_good(), self._session.running():
                         async for item in self.search.asolve_many(todo, concurrency):
-                            self._keep(self._record(item))
+                            self._keep(item)
                             on_progress(len(self._records), self._note())
                 finally:
                     self._end_session(concurrency, infos)
-                    if isinstance(self.search.grader, ComparingGrader):
-                        self.search.grader.close()
+                    close_grader(self.search.grader)
         self.search.say()
         ordered = [self._records[problem.id] for problem in self.problems]
         summary = summarise(
@@ -357,13 +357,11 @@ class Evaluation:
             write_atomic(self._directory.path / "summary.json", json.dumps(summary.to_dict(), indent=1) + "\n")
         return summary
 
-    def _record(self, item: Any) -> ProblemRecord:
-        if isinstance(item, Failure):
-            return problem_record(item.problem, self.config_hash, error=str(item.error))
-        record: ProblemRecord = item.to_record(self.config_hash)
-        return record
-
-    def _keep(self, record: ProblemRecord) -> None:
+    def _keep(self, found: Result | Failure) -> None:
+        if isinstance(found, Failure):
+            record = failed_record(self.config_hash, found.problem, str(found.error))
+        else:
+            record = found.to_record(self.config_hash)
         self._records[record.problem_id] = record
         self._session.add(record)
         if self._directory is not None:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from search.answers.graders import ComparingGrader, Grader
+from search.answers.graders import Grader, close_grader
 from search.errors import DataError
 from search.registry import PEERS, load, make_grader
 
@@ -131,8 +131,8 @@ def grade_file(path: Path, grader: str, against: str | None = None, *, solutions
         return Grading(tuple(_graded(row, judge, other, solutions=solutions) for row in rows), grader, against)
     finally:
         for one in (judge, other):
-            if isinstance(one, ComparingGrader):
-                one.close()
+            if one is not None:
+                close_grader(one)
 
 
 def _graded(row: Graded, judge: Grader, other: Grader | None, *, solutions: bool) -> Graded:

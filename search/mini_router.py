@@ -13,8 +13,8 @@ from typing import Any
 from arbitrage.reading import CONFIG_FILE
 from arbitrage.training import RouterTraining, TrainPoint
 from arbitrage.walks import Walk
+from search.files import write_atomic
 from search.mini.assets import ROUTER
-from search.record import write_atomic
 from search.router_training import Collection, collect_walks, new_router, save_router, train_router
 
 TRAIN = (

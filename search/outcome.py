@@ -10,7 +10,7 @@ from search.protocols import Scorer, Writer
 from search.replay import replay
 from search.running import Running
 from search.tree import SearchTree
-from search.types import Problem, Selected
+from search.types import NodeStatus, Problem, Selected
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,12 @@ class SearchOutcome:
     notes: tuple[str, ...] = ()
     selections: tuple[Selected, ...] = ()
     models: Mapping[str, ModelCost] = field(default_factory=dict)
+
+    @property
+    def error(self) -> str | None:
+        """Why the whole search failed, if nothing finished and something broke; else None."""
+        failed = self.tree.leaves(NodeStatus.FAILED)
+        return failed[0].reason if failed and not self.tree.num_finished else None
 
 
 def outcome_of(run: Running, writer: Writer, scorer: Scorer | None) -> SearchOutcome:

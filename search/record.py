@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -15,9 +13,12 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from search.errors import ConfigError, DataError
+from search.files import sweep_parts, write_atomic
 from search.ledger import ModelCost, Stats
+from search.outcome import SearchOutcome
 from search.tree import Node, SearchTree
 from search.types import NodeId, NodeStatus, Problem, Selected
+from search.verdict import Verdict
 
 VERSION: Final = 2
 """Of a record's layout and of the draws behind it. Before 2 a node's seed came from the order of creation."""
@@ -107,6 +108,27 @@ class ProblemRecord(_Record):
     models: dict[str, ModelCost] = {}
     tree: TreeRecord | None
 
+    @property
+    def asked(self) -> Problem:
+        """What was asked."""
+        return Problem(self.problem_id, self.problem, self.reference)
+
+    def outcome(self) -> SearchOutcome | None:
+        """The search again, without features; None for one that broke before it had a tree.
+
+        Raises:
+            DataError: the nodes are not a tree, or there is no node of a number that is named.
+        """
+        if self.tree is None:
+            return None
+        tree = tree_from_record(self.tree)
+        named = [node for one in self.selections for node in (*one.candidates, *one.kept)]
+        named += [] if self.winner is None else [NodeId(self.winner)]
+        if strays := [node for node in named if not 0 <= node < len(tree)]:
+            raise DataError(f"tree {tree.id}: there is no node {strays[0]}")
+        stats = Stats(**self.stats)  # type: ignore[arg-type]
+        return SearchOutcome(self.asked, tree, stats, self.notes, self.selections, self.models)
+
 
 def tree_record(tree: SearchTree) -> TreeRecord:
     """The record of a tree."""
@@ -139,60 +161,6 @@ def tree_from_record(record: TreeRecord) -> SearchTree:
 def stats_record(stats: Stats) -> dict[str, float | int | None]:
     """The statistics as a flat mapping, seconds rounded to microseconds."""
     return {name: round(value, 6) if isinstance(value, float) else value for name, value in asdict(stats).items()}
-
-
-def write_atomic(file: Path, text: str) -> None:
-    """Write a file so that a reader, or a crash, sees the old one or the whole new one.
-
-    Raises:
-        ConfigError: the place cannot be written to.
-    """
-    try:
-        file = file.resolve()  # a link is followed, not replaced
-        if file.exists() and not file.is_file():
-            raise ConfigError(f"cannot write {file}: it is no ordinary file")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.{os.getpid()}.", suffix=".part")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as out:
-                out.write(text)
-                out.flush()
-                os.fsync(out.fileno())
-            Path(name).chmod(file.stat().st_mode if file.exists() else 0o666 & ~_umask())
-            Path(name).replace(file)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise ConfigError(f"cannot write {file}: {error.strerror or error}") from None
-
-
-def sweep_parts(folder: Path) -> int:
-    """Remove what processes that are gone left half written in a folder; how many files that were."""
-    swept = 0
-    for file in folder.glob(".*.part"):
-        owner = file.name.removesuffix(".part").rpartition(".")[0].rpartition(".")[2]
-        if not (owner.isdecimal() and _is_running(int(owner))):
-            file.unlink(missing_ok=True)
-            swept += 1
-    return swept
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it runs, but is not ours
-        return True
-    return True
-
-
-def _umask() -> int:
-    """The process's umask, which can only be read by setting it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def costs_record(models: Mapping[str, ModelCost]) -> dict[str, dict[str, Any]]:
@@ -331,37 +299,40 @@ def read_json(file: Path) -> dict[str, Any]:
     return values
 
 
-def problem_record(
-    problem: Problem,
-    config_hash: str,
-    *,
-    answer: str | None = None,
-    correct: bool | None = None,
-    error: str | None = None,
-    winner: NodeId | None = None,
-    tally: Mapping[str, float] | None = None,
-    stats: Stats | None = None,
-    notes: tuple[str, ...] = (),
-    selections: tuple[Selected, ...] = (),
-    models: Mapping[str, ModelCost] | None = None,
-    tree: SearchTree | None = None,
-) -> ProblemRecord:
-    """Put a record together; without a tree it stands for a search that failed before it had one."""
+def problem_record(config_hash: str, outcome: SearchOutcome, verdict: Verdict) -> ProblemRecord:
+    """The record of a search and of what its trajectories were found to say."""
+    return ProblemRecord(
+        config_hash=config_hash,
+        problem_id=outcome.problem.id,
+        problem=outcome.problem.text,
+        reference=outcome.problem.answer,
+        answer=verdict.answer,
+        correct=verdict.correct,
+        error=outcome.error,
+        winner=verdict.winner,
+        tally=dict(verdict.tally),
+        stats=stats_record(outcome.stats),
+        notes=outcome.notes,
+        selections=outcome.selections,
+        models=dict(outcome.models),
+        tree=tree_record(outcome.tree),
+    )
+
+
+def failed_record(config_hash: str, problem: Problem, error: str) -> ProblemRecord:
+    """The record of a search that broke before it had a tree."""
     return ProblemRecord(
         config_hash=config_hash,
         problem_id=problem.id,
         problem=problem.text,
         reference=problem.answer,
-        answer=answer,
-        correct=correct,
+        answer=None,
+        correct=None,
         error=error,
-        winner=winner,
-        tally=dict(tally or {}),
-        stats=stats_record(stats or Stats()),
-        notes=notes,
-        selections=selections,
-        models=dict(models or {}),
-        tree=None if tree is None else tree_record(tree),
+        stats=stats_record(Stats()),
+        notes=(),
+        selections=(),
+        tree=None,
     )
 
 

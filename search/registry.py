@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from search.answers.graders import close_grader
 from search.config import METHOD_OPTIONS, Scalar, SearchSettings
 from search.errors import ConfigError
 
@@ -162,6 +164,16 @@ def make_grader(name: str) -> Grader:
     """
     grader: Grader = load(pick("grader", name, GRADERS))()
     return grader
+
+
+@contextmanager
+def opened_grader(name: str) -> Iterator[Grader]:
+    """As `make_grader`, closed at the end of the block."""
+    grader = make_grader(name)
+    try:
+        yield grader
+    finally:
+        close_grader(grader)
 
 
 def make_features(settings: SearchSettings, wanted: frozenset[str]) -> list[FeatureProvider]:

@@ -9,18 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from search.answers.graders import ComparingGrader, Grader
+from search.answers.graders import Grader
 from search.config import EvalSettings, build
 from search.data import load_problems
 from search.errors import ConfigError, DataError
 from search.evaluation import Summary, summarise
 from search.plots import Point, Series, plot_accuracy, plot_depth
 from search.record import ProblemRecord, read_json, read_record, tree_from_record
-from search.registry import METHODS, make_grader
+from search.registry import METHODS, opened_grader
 from search.replay import replay
 from search.statistics import paired_bootstrap
 from search.types import Reduce, VoteRule
-from search.vote import candidates, vote
+from search.verdict import decide
+from search.vote import candidates
 
 PLOTS = ("accuracy-kv.png", "accuracy-latency.png", "kv-depth.png")
 
@@ -112,12 +113,8 @@ def revote(run: Run, rule: str | None = None, reduce: str | None = None, grader:
     settings = run.settings
     chosen_rule = _chosen("vote", rule, settings.vote, get_args(VoteRule))
     chosen_reduce = _chosen("reduce", reduce, settings.reduce, get_args(Reduce))
-    judge = make_grader(grader or settings.grader)
-    try:
+    with opened_grader(grader or settings.grader) as judge:
         records = tuple(_voted(record, chosen_rule, chosen_reduce, judge) for record in run.records)
-    finally:
-        if isinstance(judge, ComparingGrader):
-            judge.close()
     changed = {"vote": chosen_rule, "reduce": chosen_reduce, "grader": judge.name}
     return Run(
         run.folder,
@@ -138,10 +135,9 @@ def _chosen(what: str, given: str | None, ran: str, accepted: tuple[str, ...]) -
 def _voted(record: ProblemRecord, rule: VoteRule, reduce: Reduce, grader: Grader) -> ProblemRecord:
     if record.tree is None:
         return record
-    voters = candidates(tree_from_record(record.tree), reduce, grader)
-    outcome = vote(voters, rule, grader.equivalent if isinstance(grader, ComparingGrader) else None)
-    correct = None if record.reference is None else grader.correct(outcome.answer, record.reference)
-    return record.model_copy(update={"answer": outcome.answer, "correct": correct})
+    verdict = decide(tree_from_record(record.tree), rule, reduce, grader, record.reference)
+    names = ("answer", "correct", "winner", "tally")
+    return record.model_copy(update={name: getattr(verdict, name) for name in names})
 
 
 def is_flat(run: Run) -> bool:
@@ -158,12 +154,8 @@ def pass_at_1(run: Run) -> tuple[float, float, float]:
         ConfigError: no problem has a reference answer.
         DataError: a record's tree is broken.
     """
-    judge = make_grader(run.settings.grader)
-    try:
+    with opened_grader(run.settings.grader) as judge:
         shares = [_share_right(record, run.settings, judge) for record in run.records if record.reference is not None]
-    finally:
-        if isinstance(judge, ComparingGrader):
-            judge.close()
     if not shares:
         raise ConfigError(f"{run.folder}: its problems have no reference answers, so no sample can be right")
     low, high = paired_bootstrap(shares)

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from search.answers.graders import ComparingGrader, Grader
-from search.driver import SearchOutcome
+from search.answers.graders import Grader
 from search.ledger import ModelCost, Stats
+from search.outcome import SearchOutcome
 from search.record import ProblemRecord, costs_record, problem_record, stats_record
 from search.tree import SearchTree
-from search.types import NodeId, NodeStatus, Problem, Reduce, Selected, VoteRule
-from search.vote import Candidate, candidates, vote
+from search.types import NodeId, Problem, Reduce, Selected, VoteRule
+from search.verdict import Verdict, decide
+from search.vote import Candidate
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,44 +41,81 @@ class Trajectory:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A solved problem.
+    """A solved problem: what came of the search, and what its trajectories were found to say.
 
     Attributes:
-        problem: what was asked.
-        answer: the vote's winner; None if no trajectory gave an answer.
-        correct: against the reference; None without one, and where the grader cannot decide.
-        text: the best trajectory that gives this answer.
+        outcome: of the search.
+        verdict: of the vote and the grader.
         trajectories: all finished ones, in the order of their nodes.
-        tally: the weight each answer got in the vote, heaviest first.
-        stats: what it cost.
-        tree: every node with its fate.
-        error: why the whole search failed, if nothing finished and something broke; else None.
-        notes, selections, models: as in `search.driver.SearchOutcome`.
         method, width, seed: how it was searched.
     """
 
-    problem: Problem
-    answer: str | None
-    correct: bool | None
-    text: str
+    outcome: SearchOutcome
+    verdict: Verdict
     trajectories: tuple[Trajectory, ...]
-    tally: Mapping[str, float]
-    stats: Stats
-    tree: SearchTree
-    error: str | None
-    notes: tuple[str, ...]
-    selections: tuple[Selected, ...]
-    models: Mapping[str, ModelCost]
     method: str
     width: int
     seed: int
 
     @property
+    def problem(self) -> Problem:
+        """What was asked."""
+        return self.outcome.problem
+
+    @property
+    def answer(self) -> str | None:
+        """The vote's winner; None if no trajectory gave an answer."""
+        return self.verdict.answer
+
+    @property
+    def correct(self) -> bool | None:
+        """Against the reference; None without one, and where the grader cannot decide."""
+        return self.verdict.correct
+
+    @property
+    def tally(self) -> Mapping[str, float]:
+        """The weight each answer got in the vote, heaviest first."""
+        return self.verdict.tally
+
+    @property
     def winner(self) -> NodeId | None:
-        """The last node of the trajectory that `text` is, of equal ones the lowest; None without an answer."""
-        if self.answer is None:
-            return None
-        return next((one.node for one in self.trajectories if one.text == self.text), None)
+        """The last node of the best trajectory that gives the answer; None without an answer."""
+        return self.verdict.winner
+
+    @property
+    def text(self) -> str:
+        """The best trajectory that gives the answer; empty without an answer."""
+        return next((one.text for one in self.trajectories if one.node == self.winner), "")
+
+    @property
+    def tree(self) -> SearchTree:
+        """Every node with its fate."""
+        return self.outcome.tree
+
+    @property
+    def stats(self) -> Stats:
+        """What it cost."""
+        return self.outcome.stats
+
+    @property
+    def models(self) -> Mapping[str, ModelCost]:
+        """What each model did, by its role."""
+        return self.outcome.models
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What policies wanted kept, one line each."""
+        return self.outcome.notes
+
+    @property
+    def selections(self) -> tuple[Selected, ...]:
+        """What could be kept below the root, and what was."""
+        return self.outcome.selections
+
+    @property
+    def error(self) -> str | None:
+        """Why the whole search failed, if nothing finished and something broke; else None."""
+        return self.outcome.error
 
     def to_dict(self) -> dict[str, Any]:
         """As `ets solve --json` prints it."""
@@ -119,20 +157,7 @@ class Result:
 
     def to_record(self, config_hash: str) -> ProblemRecord:
         """As it is kept on disk, the tree included."""
-        return problem_record(
-            self.problem,
-            config_hash,
-            answer=self.answer,
-            correct=self.correct,
-            error=self.error,
-            winner=self.winner,
-            tally=self.tally,
-            stats=self.stats,
-            notes=self.notes,
-            selections=self.selections,
-            models=self.models,
-            tree=self.tree,
-        )
+        return problem_record(config_hash, self.outcome, self.verdict)
 
 
 def conclude(
@@ -161,27 +186,11 @@ def conclude(
     Raises:
         ConfigError: the rule needs rewards and the trajectories have none.
     """
-    tree, problem = outcome.tree, outcome.problem
+    tree = outcome.tree
     told = tree.solution_text if thoughts else tree.spoken_text
-    voters = candidates(tree, reduce, grader)
-    verdict = vote(voters, rule, grader.equivalent if isinstance(grader, ComparingGrader) else None)
-    return Result(
-        problem=problem,
-        answer=verdict.answer,
-        correct=None if problem.answer is None else grader.correct(verdict.answer, problem.answer),
-        text="" if verdict.winner is None else told(verdict.winner),
-        trajectories=tuple(_trajectory(tree, one, told(one.node)) for one in voters),
-        tally=verdict.tally,
-        stats=outcome.stats,
-        tree=tree,
-        error=_failure(tree),
-        notes=outcome.notes,
-        selections=outcome.selections,
-        models=outcome.models,
-        method=method,
-        width=width,
-        seed=seed,
-    )
+    verdict = decide(tree, rule, reduce, grader, outcome.problem.answer)
+    trajectories = tuple(_trajectory(tree, one, told(one.node)) for one in verdict.candidates)
+    return Result(outcome, verdict, trajectories, method, width, seed)
 
 
 def _trajectory(tree: SearchTree, one: Candidate, text: str) -> Trajectory:
@@ -195,8 +204,3 @@ def _trajectory(tree: SearchTree, one: Candidate, text: str) -> Trajectory:
         num_tokens=last.num_path_tokens - tree.root.num_path_tokens,
         reason=last.reason,
     )
-
-
-def _failure(tree: SearchTree) -> str | None:
-    failed = tree.leaves(NodeStatus.FAILED)
-    return failed[0].reason if failed and not tree.num_finished else None

@@ -15,8 +15,8 @@ from search.config import SearchSettings, build
 from search.data import read_data
 from search.errors import ConfigError
 from search.extras import install
+from search.files import write_atomic
 from search.prompts import PromptRenderer
-from search.record import write_atomic
 from search.registry import load, make_engine, make_scorer, model_path, prm_config
 from search.routing import prompt_for, router_config
 from search.steps import line_end_tokens

@@ -16,7 +16,7 @@ from search.compare import Comparison, compare
 from search.config import EvalSettings, build, config_hash, load_yaml
 from search.errors import ConfigError, SearchError
 from search.evaluation import Evaluation, OnProgress
-from search.record import write_atomic
+from search.files import write_atomic
 from search.report import read_run
 from search.resolve import record_of, settle
 from search.shared_engines import SharedEngines

@@ -54,6 +54,12 @@ class ComparingGrader(Grader, Protocol):
         """Free what it holds."""
 
 
+def close_grader(grader: Grader) -> None:
+    """Free what a grader holds, if it holds anything; it may be used again and then makes it anew."""
+    if isinstance(grader, ComparingGrader):
+        grader.close()
+
+
 class PlainGrader:
     r"""Numbers by value and other answers by their text, spaces and LaTeX's spacing left out.
 

@@ -247,7 +247,7 @@ def evaluate(model: str, data: Path, rewards: Path | None, as_json: bool, **opti
     """
     from prm.labels import load_labelled
     from prm.metrics import figures
-    from search.record import write_atomic
+    from search.files import write_atomic
     from search.registry import make_engine, make_scorer, prm_config
 
     solutions = load_labelled(data, options["limit"])

@@ -44,7 +44,7 @@ def solve(
         _check_writable(tree)
 
     from search.api import Search
-    from search.record import write_atomic
+    from search.files import write_atomic
 
     async def run() -> int:
         async with Search(settings=settings) as search:
@@ -102,7 +102,7 @@ def _problem(text: str | None, mini_index: int | None) -> Problem:
 
 def _check_writable(file: Path) -> None:
     """Say before the search, not after it, that its tree has no place to go."""
-    from search.record import write_atomic
+    from search.files import write_atomic
 
     if file.is_dir():
         raise ConfigError(f"cannot write {file}: it is a directory")

@@ -52,7 +52,7 @@ def view(
 
 def _write(html: str, path: Path, out: Path | None) -> Path:
     """Write the page where it was asked for, or beside what it shows, or if that cannot be to a temporary file."""
-    from search.record import write_atomic
+    from search.files import write_atomic
 
     if out is not None:
         if out.is_dir():

@@ -13,7 +13,7 @@ def best(result: Result, num_choices: int) -> list[Trajectory]:
     ranked = sorted(
         result.trajectories,
         key=lambda one: (
-            not (result.answer is not None and one.text == result.text),
+            one.node != result.winner,
             0.0 if one.reward is None else -one.reward,
             one.node,
         ),

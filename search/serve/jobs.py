@@ -6,10 +6,12 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from search.api import Search
+from search.ledger import Stats
+from search.outcome import SearchOutcome
 from search.protocols import Progress
 from search.result import Result
 from search.serve.best import best
@@ -143,21 +145,22 @@ class Job:
         """The search with its tree, as the page draws it."""
         from search.view import problem_view
 
-        result, settings = self.result, self.search.settings
-        chosen = [] if result is None else best(result, 1)
+        result, settings, problem = self.result, self.search.settings, Problem(self.id, self.problem.text)
+        outcome = None if self.tree is None else SearchOutcome(problem, self.tree, Stats(), selections=self.selections)
+        verdict = None
+        if result is not None:
+            # What was given out is shown, also where no trajectory had an answer.
+            given = best(result, 1)
+            outcome, verdict = result.outcome, replace(result.verdict, correct=None)
+            verdict = replace(verdict, winner=given[0].node if given else None)
         return problem_view(
-            Problem(self.id, self.problem.text),
-            self.tree,
-            answer=None if result is None else result.answer,
+            problem,
+            outcome,
+            verdict,
             error=self.error,
-            stats=None if result is None else result.stats,
-            models=None if result is None else result.models,
-            selections=self.selections,
-            chosen=[one.node for one in chosen],
             method=settings.method_name,
             width=settings.width,
             running=self.running,
-            vote=None if result is None else result.tally,
         )
 
 

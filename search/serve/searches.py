@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-from search.answers.graders import ComparingGrader, Grader
+from search.answers.graders import Grader, close_grader
 from search.api import Search
 from search.config import SearchSettings
 from search.errors import ConfigError
@@ -79,8 +79,7 @@ class Searches:
         """Free the models and the graders."""
         self._kept.clear()
         for grader in self._graders.values():
-            if isinstance(grader, ComparingGrader):
-                grader.close()
+            close_grader(grader)
         await self._base.aclose()
 
     def _make(self, changes: Mapping[str, Any]) -> Search:

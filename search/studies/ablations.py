@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.config import EvalSettings
-from search.record import read_json, write_atomic
+from search.files import write_atomic
+from search.record import read_json
 from search.resolve import settle
 from search.studies import published
 from search.studies.document import NOT_RUN

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from search.record import write_atomic
+from search.files import write_atomic
 from search.tables import Cell, Table
 
 UNKNOWN = "not published"

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 from search.answers.graders import Grader
 from search.config import method_name
 from search.errors import ConfigError, DataError
-from search.record import ProblemRecord, read_json, read_record, tree_from_record
-from search.registry import make_grader
+from search.record import ProblemRecord, read_json, read_record
+from search.registry import opened_grader
 from search.tree import SearchTree
-from search.types import NodeId, Problem, Reduce, VoteRule
+from search.types import NodeId, NodeStatus, Reduce, VoteRule
+from search.verdict import Verdict, decide
 from search.view.problem import problem_view
-from search.vote import Candidate, candidates, vote
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,10 @@ def read_kept(path: Path, rule: VoteRule | None = None, reduce: Reduce | None = 
 
     Args:
         path: a run's folder, or a record's file.
-        rule: the vote; None for the record's own. A record that does not hold its vote is voted over again as its
-            run was; without its run by weight where it has rewards, by majority where it has none.
-        reduce: how rewards become a trajectory's weight; None for the run's own, or the last step's.
+        rule: the vote; None for the record's own, or, beside another `reduce`, its run's; without its run by weight
+            where it has rewards, by majority where it has none.
+        reduce: how rewards become a trajectory's weight; None for the record's own, or, beside another `rule`, its
+            run's; without its run the last step's.
 
     Raises:
         ConfigError: there is nothing there, or no record in it.
@@ -69,11 +70,13 @@ def read_kept(path: Path, rule: VoteRule | None = None, reduce: Reduce | None = 
     else:
         raise ConfigError(f"{path}: there is no such file or folder")
     views, broken = [], []
-    for file in files:
-        try:
-            views.append(_view(read_record(file), settings, rule, reduce))
-        except DataError as error:
-            broken.append(str(error) if str(file) in str(error) else f"{file}: {error}")
+    with ExitStack() as stack:
+        graders = _Graders(stack)
+        for file in files:
+            try:
+                views.append(_view(read_record(file), settings, rule, reduce, graders))
+            except DataError as error:
+                broken.append(str(error) if str(file) in str(error) else f"{file}: {error}")
     if not views:
         raise DataError(broken[0] + (f"; nor can the {len(broken) - 1} others" if len(broken) > 1 else ""))
     views.sort(key=lambda view: _natural(view["id"]))
@@ -113,67 +116,41 @@ def _natural(problem_id: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", problem_id)]
 
 
-def _view(record: ProblemRecord, run: _Settings, rule: VoteRule | None, reduce: Reduce | None) -> dict[str, Any]:
-    """One record's view: the winning trajectory and the vote are found again in its tree."""
+class _Graders:
+    """Graders by name, each made once and closed with the stack."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._made: dict[str, Grader] = {}
+
+    def __getitem__(self, name: str) -> Grader:
+        if name not in self._made:
+            self._made[name] = self._stack.enter_context(opened_grader(name))
+        return self._made[name]
+
+
+def _view(
+    record: ProblemRecord, run: _Settings, rule: VoteRule | None, reduce: Reduce | None, graders: _Graders
+) -> dict[str, Any]:
+    """One record's view, with its own vote or another."""
     settings = run if run.config_hash == record.config_hash else _Settings()
-    tree = None if record.tree is None else tree_from_record(record.tree)
-    shown: dict[str, Any] = {"answer": record.answer, "correct": record.correct}
-    how = ""
-    if tree is not None:
-        _check_nodes(record, tree)
-        verdict = _verdict(record, tree, settings, rule, reduce)
-        how = verdict.how
-        shown.update(answer=verdict.answer, correct=verdict.correct, chosen=verdict.chosen, vote=verdict.tally)
+    outcome, by, by_rewards = record.outcome(), settings.rule, settings.reduce
+    winner = None if record.winner is None else NodeId(record.winner)
+    verdict = Verdict(record.answer, record.correct, winner, record.tally)
+    if outcome is not None and (rule is not None or reduce is not None):
+        by_rewards = reduce or _known(by_rewards, get_args(Reduce), "last")
+        by = rule or _known(by, get_args(VoteRule), "weighted" if _is_scored(outcome.tree) else "majority")
+        verdict = decide(outcome.tree, by, by_rewards, graders[settings.grader or "plain"], record.reference)
     view = problem_view(
-        Problem(record.problem_id, record.problem, record.reference),
-        tree,
-        error=record.error,
-        stats=record.stats,
-        models=record.models,
-        selections=record.selections,
-        method=settings.method,
-        width=settings.width,
-        **shown,
+        record.asked, outcome, verdict, error=record.error, method=settings.method, width=settings.width
     )
-    return {**view, "vote_rule": how}
+    return {**view, "vote_rule": "" if outcome is None else _in_words(by, by_rewards)}
 
 
-def _check_nodes(record: ProblemRecord, tree: SearchTree) -> None:
-    """Raise a DataError where a record names nodes that its tree does not have."""
-    named = [node for one in record.selections for node in (*one.candidates, *one.kept)]
-    named += [] if record.winner is None else [NodeId(record.winner)]
-    strays = [node for node in named if not 0 <= node < len(tree)]
-    if strays:
-        raise DataError(f"tree {tree.id}: there is no node {strays[0]}")
-
-
-class _Verdict(NamedTuple):
-    """A vote over a kept tree; `how` in words for the page, empty where it is not known."""
-
-    how: str
-    answer: str | None
-    correct: bool | None
-    chosen: tuple[int, ...]
-    tally: Mapping[str, float]
-
-
-def _verdict(
-    record: ProblemRecord, tree: SearchTree, settings: _Settings, rule: VoteRule | None, reduce: Reduce | None
-) -> _Verdict:
-    """The record's own vote, or another. Unless that is asked for, answer and verdict stay those of the record."""
-    if rule is None and reduce is None and record.winner is not None:
-        how = _in_words(settings.rule, settings.reduce)
-        return _Verdict(how, record.answer, record.correct, (record.winner,), record.tally)
-    grader = make_grader(settings.grader or "plain")
-    by_rewards: Reduce = reduce or _known(settings.reduce, get_args(Reduce), "last")
-    voters = candidates(tree, by_rewards, grader)
-    scored = all(voter.reward is not None for voter in voters if voter.answer is not None)
-    by: VoteRule = rule or _known(settings.rule, get_args(VoteRule), "weighted" if scored else "majority")
-    outcome, how = vote(voters, by), _in_words(by, by_rewards)
-    if rule is None and reduce is None:
-        return _Verdict(how, record.answer, record.correct, _best(voters, record.answer, grader), outcome.tally)
-    correct = None if record.reference is None else grader.correct(outcome.answer, record.reference)
-    return _Verdict(how, outcome.answer, correct, () if outcome.winner is None else (outcome.winner,), outcome.tally)
+def _is_scored(tree: SearchTree) -> bool:
+    """Whether every finished trajectory has rewards to vote by."""
+    ends = tree.leaves(NodeStatus.FINISHED)
+    return all(any(step.reward is not None for step in tree.path(end.id)) for end in ends)
 
 
 def _in_words(rule: str | None, reduce: str | None) -> str:
@@ -184,14 +161,3 @@ def _in_words(rule: str | None, reduce: str | None) -> str:
 
 def _known(value: str | None, accepted: tuple[str, ...], otherwise: str) -> Any:
     return value if value in accepted else otherwise
-
-
-def _best(voters: tuple[Candidate, ...], answer: str | None, grader: Grader) -> tuple[int, ...]:
-    """The trajectory of the highest reward among those that gave the record's answer; of equals the lowest node."""
-    if answer is None:
-        return ()
-    key = grader.key(answer)
-    agreeing = [voter for voter in voters if voter.answer is not None and key in (voter.key, grader.key(voter.answer))]
-    if not agreeing:
-        return ()
-    return (max(agreeing, key=lambda voter: (0.0 if voter.reward is None else voter.reward, -voter.node)).node,)

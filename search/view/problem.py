@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any, Final
 
-from search.ledger import ModelCost, Stats
+from search.outcome import SearchOutcome
 from search.record import costs_record, stats_record
 from search.replay import Replayed, replay
 from search.tree import Node, SearchTree
-from search.types import NodeId, Problem, Selected
+from search.types import Problem
+from search.verdict import Verdict
 
 VIEW_VERSION: Final = 1
 
@@ -20,59 +21,54 @@ _SECONDS_DIGITS = 4
 
 def problem_view(
     problem: Problem,
-    tree: SearchTree | None,
+    outcome: SearchOutcome | None,
+    verdict: Verdict | None = None,
     *,
-    answer: str | None = None,
-    correct: bool | None = None,
     error: str | None = None,
-    stats: Stats | Mapping[str, float | int | None] | None = None,
-    models: Mapping[str, ModelCost] | None = None,
-    selections: Sequence[Selected] = (),
-    chosen: Iterable[int] = (),
     method: str | None = None,
     width: int | None = None,
     running: bool = False,
-    vote: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """What the viewer shows of one problem, as JSON values.
 
     Args:
         problem: what was asked.
-        tree: as far as it has come; None for a search that failed before it had one.
-        answer: the vote's winner.
-        correct: against the reference; None without one.
+        outcome: of the search, as far as it has come; None for one that broke before it had a tree.
+        verdict: what its trajectories were found to say; None for a search that did not come to a vote, whose costs
+            are not shown either.
         error: why the search as a whole failed.
-        stats: what it cost.
-        models: what each model did, by role.
-        selections: what each selection below the root kept.
-        chosen: the winning trajectory's nodes, or its last alone.
         method: the search method's name.
         width: trajectories that were to be spent.
         running: whether the search goes on.
-        vote: the weight each answer got, heaviest first.
 
     Returns:
         A mapping with a version. `nodes` holds a column for each of a node's values, in the order of the ids; text,
         writer, status and reason are places in `strings`. A column in which nothing is known is None.
     """
+    tree = None if outcome is None else outcome.tree
+    ended = None if verdict is None else outcome
+    given = Verdict() if verdict is None else verdict
     nodes, strings = ({}, []) if tree is None else _columns(tree)
+    chosen = () if given.winner is None else (given.winner,)
     return {
         "version": VIEW_VERSION,
         "id": problem.id,
         "problem": problem.text,
         "reference": problem.answer,
-        "answer": answer,
-        "correct": correct,
+        "answer": given.answer,
+        "correct": given.correct,
         "error": error,
         "running": running,
         "method": method,
         "width": width,
         "num_nodes": 0 if tree is None else len(tree),
-        "stats": stats_record(stats) if isinstance(stats, Stats) else None if stats is None else dict(stats),
-        "models": costs_record(models or {}),
-        "vote": None if vote is None else [[given, _rounded(weight, _REWARD_DIGITS)] for given, weight in vote.items()],
-        "selections": [] if tree is None else [_selection(one) for one in replay(tree, selections)],
-        "chosen": [] if tree is None else sorted(tree.union(NodeId(node) for node in chosen)),
+        "stats": None if ended is None else stats_record(ended.stats),
+        "models": {} if ended is None else costs_record(ended.models),
+        "vote": None
+        if verdict is None
+        else [[answer, _rounded(weight, _REWARD_DIGITS)] for answer, weight in verdict.tally.items()],
+        "selections": [] if outcome is None else [_selection(one) for one in replay(outcome.tree, outcome.selections)],
+        "chosen": [] if tree is None else sorted(tree.union(chosen)),
         "nodes": nodes,
         "strings": strings,
     }

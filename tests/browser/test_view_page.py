@@ -8,19 +8,22 @@ from itertools import pairwise
 
 import pytest
 from playwright.sync_api import expect
-from trees import add, small_tree, wide_tree
+from trees import add, small_tree, view_of, wide_tree
 
+from search.ledger import Stats
+from search.outcome import SearchOutcome
 from search.tree import SearchTree
 from search.types import Problem, Selected
+from search.verdict import Verdict
 from search.view import page, problem_view
 
 HOSTILE = '</script><img src=x onerror="window.broken=1"><b>bold</b>'
 
 
-def small_view(name="small", **others):
+def small_view(name="small", answer="7", **others):
     tree, selections, end = small_tree()
-    values = {"answer": "7", "correct": True, "method": "ets", "width": 8, "vote": {"7": 0.95, "8": 0.3}, **others}
-    return problem_view(Problem(name, "How many?", "7"), tree, selections=selections, chosen=[end], **values)
+    verdict = Verdict(answer, answer == "7", end, {"7": 0.95, "8": 0.3})
+    return view_of(tree, selections, name, "7", verdict, method="ets", width=8, **others)
 
 
 def node(page, number):
@@ -93,7 +96,7 @@ def test_a_click_shows_the_whole_step(visit):
 
 
 def test_the_header_has_answer_verdict_and_vote(visit):
-    shown = visit(page("small run", [small_view(correct=False, answer="8")])).page
+    shown = visit(page("small run", [small_view(answer="8")])).page
     header = shown.locator("#header")
     expect(header).to_contain_text("✗ wrong")
     expect(header).to_contain_text("reference 7")
@@ -186,7 +189,7 @@ def test_folding_and_zoom(visit):
 
 def run_page():
     views = [small_view(f"p-{number}") for number in range(4)]
-    views[1] = small_view("p-1", correct=False, answer="8")
+    views[1] = small_view("p-1", answer="8")
     views[2] = problem_view(Problem("p-2", "Who knows?", "1"), None, error="the server died")
     views[3] = small_view("p-3 apples")
     return page("a run", views)
@@ -225,9 +228,8 @@ def test_the_problems_of_a_run_are_listed_and_filtered(visit, artefacts):
 def test_no_text_is_more_than_text(visit):
     tree = SearchTree("t", (1,), HOSTILE)
     tree.finish(add(tree, 0, HOSTILE, 0.5, HOSTILE), HOSTILE)
-    view = problem_view(
-        Problem(HOSTILE, HOSTILE, HOSTILE), tree, answer=HOSTILE, error=HOSTILE, chosen=[1], vote={HOSTILE: 1.0}
-    )
+    problem, verdict = Problem(HOSTILE, HOSTILE, HOSTILE), Verdict(HOSTILE, None, 1, {HOSTILE: 1.0})
+    view = problem_view(problem, SearchOutcome(problem, tree, Stats()), verdict, error=HOSTILE)
     shown = visit(page(HOSTILE, [view, view])).page
     expect(shown.locator("#detail .step")).to_have_text(HOSTILE)
     expect(shown.locator("#header .asked")).to_have_text(HOSTILE)
@@ -238,7 +240,7 @@ def test_no_text_is_more_than_text(visit):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_light_dark_grey_and_print(visit, artefacts, scheme):
     tree, selections = wide_tree(150, 16)
-    view = problem_view(Problem("p", "How many?"), tree, selections=selections)
+    view = view_of(tree, selections)
     shown = visit(page("run", [view]), color_scheme=scheme).page
     dark = shown.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).every(part => part < 100)")
     assert dark == (scheme == "dark")
@@ -251,7 +253,7 @@ def test_light_dark_grey_and_print(visit, artefacts, scheme):
 
 def test_a_thousand_nodes_are_drawn_in_no_time(visit, artefacts):
     tree, selections = wide_tree(1001)
-    opened = visit(page("wide", [problem_view(Problem("p", "How many?"), tree, selections=selections)]))
+    opened = visit(page("wide", [view_of(tree, selections)]))
     shown = opened.page
     for fold in ("pruned", "none"):
         shown.locator("#fold").select_option(fold)
@@ -313,7 +315,7 @@ class Server:
         return None
 
     def put(self, name, tree, selections, **others):
-        view = problem_view(Problem(name, "How many?"), tree, selections=selections, method="ets", width=8, **others)
+        view = view_of(tree, selections, name, method="ets", width=8, **others)
         with self.lock:
             self.searches = {**self.searches, name: view}
 
@@ -357,7 +359,7 @@ def test_a_search_is_watched_while_it_grows(visit, server, artefacts):
     expect(shown.locator("#replayed")).to_contain_text("After depth 1: 2 of 3 kept")
     for end in ends:
         tree.finish(end, "end of text")
-    server.put("a b", tree, [Selected(tuple(first), tuple(first[1:]))], answer="7", chosen=[ends[0]])
+    server.put("a b", tree, [Selected(tuple(first), tuple(first[1:]))], verdict=Verdict("7", winner=ends[0]))
     expect(shown.locator("#header")).to_contain_text("Answer 7")
     expect(node(shown, ends[0]).locator("svg")).to_have_class("glyph-winner")
     expect(selected(shown)).to_have_attribute("data-id", "2")

@@ -2,8 +2,11 @@
 
 import random
 
+from search.ledger import Stats
+from search.outcome import SearchOutcome
 from search.tree import SearchTree
-from search.types import FinishReason, NodeId, Selected, Step
+from search.types import FinishReason, NodeId, Problem, Selected, Step
+from search.view import problem_view
 
 
 def add(tree, parent, text, reward=None, writer="draft", cluster=None, estimate=None):
@@ -15,6 +18,12 @@ def add(tree, parent, text, reward=None, writer="draft", cluster=None, estimate=
         tree.set_reward(node, reward, 0.125)
     tree[node].cluster = cluster
     return node
+
+
+def view_of(tree, selections=(), name="p", reference=None, verdict=None, **others):
+    """The view of a search that grew a tree."""
+    problem = Problem(name, "How many?", reference)
+    return problem_view(problem, SearchOutcome(problem, tree, Stats(), selections=selections), verdict, **others)
 
 
 def small_tree():

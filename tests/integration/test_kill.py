@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from search.record import RunDirectory, read_record, sweep_parts
+from search.files import sweep_parts
+from search.record import RunDirectory, read_record
 
 ARGS = ["eval", "--data", "mini:test", "--limit", "60", "--width", "4", "--out", "run", "--concurrency", "8"]
 

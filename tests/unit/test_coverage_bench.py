@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from search.errors import ConfigError, DataError
+from search.ledger import Stats
+from search.outcome import SearchOutcome
 from search.policies import Rebase
 from search.record import problem_record
 from search.studies import coverage
@@ -15,6 +17,7 @@ from search.studies.recorded_cases import Cases, Measured, by_policy
 from search.studies.recorded_levels import Level, read_levels
 from search.tree import SearchTree
 from search.types import ROOT, FinishReason, NodeId, Problem, Selected, Step
+from search.verdict import Verdict
 
 HEAD, LONG = "We add 3 and 4.\n\n", "First we think about it for quite a long while.\n\n"
 
@@ -139,7 +142,8 @@ def run_folder(tmp_path):
     for parent, answer in ((first[0], "7"), (first[0], "8"), (first[1], "8")):
         tree.finish(grow(parent, f"The answer is {answer}.", 0.5), "end of text")
     selections = (Selected(tuple(first), (first[0], first[1])),)
-    record = problem_record(Problem("p", "3 + 4?", "7"), "h", selections=selections, tree=tree)
+    outcome = SearchOutcome(Problem("p", "3 + 4?", "7"), tree, Stats(), selections=selections)
+    record = problem_record("h", outcome, Verdict())
     (tmp_path / "problems").mkdir()
     (tmp_path / "problems" / "p.json").write_text(record.model_dump_json())
     settings = {"width": 4, "grader": "plain", "search_reduce": "min"}

@@ -9,16 +9,11 @@ from fake_engine import FakeEngine
 
 from search.driver import Driver
 from search.errors import ConfigError, DataError
+from search.files import write_atomic
 from search.policies import Rebase
-from search.record import (
-    RunDirectory,
-    problem_record,
-    read_record,
-    tree_from_record,
-    tree_record,
-    write_atomic,
-)
+from search.record import RunDirectory, failed_record, problem_record, read_record, tree_from_record, tree_record
 from search.types import Problem
+from search.verdict import Verdict
 from search.writer import ModelWriter
 
 PROBLEM = Problem("p/1 é", "Add 3.\n\n", "4")
@@ -38,10 +33,13 @@ def test_a_tree_survives_its_record(outcome):
 
 
 def test_a_problem_record_is_read_back_equal(outcome, tmp_path):
-    record = problem_record(PROBLEM, "abc", answer="4", correct=True, stats=outcome.stats, tree=outcome.tree)
+    record = problem_record("abc", outcome, Verdict("4", True))
     run = RunDirectory(tmp_path / "run")
     run.save(record)
     assert read_record(run.record_file(PROBLEM.id)) == record
+    again = record.outcome()
+    assert (again.problem, list(again.tree), again.selections) == (PROBLEM, list(outcome.tree), outcome.selections)
+    assert again.stats.unique_tokens == outcome.stats.unique_tokens and again.models == outcome.models
     assert run.load(PROBLEM, "abc") == record
     assert run.load(PROBLEM, "other") is None
     for changed in (Problem(PROBLEM.id, "Add 4.", "4"), Problem(PROBLEM.id, PROBLEM.text, "5")):
@@ -54,7 +52,7 @@ def test_a_problem_record_is_read_back_equal(outcome, tmp_path):
 def test_failed_missing_and_broken_records_are_run_again(tmp_path):
     run = RunDirectory(tmp_path)
     assert run.load(Problem("p", "x"), "h") is None
-    run.save(problem_record(Problem("p", "x"), "h", error="the server died"))
+    run.save(failed_record("h", Problem("p", "x"), "the server died"))
     assert run.load(Problem("p", "x"), "h") is None
     run.record_file("p").write_text('{"version": 1, "conf')
     assert run.load(Problem("p", "x"), "h") is None
@@ -73,7 +71,7 @@ def test_a_run_is_not_mixed_with_another(tmp_path):
 def test_what_an_earlier_version_kept_is_refused_with_one_line(tmp_path):
     """Its nodes drew by other seeds: gone on with, one run would mix two kinds of searches."""
     run = RunDirectory(tmp_path / "run")
-    run.save(problem_record(Problem("p", "x"), "a"))
+    run.save(failed_record("a", Problem("p", "x"), "the server died"))
     file = run.record_file("p")
     file.write_text(file.read_text().replace('{"version":2,', '{"version":1,'))
     with pytest.raises(DataError, match="kept in layout 1, this program reads layout 2"):
@@ -121,7 +119,7 @@ def test_links_are_followed_modes_kept_and_devices_left_alone(tmp_path):
 
 def test_statistics_of_another_layout_are_not_read(tmp_path):
     run = RunDirectory(tmp_path)
-    run.save(problem_record(Problem("p", "x"), "h"))
+    run.save(failed_record("h", Problem("p", "x"), "the server died"))
     file = run.record_file("p")
     file.write_text(file.read_text().replace('"num_nodes"', '"num_knots"'))
     assert run.load(Problem("p", "x"), "h") is None

@@ -20,7 +20,7 @@ from arbitrage.training import RouterTraining, helps, texts_of, train
 from arbitrage.walks import DRAFT, TARGET, StepPair, Walk, read_shard, read_walks, shard_file, shard_text
 from search.config import SearchSettings
 from search.errors import ConfigError, DataError, EngineError, ScoringError
-from search.record import write_atomic
+from search.files import write_atomic
 from search.registry import make_engine, make_scorer
 from search.router_training import add_lora, load_router, new_router, save_router
 from search.types import Problem, Prompt, Sampling

@@ -9,20 +9,26 @@ import pytest
 from fake_engine import FakeEngine
 
 from ets import Ets
+from search.answers.graders import PlainGrader
 from search.driver import Driver
 from search.errors import ConfigError, DataError, PolicyError
 from search.ledger import ModelCost, Stats
+from search.outcome import SearchOutcome
 from search.policies import Rebase
 from search.record import RunDirectory, problem_record, read_record, tree_from_record
+from search.registry import GRADERS
 from search.replay import rebase_kv_tokens, replay
+from search.report import read_run, revote
 from search.tree import SearchTree
 from search.types import FinishReason, NodeStatus, Problem, Selected, Step
+from search.verdict import Verdict, decide
 from search.view import page, problem_view
 from search.view.kept import read_kept
 from search.writer import ModelWriter
 
 WIDTH = 24
 PROBLEM = Problem("p-1", "Add 3.\n\n", "4")
+GRADER = PlainGrader()
 HOSTILE = '</script><img src=x onerror="alert(1)"> <!-- <script> & {{script}} \u2028 \ud800 \\u003c'
 
 
@@ -67,8 +73,8 @@ def outcome():
     return searched(Ets(), features=[WordVectors()])
 
 
-def view_of(outcome, **others):
-    return problem_view(PROBLEM, outcome.tree, stats=outcome.stats, selections=outcome.selections, **others)
+def view_of(outcome, winner=None, **others):
+    return problem_view(PROBLEM, outcome, Verdict(winner=winner), **others)
 
 
 def column(view, name):
@@ -131,7 +137,7 @@ def test_rebase_over_an_ets_tree_would_keep_more():
 
 def test_clusters_of_ets_are_on_the_nodes_and_in_the_record(outcome, tmp_path):
     run = RunDirectory(tmp_path)
-    run.save(problem_record(PROBLEM, "h", selections=outcome.selections, stats=outcome.stats, tree=outcome.tree))
+    run.save(problem_record("h", outcome, Verdict()))
     again = tree_from_record(read_record(run.record_file(PROBLEM.id)).tree)
     clusters = [node.cluster for node in again]
     assert clusters == [node.cluster for node in outcome.tree]
@@ -155,7 +161,7 @@ def test_a_cluster_of_a_node_that_is_not_there_is_the_policys_error(stray):
 
 def test_a_record_from_before_clusters_is_still_read(outcome, tmp_path):
     run = RunDirectory(tmp_path)
-    run.save(problem_record(PROBLEM, "h", stats=outcome.stats, tree=outcome.tree))
+    run.save(problem_record("h", outcome, Verdict()))
     file = run.record_file(PROBLEM.id)
     values = json.loads(file.read_text())
     for node in values["tree"]["nodes"]:
@@ -169,8 +175,7 @@ def test_a_record_from_before_clusters_is_still_read(outcome, tmp_path):
 def test_the_chosen_path_goes_from_the_root_to_the_end(outcome):
     end = outcome.tree.leaves(NodeStatus.FINISHED)[-1].id
     path = [node.id for node in outcome.tree.path(end)]
-    assert view_of(outcome, chosen=[end])["chosen"] == path
-    assert view_of(outcome, chosen=path)["chosen"] == path
+    assert view_of(outcome, end)["chosen"] == path
     assert view_of(outcome)["chosen"] == []
 
 
@@ -186,7 +191,9 @@ def elements(html):
 
 
 def test_no_text_gets_out_of_its_element():
-    view = problem_view(Problem(HOSTILE, HOSTILE, HOSTILE), hostile_tree(), answer=HOSTILE, error=HOSTILE)
+    problem = Problem(HOSTILE, HOSTILE, HOSTILE)
+    outcome = SearchOutcome(problem, hostile_tree(), Stats())
+    view = problem_view(problem, outcome, Verdict(HOSTILE, tally={HOSTILE: 1.0}), error=HOSTILE)
     html = page(HOSTILE, [view, view])
     html.encode("utf-8")
     plain = page("x", [])
@@ -213,7 +220,8 @@ def test_costs_and_figures_that_are_no_numbers():
     tree = hostile_tree()
     tree.set_reward(tree.nodes[1].id, float("nan"))
     cost = ModelCost("m", 1, 2, 2, 0, None, 0.5, 10)
-    view = problem_view(PROBLEM, tree, stats=Stats(), models={"policy": cost}, vote={"4": float("inf")})
+    outcome = SearchOutcome(PROBLEM, tree, Stats(), models={"policy": cost})
+    view = problem_view(PROBLEM, outcome, Verdict(tally={"4": float("inf")}))
     json.dumps(view, allow_nan=False)
     assert view["nodes"]["reward"] is None and view["vote"] == [["4", None]]
     assert view["models"]["policy"]["flops"] is None
@@ -235,8 +243,13 @@ def run_of(folder, count=12):
     run.open({"config_hash": "h", "settings": settings})
     for number in range(count):
         problem = Problem(f"p-{number}", f"Problem {number}", "4")
-        run.save(problem_record(problem, "h", answer="4", correct=True, stats=Stats(), tree=voted_tree()))
+        run.save(kept_record(problem, voted_tree()))
     return run
+
+
+def kept_record(problem, tree, rule="weighted", grader=GRADER):
+    outcome = SearchOutcome(problem, tree, Stats())
+    return problem_record("h", outcome, decide(tree, rule, "last", grader, problem.answer))
 
 
 def voted_tree():
@@ -260,18 +273,18 @@ def test_a_run_is_read_in_natural_order_with_its_settings(tmp_path):
     assert view["vote"] == [["4", 1.1], ["5", 0.9]] and view["chosen"] == [0, 3]
 
 
-def test_a_lone_record_knows_its_run_or_says_the_usual_vote(tmp_path):
+def test_a_lone_record_knows_its_run_or_is_shown_by_its_own_vote(tmp_path):
     run = run_of(tmp_path / "run", 1)
     assert read_kept(run.record_file("p-0")).views[0]["method"] == "rebase"
     lone = tmp_path / "tree.json"
     lone.write_bytes(run.record_file("p-0").read_bytes())
     (view,) = read_kept(lone).views
-    assert view["method"] is None and view["vote_rule"] == "weighted, last" and view["chosen"] == [0, 3]
+    assert view["method"] is None and view["vote_rule"] == "" and view["chosen"] == [0, 3]
 
 
 def test_a_record_that_holds_its_vote_is_shown_by_it(tmp_path):
     tree, tally = voted_tree(), {"5": 0.81, "4": 0.61}
-    record = problem_record(PROBLEM, "h", answer="5", winner=tree.nodes[2].id, tally=tally, tree=tree)
+    record = problem_record("h", SearchOutcome(PROBLEM, tree, Stats()), Verdict("5", False, tree.nodes[2].id, tally))
     (tmp_path / "tree.json").write_text(record.model_dump_json())
     (view,) = read_kept(tmp_path / "tree.json").views
     assert (view["answer"], view["chosen"], view["vote_rule"]) == ("5", [0, 2], "")
@@ -284,6 +297,42 @@ def test_another_vote_changes_answer_verdict_and_path(tmp_path):
     run = run_of(tmp_path / "run", 1)
     (view,) = read_kept(run.path, rule="best").views
     assert (view["answer"], view["correct"], view["chosen"]) == ("5", False, [0, 2])
+
+
+class Alike(PlainGrader):
+    """Knows that fractions and decimals may be one; counts how often it was closed."""
+
+    name = "math"
+    num_closed = 0
+
+    def equivalent(self, one, other):
+        return {one, other} == {"1/2", "0.5"}
+
+    def close(self):
+        Alike.num_closed += 1
+
+
+def test_a_vote_in_the_viewer_is_the_one_of_the_report(tmp_path, monkeypatch):
+    """The viewer left out which answers its grader knows to be one, and never closed the grader."""
+    monkeypatch.setitem(GRADERS, "math", f"{__name__}:Alike")
+    tree = SearchTree("t", (1,), "q")
+    for answer in ("3", "3", "1/2", "0.5", "0.5", "3", "1/2"):
+        node = tree.add_child(tree.root.id)
+        tree.write(Step(node, (1, 2), f"The answer is {answer}.", FinishReason.EOS, "policy"))
+        tree.set_reward(node, 0.9 if answer == "3" else 0.1)
+        tree.finish(node, "end of text")
+    run = RunDirectory(tmp_path)
+    settings = {"method": "rebase", "width": 8, "vote": "weighted", "reduce": "last", "grader": "math"}
+    run.open({"config_hash": "h", "settings": settings})
+    run.save(kept_record(Problem("p", "How much?", "1/2"), tree, grader=Alike()))
+    before = read_kept(tmp_path).views[0]
+    assert (before["answer"], before["correct"], Alike.num_closed) == ("3", False, 0)
+    (view,) = read_kept(tmp_path, rule="majority").views
+    assert Alike.num_closed == 1
+    (record,) = revote(read_run(tmp_path), "majority").records
+    assert (record.answer, record.correct, record.tally) == ("1/2", True, {"1/2": 4, "3": 3})
+    assert (view["answer"], view["correct"]) == (record.answer, record.correct)
+    assert dict(view["vote"]) == record.tally and view["chosen"] == [0, record.winner] == [0, 3]
 
 
 def test_broken_records_are_named_and_the_others_shown(tmp_path):
@@ -309,7 +358,7 @@ def test_a_record_whose_nodes_are_no_tree_is_broken_too(tmp_path):
     "change", [{"selections": (Selected((1,), (9,)),)}, {"winner": 4}, {"selections": (Selected((-1,), ()),)}]
 )
 def test_a_record_that_names_nodes_it_does_not_have(tmp_path, change):
-    record = problem_record(PROBLEM, "h", answer="4", tree=voted_tree()).model_copy(update=change)
+    record = kept_record(PROBLEM, voted_tree()).model_copy(update=change)
     (tmp_path / "tree.json").write_text(record.model_dump_json())
     with pytest.raises(DataError, match=r"tree.json: tree t: there is no node (9|4|-1)"):
         read_kept(tmp_path / "tree.json")
