@@ -5,74 +5,60 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import takewhile
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, Protocol, Self
 
 from arbitrage.drafts import StepScorer
 from arbitrage.models import ModelView
 from search.errors import ConfigError, ScoringError
-from search.protocols import Engine, Scorer
+from search.protocols import Engine, Router, Scorer
 from search.tree import SearchTree
 from search.types import Decision, NodeId, Prefix, Segment, Step, Usage
 
 Needs = frozenset[Literal["draft", "target"]]
 
-KINDS: Mapping[str, str] = {
-    "never": "never",
-    "always": "always",
-    "random": "random:P (share escalated, 0 to 1)",
-    "rsd": "rsd:DELTA (least reward of a draft that stays, 0 to 1)",
-    "judge": "judge:K (least rating by the target of a draft that stays, 0 to 9)",
-    "arbitrage": "arbitrage:TAU (highest estimate of a draft that stays, 0 to 1)",
-    "oracle": "oracle:TAU (advantage above which the target's step is taken, 0 to 1)",
-}
-"""Kinds of routers by name, each with how it is written."""
-
-DEFAULTS: Mapping[str, float] = {"random": 0.5, "rsd": 0.7, "judge": 7.0, "arbitrage": 0.5, "oracle": 0.0}
-"""Thresholds where none is given: those of the papers."""
-
 JUDGE_QUESTION = "Rate this step from 0 to 9:"
 
 
-class RouterSpec(NamedTuple):
-    """A router as it is named: its kind and its threshold; 0 for a kind without one."""
+@dataclass(frozen=True, slots=True)
+class RouterParts:
+    """What a router may be made of.
 
-    kind: str
-    threshold: float
-
-    @property
-    def name(self) -> str:
-        """As it is written."""
-        return f"{self.kind}:{self.threshold:g}" if self.kind in DEFAULTS else self.kind
-
-
-def parse_router(text: str) -> RouterSpec:
-    """A router's name taken apart.
-
-    Raises:
-        ConfigError: unknown kind, or a threshold out of range; says what is accepted.
+    Attributes:
+        threshold: of its name.
+        draft, target: the models that it chooses between.
+        scorer: the model that judges, for a kind that has one.
     """
-    kind, colon, value = text.partition(":")
-    accepted = ", ".join(KINDS.values())
-    if kind not in KINDS:
-        raise ConfigError(f"unknown router {text!r}; known: {accepted}")
-    if kind not in DEFAULTS:
-        if colon:
-            raise ConfigError(f"router {text!r}: {kind} takes no threshold")
-        return RouterSpec(kind, 0.0)
-    try:
-        threshold = float(value) if colon else DEFAULTS[kind]
-    except ValueError:
-        raise ConfigError(f"router {text!r}: the threshold must be a number; accepted: {KINDS[kind]}") from None
-    if not 0 <= threshold <= (9 if kind == "judge" else 1):
-        raise ConfigError(f"router {text!r}: the threshold {threshold:g} is out of range; accepted: {KINDS[kind]}")
-    return RouterSpec(kind, threshold)
+
+    threshold: float
+    draft: ModelView
+    target: ModelView
+    scorer: Scorer | None = None
+
+
+class RouterClass(Router, Protocol):
+    """A router's class, as the catalogue names it."""
+
+    @classmethod
+    def build(cls, parts: RouterParts) -> Self:
+        """The router.
+
+        Raises:
+            ConfigError: a model does not have what it needs.
+        """
 
 
 class _Plain:
     """What routers without a model of their own have in common."""
 
     needs: Needs = frozenset({"draft"})
+
+    @classmethod
+    def build(cls, parts: RouterParts) -> Self:
+        """Without a threshold there is nothing to choose."""
+        del parts
+        return cls()
 
     @property
     def engines(self) -> Mapping[str, Engine]:
@@ -115,6 +101,11 @@ class RandomRouter(_Plain):
         """Escalate with probability `share`; each node's own seed decides."""
         self.share = share
 
+    @classmethod
+    def build(cls, parts: RouterParts) -> Self:
+        """With the threshold as the share."""
+        return cls(parts.threshold)
+
     @property
     def name(self) -> str:
         """With its share."""
@@ -126,19 +117,22 @@ class RandomRouter(_Plain):
         return Decision(random.Random(f"route/{tree[draft.node].seed}").random() < self.share)
 
 
-class ScoreRouter:
-    """Decides by a score of the draft's step, read before the target is asked.
+class _Scored:
+    """What routers have in common that score steps by a model, the draft's alone or both."""
 
-    RSD (arXiv 2501.19324) with a process reward model: the draft stays if its reward is at least delta. Arbitrage
-    (arXiv 2512.05033) with a learned router: the draft stays if the estimate that the target is better is at most tau.
-    """
-
+    kind: ClassVar[str]
     needs: Needs = frozenset({"draft"})
 
-    def __init__(self, kind: Literal["rsd", "arbitrage"], scorer: Scorer, threshold: float) -> None:
-        """Route by `scorer`: rewards for "rsd", estimates for "arbitrage"."""
-        self.kind, self.threshold = kind, threshold
+    def __init__(self, scorer: Scorer, threshold: float) -> None:
+        """Judge by `scorer`."""
+        self.threshold = threshold
         self._steps = StepScorer(scorer)
+
+    @classmethod
+    def build(cls, parts: RouterParts) -> Self:
+        """By the model that judges."""
+        assert parts.scorer is not None, "the catalogue says that it has a model"
+        return cls(parts.scorer, parts.threshold)
 
     @property
     def name(self) -> str:
@@ -150,20 +144,6 @@ class ScoreRouter:
         """The scorer's, as "router"."""
         return self._steps.engines
 
-    async def route(self, tree: SearchTree, draft: Step | None, target: Step | None) -> Decision:
-        """Score the draft's step and compare."""
-        assert draft is not None
-        scored = await self._steps.score(tree, draft)
-        if self.kind == "rsd":
-            decision = Decision(scored.score < self.threshold, 1.0 - scored.score)
-        else:
-            decision = Decision(scored.score > self.threshold, scored.score)
-        if decision.escalate:
-            await self._steps.drop(tree, scored)
-        else:
-            self._steps.keep(tree, draft.node, scored)
-        return decision
-
     def usage(self, tree: SearchTree) -> Mapping[str, Usage]:
         """What the scorer's engine did for a tree, as "router"."""
         return self._steps.usage(tree)
@@ -173,28 +153,50 @@ class ScoreRouter:
         await self._steps.release(tree, nodes)
 
 
-class Oracle:
+class _DraftScored(_Scored):
+    """Decides by a score of the draft's step, read before the target is asked."""
+
+    async def route(self, tree: SearchTree, draft: Step | None, target: Step | None) -> Decision:
+        """Score the draft's step and compare."""
+        assert draft is not None
+        scored = await self._steps.score(tree, draft)
+        decision = self._decide(scored.score)
+        if decision.escalate:
+            await self._steps.drop(tree, scored)
+        else:
+            self._steps.keep(tree, draft.node, scored)
+        return decision
+
+    def _decide(self, score: float) -> Decision:
+        raise NotImplementedError
+
+
+class RsdRouter(_DraftScored):
+    """RSD (arXiv 2501.19324): the draft stays if its reward by a process reward model is at least delta."""
+
+    kind = "rsd"
+
+    def _decide(self, score: float) -> Decision:
+        return Decision(score < self.threshold, 1.0 - score)
+
+
+class LearnedRouter(_DraftScored):
+    """Arbitrage (arXiv 2512.05033): the draft stays if the estimate that the target is better is at most tau."""
+
+    kind = "arbitrage"
+
+    def _decide(self, score: float) -> Decision:
+        return Decision(score > self.threshold, score)
+
+
+class Oracle(_Scored):
     """Sees both steps and takes the target's where its reward is higher by more than tau: an upper bound.
 
     It saves nothing, so its latency is never reported.
     """
 
+    kind = "oracle"
     needs: Needs = frozenset({"draft", "target"})
-
-    def __init__(self, scorer: Scorer, threshold: float) -> None:
-        """Compare by `scorer`'s rewards."""
-        self.threshold = threshold
-        self._steps = StepScorer(scorer)
-
-    @property
-    def name(self) -> str:
-        """With its threshold."""
-        return f"oracle:{self.threshold:g}"
-
-    @property
-    def engines(self) -> Mapping[str, Engine]:
-        """The scorer's, as "router"."""
-        return self._steps.engines
 
     async def route(self, tree: SearchTree, draft: Step | None, target: Step | None) -> Decision:
         """Score both steps; the estimate is the advantage, moved from [-1, 1] to [0, 1]."""
@@ -205,14 +207,6 @@ class Oracle:
         self._steps.keep(tree, draft.node, taken)
         await self._steps.drop(tree, left)
         return Decision(advantage > self.threshold, (1.0 + advantage) / 2)
-
-    def usage(self, tree: SearchTree) -> Mapping[str, Usage]:
-        """What the scorer's engine did for a tree, as "router"."""
-        return self._steps.usage(tree)
-
-    async def release(self, tree: SearchTree, nodes: Collection[NodeId] | None) -> None:
-        """Free what is cached for these nodes and all below, or for the whole tree (None)."""
-        await self._steps.release(tree, nodes)
 
 
 class Judge(_Plain):
@@ -237,6 +231,11 @@ class Judge(_Plain):
         self._digits = tuple(ids[-1] for ids in ratings)
         if {len(ids) for ids in ratings} != {len(self._question) + 1}:
             raise ConfigError("router judge: the target's tokenizer has no token of its own for each digit")
+
+    @classmethod
+    def build(cls, parts: RouterParts) -> Self:
+        """By the target."""
+        return cls(parts.target, parts.threshold)
 
     @property
     def name(self) -> str:

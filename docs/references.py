@@ -17,9 +17,9 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from search.catalogue import METHODS, load
 from search.cli.main import cli
 from search.config import METHOD_OPTIONS, EvalSettings, SearchSettings, flag
-from search.registry import METHODS, load
 
 HERE = Path(__file__).resolve().parent
 

@@ -73,6 +73,32 @@ class Checkpoint:
     head: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     prm_config: Mapping[str, Any] | None = None
 
+    @property
+    def kind(self) -> str:
+        """Its architectures, for a person."""
+        return ", ".join(self.architectures) or "checkpoint without architecture"
+
+    @property
+    def head_names(self) -> str:
+        """The tensors of its reward head, for a person; empty without one."""
+        return ", ".join(sorted(self.head))
+
+    @property
+    def num_head_outputs(self) -> int:
+        """Number of outputs of its reward head; 0 without one."""
+        weights = sorted(key for key, shape in self.head.items() if len(shape) == 2)
+        return self.head[weights[-1]][0] if weights else 0
+
+    def by_name(self, *names: tuple[str, ...]) -> str:
+        """Why its name says that it is a reward model; empty where its name has not all of one of these sets of words.
+
+        Label-token models are ordinary causal models to all appearance, and policies are published beside them.
+        """
+        called = "/".join(Path(self.name).parts[-2:]).lower()
+        if self.head or not any(all(word in called for word in words) for words in names):
+            return ""
+        return f"a {self.kind} without a reward head, by its name {self.name!r}"
+
 
 def read_checkpoint(name: str, folder: Path) -> Checkpoint:
     """Read the facts of a checkpoint.

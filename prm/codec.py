@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol, Self
 
+from prm.checkpoint import Checkpoint, PrmConfig
 from search.errors import ConfigError, ScoringError
-from search.protocols import Tokenizer
+from search.protocols import Engine, Scorer, Tokenizer
 from search.tree import Node, SearchTree
 
 Reads = Literal["labels", "head"]
@@ -37,6 +39,102 @@ class PrmCodec(Protocol):
 
     def reward(self, outputs: Sequence[float]) -> float:
         """A reward in [0, 1] from the labels' log-probabilities or the head's outputs; NaN in, NaN out."""
+
+
+class PrmFamily(PrmCodec, Protocol):
+    """A codec's class: how a checkpoint of its family is recognised, and how its codec is built."""
+
+    outputs: ClassVar[tuple[int, ...]]
+    """How many outputs a reward head of the family may have; empty for label tokens."""
+
+    writes_bos: ClassVar[bool]
+    """Whether the family puts the start token before a text itself, whatever the tokenizer does."""
+
+    @classmethod
+    def recognise(cls, found: Checkpoint) -> str:
+        """Why a checkpoint is of this family, in words; empty where it is not."""
+
+    @classmethod
+    def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> Self:
+        """The codec of a checkpoint.
+
+        Args:
+            tokenizer: the reward model's own.
+            config: how the checkpoint says it is read.
+            same_tokenizer: whether the trees hold ids of an equal tokenizer.
+
+        Raises:
+            ConfigError: the tokenizer does not have what the family reads.
+        """
+
+
+class NamedScorer(Scorer, Protocol):
+    """A scorer's class that is known by a name of its own, e.g. `confidence:tail`, not by a checkpoint's files."""
+
+    @classmethod
+    def read(cls, name: str) -> PrmConfig:
+        """How it is read.
+
+        Raises:
+            ConfigError: there is none of this name; says which there are.
+        """
+
+    @classmethod
+    def build(cls, name: str, engine: Engine | None, policy: Engine | None) -> Self:
+        """The scorer.
+
+        Args:
+            name: as `read` accepted it.
+            engine: of the checkpoint that it loads; None where it loads none.
+            policy: of the model that writes the trees; None where nothing writes.
+
+        Raises:
+            ConfigError: an engine that it needs is not there, or does not fit.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class LabelCodec:
+    """What codecs share that read a good and a bad label token; their classes say the rest of `PrmFamily`.
+
+    Attributes:
+        tokenizer: the reward model's own.
+        good, bad: the label tokens' ids.
+    """
+
+    tokenizer: Tokenizer
+    good: int
+    bad: int
+    reads: ClassVar[Reads] = "labels"
+    outputs: ClassVar[tuple[int, ...]] = ()
+    writes_bos: ClassVar[bool] = False
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """The good label, then the bad one."""
+        return (self.good, self.bad)
+
+    def reward(self, outputs: Sequence[float]) -> float:
+        """p(good) / (p(good) + p(bad)), computed without overflow."""
+        return label_reward(outputs)
+
+
+@dataclass(frozen=True, slots=True)
+class HeadCodec:
+    """What codecs share that read a reward head; their classes say the rest of `PrmFamily`.
+
+    Attributes:
+        tokenizer: the reward model's own.
+    """
+
+    tokenizer: Tokenizer
+    reads: ClassVar[Reads] = "head"
+    labels: ClassVar[tuple[int, ...]] = ()
+    writes_bos: ClassVar[bool] = False
+
+    def reward(self, outputs: Sequence[float]) -> float:
+        """The sigmoid of the head's one output, or the share of class 1 of its two."""
+        return head_reward(outputs)
 
 
 def one_token(tokenizer: Tokenizer, text: str, what: str) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Self
 
 from prm.checkpoint import PrmConfig
 from search.errors import ConfigError, ScoringError
@@ -48,26 +49,6 @@ CONFIDENCES: Mapping[str, Callable[[Sequence[float]], float]] = {
 exponential, in [0, 1]."""
 
 
-def is_confidence(name: str) -> bool:
-    """Whether a reward model's name is that of a confidence."""
-    return name.startswith(PREFIX)
-
-
-def confidence_config(name: str, codec: str = "auto") -> PrmConfig:
-    """How a confidence is read: there is no checkpoint to find it out from.
-
-    Raises:
-        ConfigError: unknown, or a codec was given.
-    """
-    kind = name.removeprefix(PREFIX)
-    if kind not in CONFIDENCES:
-        raise ConfigError(f"unknown confidence {name!r}; known: {', '.join(PREFIX + known for known in CONFIDENCES)}")
-    if codec not in ("auto", "confidence"):
-        raise ConfigError(f"prm {name} reads no checkpoint, so prm_codec {codec!r} means nothing; leave it at auto")
-    # A judgement of each step by itself: no step's confidence says anything of the ones before.
-    return PrmConfig("confidence", "it is computed from the policy's own log-probabilities", reduce="mean")
-
-
 class ConfidenceScorer:
     """Scores each step by the log-probabilities that its writer kept; runs no model and holds nothing.
 
@@ -88,9 +69,27 @@ class ConfidenceScorer:
         Raises:
             ConfigError: unknown.
         """
-        confidence_config(name)
+        self.read(name)
         self.name = name
         self._confidence = CONFIDENCES[name.removeprefix(PREFIX)]
+
+    @classmethod
+    def read(cls, name: str) -> PrmConfig:
+        """How a confidence is read: there is no checkpoint to find it out from.
+
+        Raises:
+            ConfigError: unknown.
+        """
+        if name.removeprefix(PREFIX) not in CONFIDENCES:
+            raise ConfigError(f"unknown confidence {name!r}; known: {', '.join(PREFIX + one for one in CONFIDENCES)}")
+        # A judgement of each step by itself: no step's confidence says anything of the ones before.
+        return PrmConfig("confidence", "it is computed from the policy's own log-probabilities", reduce="mean")
+
+    @classmethod
+    def build(cls, name: str, engine: Engine | None, policy: Engine | None) -> Self:
+        """The scorer; it needs neither engine, as the numbers come with the steps."""
+        del engine, policy
+        return cls(name)
 
     @property
     def engines(self) -> Mapping[str, Engine]:

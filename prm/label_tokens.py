@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal, Self
 
-from prm.checkpoint import PrmConfig
-from prm.codec import Reads, label_ids, label_reward
+from prm.checkpoint import Checkpoint, PrmConfig
+from prm.codec import LabelCodec, label_ids
 from search.errors import ConfigError
 from search.plain_text import encode_after, encode_protected, protect
 from search.protocols import Tokenizer
@@ -15,32 +14,31 @@ from search.tree import Node, SearchTree
 
 
 @dataclass(frozen=True, slots=True)
-class LabelTokenCodec:
+class LabelTokenCodec(LabelCodec):
     """Reads the probability of a good against a bad label token, as Math-Shepherd (arXiv 2312.08935) does.
 
     The reward of a step is p(good) / (p(good) + p(bad)) of the token that would follow the step.
 
     Attributes:
-        tokenizer: the reward model's own.
-        good, bad: the label tokens' ids.
         shares_ids: the policy's tokenizer has the same content, so the tree's ids are taken as they are.
         step_tag: text put after each step where the model expects one, e.g. " ки"; empty for none.
         prompt: "plain": the bare question; "chat": the question through the model's chat template.
         step_end: text that ends each step in place of a separator before it, e.g. a blank line.
         start: ids that the tokenizer puts before every plain text; a chat template writes its own.
-        name: "label-tokens".
     """
 
-    tokenizer: Tokenizer
-    good: int
-    bad: int
+    name: ClassVar[str] = "label-tokens"
     shares_ids: bool = False
     step_tag: str = ""
     prompt: Literal["plain", "chat"] = "plain"
     step_end: str = ""
     start: tuple[int, ...] = ()
-    name: str = "label-tokens"
-    reads: Reads = "labels"
+
+    @classmethod
+    def recognise(cls, found: Checkpoint) -> str:
+        """No ordinary model is taken for one: its `prm_config.json`, or its user, says so."""
+        del found
+        return ""
 
     @classmethod
     def build(
@@ -54,7 +52,7 @@ class LabelTokenCodec:
         prompt: Literal["plain", "chat"] = "plain",
         step_end: str = "",
         start_token: str = "",
-    ) -> LabelTokenCodec:
+    ) -> Self:
         """Look the label tokens up.
 
         Raises:
@@ -67,7 +65,7 @@ class LabelTokenCodec:
         return cls(tokenizer, good, bad, shares_ids and not step_tag, step_tag, prompt, step_end, start)
 
     @classmethod
-    def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> LabelTokenCodec:
+    def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> Self:
         """The codec as a checkpoint's configuration says; ids are shared only where it allows that."""
         return cls.build(
             tokenizer,
@@ -79,11 +77,6 @@ class LabelTokenCodec:
             step_end=config.step_end,
             start_token=config.bos_token,
         )
-
-    @property
-    def labels(self) -> tuple[int, ...]:
-        """The good label, then the bad one."""
-        return (self.good, self.bad)
 
     def prompt_ids(self, tree: SearchTree) -> tuple[int, ...]:
         """The policy's prompt, by its ids where they are shared, else the question as this model is asked."""
@@ -119,7 +112,3 @@ class LabelTokenCodec:
         text = self.tokenizer.chat([{"role": "user", "content": question}])
         assert text is not None, "checked by `build`"
         return text
-
-    def reward(self, outputs: Sequence[float]) -> float:
-        """p(good) / (p(good) + p(bad)), computed without overflow."""
-        return label_reward(outputs)

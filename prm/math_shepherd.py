@@ -9,11 +9,11 @@ the ids of "+ -" without the start token (648 and 387), and a step's score is th
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Self
 
-from prm.checkpoint import PrmConfig
-from prm.codec import Reads, label_ids, label_reward, one_token
+from prm.checkpoint import Checkpoint, PrmConfig
+from prm.codec import LabelCodec, label_ids, one_token
 from search.errors import ConfigError
 from search.plain_text import encode_after, encode_text, protect
 from search.protocols import Tokenizer
@@ -24,27 +24,25 @@ NUMBERED = re.compile(r"Step\s*\d+\s*:")
 
 
 @dataclass(frozen=True, slots=True)
-class MathShepherdCodec:
+class MathShepherdCodec(LabelCodec):
     """Reads p('+') / (p('+') + p('-')) at the step tag.
 
     Attributes:
-        tokenizer: the reward model's own.
-        good, bad: ids of '+' and '-'.
         start: ids that the tokenizer puts before every text; empty for none.
         step_tag: the tag, one token.
-        name: "math-shepherd".
     """
 
-    tokenizer: Tokenizer
-    good: int
-    bad: int
+    name: ClassVar[str] = "math-shepherd"
     start: tuple[int, ...] = ()
     step_tag: str = STEP_TAG
-    name: str = "math-shepherd"
-    reads: Reads = "labels"
 
     @classmethod
-    def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> MathShepherdCodec:
+    def recognise(cls, found: Checkpoint) -> str:
+        """By its published name alone."""
+        return found.by_name(("shepherd", "prm"))
+
+    @classmethod
+    def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> Self:
         """Look tag and labels up.
 
         Raises:
@@ -57,11 +55,6 @@ class MathShepherdCodec:
             raise ConfigError(f"step tag {tag!r} is not one token for this tokenizer; Math-Shepherd is read at it")
         start = (one_token(tokenizer, config.bos_token, "start token"),) if config.bos_token else ()
         return cls(tokenizer, good, bad, start, tag)
-
-    @property
-    def labels(self) -> tuple[int, ...]:
-        """'+', then '-'."""
-        return (self.good, self.bad)
 
     def prompt_ids(self, tree: SearchTree) -> tuple[int, ...]:
         """The start token and the question."""
@@ -76,7 +69,3 @@ class MathShepherdCodec:
         question = protect(self.tokenizer, tree.question.strip())
         separator, before = (" ", question) if node.depth == 1 else ("\n", self.step_tag)
         return encode_after(self.tokenizer, before, f"{separator}{text} {self.step_tag}")
-
-    def reward(self, outputs: Sequence[float]) -> float:
-        """p('+') / (p('+') + p('-'))."""
-        return label_reward(outputs)

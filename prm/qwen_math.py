@@ -7,11 +7,11 @@ softmax[1] of the head's two outputs at its `<extra_0>`. The head is Linear, ReL
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Self
 
-from prm.checkpoint import PrmConfig
-from prm.codec import Reads, head_reward, one_token
+from prm.checkpoint import Checkpoint, PrmConfig
+from prm.codec import HeadCodec, one_token
 from search.errors import ConfigError
 from search.plain_text import encode_protected, encode_text, protect
 from search.protocols import Tokenizer
@@ -22,23 +22,26 @@ STEP_END = "<extra_0>"
 
 
 @dataclass(frozen=True, slots=True)
-class QwenMathPrmCodec:
+class QwenMathPrmCodec(HeadCodec):
     """Reads the probability of class 1 at the token that ends a step.
 
     Attributes:
-        tokenizer: the reward model's own, with a chat template.
         step_end: id of `<extra_0>`.
-        name: "qwen-math-prm".
     """
 
-    tokenizer: Tokenizer
+    name: ClassVar[str] = "qwen-math-prm"
+    outputs: ClassVar[tuple[int, ...]] = (2,)
     step_end: int
-    name: str = "qwen-math-prm"
-    reads: Reads = "head"
-    labels: tuple[int, ...] = ()
 
     @classmethod
-    def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> QwenMathPrmCodec:
+    def recognise(cls, found: Checkpoint) -> str:
+        """By its head and the token that ends steps."""
+        if STEP_END not in found.special_tokens or found.num_head_outputs != 2:
+            return ""
+        return f"a {found.kind} with a head of 2 outputs ({found.head_names}) and the token {STEP_END}"
+
+    @classmethod
+    def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> Self:
         """Look the special token up.
 
         Raises:
@@ -64,7 +67,3 @@ class QwenMathPrmCodec:
     def step_ids(self, tree: SearchTree, node: Node) -> tuple[int, ...]:
         """The step and its special token; nothing stands between two steps but that."""
         return (*encode_text(self.tokenizer, node.text.strip(), written=True), self.step_end)
-
-    def reward(self, outputs: Sequence[float]) -> float:
-        """softmax[1] of the head's two outputs."""
-        return head_reward(outputs)

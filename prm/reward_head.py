@@ -7,11 +7,11 @@ a blank line between two. It is not checked against any one published checkpoint
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Self
 
-from prm.checkpoint import PrmConfig
-from prm.codec import Reads, head_reward
+from prm.checkpoint import Checkpoint, PrmConfig
+from prm.codec import HeadCodec
 from search.plain_text import encode_after, encode_protected, encode_text, protect
 from search.protocols import Tokenizer
 from search.tree import Node, SearchTree
@@ -20,25 +20,28 @@ SEPARATOR = "\n\n"
 
 
 @dataclass(frozen=True, slots=True)
-class RewardHeadCodec:
+class RewardHeadCodec(HeadCodec):
     """Reads the sigmoid of one output, or the share of class 1 of two, at a step's last token.
 
     Attributes:
-        tokenizer: the reward model's own.
         start: ids that the tokenizer puts before every text; not used where a chat template writes its own.
         step_tag: text put after each step where the model expects one; empty for none.
-        name: "reward-head".
     """
 
-    tokenizer: Tokenizer
+    name: ClassVar[str] = "reward-head"
+    outputs: ClassVar[tuple[int, ...]] = (1, 2)
     start: tuple[int, ...] = ()
     step_tag: str = ""
-    name: str = "reward-head"
-    reads: Reads = "head"
-    labels: tuple[int, ...] = ()
 
     @classmethod
-    def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> RewardHeadCodec:
+    def recognise(cls, found: Checkpoint) -> str:
+        """By having a head at all: this family comes last."""
+        return (
+            f"a {found.kind} with a head of {found.num_head_outputs} outputs ({found.head_names})" if found.head else ""
+        )
+
+    @classmethod
+    def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> Self:
         """The codec as a checkpoint's configuration says."""
         del same_tokenizer  # separators open the segments, so no ids are shared
         start = tokenizer.encode(config.bos_token) if config.bos_token else ()
@@ -65,7 +68,3 @@ class RewardHeadCodec:
 
     def _chat(self, tree: SearchTree) -> str | None:
         return self.tokenizer.chat([{"role": "user", "content": protect(self.tokenizer, tree.question)}])
-
-    def reward(self, outputs: Sequence[float]) -> float:
-        """The sigmoid of one output, or the share of class 1 of two."""
-        return head_reward(outputs)

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Self
 
-from prm.checkpoint import PrmConfig
-from prm.codec import Reads, label_ids, label_reward
+from prm.checkpoint import Checkpoint, PrmConfig
+from prm.codec import LabelCodec, label_ids
 from search.errors import ConfigError
 from search.plain_text import encode_after, encode_protected, protect
 from search.protocols import Tokenizer
@@ -20,27 +21,25 @@ from search.tree import Node, SearchTree
 
 
 @dataclass(frozen=True, slots=True)
-class RlhflowCodec:
+class RlhflowCodec(LabelCodec):
     """Reads p('+') / (p('+') + p('-')) at the last token of the assistant's header.
 
     A node's segment holds the '+' that answers the step above, its own step as a user's turn, and the header.
 
     Attributes:
-        tokenizer: the reward model's own, with a chat template.
-        good, bad: ids of '+' and '-'.
         answer: what stands as the assistant's answer to every earlier step.
-        name: "rlhflow".
     """
 
-    tokenizer: Tokenizer
-    good: int
-    bad: int
+    name: ClassVar[str] = "rlhflow"
     answer: str = "+"
-    name: str = "rlhflow"
-    reads: Reads = "labels"
 
     @classmethod
-    def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> RlhflowCodec:
+    def recognise(cls, found: Checkpoint) -> str:
+        """By its published names alone."""
+        return found.by_name(("rlhflow", "prm"), ("prm-deepseek-data",), ("prm-mistral-data",))
+
+    @classmethod
+    def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> Self:
         """Look the labels up.
 
         Raises:
@@ -59,11 +58,6 @@ class RlhflowCodec:
         one, two = self._chat(question, ["a"]), self._chat(question, ["a", "b"])
         if not (one.startswith(self._opening(question)) and two.startswith(one)):
             raise ConfigError("codec rlhflow: the chat template changes earlier turns when one is added")
-
-    @property
-    def labels(self) -> tuple[int, ...]:
-        """'+', then '-'."""
-        return (self.good, self.bad)
 
     def prompt_ids(self, tree: SearchTree) -> tuple[int, ...]:
         """All up to the end of the question in the user's first turn."""
@@ -94,7 +88,3 @@ class RlhflowCodec:
         question = "1 + 1?"
         text = self.tokenizer.chat([{"role": "user", "content": question}]) or ""
         return text[text.rfind(question) + len(question) :]
-
-    def reward(self, outputs: Sequence[float]) -> float:
-        """p('+') / (p('+') + p('-'))."""
-        return label_reward(outputs)

@@ -9,11 +9,11 @@ step of several lines is read at its last.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Self
 
-from prm.checkpoint import PrmConfig
-from prm.codec import Reads, head_reward
+from prm.checkpoint import Checkpoint, PrmConfig
+from prm.codec import HeadCodec
 from search.plain_text import encode_protected, encode_text, protect
 from search.protocols import Tokenizer
 from search.tree import Node, SearchTree
@@ -22,25 +22,29 @@ LINE_BREAK = "\n"
 
 
 @dataclass(frozen=True, slots=True)
-class SkyworkCodec:
+class SkyworkCodec(HeadCodec):
     """Reads the sigmoid of the value head at the line break after a step.
 
     Attributes:
-        tokenizer: the reward model's own.
         line_break: id of the line break.
         start_token: text that stands before the question; empty for none.
-        name: "skywork-o1".
     """
 
-    tokenizer: Tokenizer
+    name: ClassVar[str] = "skywork-o1"
+    outputs: ClassVar[tuple[int, ...]] = (1,)
+    writes_bos: ClassVar[bool] = True
     line_break: int
     start_token: str = ""
-    name: str = "skywork-o1"
-    reads: Reads = "head"
-    labels: tuple[int, ...] = ()
 
     @classmethod
-    def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> SkyworkCodec:
+    def recognise(cls, found: Checkpoint) -> str:
+        """By its value head."""
+        if not any("v_head." in key for key in found.head):
+            return ""
+        return f"a {found.kind} with a value head ({found.head_names})"
+
+    @classmethod
+    def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> Self:
         """Look the line break up: as the reference, the last id of its encoding."""
         del same_tokenizer  # each line is encoded by itself, so no ids are shared
         return cls(tokenizer, tokenizer.encode(LINE_BREAK)[-1], config.bos_token)
@@ -56,7 +60,3 @@ class SkyworkCodec:
         for line in node.text.strip().split(LINE_BREAK):
             ids += [*encode_text(self.tokenizer, line, written=True), self.line_break]
         return tuple(ids)
-
-    def reward(self, outputs: Sequence[float]) -> float:
-        """The sigmoid of the head's one output."""
-        return head_reward(outputs)

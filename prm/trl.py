@@ -7,11 +7,11 @@ token of its separator, and class 1 says that the step is right. No chat templat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Self
 
-from prm.checkpoint import PrmConfig
-from prm.codec import Reads, head_reward
+from prm.checkpoint import Checkpoint, PrmConfig
+from prm.codec import HeadCodec
 from search.errors import ConfigError
 from search.plain_text import encode_text
 from search.protocols import Tokenizer
@@ -21,25 +21,29 @@ SEPARATOR = "\n"
 
 
 @dataclass(frozen=True, slots=True)
-class TrlCodec:
+class TrlCodec(HeadCodec):
     """Reads the probability of class 1 at the last token of the separator after a step.
 
     Attributes:
-        tokenizer: the reward model's own.
         start: ids that stand before every prompt.
         separator: ids of the separator; at least one.
-        name: "trl".
     """
 
-    tokenizer: Tokenizer
+    name: ClassVar[str] = "trl"
+    outputs: ClassVar[tuple[int, ...]] = (2,)
     start: tuple[int, ...]
     separator: tuple[int, ...]
-    name: str = "trl"
-    reads: Reads = "head"
-    labels: tuple[int, ...] = ()
 
     @classmethod
-    def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> TrlCodec:
+    def recognise(cls, found: Checkpoint) -> str:
+        """By its head and its architecture."""
+        classifies = any(one.endswith("ForTokenClassification") for one in found.architectures)
+        if not classifies or found.num_head_outputs != 2:
+            return ""
+        return f"a {found.kind} with a head of 2 outputs ({found.head_names}), as TRL's PRMTrainer makes them"
+
+    @classmethod
+    def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> Self:
         """The codec with the separator that the checkpoint names as its `step_tag`, a line break by default.
 
         Raises:
@@ -60,7 +64,3 @@ class TrlCodec:
     def step_ids(self, tree: SearchTree, node: Node) -> tuple[int, ...]:
         """The step by itself, and the separator."""
         return encode_text(self.tokenizer, node.text.strip(), written=True) + self.separator
-
-    def reward(self, outputs: Sequence[float]) -> float:
-        """softmax[1] of the head's two outputs."""
-        return head_reward(outputs)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from search.catalogue import METHODS
 from search.config import METHOD_OPTIONS, TRANSPORT
 from search.errors import ConfigError
 from search.plots import Point, Series, plot_accuracy
 from search.record import ProblemRecord
-from search.registry import METHODS
 from search.report import Run
 from search.resolve import record_of
 from search.statistics import Interval, paired_bootstrap, wilson_interval

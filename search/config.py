@@ -25,6 +25,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from search.catalogue import METHODS, PRM_FAMILIES, SCORERS, listed, router_names
 from search.errors import ConfigError
 
 Count = Annotated[int, Field(ge=1)]
@@ -74,9 +75,9 @@ class SearchSettings(BaseModel):
     )
     prm: str = Field(
         default="auto",
-        description="process reward model: mini:prm, a folder, a .gguf file, a hub id, none, or the policy's own "
-        "probabilities: confidence:mean-logprob, lowest-group or tail; auto: mini:prm beside models of the mini "
-        "family, none beside any other",
+        description="process reward model: mini:prm, a folder, a .gguf file, a hub id, none, or "
+        f"{'; '.join(kind.written for kind in SCORERS.values())}; auto: mini:prm beside models of the mini family, "
+        "none beside any other",
     )
     lookahead: int = Field(
         default=0,
@@ -86,8 +87,7 @@ class SearchSettings(BaseModel):
     )
     prm_codec: str = Field(
         default="auto",
-        description="how the reward model is read: auto (found out from its files), label-tokens, math-shepherd, "
-        "rlhflow, qwen-math-prm, skywork-o1, trl, or reward-head",
+        description=f"how the reward model is read: auto (found out from its files), {listed(PRM_FAMILIES)}",
     )
     engine: str = Field(
         default="local",
@@ -98,8 +98,7 @@ class SearchSettings(BaseModel):
     prm_engine: str = Field(default="local", description="where the reward model runs, as for engine")
     method: str = Field(
         default="ets",
-        description="chain, greedy, self-consistency, best-of-n, beam, dvts, rebase, particle, mcts, ets, ets-kv, or "
-        "ets-paper",
+        description=listed(METHODS),
     )
     writer: Literal["model", "arbitrage"] = Field(
         default="model", description="who writes steps: the policy model, or arbitrage: draft and target under a router"
@@ -115,7 +114,7 @@ class SearchSettings(BaseModel):
     )
     router: str = Field(
         default="arbitrage:0.5",
-        description="arbitrage: never, always, random:P, rsd:DELTA, judge:K, arbitrage:TAU, or oracle:TAU",
+        description=f"arbitrage: {listed(router_names())}",
     )
     router_model: str = Field(
         default="auto",

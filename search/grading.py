@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from search.answers.graders import Grader, close_grader
+from search.catalogue import PEERS, load
 from search.errors import DataError
-from search.registry import PEERS, load, make_grader
+from search.registry import make_grader
 
 _WORDS = {True: "same", False: "different", None: "undecided"}
 

@@ -1,91 +1,24 @@
-"""From names to parts. Names map to "module:attribute" strings, so nothing is imported before it is asked for."""
+"""From settings to parts, by the names of the catalogue."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from search.answers.graders import close_grader
+from search.catalogue import ENGINES, GRADERS, METHODS, SCORERS, ScorerKind, load, pick
 from search.config import METHOD_OPTIONS, Scalar, SearchSettings
 from search.errors import ConfigError
 
 if TYPE_CHECKING:
-    from prm import PrmConfig
+    from prm import NamedScorer, PrmConfig
     from search.answers.graders import Grader
     from search.protocols import Engine, FeatureProvider, Policy, Scorer, Tokenizer, Writer
     from search.types import Sampling
 
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """A search method by name.
-
-    Attributes:
-        policy: its class.
-        fixed: settings that it stands for; what is given for them is not used.
-        embeds: whether it compares steps.
-        rolls: whether its frontier may roll.
-        unscored: what it does at a width above 1 where no reward model says which leaf is better.
-    """
-
-    policy: str
-    fixed: Mapping[str, object] = field(default_factory=dict)
-    embeds: bool = False
-    rolls: bool = False
-    unscored: str = ""
-
-
-METHODS: Mapping[str, Method] = {
-    "chain": Method("search.policies:BestOfN", {"width": 1, "prm": "none", "vote": "majority"}),
-    "greedy": Method("search.policies:BestOfN", {"width": 1, "temperature": 0.0}),
-    "self-consistency": Method("search.policies:BestOfN", {"prm": "none", "vote": "majority"}),
-    "best-of-n": Method("search.policies:BestOfN", unscored="best-of-n votes by majority, as self-consistency does"),
-    "beam": Method("search.policies:Beam", unscored="beam ranks by nothing and keeps the leaves that come first"),
-    "dvts": Method("search.policies:Dvts", unscored="dvts ranks by nothing; each subtree goes on from its first leaf"),
-    "rebase": Method(
-        "search.policies:Rebase", rolls=True, unscored="rebase gives every leaf the same share of the width"
-    ),
-    "particle": Method("search.policies:ParticleFilter", unscored="particle draws every leaf with the same chance"),
-    "mcts": Method("search.policies:Mcts", unscored="mcts takes every step for as good as any other"),
-    "ets": Method(
-        "ets:Ets",
-        embeds=True,
-        rolls=True,
-        unscored="ets takes every leaf for as good as any other and prunes by KV cost and coverage alone",
-    ),
-    "ets-paper": Method(
-        "ets:EtsPaper",
-        embeds=True,
-        unscored="ets-paper takes every leaf for as good as any other and prunes by KV cost and coverage alone",
-    ),
-    "ets-kv": Method(
-        "ets:EtsKv", rolls=True, unscored="ets-kv takes every leaf for as good as any other and prunes by KV cost alone"
-    ),
-}
-
-ENGINES: Mapping[str, str] = {
-    "local": "search.engines.local:LocalEngine",
-    "sglang": "search.engines.remote:SglangEngine",
-    "openai": "search.engines.remote:OpenAIEngine",
-}
-"""Kinds of engines. `load` starts one in this process; `connect` takes the address that follows the kind."""
-
-GRADERS: Mapping[str, str] = {
-    "plain": "search.answers.graders:PlainGrader",
-    "integer": "search.answers.graders:IntegerGrader",
-    "exact": "search.answers.graders:ExactGrader",
-    "choice": "search.answers.graders:ChoiceGrader",
-    "math": "search.answers.mathematical:MathGrader",
-}
-
-PEERS: Mapping[str, str] = {"math-verify": "search.answers.peer:MathVerifyGrader"}
-"""Others' graders, to compare with."""
 
 BENCHES: Mapping[str, str] = {
     "coverage": "search.studies.coverage:run",
@@ -100,25 +33,6 @@ BENCHES: Mapping[str, str] = {
     "sglang": "search.studies.sglang:run",
     "widths": "search.studies.widths:run",
 }
-
-
-def load(target: str) -> Any:
-    """The object that a "module:attribute" string names."""
-    module, _, attribute = target.partition(":")
-    return getattr(importlib.import_module(module), attribute)
-
-
-def pick(kind: str, name: str, known: Mapping[str, Any]) -> Any:
-    """Look a name up.
-
-    Raises:
-        ConfigError: unknown; lists what is known and the nearest.
-    """
-    if name in known:
-        return known[name]
-    near = get_close_matches(name, known, 1)
-    guess = f" (did you mean {near[0]}?)" if near else ""
-    raise ConfigError(f"unknown {kind} {name!r}{guess}; known: {', '.join(known)}")
 
 
 def option_names(method: str) -> frozenset[str]:
@@ -220,11 +134,13 @@ def _typed(options: Mapping[str, Scalar], known: Mapping[str, dataclasses.Field[
 
 
 def model_path(name: str) -> str:
-    """A checkpoint's path or hub id; `mini:ROLE` names the shipped family.
+    """A checkpoint's path or hub id; `mini:ROLE` names the shipped family, KIND:MODEL what that kind of scorer loads.
 
     Raises:
         ConfigError: no such member of the mini family.
     """
+    if scorer_kind(name) is not None:
+        name = name.partition(":")[2]
     if name.startswith("mini:"):
         from search.mini.assets import checkpoint_path
 
@@ -296,18 +212,23 @@ def make_engine(spec: str, model: str, settings: SearchSettings, max_kv_tokens: 
     return engine
 
 
-def runs_on_engine(prm: str) -> bool:
-    """Whether a reward model is one that runs on an engine: neither "none" nor a confidence of the writer's own."""
-    from prm.confidence import is_confidence
+def scorer_kind(prm: str) -> ScorerKind | None:
+    """The kind that a reward model's name begins with; None for a checkpoint of a family."""
+    kind, colon, _ = prm.partition(":")
+    return SCORERS.get(kind) if colon else None
 
-    return prm != "none" and not is_confidence(prm)
+
+def runs_on_engine(prm: str) -> bool:
+    """Whether a reward model is one that an engine loads: neither "none" nor what the writer's own numbers give."""
+    kind = scorer_kind(prm)
+    return prm != "none" if kind is None else kind.loads
 
 
 def prm_config(model: str, codec: str = "auto", engine: str = "local") -> PrmConfig:
     """How a reward model is read, found out from its files, and why.
 
     Args:
-        model: a path, a hub id, `mini:ROLE`, or `confidence:NAME`, which has no files.
+        model: a path, a hub id, `mini:ROLE`, or one of the `SCORERS`, e.g. `confidence:NAME`.
         codec: a codec's name, or "auto" to recognise the family.
         engine: where it is to run; only the local engine fetches files that are not here.
 
@@ -315,10 +236,13 @@ def prm_config(model: str, codec: str = "auto", engine: str = "local") -> PrmCon
         ConfigError: no such checkpoint, or it is no reward model; see `prm.detect`.
     """
     from prm import detect_prm
-    from prm.confidence import confidence_config, is_confidence
 
-    if is_confidence(model):
-        return confidence_config(model, codec)
+    if (kind := scorer_kind(model)) is not None:
+        named: type[NamedScorer] = load(kind.scorer)
+        config = named.read(model)
+        if codec not in ("auto", config.codec):
+            raise ConfigError(f"prm {model} is of no family, so prm_codec {codec!r} means nothing; leave it at auto")
+        return config
     path = model_path(model)
     folder = Path(path).expanduser()
     if engine == "local" or folder.is_dir():
@@ -328,20 +252,28 @@ def prm_config(model: str, codec: str = "auto", engine: str = "local") -> PrmCon
     return detect_prm(model, folder, codec)
 
 
-def make_scorer(settings: SearchSettings, engine: Engine | None, policy_tokenizer: Tokenizer) -> Scorer:
-    """A reward model over `engine`, read by the codec of its family; a confidence needs no engine.
+def make_scorer(
+    settings: SearchSettings, engine: Engine | None, policy_tokenizer: Tokenizer, policy: Engine | None = None
+) -> Scorer:
+    """A reward model by its name.
+
+    Args:
+        settings: `prm`, `prm_codec` and `prm_engine` are read.
+        engine: that has loaded it; None for one that no engine loads.
+        policy_tokenizer: whose ids stand in the trees.
+        policy: the engine of the model that writes them, for scorers that read its states.
 
     Raises:
         ConfigError: the checkpoint is no reward model, or its codec does not fit the tokenizer.
     """
-    from prm import CODECS, ConfidenceScorer, PrmScorer
+    from prm import PrmScorer, codec_of
 
-    if not runs_on_engine(settings.prm):
-        return ConfidenceScorer(settings.prm)
+    if (kind := scorer_kind(settings.prm)) is not None:
+        named: type[NamedScorer] = load(kind.scorer)
+        return named.build(settings.prm, engine, policy)
     assert engine is not None
     config = prm_config(settings.prm, settings.prm_codec, settings.prm_engine)
-    same = engine.tokenizer.fingerprint == policy_tokenizer.fingerprint
-    return PrmScorer(engine, load(CODECS[config.codec].target).configured(engine.tokenizer, config, same))
+    return PrmScorer(engine, codec_of(config, engine.tokenizer, policy_tokenizer))
 
 
 def make_lookahead(scorer: Scorer, writer: Writer, sampling: Sampling, num_steps: int) -> Scorer:

@@ -7,11 +7,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Set
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from search.catalogue import METHODS, Method, pick
 from search.config import METHOD_OPTIONS, TRANSPORT, SearchSettings, build
 from search.engine_choice import choose_engine
 from search.errors import ConfigError
-from search.registry import METHODS, Method, make_policy, option_names, pick, prm_config, runs_on_engine
-from search.routing import OWN, SCORED, choose_router, read_router, router_kind
+from search.registry import make_policy, option_names, prm_config, runs_on_engine
+from search.routing import OWN, choose_router, read_router, router_kind
 
 S = TypeVar("S", bound=SearchSettings)
 
@@ -59,7 +60,7 @@ def parts(settings: SearchSettings) -> list[Part]:
         ]
     if runs_on_engine(settings.prm):
         found.append(Part("prm", settings.prm, settings.prm_engine))
-    if settings.writer == "arbitrage" and router_kind(settings.router) in SCORED:
+    if settings.writer == "arbitrage" and router_kind(settings.router).has_model:
         found.append(Part("router", settings.router_model, settings.router_engine))
     return [part for part in found if part.model != OWN]
 
@@ -224,7 +225,7 @@ def _idle(settings: SearchSettings, *, own_policy: bool) -> dict[str, str]:
     """Settings that decide nothing beside the others, and why, in words that go before "does not use"."""
     used = parts(settings)
     routed = any(part.role == "router" for part in used)
-    read = routed and router_kind(settings.router) != "arbitrage"
+    read = routed and router_kind(settings.router).judge == "prm"
     idle: dict[str, str] = {}
     if settings.writer == "model":
         idle |= dict.fromkeys((*_ROUTING, "pipeline"), "writer model")

@@ -17,7 +17,7 @@ from search.errors import ConfigError
 from search.extras import install
 from search.files import write_atomic
 from search.prompts import PromptRenderer
-from search.registry import load, make_engine, make_scorer, model_path, prm_config
+from search.registry import make_engine, make_scorer, model_path, prm_config
 from search.routing import prompt_for, router_config
 from search.steps import line_end_tokens
 from search.types import Problem, Sampling
@@ -275,11 +275,9 @@ def _label_head(network: Any, config: RouterConfig, tokenizer: Tokenizer) -> Any
     """A head of two outputs, bad and good, from the rows of a label-token model's output embeddings."""
     import torch
 
-    from prm import CODECS
-    from prm.checkpoint import PrmConfig
+    from prm import PrmConfig, codec_of
 
-    found = PrmConfig(**config.reader)
-    good, bad = load(CODECS[found.codec].target).configured(tokenizer, found, False).labels
+    good, bad = codec_of(PrmConfig(**config.reader), tokenizer).labels
     rows = network.get_output_embeddings().weight[[bad, good]].detach()
     head = torch.nn.Linear(rows.shape[1], 2, bias=False)
     with torch.no_grad():

@@ -5,44 +5,80 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Set
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from search.catalogue import ROUTERS, RouterKind, load
 from search.config import SearchSettings
 from search.errors import ConfigError
 from search.prompts import PromptRenderer
 from search.protocols import Engine, Router, Scorer, Tokenizer, Writer
-from search.registry import load, make_engine, model_path, prm_config
+from search.registry import make_engine, model_path, prm_config
 from search.tree import SearchTree
 from search.writer import ModelWriter
 
 if TYPE_CHECKING:
     from arbitrage.models import ModelView
     from arbitrage.reading import RouterConfig, RouterReader
+    from arbitrage.routers import RouterClass
 
 Role = Literal["policy", "prm", "draft", "router"]
 """Whose engines may be given ready; the target's is the policy's."""
 
-SCORED = ("arbitrage", "rsd", "oracle")
-"""Kinds of routers that have a model: arbitrage a learned router, the others a reward model."""
-
 OWN = "own"
 """What stands for a model that is an object of the caller's."""
 
-MINI_PAIR = {"draft": "mini:draft", "target": "mini:target"}
-"""What `mini:router` was trained for."""
+
+class RouterSpec(NamedTuple):
+    """A router as it is named: its kind's name and its threshold; 0 for a kind without one."""
+
+    kind: str
+    threshold: float
+
+    @property
+    def name(self) -> str:
+        """As it is written."""
+        return f"{self.kind}:{self.threshold:g}" if ROUTERS[self.kind].threshold else self.kind
 
 
-def router_kind(router: str) -> str:
-    """The kind of a router: "rsd" of "rsd:0.7".
+def parse_router(text: str) -> RouterSpec:
+    """A router's name taken apart.
+
+    Raises:
+        ConfigError: unknown kind, or a threshold out of range; says what is accepted.
+    """
+    name, colon, value = text.partition(":")
+    if name not in ROUTERS:
+        raise ConfigError(f"unknown router {text!r}; known: {', '.join(map(_written, ROUTERS))}")
+    kind = ROUTERS[name]
+    if not kind.threshold:
+        if colon:
+            raise ConfigError(f"router {text!r}: {name} takes no threshold")
+        return RouterSpec(name, 0.0)
+    try:
+        threshold = float(value) if colon else kind.default
+    except ValueError:
+        raise ConfigError(f"router {text!r}: the threshold must be a number; accepted: {_written(name)}") from None
+    if not 0 <= threshold <= kind.highest:
+        raise ConfigError(f"router {text!r}: the threshold {threshold:g} is out of range; accepted: {_written(name)}")
+    return RouterSpec(name, threshold)
+
+
+def _written(name: str) -> str:
+    kind = ROUTERS[name]
+    return f"{name}:{kind.threshold} ({kind.meaning}, 0 to {kind.highest:g})" if kind.threshold else name
+
+
+def router_kind(router: str) -> RouterKind:
+    """The kind of a router: that of "rsd" for "rsd:0.7".
 
     Raises:
         ConfigError: an unknown router, or a threshold out of range.
     """
-    return str(load("arbitrage.routers:parse_router")(router).kind)
+    return ROUTERS[parse_router(router).kind]
 
 
 def choose_router(settings: SearchSettings, given: Set[str]) -> dict[str, str]:
-    """What the router and its model are, from names alone; rsd and oracle read the search's reward model.
+    """What the router and its model are, from names alone; what judges by a reward model reads the search's own.
 
     Args:
         settings: with the reward model settled.
@@ -55,7 +91,8 @@ def choose_router(settings: SearchSettings, given: Set[str]) -> dict[str, str]:
         ConfigError: an unknown router, settings that contradict each other, or a mini model that nobody named beside
             another model.
     """
-    spec = load("arbitrage.routers:parse_router")(settings.router)
+    spec = parse_router(settings.router)
+    kind = ROUTERS[spec.kind]
     if settings.policy not in (SearchSettings.model_fields["policy"].default, settings.target):
         raise ConfigError(f"writer arbitrage writes with draft and target; policy {settings.policy!r} is not used")
     for one, other in (("draft", "target"), ("target", "draft")):
@@ -68,28 +105,29 @@ def choose_router(settings: SearchSettings, given: Set[str]) -> dict[str, str]:
             f"pipeline needs width 1 (method chain, or greedy), not {settings.width}: in a wider search the method "
             "decides who goes on only when all of a level is judged"
         )
-    if spec.kind not in SCORED:
+    if not kind.has_model:
         if settings.router_model != "auto":
             raise ConfigError(f"router {spec.name} has no model of its own; router_model {settings.router_model!r}")
         return {"router": spec.name}
     if settings.router_model != "auto":
         return {"router": spec.name}
-    pair = {role: getattr(settings, role) for role in MINI_PAIR}
-    if spec.kind == "arbitrage":
-        if not all(model.startswith("mini:") for model in pair.values()):
+    pair = [settings.draft, settings.target]
+    is_mini = all(model.startswith("mini:") for model in pair)
+    if kind.judge == "router":
+        if not is_mini:
             raise ConfigError(
-                f"router {spec.name}: mini:router was trained for the mini family, not for {pair['draft']!r} and "
-                f"{pair['target']!r}; name another with --router-model, or take a router without one, e.g. rsd:0.7"
+                f"router {spec.name}: {kind.model} was trained for the mini family, not for {pair[0]!r} and "
+                f"{pair[1]!r}; name another with --router-model, or take a router without one, e.g. rsd:0.7"
             )
-        return {"router": spec.name, "router_model": "mini:router"}
+        return {"router": spec.name, "router_model": kind.model}
     if settings.prm == OWN:
         raise ConfigError(f"router {spec.name} reads no scorer of one's own; name its reward model with router_model")
     if settings.prm == "none":
-        if not all(model.startswith("mini:") for model in pair.values()):
+        if not is_mini:
             raise ConfigError(
                 f"router {spec.name} reads a reward model, and none was named; give --prm, or --router-model"
             )
-        return {"router": spec.name, "router_model": "mini:prm"}
+        return {"router": spec.name, "router_model": kind.model}
     chosen = {"router": spec.name, "router_model": settings.prm}
     return chosen if "router_engine" in given else {**chosen, "router_engine": settings.prm_engine}
 
@@ -108,9 +146,9 @@ def read_router(settings: SearchSettings, notes: list[str]) -> str | None:
         ConfigError: the model is no router, or no reward model.
     """
     kind = router_kind(settings.router)
-    if kind not in SCORED:
+    if not kind.has_model:
         return None
-    if kind != "arbitrage":
+    if kind.judge == "prm":
         found = prm_config(settings.router_model, _router_codec(settings), settings.router_engine)
         return found.codec if settings.prm == "none" else None
     config = router_config(settings.router_model, settings.router_engine)
@@ -177,7 +215,7 @@ def make_writer(settings: SearchSettings, engines: Engines) -> Writer:
     draft = engines.draft or make_engine(settings.draft_engine, settings.draft, settings, settings.max_kv_tokens)
     target_view = ModelView(policy, policy.tokenizer)
     draft_view = ModelView(draft, policy.tokenizer, prompt_for(settings, draft.tokenizer))
-    router = _make_router(settings, target_view, engines)
+    router = _make_router(settings, draft_view, target_view, engines)
     return DraftTargetWriter(draft_view, target_view, router, pipeline=settings.pipeline)
 
 
@@ -198,52 +236,34 @@ def _reads(tokenizer: Tokenizer, name: str, value: object) -> bool:
         return False
 
 
-def _make_router(settings: SearchSettings, target: ModelView, engines: Engines) -> Router:
-    from arbitrage import routers
+def _make_router(settings: SearchSettings, draft: ModelView, target: ModelView, engines: Engines) -> Router:
+    from arbitrage.routers import RouterParts
 
-    spec = routers.parse_router(settings.router)
-    if spec.kind == "never":
-        return routers.Never()
-    if spec.kind == "always":
-        return routers.Always()
-    if spec.kind == "random":
-        return routers.RandomRouter(spec.threshold)
-    if spec.kind == "judge":
-        return routers.Judge(target, spec.threshold)
-    scorer = _router_scorer(settings, target.tokenizer, engines)
-    if spec.kind == "oracle":
-        return routers.Oracle(scorer, spec.threshold)
-    return routers.ScoreRouter(cast(Literal["rsd", "arbitrage"], spec.kind), scorer, spec.threshold)
+    spec = parse_router(settings.router)
+    kind = ROUTERS[spec.kind]
+    scorer = _router_scorer(settings, kind, target.tokenizer, engines) if kind.has_model else None
+    router: type[RouterClass] = load(kind.router)
+    return router.build(RouterParts(spec.threshold, draft, target, scorer))
 
 
-def _codec(name: str) -> Any:
-    """The codec class of a family."""
-    from prm import CODECS
-
-    return load(CODECS[name].target)
-
-
-def _router_scorer(settings: SearchSettings, tokenizer: Tokenizer, engines: Engines) -> Scorer:
+def _router_scorer(settings: SearchSettings, kind: RouterKind, tokenizer: Tokenizer, engines: Engines) -> Scorer:
     """The reward model or the learned router behind a router, read by its codec."""
-    from prm import PrmScorer
+    from prm import PrmScorer, codec_of
 
     engine = engines.router
     if engine is None and engines.prm is not None and settings.router_model == settings.prm:
         engine = engines.prm
     engine = engine or make_engine(settings.router_engine, settings.router_model, settings, settings.prm_max_kv_tokens)
-    if settings.router.startswith("arbitrage"):
+    if kind.judge == "router":
         config = router_config(settings.router_model, settings.router_engine)
         return PrmScorer(engine, router_reader(config, engine.tokenizer, tokenizer))
     found = prm_config(settings.router_model, _router_codec(settings), settings.router_engine)
-    same = engine.tokenizer.fingerprint == tokenizer.fingerprint
-    return PrmScorer(engine, _codec(found.codec).configured(engine.tokenizer, found, same))
+    return PrmScorer(engine, codec_of(found, engine.tokenizer, tokenizer))
 
 
 def router_reader(config: RouterConfig, tokenizer: Tokenizer, tree_tokenizer: Tokenizer) -> RouterReader:
     """How a learned router reads trees whose ids are those of `tree_tokenizer`."""
     from arbitrage.reading import RouterReader
-    from prm.checkpoint import PrmConfig
+    from prm import PrmConfig, codec_of
 
-    found = PrmConfig(**config.reader)
-    same = tokenizer.fingerprint == tree_tokenizer.fingerprint
-    return RouterReader.build(_codec(found.codec).configured(tokenizer, found, same), tokenizer, config)
+    return RouterReader.build(codec_of(PrmConfig(**config.reader), tokenizer, tree_tokenizer), tokenizer, config)

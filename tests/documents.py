@@ -11,11 +11,13 @@ from typing import NamedTuple
 
 import click
 
+from search.catalogue import ENGINES, pick
 from search.cli.main import cli
 from search.cli.options import read_settings
 from search.config import EvalSettings, SearchSettings
-from search.registry import BENCHES, ENGINES, pick
+from search.registry import BENCHES
 from search.resolve import settle
+from search.routing import parse_router
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))
@@ -121,7 +123,7 @@ def parse(words):
         settings = settle(read_settings(schema, ctx, None)).settings
         for name in ("engine", "prm_engine", "draft_engine", "router_engine"):
             pick("engine", getattr(settings, name).partition(":")[0], ENGINES)
-        importlib.import_module("arbitrage.routers").parse_router(settings.router)
+        parse_router(settings.router)
 
 
 def check_flags(words):

@@ -11,9 +11,10 @@ from markov import BAD, GOOD, STORY_VOCABULARY, LabelModel, MarkovModel, story_m
 
 from arbitrage.models import ModelView
 from arbitrage.reading import RouterConfig, RouterReader
-from arbitrage.routers import Always, Judge, Never, Oracle, RandomRouter, ScoreRouter
+from arbitrage.routers import RouterParts
 from arbitrage.writer import DraftTargetWriter
 from prm import LabelTokenCodec, PrmScorer
+from search.catalogue import ROUTERS, load
 from search.driver import Driver
 from search.policies import BestOfN
 from search.types import Problem
@@ -73,20 +74,16 @@ class Parts:
     def scorer(self) -> PrmScorer:
         return PrmScorer(self.prm, self.codec(self.prm))
 
+    def judge(self, kind: str) -> PrmScorer | None:
+        """The model behind a router, where it has one."""
+        if ROUTERS[kind].judge != "router":
+            return self.scorer() if ROUTERS[kind].has_model else None
+        config = RouterConfig("draft", "target", "prm", draft_tag="a", target_tag="b")
+        return PrmScorer(self.learned, RouterReader.build(self.codec(self.learned), self.learned.tokenizer, config))
+
     def router(self, kind: str, threshold: float = 0.5):
-        if kind == "arbitrage":
-            config = RouterConfig("draft", "target", "prm", draft_tag="a", target_tag="b")
-            reader = RouterReader.build(self.codec(self.learned), self.learned.tokenizer, config)
-            return ScoreRouter("arbitrage", PrmScorer(self.learned, reader), threshold)
-        made = {
-            "never": Never,
-            "always": Always,
-            "random": lambda: RandomRouter(threshold),
-            "rsd": lambda: ScoreRouter("rsd", self.scorer(), threshold),
-            "judge": lambda: Judge(self.views()[1], 9 * threshold),
-            "oracle": lambda: Oracle(self.scorer(), 0.0),
-        }
-        return made[kind]()
+        scaled = {"judge": 9 * threshold, "oracle": 0.0}.get(kind, threshold)
+        return load(ROUTERS[kind].router).build(RouterParts(scaled, *self.views(), self.judge(kind)))
 
     def writer(self, kind: str, threshold: float = 0.5, *, pipeline: bool = False) -> DraftTargetWriter:
         return DraftTargetWriter(*self.views(), self.router(kind, threshold), pipeline=pipeline)

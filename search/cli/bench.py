@@ -9,11 +9,12 @@ from typing import Any
 
 import click
 
+from search.catalogue import load, pick
 from search.cli.show import print_json
 from search.config import flag
 from search.errors import ConfigError
 from search.plots import check_plots
-from search.registry import BENCHES, load, pick
+from search.registry import BENCHES
 
 
 @click.command()

@@ -77,15 +77,14 @@ def _packages() -> list[Check]:
 
 def _engines(settings: SearchSettings) -> list[Check]:
     """Load each model, and have it do the smallest real piece of work."""
-    from prm.confidence import is_confidence
-    from search.registry import make_engine, prm_config
+    from search.registry import make_engine, prm_config, runs_on_engine
 
     checks: list[Check] = []
     roles = [("policy", settings.engine, settings.policy, settings.max_kv_tokens)]
-    if is_confidence(settings.prm):
-        checks.append(_try("prm", lambda: f"{settings.prm}: {prm_config(settings.prm, settings.prm_codec).reason}"))
-    elif settings.prm != "none":
+    if runs_on_engine(settings.prm):
         roles.append(("prm", settings.prm_engine, settings.prm, settings.prm_max_kv_tokens))
+    elif settings.prm != "none":
+        checks.append(_try("prm", lambda: f"{settings.prm}: {prm_config(settings.prm, settings.prm_codec).reason}"))
     for role, spec, model, max_kv_tokens in roles:
         try:
             engine = make_engine(spec, model, settings, max_kv_tokens)

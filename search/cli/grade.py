@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
+from search.catalogue import GRADERS, PEERS
 from search.cli.show import print_json
-from search.registry import GRADERS, PEERS
 
 
 @click.command()

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from prm import codec_of, family
+from search.catalogue import PRM_FAMILIES
 from search.cli.show import print_json, progress
 from search.config import SearchSettings, build
 from search.errors import ConfigError
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from prm.train import TrainEvent, TrainSettings
     from search.protocols import Engine, Scorer
 
-_LABEL_CODECS = ("label-tokens", "math-shepherd", "rlhflow")
+_LABEL_CODECS = [name for name in PRM_FAMILIES if not family(name).outputs]
 _DTYPES = click.Choice(("float32", "bfloat16"))
 _FILE = click.Path(path_type=Path)
 _SMALL_PARAMETERS = 20_000_000
@@ -147,14 +149,13 @@ class _Base:
     settings: TrainSettings
 
     def __init__(self, base: str, options: dict[str, Any]) -> None:
-        from prm import CODECS
         from prm.checkpoint import PrmConfig
         from prm.train import TrainSettings
         from search.engines.local import loading
         from search.engines.local.stops import TokenBytes
         from search.engines.local.tokenizer import HFTokenizer
         from search.hub import find_model
-        from search.registry import load, model_path
+        from search.registry import model_path
 
         torch = loading.import_torch()
         folder = find_model(model_path(base))
@@ -176,7 +177,7 @@ class _Base:
             step_end="\n\n" if labels else "",
             bos_token=raw.bos_token if starts else "",
         )
-        self.codec = load(CODECS[options["codec"]].target).configured(tokenizer, self.config, False)
+        self.codec = codec_of(self.config, tokenizer)
         context = loading.context_tokens(model_config, raw)
         self.settings = TrainSettings(
             num_epochs=options["epochs"],

@@ -8,9 +8,9 @@ from typing import get_args
 
 import click
 
+from search.catalogue import GRADERS
 from search.cli.show import print_json
 from search.plots import check_plots
-from search.registry import GRADERS
 from search.types import Reduce, VoteRule
 
 

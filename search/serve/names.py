@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from search.catalogue import METHODS
 from search.config import SearchSettings
-from search.registry import METHODS
 from search.serve.errors import ApiError
 
 

@@ -9,8 +9,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
+from search.catalogue import METHODS, load
 from search.config import METHOD_OPTIONS, Example, SearchSettings
-from search.registry import METHODS, load
 from search.serve import shapes
 from search.serve.body import PER_REQUEST
 

@@ -10,11 +10,12 @@ from typing import Any
 
 from search.answers.graders import Grader, close_grader
 from search.api import Search
+from search.catalogue import METHODS
 from search.config import SearchSettings
 from search.errors import ConfigError
 from search.prompt_files import with_files
 from search.protocols import Engine, FeatureProvider
-from search.registry import METHODS, make_features, make_grader
+from search.registry import make_features, make_grader
 from search.routing import Engines
 from search.serve.settings import merge
 

@@ -7,10 +7,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from search.catalogue import METHODS, pick
 from search.config import METHOD_OPTIONS, SearchSettings, build, explain, first_error
 from search.errors import ConfigError
 from search.prompt_files import names_file
-from search.registry import METHODS, load, pick, runs_on_engine
+from search.registry import runs_on_engine
+from search.routing import router_kind
 from search.serve.errors import ApiError, wrong
 
 
@@ -81,9 +83,8 @@ def _set_writer(values: dict[str, Any], base: SearchSettings, prm: str, changes:
             values.pop(gone, None)
         values["policy"] = base.target
     if writer == "arbitrage" and "router" in changes:
-        parse = load("arbitrage.routers:parse_router")
-        asked, own = parse(changes["router"]).kind, parse(base.router).kind
-        if asked != own:
+        asked = router_kind(changes["router"])
+        if asked is not router_kind(base.router):
             values.pop("router_model", None)
-            if asked in ("rsd", "oracle") and runs_on_engine(prm):
+            if asked.judge == "prm" and runs_on_engine(prm):
                 values["router_model"] = prm

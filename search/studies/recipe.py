@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from search.catalogue import METHODS
 from search.config import EvalSettings, build, load_yaml
 from search.errors import ConfigError
-from search.registry import METHODS
 from search.resolve import settle
 from search.studies.published import ABLATIONS, REBASE_TABLE_4
 

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from search.catalogue import METHODS, pick
 from search.data import load_problems
-from search.registry import METHODS, pick
 from search.studies.measured import Measured, Models, measure, paired_difference
 
 WIDTHS = (1, 4, 16)

@@ -6,10 +6,9 @@ import pytest
 from cli import say
 from prm_checkpoints import tree_of
 
-from prm import CODECS, PrmScorer, detect_prm
+from prm import PrmScorer, codec_of, detect_prm
 from search.engines.local import LocalEngine
 from search.engines.remote import SglangEngine
-from search.registry import load
 from search.types import FinishReason, Step
 
 HEADS = ("qwen-math-prm", "skywork-o1-wrapped", "reward-head-qwen2")
@@ -18,7 +17,7 @@ HEADS = ("qwen-math-prm", "skywork-o1-wrapped", "reward-head-qwen2")
 def rewards(engine, folder):
     """Of a small tree, step by step and side by side."""
     config = detect_prm(str(folder), folder)
-    scorer = PrmScorer(engine, load(CODECS[config.codec].target).configured(engine.tokenizer, config, False))
+    scorer = PrmScorer(engine, codec_of(config, engine.tokenizer))
     tree, leaf = tree_of()
     siblings = [tree.add_child(tree[leaf].parent) for _ in range(3)]
     for number, node in enumerate(siblings):

@@ -8,7 +8,7 @@ import pytest
 from fake_engine import FakeEngine
 from markov import story_model
 
-from prm.confidence import CONFIDENCES, GROUP_TOKENS, ConfidenceScorer, confidence_config
+from prm.confidence import CONFIDENCES, GROUP_TOKENS, ConfidenceScorer
 from search.api import Search
 from search.errors import ConfigError, ScoringError
 from search.protocols import Scorer
@@ -50,7 +50,7 @@ def test_a_step_without_log_probabilities_names_its_writer():
 
 def test_names():
     assert isinstance(ConfidenceScorer(NAME), Scorer)
-    assert confidence_config(NAME).reduce == "mean"
+    assert ConfidenceScorer.read(NAME).reduce == "mean"
     with pytest.raises(ConfigError, match=r"unknown confidence 'confidence:x'; known: confidence:mean-logprob"):
         Search(prm="confidence:x")
     with pytest.raises(ConfigError, match="prm_codec 'trl' means nothing"):

@@ -7,10 +7,9 @@ import pytest
 import torch
 from prm_checkpoints import FAMILIES, byte_tokenizer, classifier, headed_model, label_model, tree_of
 
-from prm import CODECS, PrmScorer, detect_prm
+from prm import PrmScorer, codec_of, detect_prm
 from search.engines.local import LocalEngine
 from search.errors import ConfigError, EngineError
-from search.registry import load
 from search.types import ROOT, FinishReason, Prefix, Segment, Step
 
 
@@ -37,7 +36,7 @@ def built(tmp_path_factory):
 def scorer_of(folder):
     engine = LocalEngine.load(str(folder))
     config = detect_prm(str(folder), folder)
-    codec = load(CODECS[config.codec].target).configured(engine.tokenizer, config, False)
+    codec = codec_of(config, engine.tokenizer)
     return PrmScorer(engine, codec)
 
 
@@ -213,6 +212,6 @@ def test_scores_of_a_root_alone_are_asked_of_nobody(built):
         tree, _ = tree_of()
         engine = LocalEngine.load(str(folder))
         config = detect_prm(str(folder), folder)
-        codec = load(CODECS[config.codec].target).configured(engine.tokenizer, config, True)
+        codec = codec_of(config, engine.tokenizer, engine.tokenizer)
         assert codec.prompt_ids(tree) and tree[ROOT].ids
         run(engine.aclose())

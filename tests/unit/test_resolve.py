@@ -6,9 +6,10 @@ import pytest
 from fake_engine import FakeEngine
 
 from search import Search
+from search.catalogue import METHODS
 from search.config import EvalSettings, SearchSettings, build
 from search.errors import ConfigError
-from search.registry import METHODS, make_policy
+from search.registry import make_policy
 from search.resolve import record_of, resolve, settle
 
 

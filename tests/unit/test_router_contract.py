@@ -11,21 +11,21 @@ from markov import STORY_VOCABULARY, story_model
 from routing import PROBLEM, PROMPT, Parts, other_vocabulary
 from virtual_clock import timed
 
-from arbitrage.routers import DEFAULTS, KINDS, parse_router
 from arbitrage.walks import DRAFT, TARGET
 from ets import Ets, EtsKv
 from ets.embedders import make_embedder
+from search.catalogue import ROUTERS
 from search.driver import Driver, Limits
 from search.errors import ConfigError
 from search.policies import BestOfN, Rebase
 from search.protocols import Router, Writer
+from search.routing import parse_router
 from search.streams import closing
 from search.thoughts import ThoughtLimit
 from search.tree import SearchTree
 from search.types import ROOT, FinishReason, NodeStatus, Problem, Sampling, Step, StepFailure, WriteJob
 from search.writer import ModelWriter
 
-ROUTERS = tuple(KINDS)
 ALONE = ("never", "random", "rsd", "judge", "arbitrage")
 """Routers that look at the draft's step alone."""
 
@@ -110,10 +110,10 @@ def test_a_higher_threshold_moves_every_decision_one_way(kind):
 
 
 def test_names_are_read_back():
-    for kind in KINDS:
+    for kind in ROUTERS:
         spec = parse_router(kind)
         assert spec == parse_router(spec.name)
-        assert spec.threshold == DEFAULTS.get(kind, 0.0)
+        assert spec.threshold == ROUTERS[kind].default <= ROUTERS[kind].highest
 
 
 @pytest.mark.parametrize(

@@ -278,7 +278,7 @@ def test_a_checkers_label_needs_its_verdicts_and_two_classes(mini_walks):
 
 
 def test_the_saved_router_gives_the_engine_the_same_estimates(tmp_path, mini_walks):
-    from arbitrage.routers import ScoreRouter
+    from arbitrage.routers import LearnedRouter
     from prm import PrmScorer
     from search.routing import router_reader
 
@@ -299,7 +299,7 @@ def test_the_saved_router_gives_the_engine_the_same_estimates(tmp_path, mini_wal
     tree, drafts = mini_walks[1].tree()
     given = asyncio.run(scorer.score(tree, drafts))
     assert given == pytest.approx(estimates(parts, mini_walks[1:2]), abs=1e-4)
-    assert ScoreRouter("arbitrage", scorer, 0.5).name == "arbitrage:0.5"
+    assert LearnedRouter(scorer, 0.5).name == "arbitrage:0.5"
 
 
 def test_lora_without_peft_says_what_to_install(monkeypatch):

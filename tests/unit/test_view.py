@@ -10,13 +10,13 @@ from fake_engine import FakeEngine
 
 from ets import Ets
 from search.answers.graders import PlainGrader
+from search.catalogue import GRADERS
 from search.driver import Driver
 from search.errors import ConfigError, DataError, PolicyError
 from search.ledger import ModelCost, Stats
 from search.outcome import SearchOutcome
 from search.policies import Rebase
 from search.record import RunDirectory, problem_record, read_record, tree_from_record
-from search.registry import GRADERS
 from search.replay import rebase_kv_tokens, replay
 from search.report import read_run, revote
 from search.tree import SearchTree
