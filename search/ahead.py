@@ -97,9 +97,10 @@ class AheadBuffer:
         """As `Engine.label_logprobs`."""
         return await self._numbers(prefix, tuple(labels), lambda marked: self.engine.label_logprobs(marked, labels))
 
-    async def read(self, prefix: Prefix, what: Literal["head", "hidden"]) -> Numbers:
+    async def read(self, prefix: Prefix, what: Literal["head", "hidden"], layers: Sequence[int] = ()) -> Numbers:
         """As `Engine.read`."""
-        return await self._numbers(prefix, what, lambda marked: self.engine.read(marked, what))
+        asked = (what, *layers)
+        return await self._numbers(prefix, asked, lambda marked: self.engine.read(marked, what, layers))
 
     def usage(self, tree: str) -> Usage:
         """As `Engine.usage`, without what was done ahead and not wanted; `thrown_tokens` says how much that was."""

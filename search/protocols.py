@@ -107,14 +107,17 @@ class Engine(Protocol):
             EngineError: as for `generate`.
         """
 
-    async def read(self, prefix: Prefix, what: Literal["head", "hidden"]) -> tuple[float, ...]:
+    async def read(
+        self, prefix: Prefix, what: Literal["head", "hidden"], layers: Sequence[int] = ()
+    ) -> tuple[float, ...]:
         """Numbers at the last token of `prefix`; what is cached and computed is as for `label_logprobs`.
 
         Args:
             prefix: read at its last token.
             what: "head": the raw outputs of the checkpoint's own reward head (1 for a value or a
-                sequence-classification head, 2 for a token classification); "hidden": the last hidden state after
-                the final norm.
+                sequence-classification head, 2 for a token classification); "hidden": hidden states.
+            layers: whose hidden states, counted from 1, one after the other; the last one's is after the final norm,
+                and stands for an empty `layers`.
 
         Raises:
             ContextOverflowError: `prefix` is longer than the context.

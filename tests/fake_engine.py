@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple
 
 from fake_cache import TreeCache
@@ -18,6 +19,8 @@ from search.errors import ContextOverflowError, EngineError
 from search.types import Child, EngineInfo, FinishReason, Generation, Prefix, Sampling, Usage
 
 Method = Literal["generate", "label_logprobs", "read"]
+
+_NUM_LAYERS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ class FakeEngine:
             context_tokens=context_tokens,
             vocab_size=len(self.model.vocabulary),
             seeds="exact",
-            details={"model": type(self.model).__name__},
+            details={"model": type(self.model).__name__, "layers": str(_NUM_LAYERS)},
         )
         self._seconds_per_call, self._seconds_per_token = seconds_per_call, seconds_per_token
         self._faults = {(fault.method, fault.call): fault for fault in faults}
@@ -165,11 +168,16 @@ class FakeEngine:
             return (math.nan,) * len(labels)
         return _logprobs(self.model.logits(prefix.ids), labels)
 
-    async def read(self, prefix: Prefix, what: Literal["head", "hidden"]) -> tuple[float, ...]:
-        """The head's outputs after `prefix`, or four numbers that depend on its ids alone."""
+    async def read(
+        self, prefix: Prefix, what: Literal["head", "hidden"], layers: Sequence[int] = ()
+    ) -> tuple[float, ...]:
+        """The head's outputs after `prefix`, or four numbers a layer that depend on its ids alone."""
         fault = self._receive(Call("read", prefix, ()))
         self._check_prefix(prefix, self._info.context_tokens)
-        function = hashed_hidden if what == "hidden" else self._head
+        wrong = [layer for layer in layers if not 1 <= layer <= _NUM_LAYERS]
+        if wrong:
+            raise self._error(f"there is no layer {wrong[0]}: this model has {_NUM_LAYERS}")
+        function = partial(_states, layers) if what == "hidden" else self._head
         if function is None:
             raise self._error("this model has no reward head")
         await self._answer(prefix.tree, fault)
@@ -318,3 +326,11 @@ def _logprobs(logits: Sequence[float], ids: Sequence[int]) -> tuple[float, ...]:
     best = max(logits)
     total = best + math.log(math.fsum(math.exp(logit - best) for logit in logits))
     return tuple(min(0.0, logits[token] - total) for token in ids)
+
+
+def _states(layers: Sequence[int], ids: Sequence[int]) -> tuple[float, ...]:
+    """Hidden states of these layers, one after the other; none asks for the last."""
+    wanted = layers or (_NUM_LAYERS,)
+    return tuple(
+        value for layer in wanted for value in hashed_hidden(ids if layer == _NUM_LAYERS else (*ids, -100 - layer))
+    )

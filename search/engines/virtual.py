@@ -219,13 +219,15 @@ class VirtualEngine:
         (values,) = await self._ask(prefix, [("labels", prefix.ids, tuple(labels))], ask)
         return tuple(values)
 
-    async def read(self, prefix: Prefix, what: Literal["head", "hidden"]) -> tuple[float, ...]:
+    async def read(
+        self, prefix: Prefix, what: Literal["head", "hidden"], layers: Sequence[int] = ()
+    ) -> tuple[float, ...]:
         """As the engine behind it, in no time."""
 
         async def ask() -> list[tuple[float, ...]]:
-            return [await self._recall.engine.read(_plain(prefix), what)]
+            return [await self._recall.engine.read(_plain(prefix), what, layers)]
 
-        (values,) = await self._ask(prefix, [("read", prefix.ids, what)], ask)
+        (values,) = await self._ask(prefix, [("read", prefix.ids, what, *layers)], ask)
         return tuple(values)
 
     async def longer_than(self, tree: str, key: int, num_tokens: int) -> None:

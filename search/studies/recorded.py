@@ -207,7 +207,9 @@ class RecordedEngine:
         """Nothing of that kind was recorded."""
         raise EngineError("a recording has no probabilities")
 
-    async def read(self, prefix: Prefix, what: Literal["head", "hidden"]) -> tuple[float, ...]:
+    async def read(
+        self, prefix: Prefix, what: Literal["head", "hidden"], layers: Sequence[int] = ()
+    ) -> tuple[float, ...]:
         """Nothing of that kind was recorded."""
         raise EngineError("a recording has no hidden states")
 

@@ -434,3 +434,47 @@ def test_a_release_that_nobody_waits_for_any_more_harms_no_other_search():
         await local.aclose()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "neox", "opt", "llama-gqa"])
+def test_hidden_states_of_any_layer_are_those_of_the_models_own_forward(kind):
+    ids = tuple(range(40, 60))
+    local = engine(kind)
+
+    async def read():
+        at = Prefix("a", (Segment(0, ids[:9]), Segment(1, ids[9:])))
+        last = await local.read(at, "hidden")
+        both = await local.read(at, "hidden", (1, 2))
+        again = local.usage("a").recomputed_tokens
+        assert await local.read(at, "hidden", (1,)) == both[: len(both) // 2]
+        # A layer that nobody asked for before is read once more, from then on it is kept with all.
+        assert again == 1 == local.usage("a").recomputed_tokens
+        for wrong in ((3,), (0,), (1, -1)):
+            with pytest.raises(EngineError, match="this model has 2"):
+                await local.read(at, "hidden", wrong)
+        await local.aclose()
+        return last, both
+
+    last, both = run(read())
+    with torch.inference_mode():
+        states = network(kind)(torch.tensor([ids]), output_hidden_states=True).hidden_states
+    assert both == pytest.approx(torch.cat([states[1][0, -1], states[2][0, -1]]).tolist(), abs=1e-4)
+    assert last == both[len(both) // 2 :]
+
+
+def test_a_read_at_a_steps_end_computes_what_its_children_start_from():
+    local = engine("qwen2")
+
+    async def body():
+        prompt = Prefix("t", (Segment(0, tuple(range(40, 50))),))
+        step = [one async for one in local.generate(prompt, [Child(1, 5)], Sampling(max_new_tokens=6))][0]
+        at = Prefix("t", (*prompt.segments, Segment(1, step.ids)))
+        await local.read(at, "hidden", (1,))
+        before = local.usage("t")
+        # Ten of the prompt, five of the step as it was written, and its last one for the read.
+        assert before.computed_tokens == 10 + len(step.ids) and before.recomputed_tokens == 0
+        child = [one async for one in local.generate(at, [Child(2, 6)], Sampling(max_new_tokens=4))][0]
+        assert local.usage("t").computed_tokens == before.computed_tokens + len(child.ids) - 1
+        await local.aclose()
+
+    run(body())

@@ -23,8 +23,8 @@ class HiddenEngine(FakeEngine):
 
     reads = 0
 
-    async def read(self, prefix, what):
-        assert what == "hidden"
+    async def read(self, prefix, what, layers=()):
+        assert what == "hidden" and not layers
         self.reads += 1
         return (float(len(prefix.ids)), float(prefix.ids[-1]))
 

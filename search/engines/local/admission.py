@@ -158,7 +158,8 @@ class Admission:
             node.used = self._scheduler.now
         missing = next((at for at, node in enumerate(path) if node.num_missing), None)
         if missing is None:
-            if target.logits is not None or (target is request.target and request.logits is not None):
+            lacking = request.layers and not set(request.layers).issubset(target.hidden or ())
+            if not lacking and (target.logits is not None or (target is request.target and request.logits is not None)):
                 return True
             if target not in plan.claimed and plan.budget > 0:
                 plan.claimed.add(target)

@@ -44,7 +44,7 @@ class Node:
         num_cached: tokens whose KV is held; the first ones.
         num_ever: tokens whose KV was ever computed, to tell a first from a second computation.
         logits: (vocab,) after its last token, while they are kept.
-        hidden: (dim,) what these were made from, kept as long.
+        hidden: (dim,) hidden states there by layer, kept as long; see `heads.HiddenTap`.
         used: number of the turn that last read or wrote it.
         alive: False once released, replaced or dropped.
     """
@@ -58,7 +58,7 @@ class Node:
     num_cached: int = 0
     num_ever: int = 0
     logits: Tensor | None = None
-    hidden: Tensor | None = None
+    hidden: dict[int, Tensor] | None = None
     used: int = 0
     alive: bool = True
 

@@ -169,21 +169,28 @@ class LocalEngine:
             raise EngineError(f"label id {wrong[0]} is not in the vocabulary", endpoint=self.info.model)
         return await self._ask(prefix, tuple(labels), "labels")
 
-    async def read(self, prefix: Prefix, what: Literal["head", "hidden"]) -> tuple[float, ...]:
-        """The raw outputs of the checkpoint's reward head, or the last hidden state, at the last token of `prefix`.
+    async def read(
+        self, prefix: Prefix, what: Literal["head", "hidden"], layers: Sequence[int] = ()
+    ) -> tuple[float, ...]:
+        """The raw outputs of the checkpoint's reward head, or hidden states, at the last token of `prefix`.
 
         Raises:
             ContextOverflowError: `prefix` is longer than the context.
-            EngineError: the checkpoint has no reward head, or as for `generate`.
+            EngineError: the checkpoint has no reward head, or no such layer, or as for `generate`.
         """
         self._check(prefix, room=0)
+        for layer in layers:
+            if not 1 <= layer <= self._model.num_layers:
+                raise self._error(f"there is no layer {layer}: this model has {self._model.num_layers}")
         if what == "head" and self._model.head is None:
             raise self._error("this checkpoint has no reward head: none of its tensors is score.* or v_head.*")
-        return await self._ask(prefix, (), what)
+        return await self._ask(prefix, (), what, tuple(layers))
 
-    async def _ask(self, prefix: Prefix, labels: tuple[int, ...], reads: Reads) -> tuple[float, ...]:
+    async def _ask(
+        self, prefix: Prefix, labels: tuple[int, ...], reads: Reads, layers: tuple[int, ...] = ()
+    ) -> tuple[float, ...]:
         queue: asyncio.Queue[Result] = asyncio.Queue()
-        request = self._submit(prefix, queue.put_nowait, labels=labels, reads=reads)
+        request = self._submit(prefix, queue.put_nowait, labels=labels, reads=reads, layers=layers)
         answered = False
         try:
             result = await queue.get()
@@ -290,6 +297,7 @@ class LocalEngine:
         *,
         labels: tuple[int, ...] | None = None,
         reads: Reads = "labels",
+        layers: tuple[int, ...] = (),
         children: tuple[tuple[int, int], ...] = (),
         sampling: Sampling | None = None,
     ) -> list[Request]:
@@ -309,6 +317,7 @@ class LocalEngine:
                     deliver,
                     labels=labels,
                     reads=reads,
+                    layers=layers,
                     children=children,
                     sampling=sampling,
                     arrived=arrived,

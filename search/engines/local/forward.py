@@ -16,9 +16,12 @@ from torch import Tensor, nn
 from search.engines.local.arena import KVShape
 from search.engines.local.attention import PartialAttention, attend, best_partial
 from search.engines.local.batch import Batch
-from search.engines.local.heads import HiddenTap
+from search.engines.local.heads import FINAL, HiddenTap
 
 ATTENTION_NAME = "search_tree"
+
+_Read = tuple[Tensor, dict[int, Tensor]]
+"""A token's logits, and its hidden states by layer."""
 
 
 class Forward(Protocol):
@@ -26,8 +29,10 @@ class Forward(Protocol):
 
     name: str
     shape: KVShape
-    hidden: Tensor
-    """(num_reads, dim) the hidden states that the last call's logits were made from."""
+    tap: HiddenTap
+    """Says whose hidden states are kept."""
+    hidden: dict[int, Tensor]
+    """(num_reads, dim) the last call's hidden states in `batch.reads`, by layer, as its `tap` says."""
 
     def __call__(self, batch: Batch) -> Tensor:
         """Logits (num_reads, vocab) of the tokens in `batch.reads`; writes the new KV."""
@@ -107,8 +112,8 @@ class CascadeForward:
         self._model = model
         self._slot = _Slot(best_partial(device, dtype))
         self._keep = _logits_argument(model)
-        self._tap = HiddenTap(model)
-        self.hidden = self._tap.last[0]
+        self.tap = HiddenTap(model)
+        self.hidden: dict[int, Tensor] = {}
         for module in model.modules():
             module.search_slot = self._slot
         with attention_of(model, ATTENTION_NAME):
@@ -155,11 +160,12 @@ class CascadeForward:
             ).logits[0]
         finally:
             slot.batch = None
-        self.hidden = self._tap.last[0]
-        if self._keep:
-            return logits
-        self.hidden = self.hidden.index_select(0, batch.reads)
-        return logits.index_select(0, batch.reads)
+        # Of the last layer the model itself has kept those that are read, where it can.
+        self.hidden = {
+            layer: states[0] if self._keep and layer == FINAL else states[0].index_select(0, batch.reads)
+            for layer, states in self.tap.last.items()
+        }
+        return logits if self._keep else logits.index_select(0, batch.reads)
 
 
 class DenseForward:
@@ -176,8 +182,8 @@ class DenseForward:
         from transformers import DynamicCache
 
         self._model, self._device = model, device
-        self._tap = HiddenTap(model)
-        self.hidden = self._tap.last[0]
+        self.tap = HiddenTap(model)
+        self.hidden: dict[int, Tensor] = {}
         # The faster implementations leave out what they cannot do, soft caps for one.
         set_attention(model, "eager")
         self._cache_type = DynamicCache
@@ -202,8 +208,8 @@ class DenseForward:
 
     def __call__(self, batch: Batch) -> Tensor:
         """Logits (num_reads, vocab); writes the new KV to lanes and arenas."""
-        logits: list[tuple[Tensor, Tensor]] = []
-        lane_logits: dict[int, tuple[Tensor, Tensor]] = {}
+        logits: list[_Read] = []
+        lane_logits: dict[int, _Read] = {}
         for part in batch.decode:
             for row, lane in enumerate(part.lanes):
                 slots = torch.nonzero(part.mask[row] == 0)[:, 0]
@@ -227,11 +233,11 @@ class DenseForward:
                 fresh.arena.store(chunk.start, new)
                 logits.extend(found[read] for read in chunk.reads)
                 at += len(chunk.ids)
-        self.hidden = torch.stack([hidden for _, hidden in logits]) if logits else torch.zeros((0, 1))
+        self.hidden = {layer: torch.stack([hidden[layer] for _, hidden in logits]) for layer in self.tap.last if logits}
         return torch.stack([row for row, _ in logits]) if logits else torch.zeros((0, 1))
 
-    def _run(self, past: Tensor, ids: Tensor, positions: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-        """One path: each new token's logits and hidden state, and the KV (2, layers, heads, n, dim)."""
+    def _run(self, past: Tensor, ids: Tensor, positions: Tensor) -> tuple[list[_Read], Tensor]:
+        """One path: each new token's logits and hidden states, and the KV (2, layers, heads, n, dim)."""
         cache: Any = self._cache_type()
         num_past = past.shape[3]
         if num_past:
@@ -246,7 +252,8 @@ class DenseForward:
                 torch.stack([layer.values[0, :, num_past:] for layer in cache.layers]),
             ]
         )
-        return list(zip(logits, self._tap.last[0], strict=True)), new
+        states = {layer: kept[0] for layer, kept in self.tap.last.items()}
+        return [(row, {layer: kept[at] for layer, kept in states.items()}) for at, row in enumerate(logits)], new
 
 
 def _logits_argument(model: Any) -> str:

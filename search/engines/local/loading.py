@@ -95,6 +95,11 @@ class LoadedModel:
             head=self.head,
         )
 
+    @property
+    def num_layers(self) -> int:
+        """Decoder layers."""
+        return self.forward.shape.num_layers
+
     @contextmanager
     def computing(self) -> Iterator[None]:
         """Inference mode, with this model's number of threads."""
@@ -198,6 +203,7 @@ def prepare(network: Any, raw_tokenizer: Any, *, name: str) -> LoadedModel:
             "device": str(parameter.device),
             "dtype": str(parameter.dtype).removeprefix("torch."),
             "attention": forward.name,
+            "layers": str(forward.shape.num_layers),
         },
     )
     small = parameter.device.type == "cpu" and num_parameters < _SMALL_PARAMETERS

@@ -18,7 +18,7 @@ Result = Generation | tuple[float, ...] | Exception
 """A step, the numbers that were read, or what ended the request."""
 
 Reads = Literal["labels", "head", "hidden"]
-"""What a request reads after its prefix: label log-probabilities, the reward head's outputs, or the hidden state."""
+"""What a request reads after its prefix: label log-probabilities, the reward head's outputs, or hidden states."""
 
 
 @dataclass(slots=True, eq=False)
@@ -68,8 +68,9 @@ class Request:
         target: the prefix's last node with tokens, once found.
         parent: the prefix's last node, above the children.
         logits: (vocab,) after the prefix, once known.
-        hidden: (dim,) what these were made from.
+        hidden: (dim,) hidden states there by layer.
         reads: what is asked where `labels` is not None.
+        layers: whose hidden states are asked; see `heads.HiddenTap`.
         waiting: rows that have no lane.
         num_open: results still owed.
     """
@@ -85,8 +86,9 @@ class Request:
     target: Node | None = None
     parent: Node | None = None
     logits: Tensor | None = None
-    hidden: Tensor | None = None
+    hidden: dict[int, Tensor] | None = None
     reads: Reads = "labels"
+    layers: tuple[int, ...] = ()
     waiting: deque[Row] = field(default_factory=deque)
     num_open: int = 1
 

@@ -8,7 +8,7 @@ samples what comes out, and `pool` rules when there is no room.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from search.engines.local.arena import Node
 from search.engines.local.cache import TreeCache
 from search.engines.local.decoding import Decoding, Ended
 from search.engines.local.forward import Forward
+from search.engines.local.heads import FINAL
 from search.engines.local.lanes import Lanes
 from search.engines.local.layout import Piece, lay_out_turn
 from search.engines.local.pool import Pool
@@ -90,6 +91,7 @@ class Scheduler:
         *,
         labels: tuple[int, ...] | None = None,
         reads: Reads = "labels",
+        layers: Sequence[int] = (),
         children: Sequence[tuple[int, int]] = (),
         sampling: Sampling | None = None,
         arrived: float,
@@ -99,6 +101,10 @@ class Scheduler:
         self._arrivals += 1
         request = Request((tree.order, self._arrivals), tree, prefix, deliver, arrived, labels, children, sampling)
         request.reads = reads
+        if reads == "hidden":
+            # The last layer is kept with all logits; others from when they are first asked for.
+            request.layers = tuple(FINAL if one == self._shape.num_layers else one for one in layers) or (FINAL,)
+            self._forward.tap.want(request.layers)
         request.num_open = 1 if labels is not None else len(children)
         tree.num_calls += 1
         self.requests[request] = None
@@ -193,7 +199,7 @@ class Scheduler:
         batch, pieces = lay_out_turn(self.lanes, self.trees.values(), plan.pieces, self._device, self._dtype)
         logits = self._forward(batch)
         live = batch.num_lanes
-        self._take_pieces(pieces, logits[live:], self._forward.hidden[live:])
+        self._take_pieces(pieces, logits[live:], {layer: one[live:] for layer, one in self._forward.hidden.items()})
         if live:
             ended = self._decoding.advance(logits[:live], self.trees.values(), self.now)
             self.pool.note()
@@ -207,7 +213,7 @@ class Scheduler:
             del self._kept_logits[node]
             node.logits = node.hidden = None
 
-    def _take_pieces(self, pieces: list[Piece], logits: Tensor, hidden: Tensor) -> None:
+    def _take_pieces(self, pieces: list[Piece], logits: Tensor, hidden: Mapping[int, Tensor]) -> None:
         """Book computed prefix tokens, and keep the logits of completed ones."""
         at = 0
         for piece in pieces:
@@ -218,7 +224,7 @@ class Scheduler:
             piece.tree.num_peak = max(piece.tree.num_peak, piece.tree.num_held)
             for node, _ in piece.ends():
                 # A clone: a view would keep the whole batch's logits alive.
-                node.logits, node.hidden = logits[at].clone(), hidden[at].clone()
+                node.logits, node.hidden = logits[at].clone(), {layer: one[at].clone() for layer, one in hidden.items()}
                 self._kept_logits.pop(node, None)
                 self._kept_logits[node] = None
                 at += 1
@@ -275,9 +281,9 @@ class Scheduler:
             return tuple(torch.log_softmax(logits.double(), -1)[list(request.labels)].tolist())
         assert request.hidden is not None, "kept as long as the logits"
         if request.reads == "hidden":
-            return tuple(request.hidden.double().tolist())
+            return tuple(torch.cat([request.hidden[layer] for layer in request.layers]).double().tolist())
         assert self._head is not None, "refused before"
-        return tuple(self._head(request.hidden).double().tolist())
+        return tuple(self._head(request.hidden[FINAL]).double().tolist())
 
     def _generation(self, row: Row, ids: tuple[int, ...], finish: FinishReason) -> Generation:
         text = self._text.step_text(row.request.prefix, ids, finish)

@@ -73,7 +73,7 @@ class _Recorder:
     def __init__(self, forward: Forward, attentions: list[nn.Module]) -> None:
         self._forward, self._attentions = forward, attentions
         self.name, self.shape = forward.name, forward.shape
-        self.hidden = forward.hidden
+        self.tap, self.hidden = forward.tap, forward.hidden
         self.logits: dict[tuple[int, int], list[Tensor]] = {}
         self.place: dict[tuple[int, int], int] = {}
         self.inputs: list[list[Tensor]] = [[] for _ in attentions]

@@ -132,14 +132,21 @@ class RemoteEngine(ABC, Generic[Server]):
         wanted = tuple(labels)
         return await self._read(prefix, lambda server: self._labels(server, prefix, wanted))
 
-    async def read(self, prefix: Prefix, what: Literal["head", "hidden"]) -> tuple[float, ...]:
+    async def read(
+        self, prefix: Prefix, what: Literal["head", "hidden"], layers: Sequence[int] = ()
+    ) -> tuple[float, ...]:
         """The raw outputs of the reward head, or the last hidden state, at the last token of `prefix`.
 
         Raises:
             ContextOverflowError: `prefix` is longer than the context.
-            EngineError: the server does not give it, or as for `generate`.
+            EngineError: the server does not give it, as none does of other layers than the last, or as for `generate`.
         """
         self._check(prefix, room=0)
+        if any(layer != self._model.num_layers for layer in layers) or len(layers) > 1:
+            raise self._error(
+                f"a server gives hidden states of the last layer ({self._model.num_layers}) alone, not of "
+                f"{', '.join(map(str, layers))}: run the model in this process (engine local)"
+            )
         return await self._read(prefix, lambda server: self._numbers(server, prefix, what))
 
     def usage(self, tree: str) -> Usage:

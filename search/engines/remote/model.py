@@ -50,6 +50,11 @@ class RemoteModel:
     def __post_init__(self) -> None:
         self._rules = StopRules(self.table, self.tokenizer.eos_ids)
 
+    @property
+    def num_layers(self) -> int:
+        """Decoder layers, as in config.json."""
+        return int(self.info.details.get("layers", 0))
+
     def stop_rule(self, stops: tuple[str, ...]) -> StopRule:
         """When a step with these stop strings ends."""
         return self._rules.rule(stops)
@@ -93,6 +98,7 @@ def read_model(model: str, engine: str, trust_remote_code: bool = False) -> Remo
         model=model,
         context_tokens=context_tokens(config, raw),
         vocab_size=int(text.vocab_size),
+        details={"layers": str(getattr(text, "num_hidden_layers", 0))},
     )
     tokenizer = HFTokenizer(raw, table, eos_ids(folder, config, raw))
     return RemoteModel(tokenizer, table, info, str(config.model_type), tuple(config.architectures or ()))
