@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, Protocol, Self
 
 from prm.checkpoint import Checkpoint, PrmConfig
 from search.errors import ConfigError, ScoringError
-from search.protocols import Engine, Scorer, Tokenizer
+from search.protocols import Engine, Scorer, Tokenizer, Writer
 from search.tree import Node, SearchTree
 
 Reads = Literal["labels", "head"]
@@ -80,13 +80,14 @@ class NamedScorer(Scorer, Protocol):
         """
 
     @classmethod
-    def build(cls, name: str, engine: Engine | None, policy: Engine | None) -> Self:
+    def build(cls, name: str, engine: Engine | None, writer: Writer | None, weights: str | None) -> Self:
         """The scorer.
 
         Args:
             name: as `read` accepted it.
             engine: of the checkpoint that it loads; None where it loads none.
-            policy: of the model that writes the trees; None where nothing writes.
+            writer: writes the trees; None where nothing writes.
+            weights: the fingerprint of the policy's files; None where they are not at hand.
 
         Raises:
             ConfigError: an engine that it needs is not there, or does not fit.

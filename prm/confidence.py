@@ -14,7 +14,7 @@ from typing import Self
 
 from prm.checkpoint import PrmConfig
 from search.errors import ConfigError, ScoringError
-from search.protocols import Engine
+from search.protocols import Engine, Writer
 from search.tree import SearchTree
 from search.types import NodeId, Usage
 
@@ -86,9 +86,9 @@ class ConfidenceScorer:
         return PrmConfig("confidence", "it is computed from the policy's own log-probabilities", reduce="mean")
 
     @classmethod
-    def build(cls, name: str, engine: Engine | None, policy: Engine | None) -> Self:
-        """The scorer; it needs neither engine, as the numbers come with the steps."""
-        del engine, policy
+    def build(cls, name: str, engine: Engine | None, writer: Writer | None, weights: str | None) -> Self:
+        """The scorer; it needs none of these, as the numbers come with the steps."""
+        del engine, writer, weights
         return cls(name)
 
     @property

@@ -183,8 +183,7 @@ class Search:
             prm = make_engine(settings.prm_engine, settings.prm, settings, settings.prm_max_kv_tokens)
         writer = self._own_writer or make_writer(settings, replace(engines, prm=prm))
         if scorer is None and settings.prm != "none":
-            policy = writer.engines.get("policy") or writer.engines.get("target")
-            scorer = make_scorer(settings, prm, writer.tokenizer, policy)
+            scorer = make_scorer(settings, prm, writer.tokenizer, writer)
         features = self._features
         if self._embeds_by_prm:
             features = (*features, _hidden_feature(scorer))

@@ -107,6 +107,9 @@ class ScorerKind:
 
 
 SCORERS: Mapping[str, ScorerKind] = {
+    "probe": ScorerKind(
+        "prm.probe_scorer:ProbeScorer", "a probe on the policy's own states, as ets probe train makes it: probe:FOLDER"
+    ),
     "confidence": ScorerKind(
         "prm.confidence:ConfidenceScorer",
         "the policy's own probabilities: confidence:mean-logprob, lowest-group or tail",

@@ -396,10 +396,11 @@ def config_hash(settings: SearchSettings | Mapping[str, Any]) -> str:
 
 
 def _place(name: str) -> str:
-    """A path as the place that it leads to; a name of another kind as it is."""
+    """A path as the place that it leads to, also behind "probe:"; a name of another kind as it is."""
+    kind = "probe:" if name.startswith("probe:") else ""
     try:
-        path = Path(name).expanduser()
-        return str(path.resolve()) if path.exists() else name
+        path = Path(name.removeprefix(kind)).expanduser()
+        return f"{kind}{path.resolve()}" if path.exists() else name
     except (OSError, RuntimeError, ValueError):
         return name
 

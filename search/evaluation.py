@@ -442,6 +442,8 @@ def provenance(search: Search) -> dict[str, Any]:
 def model_weights(settings: SearchSettings) -> dict[str, str]:
     """Fingerprints of the checkpoints that run in this process, by role, as far as their files are at hand."""
     found = {part.role: weights_of(part.model) for part in parts(settings) if not part.served}
+    if settings.prm.startswith("probe:"):
+        found["prm"] = weights_of(settings.prm)
     return {role: value for role, value in found.items() if value is not None}
 
 

@@ -279,6 +279,18 @@ class AheadWriter(Writer, Protocol):
 
 
 @runtime_checkable
+class StateWriter(Writer, Protocol):
+    """A writer that can read the hidden states of its model where its steps end."""
+
+    async def states(self, tree: SearchTree, node: NodeId, layers: Sequence[int]) -> tuple[float, ...]:
+        """As `Engine.read` of "hidden" at the end of a written node, in the writer's own cache.
+
+        Raises:
+            EngineError: its engine gives none, or could not be asked.
+        """
+
+
+@runtime_checkable
 class Router(Protocol):
     """Decides for each step whether the draft's stays or the target writes it."""
 

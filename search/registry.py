@@ -253,7 +253,7 @@ def prm_config(model: str, codec: str = "auto", engine: str = "local") -> PrmCon
 
 
 def make_scorer(
-    settings: SearchSettings, engine: Engine | None, policy_tokenizer: Tokenizer, policy: Engine | None = None
+    settings: SearchSettings, engine: Engine | None, policy_tokenizer: Tokenizer, writer: Writer | None = None
 ) -> Scorer:
     """A reward model by its name.
 
@@ -261,7 +261,7 @@ def make_scorer(
         settings: `prm`, `prm_codec` and `prm_engine` are read.
         engine: that has loaded it; None for one that no engine loads.
         policy_tokenizer: whose ids stand in the trees.
-        policy: the engine of the model that writes them, for scorers that read its states.
+        writer: writes them, for scorers that read its model's states.
 
     Raises:
         ConfigError: the checkpoint is no reward model, or its codec does not fit the tokenizer.
@@ -270,7 +270,7 @@ def make_scorer(
 
     if (kind := scorer_kind(settings.prm)) is not None:
         named: type[NamedScorer] = load(kind.scorer)
-        return named.build(settings.prm, engine, policy)
+        return named.build(settings.prm, engine, writer, None if writer is None else weights_of(settings.policy))
     assert engine is not None
     config = prm_config(settings.prm, settings.prm_codec, settings.prm_engine)
     return PrmScorer(engine, codec_of(config, engine.tokenizer, policy_tokenizer))

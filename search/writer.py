@@ -71,6 +71,10 @@ class ModelWriter:
         else:
             await asyncio.Event().wait()
 
+    async def states(self, tree: SearchTree, node: NodeId, layers: Sequence[int]) -> tuple[float, ...]:
+        """As `search.protocols.StateWriter`."""
+        return await self._buffer.read(tree.prefix(node), "hidden", layers)
+
     def usage(self, tree: SearchTree) -> Mapping[str, Usage]:
         """What the engine did for a tree, as "policy"."""
         return {"policy": self._buffer.usage(tree.id)}

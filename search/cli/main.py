@@ -28,6 +28,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "serve": ("search.cli.serve:serve", "Serve searched answers to any OpenAI client."),
     "bench": ("search.cli.bench:bench", "Measure a part of the framework."),
     "prm": ("search.cli.prm:prm", "Process reward models: train one from any base, measure one."),
+    "probe": ("search.cli.probe:probe", "Probes on the policy's own hidden states: collect, train, measure."),
     "router": ("search.cli.router:router", "Arbitrage's learned router: collect steps, train, measure."),
     "doctor": ("search.cli.doctor:doctor", "Say what is installed, what runs, and what is wrong."),
     "mini": ("search.cli.mini:mini", "The mini family: train it, check it, export its problems."),

@@ -47,6 +47,11 @@ class HFTokenizer:
         return str(bos) if begins else ""
 
     @property
+    def table(self) -> TokenTable:
+        """The bytes of its tokens."""
+        return self._table
+
+    @property
     def eos_ids(self) -> frozenset[int]:
         """Ids that end a text: the generation configuration's and the tokenizer's."""
         return self._eos_ids

@@ -1,0 +1,367 @@
+"""Features of probes: a policy's hidden states at the ends of its steps, with what came of the solutions they stand in.
+
+Solutions of one problem are one trie: equal beginnings are read once, and their label is the share of right solutions
+among those that go on from them, Math-Shepherd's soft label (arXiv 2312.08935) without a sample of its own. Of
+solutions that share nothing it is whether the final answer is right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.errors import ConfigError, DataError
+from search.protocols import Engine
+from search.types import Prefix, Segment
+
+if TYPE_CHECKING:
+    import torch
+
+SETTINGS_FILE = "features.json"
+_SHARD = "shard-{:05d}.safetensors"
+_ROOT_KEY = 0
+
+
+class Solution(NamedTuple):
+    """A finished solution.
+
+    Attributes:
+        steps: the token ids of each step, in order; at least one, none empty.
+        answer: the number of its answer among the problem's different ones; -1 for none.
+        correct: whether that answer is right.
+    """
+
+    steps: tuple[tuple[int, ...], ...]
+    answer: int
+    correct: bool
+
+
+class Sampled(NamedTuple):
+    """A problem with its solutions.
+
+    Attributes:
+        problem: its id.
+        prompt: the ids of the question as the policy reads it.
+        solutions: at least one.
+    """
+
+    problem: str
+    prompt: tuple[int, ...]
+    solutions: tuple[Solution, ...]
+
+
+@dataclass(slots=True)
+class _Place:
+    """A node of a problem's trie."""
+
+    parent: int
+    segment: Segment
+    num_solutions: int = 0
+    num_right: int = 0
+
+
+@dataclass(slots=True)
+class _Trie:
+    """What a problem's solutions say, each beginning once; places are in the order of their first solution."""
+
+    prompt: tuple[int, ...]
+    places: list[_Place] = field(default_factory=list)
+    leaves: list[int] = field(default_factory=list)
+    _known: dict[tuple[int, tuple[int, ...]], int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, sampled: Sampled) -> _Trie:
+        trie = cls(sampled.prompt)
+        for solution in sampled.solutions:
+            at = -1
+            for ids in solution.steps:
+                above = at
+                at = trie._known.setdefault((above, ids), len(trie.places))
+                if at == len(trie.places):
+                    trie.places.append(_Place(above, Segment(_ROOT_KEY + 1 + at, ids)))
+                trie.places[at].num_solutions += 1
+                trie.places[at].num_right += solution.correct
+            trie.leaves.append(at)
+        return trie
+
+    def prefix(self, name: str, place: int) -> Prefix:
+        """The path to a place as an engine takes it."""
+        segments = []
+        while place >= 0:
+            segments.append(self.places[place].segment)
+            place = self.places[place].parent
+        return Prefix(name, (Segment(_ROOT_KEY, self.prompt), *reversed(segments)))
+
+    def order(self) -> list[int]:
+        """Places, the ends of solutions first: an engine that reads those computes what is above them on the way."""
+        ends = dict.fromkeys(self.leaves)
+        return [*ends, *(place for place in range(len(self.places)) if place not in ends)]
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Hidden states and what is known of them. A place is the end of a step; places of a problem stand together.
+
+    Attributes:
+        settings: of the collection: model, weights, tokenizer, layers, num_layers.
+        problem_ids: by number.
+        states: (num_places, num_layers_read, width) in bfloat16, layers in the order of `settings["layers"]`.
+        problems: (num_places,) numbers of their problems, ascending.
+        parents: (num_places,) the place of the step before; -1 where a solution begins.
+        num_solutions, num_right: (num_places,) solutions through a place, and the right ones among them.
+        leaves: (num_all_solutions,) the place at which each solution ends.
+        answers: (num_all_solutions,) numbers of answers within a problem; -1 for none.
+        correct: (num_all_solutions,) whether they are right.
+    """
+
+    settings: Mapping[str, Any]
+    problem_ids: tuple[str, ...]
+    states: torch.Tensor
+    problems: NDArray[np.int64]
+    parents: NDArray[np.int64]
+    num_solutions: NDArray[np.int64]
+    num_right: NDArray[np.int64]
+    leaves: NDArray[np.int64]
+    answers: NDArray[np.int64]
+    correct: NDArray[np.bool_]
+
+    @property
+    def labels(self) -> NDArray[np.float64]:
+        """(num_places,) the share of right solutions among those that go on from a place."""
+        return self.num_right / self.num_solutions
+
+    def layer(self, layer: int) -> torch.Tensor:
+        """(num_places, width) float32: the states of one layer.
+
+        Raises:
+            ConfigError: it was not collected.
+        """
+        layers = list(self.settings["layers"])
+        if layer not in layers:
+            raise ConfigError(f"layer {layer} was not collected; there are {', '.join(map(str, layers))}")
+        return self.states[:, layers.index(layer)].float()
+
+    def path(self, leaf: int) -> list[int]:
+        """The places of a solution from its first step to its end."""
+        places = [leaf]
+        while (above := int(self.parents[places[-1]])) >= 0:
+            places.append(above)
+        places.reverse()
+        return places
+
+    def depths(self) -> NDArray[np.int64]:
+        """(num_places,) number of the step, from 1."""
+        found = np.ones(len(self.parents), np.int64)
+        for place, above in enumerate(self.parents):
+            if above >= 0:
+                found[place] = found[above] + 1
+        return found
+
+
+async def collect_features(
+    engine: Engine,
+    sampled: Sequence[Sampled],
+    layers: Sequence[int],
+    folder: Path,
+    settings: Mapping[str, Any],
+    *,
+    shard_size: int = 20,
+    concurrency: int = 2,
+    report: Callable[[int, str], None] = lambda done, note: None,
+) -> None:
+    """Read the states of all steps into shards of a folder; shards that are there are left as they are.
+
+    Solutions that are longer than the model's context are left out.
+
+    Args:
+        engine: runs the policy; gives its hidden states.
+        sampled: what to read.
+        layers: which layers' states, counted from 1.
+        folder: of the shards.
+        settings: what decides them; a folder of others is not gone on with.
+        shard_size: problems in one file.
+        concurrency: problems side by side.
+        report: told how many problems are done, and a note.
+
+    Raises:
+        ConfigError: the folder holds other features, or cannot be written to.
+        EngineError: the model could not be asked; finished shards are kept.
+    """
+    kept = {**settings, "layers": list(layers), "shard_size": shard_size, "num_problems": len(sampled)}
+    begin(folder, kept)
+    done = 0
+    for number, first in enumerate(range(0, len(sampled), shard_size)):
+        file = folder / _SHARD.format(number)
+        part = sampled[first : first + shard_size]
+        if not file.is_file():
+            read = await _read_all(engine, part, layers, concurrency, lambda at, base=done: report(base + at, ""))
+            _write_shard(file, read)
+        done += len(part)
+        report(done, "")
+
+
+_Read = tuple[_Trie, Sampled, "torch.Tensor"]
+
+
+async def _read_all(
+    engine: Engine, part: Sequence[Sampled], layers: Sequence[int], concurrency: int, report: Callable[[int], None]
+) -> list[_Read]:
+    found: list[_Read | None] = [None] * len(part)
+    todo, done = iter(enumerate(part)), count(1)
+
+    async def work() -> None:
+        for number, one in todo:
+            found[number] = await _read_problem(engine, one, layers)
+            report(next(done))
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(min(concurrency, len(part))):
+            tasks.create_task(work())
+    return [one for one in found if one is not None]
+
+
+async def _read_problem(engine: Engine, sampled: Sampled, layers: Sequence[int]) -> _Read | None:
+    """The states of one problem's steps; solutions that do not fit into the context are left out."""
+    import torch
+
+    room = engine.info.context_tokens - len(sampled.prompt)
+    fitting = tuple(one for one in sampled.solutions if sum(map(len, one.steps)) <= room)
+    if not fitting:
+        return None
+    sampled = sampled._replace(solutions=fitting)
+    trie, name = _Trie.of(sampled), f"{sampled.problem}/features"
+    order = trie.order()
+    try:
+        read = await asyncio.gather(*(engine.read(trie.prefix(name, at), "hidden", layers) for at in order))
+    finally:
+        await engine.release(name)
+    states = torch.empty((len(order), len(layers), len(read[0]) // len(layers)), dtype=torch.bfloat16)
+    for place, values in zip(order, read, strict=True):
+        states[place] = torch.tensor(values).reshape(len(layers), -1).to(torch.bfloat16)
+    return trie, sampled, states
+
+
+def begin(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Make a folder for features of these settings, or take one up.
+
+    Raises:
+        ConfigError: it is of other settings, or cannot be written to.
+    """
+    file, text = folder / SETTINGS_FILE, json.dumps(settings, indent=1) + "\n"
+    if file.is_file():
+        known = read_settings(folder)
+        if known != json.loads(text):
+            names = [name for name in {**known, **settings} if known.get(name) != json.loads(text).get(name)]
+            raise ConfigError(
+                f"{folder} holds features of other settings ({', '.join(names)} differ); give another folder"
+            )
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write {folder}: {error.strerror or error}") from None
+
+
+def _write_shard(file: Path, read: Sequence[_Read]) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    columns: dict[str, list[int]] = {
+        name: [] for name in ("problems", "parents", "num_solutions", "num_right", "leaves", "answers", "correct")
+    }
+    base = 0
+    for number, (trie, sampled, _) in enumerate(read):
+        columns["problems"] += [number] * len(trie.places)
+        columns["parents"] += [one.parent + base if one.parent >= 0 else -1 for one in trie.places]
+        columns["num_solutions"] += [one.num_solutions for one in trie.places]
+        columns["num_right"] += [one.num_right for one in trie.places]
+        columns["leaves"] += [leaf + base for leaf in trie.leaves]
+        columns["answers"] += [one.answer for one in sampled.solutions]
+        columns["correct"] += [int(one.correct) for one in sampled.solutions]
+        base += len(trie.places)
+    tensors = {name: torch.tensor(values, dtype=torch.int32) for name, values in columns.items()}
+    tensors["states"] = torch.cat([states for *_, states in read]) if read else torch.zeros((0, 0, 0))
+    ids = json.dumps([sampled.problem for _, sampled, _ in read])
+    partial = file.with_name(file.name + ".partial")
+    save_file(tensors, str(partial), metadata={"problems": ids})
+    partial.chmod(0o644)
+    partial.replace(file)
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """What the features in a folder are of.
+
+    Raises:
+        ConfigError: there are none.
+        DataError: they cannot be read.
+    """
+    file = folder / SETTINGS_FILE
+    if not file.is_file():
+        raise ConfigError(f"{folder}: holds no features (no {SETTINGS_FILE}); ets probe collect makes them")
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return {**found, "layers": [int(one) for one in found["layers"]], "num_layers": int(found["num_layers"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file}: cannot be read ({error!r})") from None
+
+
+def read_features(folders: Sequence[Path]) -> Features:
+    """All features of some folders together; of a folder that is not complete, what is there.
+
+    Raises:
+        ConfigError: a folder holds none, or folders are of different models or layers.
+        DataError: a shard is broken.
+    """
+    import torch
+
+    settings = read_settings(folders[0])
+    parts: list[tuple[dict[str, torch.Tensor], list[str]]] = []
+    for folder in folders:
+        other = read_settings(folder)
+        for name in ("weights", "tokenizer", "layers", "num_layers"):
+            if other.get(name) != settings.get(name):
+                raise ConfigError(f"{folder} and {folders[0]} are of different models: {name} differs")
+        parts += _shards(folder)
+    if not parts:
+        raise ConfigError(f"{folders[0]}: holds no finished shard yet")
+    numbers: dict[str, int] = {}
+    columns: dict[str, list[NDArray[np.int64]]] = {}
+    base = 0
+    for tensors, ids in parts:
+        found = {name: one.numpy().astype(np.int64) for name, one in tensors.items() if name != "states"}
+        if twice := [one for one in ids if one in numbers]:
+            raise ConfigError(f"problem {twice[0]} stands in the features twice; collect all its solutions at once")
+        known = np.array([numbers.setdefault(one, len(numbers)) for one in ids], np.int64)
+        found["problems"] = known[found["problems"]]
+        found["parents"] = np.where(found["parents"] >= 0, found["parents"] + base, -1)
+        found["leaves"] = found["leaves"] + base
+        for name, values in found.items():
+            columns.setdefault(name, []).append(values)
+        base += len(found["parents"])
+    whole = {name: np.concatenate(values) for name, values in columns.items()}
+    whole["correct"] = whole["correct"].astype(np.bool_)
+    states = torch.cat([tensors["states"] for tensors, _ in parts if len(tensors["states"])])
+    return Features(settings, tuple(numbers), states, **whole)  # type: ignore[arg-type]
+
+
+def _shards(folder: Path) -> Iterator[tuple[dict[str, torch.Tensor], list[str]]]:
+    from safetensors import SafetensorError, safe_open
+
+    for file in sorted(folder.glob("shard-*.safetensors")):
+        try:
+            with safe_open(file, framework="pt") as opened:
+                yield (
+                    {name: opened.get_tensor(name) for name in list(opened.keys())},
+                    json.loads(opened.metadata()["problems"]),
+                )
+        except (SafetensorError, OSError, ValueError, KeyError) as error:
+            raise DataError(f"{file}: is no shard of features, or cut short ({error})") from None

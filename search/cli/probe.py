@@ -1,0 +1,196 @@
+"""`ets probe`: a small network on the policy's own hidden states as its reward model: collect, train, measure."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from search.cli.show import print_json, progress
+from search.config import SearchSettings, build
+from search.errors import ConfigError
+
+_FILE = click.Path(path_type=Path)
+_COUNT = click.IntRange(min=1)
+_SEED = click.IntRange(min=0)
+
+
+def _layers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
+    """Layers as they are given: numbers with commas between them."""
+    try:
+        return () if value is None else tuple(int(one) for one in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r}: must be numbers with commas between them, e.g. 14,20,28") from None
+
+
+@click.group("probe")
+def probe() -> None:
+    """Probes: whether a step leads to a right answer, read off the policy's own hidden states."""
+
+
+@probe.command()
+@click.option("--out", required=True, type=_FILE, metavar="DIR", help="folder of the shards; finished ones are kept")
+@click.option("--policy", default="mini:target", show_default=True, metavar="NAME", help="the policy, as for ets eval")
+@click.option("--engine", default="local", show_default=True, metavar="NAME", help="where it runs, as for ets eval")
+@click.option(
+    "--solutions",
+    type=_FILE,
+    multiple=True,
+    metavar="FILE",
+    help="recorded solutions, rows of problem and text (and answer and correct, without references); may be repeated",
+)
+@click.option(
+    "--run", "runs", type=_FILE, multiple=True, metavar="DIR", help="a run that ets eval kept; may be repeated"
+)
+@click.option("--data", metavar="NAME", help="where the recorded solutions' problems stand, by id, as for ets eval")
+@click.option("--layers", callback=_layers, metavar="N,N", help="layers to read; default: five from the middle on")
+@click.option("--limit", type=_COUNT, metavar="N", help="problems to take; default: all")
+@click.option("--grader", default="auto", show_default=True, metavar="NAME", help="as for ets eval; auto: math")
+@click.option("--prompt", default="auto", show_default=True, metavar="NAME", help="how recorded problems were asked")
+@click.option("--max-step-tokens", type=_COUNT, default=256, show_default=True, metavar="N", help="tokens of one step")
+@click.option("--shard-size", type=_COUNT, default=20, show_default=True, metavar="N", help="problems in one file")
+@click.option("--concurrency", type=_COUNT, default=2, show_default=True, metavar="C", help="problems side by side")
+@click.option("--dtype", type=click.Choice(("float32", "bfloat16")), default="float32", show_default=True)
+@click.option("--device", default="cpu", show_default=True, metavar="NAME", help="cpu, cuda, cuda:N")
+@click.option("--trust-remote-code", is_flag=True, help="run code that comes with the checkpoint")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+def collect(out: Path, as_json: bool, **options: Any) -> None:
+    """Read a policy's hidden states at the ends of the steps of solutions. Run again, it goes on where it stopped.
+
+    Labels are the share of right answers among the solutions that go on from a step.
+    """
+    from search.probes import Collection, num_steps
+    from search.probes import collect as read
+
+    own = {name: options.pop(name) for name in ("solutions", "runs", "data", "layers", "limit", "shard_size")}
+    concurrency = options.pop("concurrency")
+    wanted = Collection(settings=build(SearchSettings, {**options, "prm": "none"}), **own, concurrency=concurrency)
+    with progress("collect", 1000) as bar:
+
+        def report(done: int, total: int) -> None:
+            bar.update(round(1000 * done / total), f"{done}/{total} problems")
+
+        sampled = read(wanted, out, report)
+    solutions = [one for problem in sampled for one in problem.solutions]
+    right = sum(one.correct for one in solutions)
+    summary = {
+        "folder": str(out),
+        "figures": {
+            "num_problems": len(sampled),
+            "num_solutions": len(solutions),
+            "num_steps": num_steps(sampled),
+            "share_right": right / len(solutions),
+            "share_without_answer": sum(one.answer < 0 for one in solutions) / len(solutions),
+        },
+    }
+    if as_json:
+        print_json(summary)
+        return
+    sys.stdout.write(f"{out}: {num_steps(sampled)} steps of {len(solutions)} solutions of {len(sampled)} problems, ")
+    sys.stdout.write(f"{right / len(solutions):.1%} of them right\n")
+
+
+@probe.command()
+@click.argument("features", nargs=-1, required=True, type=_FILE)
+@click.option("--out", required=True, type=_FILE, metavar="DIR", help="folder for the probe")
+@click.option("--layers", callback=_layers, metavar="N,N", help="layers to try; default: all that were collected")
+@click.option("--network", type=click.Choice(("linear", "mlp")), default="mlp", show_default=True)
+@click.option("--units", type=_COUNT, default=128, show_default=True, metavar="N", help="of the MLP's hidden layer")
+@click.option(
+    "--folds",
+    type=click.IntRange(min=3),
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="of the problems, to cross-fit",
+)
+@click.option("--epochs", type=_COUNT, default=40, show_default=True, metavar="N", help="passes over the data, at most")
+@click.option("--patience", type=_COUNT, default=5, show_default=True, metavar="N", help="epochs without a gain")
+@click.option("--batch-problems", type=_COUNT, default=8, show_default=True, metavar="N", help="problems in one update")
+@click.option(
+    "--learning-rate", type=click.FloatRange(min=0, min_open=True), default=1e-3, show_default=True, metavar="X"
+)
+@click.option("--weight-decay", type=click.FloatRange(min=0), default=0.1, show_default=True, metavar="X")
+@click.option(
+    "--pair-weight",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    metavar="X",
+    help="of the term that compares steps of one problem",
+)
+@click.option("--curve", is_flag=True, help="train on parts of the problems too, to see what more data would do")
+@click.option("--seed", type=_SEED, default=0, show_default=True, metavar="N", help="seed of everything")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+def train(features: tuple[Path, ...], out: Path, layers: tuple[int, ...], as_json: bool, **options: Any) -> None:
+    """Train a probe on the features in FEATURES: networks on each layer, by cross-fitting, and the best one's probe."""
+    from prm.probe import CONFIG_FILE, save_held_out
+    from prm.probe_features import read_features
+    from prm.probe_training import ProbeTraining, TrainEvent
+    from prm.probe_training import train as fit
+
+    if (out / CONFIG_FILE).exists():
+        raise ConfigError(f"{out} holds a probe already; give another folder")
+    found = read_features(features)
+    settings = ProbeTraining(
+        network=options["network"],
+        units=options["units"],
+        num_folds=options["folds"],
+        max_epochs=options["epochs"],
+        patience=options["patience"],
+        batch_problems=options["batch_problems"],
+        learning_rate=options["learning_rate"],
+        weight_decay=options["weight_decay"],
+        pair_weight=options["pair_weight"],
+        seed=options["seed"],
+    )
+    with progress("train probe", 1000) as bar:
+
+        def report(event: TrainEvent) -> None:
+            note = f"layer {event.layer}, held-out AUC within problems {event.figure:.4f}"
+            bar.update(round(1000 * event.done / event.total), note)
+
+        trained = fit(found, layers or found.settings["layers"], settings, curve=options["curve"], report=report)
+    by_problem = {name: trained.log_odds[found.problems == at] for at, name in enumerate(found.problem_ids)}
+    save_held_out(out, by_problem)
+    trained.probe.save(out)
+    config = trained.probe.config
+    if as_json:
+        shown = {"layer": config.layer, "reduce": config.reduce, "temperature": config.temperature}
+        shown |= {f"auc_steps_within_layer_{layer}": value for layer, value in trained.by_layer.items()}
+        shown |= {f"auc_steps_within_data_{share:g}": value for share, value in trained.by_data.items()}
+        print_json({"folder": str(out), "figures": shown, "record": config.record})
+        return
+    sys.stdout.write(f"{out}: layer {config.layer} of {config.num_layers}, {config.network}, reduce {config.reduce}\n")
+    for layer, value in trained.by_layer.items():
+        sys.stdout.write(f"layer {layer:<4} held-out AUC of steps within problems {value:.4f}\n")
+    for share, value in sorted(trained.by_data.items()):
+        sys.stdout.write(f"{share:>5.0%} of the data: {value:.4f}\n")
+
+
+@probe.command("eval")
+@click.argument("model", type=_FILE)
+@click.argument("features", nargs=-1, required=True, type=_FILE)
+@click.option("--reduce", default=None, metavar="NAME", help="last, min, mean or prod; default: as the probe says")
+@click.option("--plot", type=_FILE, metavar="FILE", help="draw the curves over layers and data; needs matplotlib")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+def evaluate(model: Path, features: tuple[Path, ...], reduce: str | None, plot: Path | None, as_json: bool) -> None:
+    """Measure the probe in MODEL on the features in FEATURES: how it ranks, its calibration, and what its votes gain.
+
+    Problems that it was trained on are measured by networks that did not see them.
+    """
+    from prm.probe_evaluation import evaluate as measure
+
+    found = measure(model, features, reduce)
+    if plot is not None:
+        from search.probes import plot_curves
+
+        plot_curves(found["record"], plot)
+    if as_json:
+        print_json(found)
+        return
+    for name, value in found["figures"].items():
+        shown = "unknown" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+        sys.stdout.write(f"{name.replace('_', ' '):34} {shown}\n")
