@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prm.probe_features import Sampled, Solution, collect_features
-from search.answers.graders import ComparingGrader, Grader
+from search.answers.graders import ComparingGrader, Grader, close_grader
 from search.config import SearchSettings
 from search.data import read_data
 from search.engines.local.tokenizer import HFTokenizer
@@ -126,8 +126,7 @@ def collect(
     try:
         return asyncio.run(run())
     finally:
-        if isinstance(grader, ComparingGrader):
-            grader.close()
+        close_grader(grader)
 
 
 def _num_layers(engine: Engine) -> int:

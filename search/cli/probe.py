@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +175,7 @@ def train(features: tuple[Path, ...], out: Path, layers: tuple[int, ...], as_jso
 @click.argument("model", type=_FILE)
 @click.argument("features", nargs=-1, required=True, type=_FILE)
 @click.option("--reduce", default=None, metavar="NAME", help="last, min, mean or prod; default: as the probe says")
-@click.option("--plot", type=_FILE, metavar="FILE", help="draw the curves over layers and data; needs matplotlib")
+@click.option("--plot", type=_FILE, metavar="DIR", help="draw the curves over layers and data; needs matplotlib")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def evaluate(model: Path, features: tuple[Path, ...], reduce: str | None, plot: Path | None, as_json: bool) -> None:
     """Measure the probe in MODEL on the features in FEATURES: how it ranks, its calibration, and what its votes gain.
@@ -185,12 +186,21 @@ def evaluate(model: Path, features: tuple[Path, ...], reduce: str | None, plot: 
 
     found = measure(model, features, reduce)
     if plot is not None:
-        from search.probes import plot_curves
-
-        plot_curves(found["record"], plot)
+        _plot(found["record"], plot)
     if as_json:
         print_json(found)
         return
     for name, value in found["figures"].items():
         shown = "unknown" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
         sys.stdout.write(f"{name.replace('_', ' '):34} {shown}\n")
+
+
+def _plot(record: Mapping[str, Any], folder: Path) -> None:
+    """Draw what a probe's training record says of layers, and of less data."""
+    from search.plots import Point, Series, plot_accuracy
+
+    label = "AUC of steps within problems, held out"
+    for name, axis in (("layer", "layer"), ("data", "share of the problems trained on")):
+        values = sorted((float(key), float(value)) for key, value in record[f"concordance_by_{name}"].items())
+        points = tuple(Point(x, y, y, y) for x, y in values)
+        plot_accuracy([Series("probe", points)], axis, folder / f"by-{name}.png", y_label=label)

@@ -74,7 +74,7 @@ def test_kept_and_read_again(tmp_path):
     assert again.config == probe.config and again.rewards(states).tolist() == probe.rewards(states).tolist()
     save_held_out(tmp_path, {"p": np.array([0.5, -2.0])})
     assert read_held_out(tmp_path)["p"].tolist() == [0.5, -2.0]
-    found = prm_config(f"probe:{tmp_path}")
+    found = prm_config(f"probe:{tmp_path}", "probe")
     assert found.codec == "probe" and found.reduce == "last" and "layer 2" in found.reason
 
 
