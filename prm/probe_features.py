@@ -202,8 +202,7 @@ async def collect_features(
         file = folder / _SHARD.format(number)
         part = sampled[first : first + shard_size]
         if not file.is_file():
-            read = await _read_all(engine, part, layers, concurrency, lambda at, base=done: report(base + at, ""))
-            _write_shard(file, read)
+            _write_shard(file, await _read_all(engine, part, layers, concurrency, done, report))
         done += len(part)
         report(done, "")
 
@@ -212,15 +211,20 @@ _Read = tuple[_Trie, Sampled, "torch.Tensor"]
 
 
 async def _read_all(
-    engine: Engine, part: Sequence[Sampled], layers: Sequence[int], concurrency: int, report: Callable[[int], None]
+    engine: Engine,
+    part: Sequence[Sampled],
+    layers: Sequence[int],
+    concurrency: int,
+    num_before: int,
+    report: Callable[[int, str], None],
 ) -> list[_Read]:
     found: list[_Read | None] = [None] * len(part)
-    todo, done = iter(enumerate(part)), count(1)
+    todo, done = iter(enumerate(part)), count(num_before + 1)
 
     async def work() -> None:
         for number, one in todo:
             found[number] = await _read_problem(engine, one, layers)
-            report(next(done))
+            report(next(done), "")
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(min(concurrency, len(part))):

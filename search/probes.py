@@ -90,7 +90,7 @@ def collect(
         raise ConfigError("give recorded solutions (--solutions FILE) or kept runs (--run DIR)")
     settings = wanted.settings
     engine = make_engine(settings.engine, settings.policy, settings, settings.max_kv_tokens)
-    grader = make_grader("math" if settings.grader == "auto" else settings.grader)
+    grader = make_grader(_grader(wanted))
 
     async def run() -> list[Sampled]:
         try:
@@ -127,6 +127,13 @@ def collect(
         return asyncio.run(run())
     finally:
         close_grader(grader)
+
+
+def _grader(wanted: Collection) -> str:
+    """Who grades: as asked for, or as the first run was graded; mathematics otherwise."""
+    if wanted.settings.grader != "auto":
+        return wanted.settings.grader
+    return read_run(wanted.runs[0]).settings.grader if wanted.runs else "math"
 
 
 def _num_layers(engine: Engine) -> int:

@@ -48,7 +48,13 @@ def probe() -> None:
 @click.option("--data", metavar="NAME", help="where the recorded solutions' problems stand, by id, as for ets eval")
 @click.option("--layers", callback=_layers, metavar="N,N", help="layers to read; default: five from the middle on")
 @click.option("--limit", type=_COUNT, metavar="N", help="problems to take; default: all")
-@click.option("--grader", default="auto", show_default=True, metavar="NAME", help="as for ets eval; auto: math")
+@click.option(
+    "--grader",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="as for ets eval; auto: as a run was graded, else math",
+)
 @click.option("--prompt", default="auto", show_default=True, metavar="NAME", help="how recorded problems were asked")
 @click.option("--max-step-tokens", type=_COUNT, default=256, show_default=True, metavar="N", help="tokens of one step")
 @click.option("--shard-size", type=_COUNT, default=20, show_default=True, metavar="N", help="problems in one file")

@@ -69,7 +69,7 @@ def test_solutions_longer_than_the_context_are_left_out(tmp_path):
     assert read_features([tmp_path]).leaves.tolist() == [0, 1]
 
 
-def made(num_problems=40, num_solutions=6, noise=0.7, seed=0, layers=(1, 2)):
+def made(num_problems=40, num_solutions=6, noise=0.5, seed=0, layers=(1, 2)):
     """Features of solutions of two steps each: the last layer tells right from wrong, less so at the first step."""
     rng = np.random.default_rng(seed)
     right = rng.random((num_problems, num_solutions)) < rng.uniform(0.2, 0.8, num_problems)[:, None]
@@ -98,7 +98,7 @@ def made(num_problems=40, num_solutions=6, noise=0.7, seed=0, layers=(1, 2)):
 
 @pytest.mark.parametrize("network", ["linear", "mlp"])
 def test_the_layer_that_knows_is_found_and_its_probe_tells_unseen_problems(network):
-    settings = ProbeTraining(network=network, units=16, max_epochs=15, num_folds=4)
+    settings = ProbeTraining(network=network, units=16, learning_rate=0.02, num_folds=4)
     seen, unseen = made(seed=0), made(seed=1)
     trained = train(seen, (1, 2), settings, curve=True)
     assert trained.probe.config.layer == 2 and trained.by_layer[1] < 0.65 < 0.8 < trained.by_layer[2]
