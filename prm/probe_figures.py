@@ -17,7 +17,7 @@ from search.types import Reduce
 Floats = NDArray[np.float64]
 
 NUM_POSITIONS = 4
-"""Parts of a solution, from its first steps to its last, for which figures are given apart."""
+"""Parts of a solution for which figures are given apart; a step is in the part in which it ends."""
 
 
 def concordance(scores: Floats, labels: Floats, problems: NDArray[np.int64]) -> float:
@@ -74,9 +74,7 @@ def figures(features: Features, rewards: Floats, reduce: Reduce) -> dict[str, An
     paths = [features.path(int(leaf)) for leaf in features.leaves]
     steps = np.array([place for path in paths for place in path], np.int64)
     truths = np.repeat(features.correct, [len(path) for path in paths])
-    parts = np.array(
-        [min(NUM_POSITIONS - 1, at * NUM_POSITIONS // len(path)) for path in paths for at in range(len(path))]
-    )
+    parts = np.array([-(-(at + 1) * NUM_POSITIONS // len(path)) - 1 for path in paths for at in range(len(path))])
     half = np.array([path[(len(path) - 1) // 2] for path in paths], np.int64)
     ends = features.leaves
     found: dict[str, Any] = {

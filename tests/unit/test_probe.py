@@ -232,7 +232,7 @@ def test_by_name_on_the_mini_family(tmp_path):
     for policy, options, message in (
         ("mini:target", {}, "was trained for mini:draft"),
         ("mini:draft", {"prm_codec": "trl"}, "prm_codec 'trl' means nothing"),
-        ("mini:draft", {"writer": "arbitrage", "router": "never"}, "the one model that writes"),
+        ("mini:target", {"writer": "arbitrage", "router": "never"}, "the one model that writes"),
         ("mini:draft", {"embedder": "prm", "method": "ets"}, "embedder prm needs a reward model"),
     ):
         with pytest.raises(ConfigError, match=message):  # noqa: SIM117
