@@ -168,7 +168,7 @@ def test_votes_gain_where_rewards_tell_and_choose_by_other_problems():
     good = np.where(np.repeat(features.correct, 2), 0.8, 0.3)
     found = vote_figures(features, good, ("last", "min"), num_folds=5)
     assert found["vote_crossfit"] > found["vote_majority"] and found["vote_crossfit_low"] > 0
-    assert found["vote_oracle"] == 1.0 and found["vote_weighted/last_gain"] > 0
+    assert found["vote_oracle"] >= found["vote_crossfit"] and found["vote_weighted/last_gain"] > 0
     assert json.loads(json.dumps(found)) == found, "flat, for --json"
     noise = np.random.default_rng(0).random(len(good))
     told = vote_figures(features, noise, ("last",), num_folds=5)
