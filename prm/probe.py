@@ -133,7 +133,7 @@ class Probe:
         """(n,) the network's log-odds for states (n, width), as they are before calibration."""
         weights = self._weights
         normal = (states - weights["mean"]) / weights["scale"]
-        hidden = normal @ weights["in.weight"].T + weights["in.bias"]
+        hidden: NDArray[Any] = normal @ weights["in.weight"].T + weights["in.bias"]
         if self.config.network == "mlp":
             hidden = np.maximum(hidden, 0.0) @ weights["out.weight"].T + weights["out.bias"]
         result: Array = hidden[:, 0]
@@ -167,7 +167,8 @@ def calibrate(log_odds: NDArray[Any], temperature: float, knots: Sequence[tuple[
     """Log-odds as probabilities: cooled by the temperature, then bent along the knots."""
     cooled = 1.0 / (1.0 + np.exp(-np.clip(np.asarray(log_odds, np.float64) / temperature, -700, 700)))
     across, up = zip(*knots, strict=True)
-    return np.clip(np.interp(cooled, across, up), 0.0, 1.0)
+    found: NDArray[np.float64] = np.clip(np.interp(cooled, across, up), 0.0, 1.0)
+    return found
 
 
 def probe_folder(name: str) -> Path:

@@ -202,8 +202,8 @@ def _cross_fit(
     states = features.layer(layer)
     place_folds = folds[features.problems]
     rng = np.random.default_rng(settings.seed + 1)
-    kept = rng.permutation(len(folds))
-    kept = np.isin(features.problems, kept[: math.ceil(share * len(kept))])
+    chosen = rng.permutation(len(folds))[: math.ceil(share * len(folds))]
+    kept = np.isin(features.problems, chosen)
     log_odds, epochs = np.zeros(len(place_folds)), []
     for fold in range(settings.num_folds):
         held = place_folds == fold
@@ -277,7 +277,7 @@ def _fit(
     labels = torch.from_numpy(features.labels).float()[rows]
     weights = torch.from_numpy(features.num_solutions).float()[rows]
     problems = torch.from_numpy(features.problems)[rows]
-    members = [torch.nonzero(problems == one)[:, 0] for one in problems.unique()]
+    members = [torch.nonzero(problems == one)[:, 0] for one in np.unique(features.problems[used])]
     best: dict[str, torch.Tensor] | None = None
     since = 0
     for epoch in range(1, num_epochs + 1):
