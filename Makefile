@@ -11,6 +11,7 @@
 #   make wheel   build the wheel, install it outside the checkout, and use it there
 #   make test-sglang  build the server's own environment, then test against real SGLang servers on the CPU
 #   make test-its-hub  build its_hub's own environment, then run its algorithms through `ets serve`
+#   make test-clients  build litellm's and LangChain's environment, then ask `ets serve` by them
 #   make sglang-cpu   the same environment, and the mini family served from it; make sglang-stop ends that
 # TORCH names the PyTorch to install before all else, e.g. TORCH=torch to take your platform's default build.
 
@@ -24,7 +25,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 SOURCES := search prm ets arbitrage tests examples docs
 
-.PHONY: repro-quick demo real test test-nightly test-browser lint format docs site wheel clean sglang-cpu sglang-stop test-sglang test-its-hub
+.PHONY: repro-quick demo real test test-nightly test-browser lint format docs site wheel clean sglang-cpu sglang-stop test-sglang test-its-hub test-clients
 
 demo: $(VENV)/.demo
 	@$(BIN)/ets solve --mini 0
@@ -116,6 +117,16 @@ $(ITS_HUB_VENV)/.ready: tests/its_hub/requirements.txt
 	@$(ITS_HUB_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps -r $<
 	@touch $@
 
+CLIENTS_VENV := .venv-clients
+
+test-clients: $(VENV)/.test $(CLIENTS_VENV)/.ready
+	$(BIN)/python -m pytest tests/clients
+
+$(CLIENTS_VENV)/.ready: tests/clients/requirements.txt
+	@$(PYTHON) -m venv $(CLIENTS_VENV)
+	@$(CLIENTS_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps -r $<
+	@touch $@
+
 # Torch comes first and by itself: asked for through another package it may bring gigabytes that a CPU cannot use.
 $(VENV)/.torch: constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name one with make PYTHON=...")'
@@ -153,4 +164,4 @@ repro-quick: $(VENV)/.demo
 	@$(BIN)/ets repro arbitrage --recipe mini --quick
 
 clean:
-	rm -rf $(VENV) $(SGLANG_VENV) $(ITS_HUB_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(SGLANG_VENV) $(ITS_HUB_VENV) $(CLIENTS_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
@@ -15,6 +15,7 @@ from typing import Any, Self, cast
 from search.answers.graders import Grader, close_grader
 from search.background import BackgroundLoop
 from search.config import SearchSettings, build, config_hash
+from search.conversation import Turn
 from search.driver import Driver, Limits
 from search.errors import ConfigError, SearchError
 from search.prompt_files import with_files
@@ -222,8 +223,8 @@ class Search:
 
     # Solving
 
-    def prompt(self, question: str) -> Prompt:
-        """A question as the policy model reads it; loads the models on first use.
+    def prompt(self, question: str, earlier: Sequence[Turn] = ()) -> Prompt:
+        """A question as the policy model reads it, after `earlier` turns; loads the models on first use.
 
         Raises:
             ConfigError: the question is empty or no Unicode text, or a template refuses it.
@@ -231,15 +232,25 @@ class Search:
         if self._prompts is None:
             _ = self.driver
             assert self._prompts is not None
-        return self._prompts.render(question)
+        return self._prompts.render(question, earlier)
 
-    async def asolve(self, problem: str | Problem, *, seed: int | None = None, watch: Watch | None = None) -> Result:
+    async def asolve(
+        self,
+        problem: str | Problem,
+        *,
+        seed: int | None = None,
+        watch: Watch | None = None,
+        prompt: Prompt | None = None,
+        max_seconds: float | None = None,
+    ) -> Result:
         """Search one problem.
 
         Args:
             problem: the question, or a problem with an id and a reference answer.
             seed: in place of the setting, for this problem.
             watch: called after each selection and after each written level; what it raises ends the search.
+            prompt: what the policy model reads; None: the problem's text as the settings put it.
+            max_seconds: a limit of this problem's own, beside the setting; the shorter one counts.
 
         Raises:
             ConfigError: the problem is empty or too long for the model.
@@ -247,7 +258,8 @@ class Search:
         """
         asked = problem if isinstance(problem, Problem) else Problem("0", problem)
         driver = await asyncio.to_thread(lambda: self.driver)
-        outcome = await driver.solve(asked, self.prompt(asked.text), seed=seed, watch=watch)
+        prompt = self.prompt(asked.text) if prompt is None else prompt
+        outcome = await driver.solve(asked, prompt, seed=seed, watch=watch, max_seconds=max_seconds)
         # Off the loop: comparing answers may take a while, and other problems go on.
         return await asyncio.to_thread(
             conclude,

@@ -11,7 +11,7 @@ from typing import get_args
 
 from search.contract import check_selection
 from search.errors import ConfigError, ContextOverflowError, EngineError, PromptTooLongError, ScoringError
-from search.limits import Limits
+from search.limits import Limits, out_of_time
 from search.outcome import SearchOutcome, outcome_of
 from search.protocols import AheadWriter, FeatureProvider, PacedWriter, Policy, Scorer, StopRule, Watch, Writer
 from search.running import Running
@@ -120,7 +120,13 @@ class Driver:
         return self._speculate is not None
 
     async def solve(
-        self, problem: Problem, prompt: Prompt | str, *, seed: int | None = None, watch: Watch | None = None
+        self,
+        problem: Problem,
+        prompt: Prompt | str,
+        *,
+        seed: int | None = None,
+        watch: Watch | None = None,
+        max_seconds: float | None = None,
     ) -> SearchOutcome:
         """Search one problem to its end.
 
@@ -131,6 +137,7 @@ class Driver:
             prompt: the problem as the policy model reads it; a text is encoded as it is.
             seed: in place of the run's own.
             watch: called before and after each selection; what it raises ends the search.
+            max_seconds: of this problem, beside the limits' own; the shorter one counts.
 
         Raises:
             ConfigError: the prompt is empty.
@@ -153,7 +160,7 @@ class Driver:
             run.ahead = Speculation(self, self.writer, run, self._speculate)
         try:
             with run.ledger.whole.running():
-                await self._search(run)
+                await self._search(run, max_seconds)
             if self.policy.pace == "leaf":
                 run.sort()
             outcome = outcome_of(run, self.writer, self.scorer)
@@ -163,8 +170,9 @@ class Driver:
             await self._close(tree)
         return outcome
 
-    async def _search(self, run: Running) -> None:
-        limit = asyncio.timeout(self.limits.max_seconds)
+    async def _search(self, run: Running, max_seconds: float | None) -> None:
+        seconds = min((one for one in (self.limits.max_seconds, max_seconds) if one is not None), default=None)
+        limit = asyncio.timeout(seconds)
         try:
             async with limit, asyncio.TaskGroup() as tasks:
                 while await self._advance(run, tasks):
@@ -172,7 +180,7 @@ class Driver:
         except TimeoutError:
             if not limit.expired():
                 raise  # a part's own
-            run.stop_for_time(f"limit of {self.limits.max_seconds} seconds", self.scorer is not None)
+            run.stop_for_time(out_of_time(seconds), self.scorer is not None)
         finally:
             if run.ahead is not None:
                 await run.ahead.stop()

@@ -13,6 +13,11 @@ _END_REASONS = {
 }
 
 
+def out_of_time(seconds: float | None) -> str:
+    """Why trajectories end, or are left out, when a search's wall seconds are over."""
+    return f"limit of {seconds} seconds"
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Where a search stops although the model would go on.

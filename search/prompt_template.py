@@ -12,7 +12,7 @@ from search.errors import ConfigError
 if TYPE_CHECKING:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-VARIABLES = ("question", "examples", "system", "chat", "start")
+VARIABLES = ("question", "examples", "system", "turns", "chat", "start")
 """What a template may read: see `docs/prompts.md`."""
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from search.config import Example, SearchSettings
+from search.conversation import Turn, without_system
 from search.errors import ConfigError
 from search.plain_text import encode_protected, is_unicode, protect, unprotect
 from search.prompt_template import PromptTemplate
@@ -67,6 +68,8 @@ Math-Shepherd's layout (arXiv 2312.08935), which end each step with a tag and a 
 the bare question in the family's own template."""
 
 _PROBE = "1 + 1"
+_MARK = "\ufdd1"
+"""A noncharacter, which Unicode keeps for such uses: it shows where a template puts a turn."""
 
 
 def choose_format(requested: str, tokenizer: Tokenizer) -> PromptFormat:
@@ -161,8 +164,12 @@ class PromptRenderer:
             found["thinking"] = "keep" if same else "off"
         return found if self._template is not None else {**found, "system_prompt": self._instruction}
 
-    def render(self, question: str) -> Prompt:
+    def render(self, question: str, earlier: Sequence[Turn] = ()) -> Prompt:
         """The prompt for one question, ending where the first step begins.
+
+        Args:
+            question: the last turn.
+            earlier: what was said before it. What a system said first joins the instruction.
 
         Raises:
             ConfigError: the question is empty or no Unicode text, or a template refuses it.
@@ -171,46 +178,61 @@ class PromptRenderer:
             raise ConfigError("the problem is empty; give its text")
         if not is_unicode(question):
             raise ConfigError("the problem is not valid Unicode text")
-        text = self._text(self._protect(question))
+        if not all(is_unicode(turn.text) for turn in earlier):
+            raise ConfigError("an earlier turn of the conversation is not valid Unicode text")
+        turns = [Turn(turn.role, self._protect(turn.text)) for turn in earlier]
+        text = self._text(self._protect(question), turns)
+        marks = [f"{_MARK}{index};" for index in range(len(turns))]
+        marked = [Turn(turn.role, mark) for turn, mark in zip(turns, marks, strict=True)]
+        shown = self._text(_PROBE, marked) if turns else ""
+        left_out = sum(mark not in shown for mark in marks)
         text += ("" if self._thinks else closed_thought(text, self._tokenizer)) + self._prefix
         if not is_unicode(text):
             raise ConfigError("the prompt is not valid Unicode text: look at its template and its chat options")
-        return Prompt(unprotect(text), encode_protected(self._tokenizer, text))
+        return Prompt(unprotect(text), encode_protected(self._tokenizer, text), left_out)
 
     def _protect(self, text: str) -> str:
         return protect(self._tokenizer, text)
 
-    def _text(self, question: str) -> str:
+    def _text(self, question: str, earlier: Sequence[Turn] = ()) -> str:
+        first = next((index for index, turn in enumerate(earlier) if turn.role != "system"), len(earlier))
+        system = "\n\n".join(filter(None, [self._system, *(turn.text for turn in earlier[:first])]))
+        earlier = earlier[first:]
         if self._template is not None:
             return self._template(
                 question=question,
                 examples=self._examples,
-                system=self._system,
+                system=system,
+                turns=[{"role": turn.role, "content": turn.text} for turn in earlier],
                 chat=self._chat,
                 start=self._tokenizer.start,
             )
-        return self._turns(question) if self.style.chat else self._plain(question)
+        return self._turns(system, earlier, question) if self.style.chat else self._plain(system, earlier, question)
 
-    def _plain(self, question: str) -> str:
+    def _shown(self) -> list[Turn]:
+        """The examples as turns."""
+        return [turn for one in self._examples for turn in (Turn("user", one.question), Turn("assistant", one.answer))]
+
+    def _plain(self, system: str, earlier: Sequence[Turn], question: str) -> str:
         style = self.style
-        instruction = f"{self._system}\n\n" if self._system else ""
-        shown = "".join(f"{style.before}{one.question}{style.after}{one.answer}\n\n" for one in self._examples)
-        return f"{self._tokenizer.start}{instruction}{shown}{style.before}{question}{style.after}"
+        instruction = f"{system}\n\n" if system else ""
+        turns = "".join(
+            f"{style.before}{turn.text}{style.after}" if turn.role == "user" else f"{turn.text}\n\n"
+            for turn in [*self._shown(), *earlier]
+        )
+        return f"{self._tokenizer.start}{instruction}{turns}{style.before}{question}{style.after}"
 
-    def _turns(self, question: str) -> str:
-        turns = [
-            turn
-            for one in self._examples
-            for turn in ({"role": "user", "content": one.question}, {"role": "assistant", "content": one.answer})
-        ]
-        turns.append({"role": "user", "content": question})
-        if not self._system:
-            return self._chat(turns)
+    def _turns(self, system: str, earlier: Sequence[Turn], question: str) -> str:
+        turns = [Turn("system", system)] if system else []
+        turns += [*self._shown(), *earlier, Turn("user", question)]
+        messages = [{"role": turn.role, "content": turn.text} for turn in turns]
         try:
-            return self._chat([{"role": "system", "content": self._system}, *turns])
-        except ConfigError:  # some templates know no system role
-            first, *others = turns
-            return self._chat([{**first, "content": f"{self._system}\n\n{first['content']}"}, *others])
+            return self._chat(messages)
+        except ConfigError:
+            simple = without_system(messages)
+            if simple == messages:
+                raise
+            return self._chat(simple)
 
     def _chat(self, messages: list[dict[str, str]], **options: object) -> str:
         """The model's own chat template, for templates of people too."""

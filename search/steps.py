@@ -240,19 +240,28 @@ def open_thought(prompt: str) -> str:
     return next((opening for opening in THOUGHT_TAGS if text.endswith(opening)), "")
 
 
+def part_thoughts(text: str) -> tuple[str, str]:
+    """What a solution thinks, without its tags, and what it says besides; an open thought goes to the text's end."""
+    thoughts, spoken, closing, at = "", "", "", 0
+    for found in _TAG.finditer(text):
+        tag, before = found.group(), text[at : found.start()]
+        if closing:
+            if tag == closing:
+                thoughts, closing, at = thoughts + before, "", found.end()
+        elif tag in THOUGHT_TAGS:
+            spoken, closing, at = spoken + before, THOUGHT_TAGS[tag], found.end()
+        else:  # it was open from the start
+            thoughts, spoken, at = text[: found.start()], "", found.end()
+    if closing:
+        thoughts += text[at:]
+    else:
+        spoken += text[at:]
+    return thoughts.lstrip("\r\n"), spoken.lstrip("\r\n")
+
+
 def without_thoughts(text: str) -> str:
     """What a solution says besides its thoughts; one that was never closed goes to the text's end."""
-    spoken, thought, at = "", "", 0
-    for found in _TAG.finditer(text):
-        tag = found.group()
-        if thought:
-            if tag == thought:
-                thought, at = "", found.end()
-        elif tag in THOUGHT_TAGS:
-            spoken, thought = spoken + text[at : found.start()], THOUGHT_TAGS[tag]
-        else:  # it was open from the start
-            spoken, at = "", found.end()
-    return (spoken if thought else spoken + text[at:]).lstrip("\r\n")
+    return part_thoughts(text)[1]
 
 
 def split_steps(text: str) -> list[str]:

@@ -239,10 +239,13 @@ class Prompt:
     Attributes:
         text: to be read by people; what is a control token in it, and what only looks like one, the ids tell.
         ids: of the model's own tokenizer.
+        num_left_out: earlier turns of the conversation that are not in it, as the model's template has no place for
+            them.
     """
 
     text: str
     ids: tuple[int, ...]
+    num_left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)

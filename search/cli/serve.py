@@ -56,6 +56,28 @@ from search.extras import install
     metavar="X",
     help="on SIGTERM, until what still runs is cancelled",
 )
+@click.option(
+    "--deadline",
+    type=click.FloatRange(min=0, min_open=True, max=86400),
+    metavar="X",
+    help="seconds from a request to its answer, which is then the best so far; default: as long as it takes",
+)
+@click.option(
+    "--more-policy",
+    "policies",
+    multiple=True,
+    metavar="MODEL[=ENGINE]",
+    help="another policy, which requests choose by its name; may be repeated",
+)
+@click.option(
+    "--more-prm",
+    "prms",
+    multiple=True,
+    metavar="MODEL[=ENGINE]",
+    help="another reward model, which requests choose by its name; may be repeated",
+)
+@click.option("--access-log", metavar="FILE", help="a JSON object a line for each request; - for standard output")
+@click.option("--log-prompts", is_flag=True, help="the access log has what was asked and answered, too")
 @click.pass_context
 def serve(
     ctx: click.Context,
@@ -71,16 +93,23 @@ def serve(
     max_queue: int,
     max_body_bytes: int,
     shutdown_seconds: float,
+    deadline: float | None,
+    policies: tuple[str, ...],
+    prms: tuple[str, ...],
+    access_log: str | None,
+    log_prompts: bool,
     **_: object,
 ) -> int:
     """Serve searched answers to any OpenAI client, until a signal ends it.
 
-    The settings are those of every search; a request may choose others by its model's name or in its body.
+    The settings are those of every search; a request may choose others by its model's name, its base URL or its body.
     """
     settings = read_settings(SearchSettings, ctx, config)
     try:
+        from search.serve.access_log import AccessLog
         from search.serve.run import listen
         from search.serve.run import serve as run
+        from search.serve.searches import Extra
         from search.serve.service import ServeLimits, Service
     except ModuleNotFoundError as error:
         raise ConfigError(f"{error.name} is not installed; {install('serve')}") from None
@@ -92,14 +121,19 @@ def serve(
         max_queue=max_queue,
         max_body_bytes=max_body_bytes,
         shutdown_seconds=shutdown_seconds,
+        deadline=deadline,
     )
+    extras = [*(Extra.parse("policy", text) for text in policies), *(Extra.parse("prm", text) for text in prms)]
+    if log_prompts and access_log is None:
+        raise ConfigError("--log-prompts: there is no log; give --access-log too")
     given = [key.strip() for key in keys or os.environ.get("ETS_API_KEY", "").split(",") if keys or key]
     if not all(given):
         raise ConfigError("--api-key: a key must not be empty")
+    log = None if access_log is None else AccessLog(access_log, prompts=log_prompts)
     with listen(host, port) as bound:
         # The service belongs to the loop it is made in.
         async def whole() -> None:
-            await run(Service(settings, limits, name), bound, given)
+            await run(Service(settings, limits, name, extras=extras), bound, given, log)
 
         asyncio.run(whole())
     return 0

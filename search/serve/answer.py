@@ -1,4 +1,4 @@
-"""From a search's result to a chat completion, whole or in chunks."""
+"""From a search's result to an answer of OpenAI's shape, whole or in chunks."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from search.ledger import ModelCost
 from search.record import stats_record
 from search.result import Result, Trajectory
 from search.serve.best import best
+from search.serve.forms import Told
 from search.serve.jobs import Job, ProgressEvent
-from search.serve.names import short_name
+from search.serve.names import scorer_name, short_name
 from search.tree import Node
-from search.types import ROOT
 
 _ENDED_ITSELF = ("end of text", "final answer")
 """Reasons of trajectories that came to their own end; all others are limits."""
@@ -55,37 +55,42 @@ def _model(cost: ModelCost) -> dict[str, Any]:
 
 def about(job: Job, result: Result) -> dict[str, Any]:
     """The search itself: its answer, its vote, its cost, and what repeats it."""
-    settings = job.search.settings
+    settings, ignored = job.search.settings, job.prompt.num_left_out
     return {
-        "problem": job.problem.text,
+        "problem": job.asked.problem,
         "answer": result.answer,
         "tally": dict(result.tally),
         "method": settings.method_name,
         "width": settings.width,
         "writer": settings.writer,
         "router": settings.router if settings.writer == "arbitrage" else None,
+        "prm": scorer_name(settings.prm),
         "seed": job.seed,
         "num_trajectories": len(result.trajectories),
-        "num_ignored_messages": job.asked.num_ignored,
+        "num_ignored_messages": ignored,
+        "deadline": job.deadline,
+        "deadline_reached": job.late,
         "seconds_queued": job.seconds_queued,
-        "notes": list(result.notes),
+        "notes": [*result.notes, *([_IGNORED.format(ignored)] if ignored else [])],
         "stats": stats_record(result.stats),
     }
 
 
-def completion(job: Job, model: str, result: Result) -> dict[str, Any]:
+_IGNORED = "this model's chat template has no place for {} of the earlier messages; it did not read them"
+
+
+def completion(job: Job, result: Result) -> dict[str, Any]:
     """The whole answer as one object."""
-    choices = best(result, job.asked.num_choices)
+    choices, form = best(result, job.asked.num_choices), job.form
     return {
         "id": job.id,
-        "object": "chat.completion",
+        "object": form.kind,
         "created": int(job.arrived),
-        "model": model,
+        "model": job.model,
         "choices": [
             {
                 "index": index,
-                "message": {"role": "assistant", "content": "" if one is None else one.text, "refusal": None},
-                "logprobs": None,
+                **form.choice(_told(job, result, one), _logprobs(job, result, one)),
                 "finish_reason": finish_reason(one),
                 "search": _judged(one),
             }
@@ -94,6 +99,16 @@ def completion(job: Job, model: str, result: Result) -> dict[str, Any]:
         "usage": usage(result, choices),
         "search": about(job, result),
     }
+
+
+def _told(job: Job, result: Result, one: Trajectory | None) -> Told:
+    return Told("") if one is None else job.form.told(result.tree, one.node)
+
+
+def _logprobs(job: Job, result: Result, one: Trajectory | None) -> dict[str, Any] | None:
+    if one is None or not job.asked.logprobs:
+        return None
+    return job.form.logprobs(job.search.driver.writer.tokenizer, result.tree.path(one.node)[1:])
 
 
 def _judged(one: Trajectory | None) -> dict[str, Any]:
@@ -105,69 +120,70 @@ def _judged(one: Trajectory | None) -> dict[str, Any]:
 class Chunks:
     """The objects of one stream, in the order in which they are asked for."""
 
-    def __init__(self, job: Job, model: str) -> None:
-        """Stream the answer to `job`, under the model's name as the client gave it."""
-        self._job, self._model = job, model
+    def __init__(self, job: Job) -> None:
+        """Stream the answer to `job`."""
+        self._job, self._form = job, job.form
+        self._sent = Told("")
+        self._offset = 0
 
     def begin(self) -> dict[str, Any]:
         """Who speaks."""
-        return self._chunk({"role": "assistant", "content": ""})
+        return self._chunk(self._form.piece(Told(""), None, role=True))
 
     def progress(self, event: ProgressEvent) -> dict[str, Any]:
-        """How far the search is; the delta is empty."""
-        return self._chunk({}, search=dict(event.fields))
+        """How far the search is; the piece is empty."""
+        return self._chunk(self._form.piece(None, None), search=dict(event.fields))
 
-    def step(self, node: Node) -> dict[str, Any]:
+    def step(self, node: Node, *, last: bool = False) -> dict[str, Any]:
         """A step of the first choice."""
+        job = self._job
+        assert job.tree is not None
+        told = self._form.told(job.tree, node.id, ended=last)
+        logprobs = None
+        if job.asked.logprobs:
+            logprobs = self._form.logprobs(job.search.driver.writer.tokenizer, [node], self._offset)
+            self._offset += len(node.text)
         about_step = {
             "depth": node.depth,
             "reward": node.reward,
             "writer": short_name(node.writer),
             "tokens": len(node.ids),
         }
-        return self._chunk({"content": self._told(node)}, search={"step": about_step})
-
-    def _told(self, node: Node) -> str:
-        """What a step adds to the text that a client gets, which may leave thoughts out."""
-        tree = self._job.tree
-        assert tree is not None and node.parent is not None
-        text = tree.spoken_text if self._job.search.settings.thinking == "drop" else tree.solution_text
-        return text(node.id)[0 if node.parent == ROOT else len(text(node.parent)) :]
+        piece, self._sent = told.after(self._sent), told
+        return self._chunk(self._form.piece(piece, logprobs), search={"step": about_step})
 
     def end(self, result: Result) -> Iterator[dict[str, Any]]:
         """What was not decided before the vote, the other choices, how each ended, and the usage if asked for."""
-        choices = best(result, self._job.asked.num_choices)
+        job = self._job
+        choices = best(result, job.asked.num_choices)
         if choices:
-            for node in self._job.rest(choices[0].node):
-                yield self.step(node)
+            rest = job.rest(choices[0].node)
+            for node in rest:
+                yield self.step(node, last=node is rest[-1])
+            if held := _told(job, result, choices[0]).after(self._sent).content:
+                yield self._chunk(self._form.piece(Told(held), None))
         for index, one in enumerate(choices[1:], 1):
-            yield self._chunk({"role": "assistant", "content": one.text}, index)
+            yield self._chunk(self._form.piece(_told(job, result, one), _logprobs(job, result, one)), index)
         for index, ended in enumerate(choices or [None]):
             search: dict[str, Any] = _judged(ended)
             if index == 0:
-                search = {**about(self._job, result), **search}
-            yield self._chunk({}, index, finish_reason(ended), search)
-        if self._job.asked.include_usage:
+                search = {**about(job, result), **search}
+            yield self._chunk(self._form.piece(None, None), index, finish_reason(ended), search)
+        if job.asked.include_usage:
             yield {**self._head(), "choices": [], "usage": usage(result, choices)}
 
     def _head(self) -> dict[str, Any]:
         job = self._job
-        return {
-            "id": job.id,
-            "object": "chat.completion.chunk",
-            "created": int(job.arrived),
-            "model": self._model,
-        }
+        return {"id": job.id, "object": self._form.chunk_kind, "created": int(job.arrived), "model": job.model}
 
     def _chunk(
         self,
-        delta: Mapping[str, Any],
+        piece: Mapping[str, Any],
         index: int = 0,
         finish: str | None = None,
         search: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        choice = {"index": index, "delta": dict(delta), "logprobs": None, "finish_reason": finish}
-        chunk = {**self._head(), "choices": [choice]}
+        chunk = {**self._head(), "choices": [{"index": index, **piece, "finish_reason": finish}]}
         if self._job.asked.include_usage:
             chunk["usage"] = None
         return chunk if search is None else {**chunk, "search": dict(search)}

@@ -12,9 +12,11 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, Response
 
-from search.serve.body import REFUSED, ChatRequest
+from search.serve.access_log import AccessLog
+from search.serve.body import REFUSED, ChatRequest, CompletionRequest
 from search.serve.errors import ApiError, from_validation, reply, wrong
-from search.serve.guard import KEY_COOKIE, BodyTooLargeError, Guard, too_large
+from search.serve.guard import KEY_COOKIE, SEEN, BodyTooLargeError, Guard, Seen, too_large
+from search.serve.home import home
 from search.serve.openapi import document, responses
 from search.serve.service import Service
 from search.serve.stream import AnswerStream, answer_whole
@@ -22,12 +24,13 @@ from search.serve.stream import AnswerStream, answer_whole
 _TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def make_app(service: Service, keys: Sequence[str] = ()) -> FastAPI:
+def make_app(service: Service, keys: Sequence[str] = (), log: AccessLog | None = None) -> FastAPI:
     """The application over a service; its models load at the start and are freed at the end.
 
     Args:
         service: what answers.
         keys: API keys, any of which opens; none: everything is open.
+        log: takes note of every request.
     """
 
     @asynccontextmanager
@@ -36,9 +39,13 @@ def make_app(service: Service, keys: Sequence[str] = ()) -> FastAPI:
         yield
         await service.stop()
         await service.searches.aclose()
+        if log is not None:
+            log.close()
 
     app = FastAPI(title="ets serve", docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan)
-    app.add_middleware(Guard, keys=tuple(keys), max_body_bytes=service.limits.max_body_bytes, metrics=service.metrics)
+    app.add_middleware(
+        Guard, keys=tuple(keys), max_body_bytes=service.limits.max_body_bytes, metrics=service.metrics, log=log
+    )
     _add_errors(app, service)
     _add_openai(app, service)
     _add_operations(app, service)
@@ -55,9 +62,11 @@ def _add_errors(app: FastAPI, service: Service) -> None:
     @app.exception_handler(RequestValidationError)
     async def of_the_body(_: Request, error: RequestValidationError) -> Response:
         found = error.errors()
-        name = next((str(part) for part in found[0]["loc"][1:]), "")
-        if name in REFUSED:
-            return wrong(f"{name}: {REFUSED[name]}; leave it out", name, "unsupported_parameter").response()
+        place = [str(part) for part in found[0]["loc"][1:]]
+        name = next((part for part in place if part in REFUSED), "")
+        if name and found[0]["type"] != "extra_forbidden":
+            param = place[0] if place[0] == name else ".".join(place[: place.index(name) + 1])
+            return wrong(f"{param}: {REFUSED[name]}; leave it out", param, "unsupported_parameter").response()
         return from_validation(found).response()
 
     @app.exception_handler(HTTPException)
@@ -83,23 +92,44 @@ def _add_openai(app: FastAPI, service: Service) -> None:
     @app.post("/v1/chat/completions", responses=responses("completion"), response_model=None, tags=["openai"])
     async def chat_completions(body: ChatRequest, request: Request) -> Response:
         """Search the problem in the last message."""
-        job = await service.prepare(body)
+        return await answer(body, request)
+
+    @app.post("/v1/completions", responses=responses("text"), response_model=None, tags=["openai"])
+    async def completions(body: CompletionRequest, request: Request) -> Response:
+        """Search what continues a prompt."""
+        return await answer(body, request)
+
+    async def answer(body: ChatRequest | CompletionRequest, request: Request) -> Response:
+        seen = _seen(request)
+        job = seen.job = await service.prepare(body, seen.how, dict(request.headers))
         if job.asked.stream:
-            return AnswerStream(service, job, body.model)
-        return await answer_whole(service, job, body.model, request.receive)
+            return AnswerStream(service, job)
+        return await answer_whole(service, job, request.receive)
 
     @app.get("/v1/models", responses=responses("models"), response_model=None, tags=["openai"])
-    async def models() -> Response:
-        """The policy model by itself, and under every search method."""
+    async def models(request: Request) -> Response:
+        """The policy models by themselves, and under every search method."""
+        service.check_path(_seen(request).how)
         return reply({"object": "list", "data": service.models()})
 
     @app.get("/v1/models/{name:path}", responses=responses("model"), response_model=None, tags=["openai"])
-    async def model(name: str) -> Response:
+    async def model(name: str, request: Request) -> Response:
         """One model."""
+        service.check_path(_seen(request).how)
         return reply(service.model(name))
 
 
+def _seen(request: Request) -> Seen:
+    seen: Seen = request.scope[SEEN]
+    return seen
+
+
 def _add_operations(app: FastAPI, service: Service) -> None:
+    @app.get("/", responses=responses("page"), response_model=None, tags=["operation"])
+    async def root() -> Response:
+        """A page that says what this is, how it is asked, and where to look on."""
+        return HTMLResponse(home(service))
+
     @app.get("/health", responses=responses("health"), response_model=None, tags=["operation"])
     async def health() -> Response:
         """Whether the server takes searches."""

@@ -115,8 +115,8 @@ def from_validation(errors: Sequence[Any]) -> ApiError:
     if first["type"] == "json_invalid":
         return ApiError(400, f"the body is not valid JSON: {first['ctx']['error']}", code="invalid_json")
     param = ".".join(place) or None
-    if first["type"] == "extra_forbidden":
-        return wrong(f"{param}: unknown; leave it out", param, "unknown_parameter")
+    if first["type"] == "extra_forbidden":  # in OpenAI's own words, which clients look for
+        return ApiError(400, f"Unknown parameter: '{param}'.", param=param, code="unknown_parameter")
     if first["type"] == "missing":
         return wrong(f"{param or 'the body'} is missing", param, "missing_parameter")
     if param is None:

@@ -32,14 +32,21 @@ class Gate:
         return len(self._turns)
 
     @asynccontextmanager
-    async def admit(self) -> AsyncIterator[float]:
+    async def admit(self, until: float | None = None) -> AsyncIterator[float]:
         """Wait for a turn, and hold it in the block; gives the seconds waited.
 
+        Args:
+            until: when to stop waiting, in the loop's time; None: never.
+
         Raises:
-            ApiError: 429, as many wait as may; 503, the gate is closed.
+            ApiError: 429, as many wait as may, or `until` came first; 503, the gate is closed.
         """
         arrived = time.perf_counter()
-        await self._enter()
+        try:
+            async with asyncio.timeout_at(until):
+                await self._enter()
+        except TimeoutError:
+            raise self._busy("the deadline came before its turn", "deadline") from None
         begun = time.perf_counter()
         try:
             yield begun - arrived
@@ -62,7 +69,7 @@ class Gate:
             self.running += 1
             return
         if self.waiting >= self.max_waiting:
-            raise self._busy()
+            raise self._busy("this is as many as this server takes", "queue_full")
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._turns.append(turn)
         try:
@@ -84,13 +91,12 @@ class Gate:
                 return
         self.running -= 1
 
-    def _busy(self) -> ApiError:
+    def _busy(self, reason: str, code: str) -> ApiError:
         seconds = math.ceil(max(1.0, self._mean_seconds * (self.waiting + 1) / self.max_running))
         return ApiError(
             429,
-            f"{self.running} searches run and {self.waiting} wait, which is as many as this server takes; "
-            f"try again in {seconds} s",
+            f"{self.running} searches run and {self.waiting} wait: {reason}; try again in {seconds} s",
             kind="rate_limit_error",
-            code="queue_full",
+            code=code,
             headers={"Retry-After": str(seconds)},
         )

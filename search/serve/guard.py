@@ -1,10 +1,13 @@
-"""In front of every route: the API key, the size of a body, and the count of answers."""
+"""In front of every route: the API key, the size of a body, what a base URL says, and the count of answers."""
 
 from __future__ import annotations
 
 import hmac
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote
 
 from starlette.datastructures import Headers
@@ -14,11 +17,32 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from search.serve.errors import CLIENT_GONE, ApiError
 from search.serve.metrics import Metrics
 
+if TYPE_CHECKING:
+    from search.serve.access_log import AccessLog
+    from search.serve.jobs import Job
+
 OPEN = ("/health",)
 """Paths that need no key."""
 
 KEY_COOKIE = "ets_key"
-_ROUTES = ("/v1/chat/completions", "/v1/models", "/health", "/metrics", "/live", "/openapi.json")
+_ROUTES = ("/v1/chat/completions", "/v1/completions", "/v1/models", "/health", "/metrics", "/live", "/openapi.json")
+
+
+SEEN = "ets.seen"
+"""Where a request's scope has its `Seen`."""
+
+
+@dataclass(slots=True)
+class Seen:
+    """What is known of a request besides what HTTP says.
+
+    Attributes:
+        how: the parts of its address before /v1.
+        job: its search, once it has one.
+    """
+
+    how: tuple[str, ...] = ()
+    job: Job | None = None
 
 
 class BodyTooLargeError(HTTPException):
@@ -28,7 +52,9 @@ class BodyTooLargeError(HTTPException):
 class Guard:
     """ASGI middleware; nothing of a body is held here."""
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str], max_body_bytes: int, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, keys: Sequence[str], max_body_bytes: int, metrics: Metrics, log: AccessLog | None = None
+    ) -> None:
         """Guard `app`.
 
         Args:
@@ -36,8 +62,9 @@ class Guard:
             keys: any of them opens; none: all is open.
             max_body_bytes: of a request.
             metrics: counts the answers.
+            log: takes note of every request.
         """
-        self._app, self._metrics = app, metrics
+        self._app, self._metrics, self._log = app, metrics, log
         self._keys = [key.encode("utf-8", "surrogateescape") for key in keys]
         self._max_body_bytes = max_body_bytes
 
@@ -46,7 +73,14 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status = CLIENT_GONE
+        status, began, asked = CLIENT_GONE, time.perf_counter(), scope["path"]
+        seen = Seen()
+        before, v1, rest = asked.partition("/v1/")
+        if before and v1:
+            seen.how = tuple(before.removeprefix("/").split("/"))
+            path = f"/v1/{rest}"
+            scope = {**scope, "path": path, "raw_path": path.encode()}
+        scope[SEEN] = seen
 
         async def counted(message: Message) -> None:
             nonlocal status
@@ -78,11 +112,16 @@ class Guard:
             raise
         finally:
             self._metrics.answered(_route(scope["path"]), status)
+            if self._log is not None:
+                client, seconds = (scope.get("client") or ("", 0))[0], time.perf_counter() - began
+                self._log.write(
+                    client=client, method=scope["method"], path=asked, status=status, seconds=seconds, job=seen.job
+                )
 
     def _opens(self, scope: Scope, headers: Headers) -> bool:
         kind, _, given = headers.get("authorization", "").partition(" ")
         found = [given.strip()] if kind.lower() == "bearer" else []
-        if scope["path"] == "/live" or scope["path"].startswith("/live/"):
+        if scope["path"] in ("/", "/live") or scope["path"].startswith("/live/"):
             found += parse_qs(scope["query_string"].decode("latin-1")).get("key", [])
             found += _cookie(headers)
         tried = [text.encode("utf-8", "surrogateescape") for text in found]
@@ -114,4 +153,6 @@ def _cookie(headers: Headers) -> list[str]:
 
 def _route(path: str) -> str:
     """A path under which answers are counted: one of ours, or "other", so that nobody can make up new ones."""
+    if path == "/":
+        return path
     return next((route for route in _ROUTES if path == route or path.startswith(f"{route}/")), "other")

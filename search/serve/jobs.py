@@ -17,8 +17,9 @@ from search.result import Result
 from search.serve.best import best
 from search.serve.body import Asked
 from search.serve.decided import DecidedSteps
+from search.serve.forms import Form
 from search.tree import Node, SearchTree
-from search.types import NodeId, NodeStatus, Problem, Selected
+from search.types import NodeId, NodeStatus, Problem, Prompt, Selected
 
 State = Literal["waiting", "running", "finished", "failed", "cancelled"]
 
@@ -55,26 +56,37 @@ class Job:
     Attributes:
         id: of the completion.
         asked: what was asked for.
-        problem, seed, search: what is searched, and how.
+        model: its name as the client gave it.
+        problem, prompt, seed, search: what is searched, and how.
+        deadline: seconds from its arrival to its answer; None: it has all the time.
+        ends_at: the same in the loop's time.
+        headers: of its request, for who traces it.
         arrived: Unix seconds.
         events: what a stream sends while the search runs; None where nobody streams.
         state: where it stands.
         began: whether its turn came.
         stopped: whether the server ended it, and not its client.
         seconds_queued: before it began.
+        late: whether its deadline ended it: the answer is the best so far.
     """
 
     id: str
+    model: str
     asked: Asked
     problem: Problem
+    prompt: Prompt
     seed: int
     search: Search
+    deadline: float | None = None
+    ends_at: float | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
     arrived: float = field(default_factory=time.time)
     events: asyncio.Queue[Event | None] | None = None
     state: State = "waiting"
     began: bool = False
     stopped: bool = False
     seconds_queued: float = 0.0
+    late: bool = False
     tree: SearchTree | None = None
     selections: tuple[Selected, ...] = ()
     result: Result | None = None
@@ -112,6 +124,11 @@ class Job:
             node.features.clear()
         if self.events is not None:
             self.events.put_nowait(None)
+
+    @property
+    def form(self) -> Form:
+        """How its trajectories are told."""
+        return Form(self.asked.raw, self.search.settings.thinking != "drop", self.asked.ends)
 
     @property
     def running(self) -> bool:

@@ -1,8 +1,8 @@
-"""Model names: `mini-target@ets-16` is the policy `mini-target` searched by method ets at width 16."""
+"""Model names and base URLs: `mini-target@ets-16` is the policy `mini-target` searched by method ets at width 16."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,43 +24,88 @@ def short_name(model: str) -> str:
     return path.resolve().name if path.exists() or path.is_absolute() else model
 
 
-def parse_name(model: str, name: str) -> dict[str, Any]:
-    """The settings that a request's model name stands for: method, width, both or none.
+def scorer_name(prm: str) -> str:
+    """How a scorer is called in a model's name and in a base URL: without slashes."""
+    return short_name(prm).rpartition("/")[2]
+
+
+def parse_name(model: str, policies: Mapping[str, str], scorers: Mapping[str, str]) -> dict[str, Any]:
+    """The settings that a request's model name stands for.
 
     Args:
-        model: NAME, NAME@METHOD, NAME@METHOD-WIDTH, or NAME@WIDTH.
-        name: what is served.
+        model: NAME, or NAME and after an @ each of: METHOD, METHOD-WIDTH or WIDTH; SCORER.
+        policies: the policies that are served, by name. The first is the server's own, and sets nothing.
+        scorers: what may score, by name.
 
     Raises:
-        ApiError: 404, no such model or method; says what there is.
+        ApiError: 404, no such model, method or scorer; says what there is.
     """
-    found, at, spec = model.partition("@") if not name.count("@") else _split(model, name)
-    if found != name or (at and not spec):
-        raise _unknown(f"there is no model {model!r} here; this server has {name!r}, and {name}@METHOD-WIDTH")
-    if not at:
-        return {}
-    method, _, number = spec.rpartition("-")
+    own = next(iter(policies))
+    found = max((name for name in policies if model == name or model.startswith(f"{name}@")), key=len, default=None)
+    if found is None:
+        have = ", ".join(repr(name) for name in policies)
+        raise _no_model(f"there is no model {model!r} here; this server has {have}, and {own}@METHOD-WIDTH")
+    values = {} if found == own else {"policy": policies[found]}
+    rest = model[len(found) + 1 :].split("@") if model != found else []
+    try:
+        return {**values, **parse_parts(rest, scorers)}
+    except ValueError as error:
+        raise _no_model(f"model {model!r}: {error}") from None
+
+
+def parse_path(parts: Iterable[str], scorers: Mapping[str, str]) -> dict[str, Any]:
+    """The settings that stand in a base URL before /v1.
+
+    Args:
+        parts: its parts, each as in `parse_name`.
+        scorers: as in `parse_name`.
+
+    Raises:
+        ApiError: 404.
+    """
+    try:
+        return parse_parts(parts, scorers)
+    except ValueError as error:
+        raise ApiError(404, f"there is nothing at this address: {error}", code="not_found") from None
+
+
+def parse_parts(parts: Iterable[str], scorers: Mapping[str, str]) -> dict[str, Any]:
+    """The settings that words stand for, each of them METHOD, METHOD-WIDTH, WIDTH, or SCORER.
+
+    Raises:
+        ValueError: a word stands for nothing, or two for the same.
+    """
     values: dict[str, Any] = {}
-    if number.isascii() and number.isdecimal() and len(number) <= 9:
-        values["width"] = int(number)
-        spec = method
-    if spec:
-        if spec not in METHODS:
-            known = ", ".join(METHODS)
-            raise _unknown(f"model {model!r}: there is no method {spec!r}; known: {known}")
-        values["method"] = spec
+    for part in parts:
+        found = {"prm": scorers[part]} if part in scorers else _method(part, scorers)
+        if again := sorted(found.keys() & values.keys()):
+            raise ValueError(f"{part!r}: the {again[0]} is said twice")
+        values |= found
     return values
 
 
-def listed(name: str) -> Mapping[str, dict[str, str]]:
-    """What the list of models shows: the policy by itself, and under every method."""
-    return {name: {}, **{f"{name}@{method}": {"method": method} for method in METHODS}}
+def _method(part: str, scorers: Mapping[str, str]) -> dict[str, Any]:
+    method, _, number = part.rpartition("-")
+    width: dict[str, Any] = {}
+    if number.isascii() and number.isdecimal() and len(number) <= 9:
+        width["width"], part = int(number), method
+    if not part and width:
+        return width
+    if part not in METHODS:
+        raise ValueError(
+            f"there is no method {part!r}; known: {', '.join(METHODS)}; and no such scorer; known: {', '.join(scorers)}"
+        )
+    return {"method": part, **width}
 
 
-def _split(model: str, name: str) -> tuple[str, str, str]:
-    """As `str.partition`, where the served name has an @ of its own."""
-    return (name, *model[len(name) :].partition("@")[1:]) if model.startswith(name) else (model, "", "")
+def listed(policies: Iterable[str]) -> Mapping[str, dict[str, str]]:
+    """What the list of models shows: each policy by itself, and under every method."""
+    return {
+        full: sets
+        for name in policies
+        for full, sets in {name: {}, **{f"{name}@{method}": {"method": method} for method in METHODS}}.items()
+    }
 
 
-def _unknown(message: str) -> ApiError:
+def _no_model(message: str) -> ApiError:
     return ApiError(404, message, param="model", code="model_not_found")

@@ -13,6 +13,7 @@ from search.catalogue import METHODS, load
 from search.config import METHOD_OPTIONS, Example, SearchSettings
 from search.serve import shapes
 from search.serve.body import PER_REQUEST
+from search.serve.names import listed
 
 if TYPE_CHECKING:
     from search.serve.service import Service
@@ -25,13 +26,13 @@ _STREAM = {
 }
 
 _ERRORS: dict[int, str] = {
-    400: "the body is not JSON",
+    400: "the body is not JSON, or has an unknown field",
     401: "the API key is missing or wrong",
     404: "no such model or search",
     405: "the address does not take this method",
     413: "the body is too large",
-    422: "something in the body is wrong; `param` says what",
-    429: "as many searches run and wait as may; Retry-After says when to come back",
+    422: "something in the body, or in a budget's header, is wrong; `param` says what",
+    429: "as many searches run and wait as may, or a deadline came before its turn; Retry-After says when to come back",
     500: "a fault of the server",
     502: "a model's engine failed",
     503: "the server is shutting down",
@@ -39,6 +40,7 @@ _ERRORS: dict[int, str] = {
 
 _KINDS: dict[str, tuple[type[BaseModel] | None, str, str, tuple[int, ...]]] = {
     "completion": (shapes.Completion, "the answer", "application/json", (400, 404, 413, 422, 429, 500, 502, 503)),
+    "text": (shapes.TextCompletion, "the answer", "application/json", (400, 404, 413, 422, 429, 500, 502, 503)),
     "models": (shapes.ModelList, "the models", "application/json", ()),
     "model": (shapes.ModelCard, "the model", "application/json", (404,)),
     "health": (shapes.Health, "the server is up", "application/json", ()),
@@ -57,7 +59,7 @@ def responses(kind: str) -> dict[int | str, dict[str, Any]]:
         good["model"] = model
     else:
         good["content"] = {media: {"schema": {"type": "string"}}}
-    if kind == "completion":
+    if kind in ("completion", "text"):
         good["content"] = {"text/event-stream": {"schema": _STREAM}}
     codes = {401, 405, 413, *errors} if kind != "health" else {405, 413}
     return {
@@ -78,7 +80,7 @@ def document(app: FastAPI, service: Service, keyed: bool) -> dict[str, Any]:
         made = get_openapi(
             title="ets serve",
             version="1",
-            description="OpenAI-compatible chat completions whose answers are searched.",
+            description="OpenAI-compatible chat completions and completions whose answers are searched.",
             routes=app.routes,
         )
         _describe_request(made["components"]["schemas"], service)
@@ -98,10 +100,18 @@ def _describe_request(schemas: dict[str, Any], service: Service) -> None:
     """Say of the request what this server alone knows: the models, and how wide and long a search may be."""
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)
-    limits, name = service.limits, service.name
+    options = _search_options(service)
+    schemas.update(options)
+    kinds = [{"$ref": f"#/components/schemas/{kind}"} for kind in options]
+    for request in ("ChatRequest", "CompletionRequest"):
+        fields = schemas[request]["properties"]
+        fields["model"]["enum"] = list(listed(service.policies))
+        fields["model"]["description"] += "; any width up to the limit will do"
+        _bound(fields["n"], service.limits.max_width)
+        for tokens in {"max_tokens", "max_completion_tokens"} & fields.keys():
+            _bound(fields[tokens], service.limits.max_tokens)
+        fields["search"] = {"description": _SEARCH, "anyOf": [*kinds, {"type": "null"}]}
     fields = schemas["ChatRequest"]["properties"]
-    fields["model"]["enum"] = [name, *(f"{name}@{method}" for method in METHODS)]
-    fields["model"]["description"] += "; any width up to the limit will do"
     fields["messages"] = {
         "description": fields["messages"]["description"],
         "anyOf": [
@@ -110,13 +120,8 @@ def _describe_request(schemas: dict[str, Any], service: Service) -> None:
         ],
     }
     schemas["Problem"] = _PROBLEM
-    _bound(fields["n"], limits.max_width)
-    for tokens in ("max_tokens", "max_completion_tokens"):
-        _bound(fields[tokens], limits.max_tokens)
-    options = _search_options(service)
-    schemas.update(options)
-    kinds = [{"$ref": f"#/components/schemas/{kind}"} for kind in options]
-    fields["search"] = {"description": _SEARCH, "anyOf": [*kinds, {"type": "null"}]}
+    prompt = schemas["CompletionRequest"]["properties"]["prompt"]
+    prompt["anyOf"] = [{"type": "string", "minLength": 1, "pattern": r"^[^\s]"}, *prompt["anyOf"][1:]]
 
 
 _SEARCH = "Settings of the search, as `ets serve --help` explains them; the server's own stand for the rest."
@@ -150,6 +155,7 @@ def _options_of(service: Service, method: str) -> dict[str, Any]:
     fields = {name: {key: known[name][key] for key in known[name] if key != "default"} for name in sorted(PER_REQUEST)}
     fields["width"]["maximum"] = limits.max_width
     fields["max_tokens"]["maximum"] = limits.max_tokens
+    fields["prm"] = {"type": "string", "enum": list(service.scorers), "description": known["prm"]["description"]}
     if settings.max_seconds is not None:
         _bound(fields["max_seconds"], settings.max_seconds)
     chosen = METHODS[method]

@@ -14,6 +14,7 @@ import uvicorn
 
 from search.errors import ConfigError
 from search.evaluation import loaded_for_good
+from search.serve.access_log import AccessLog
 from search.serve.app import make_app
 from search.serve.service import Service
 
@@ -88,20 +89,21 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-async def serve(service: Service, bound: socket.socket, keys: Sequence[str] = ()) -> None:
+async def serve(service: Service, bound: socket.socket, keys: Sequence[str] = (), log: AccessLog | None = None) -> None:
     """Serve until a signal comes.
 
     Args:
         service: what answers.
         bound: what `listen` gave.
         keys: API keys; none: everything is open.
+        log: takes note of every request.
 
     Raises:
         ConfigError: a model cannot be used, or its server is not there.
     """
     await service.searches.load()  # before the start, where an error would be the framework's to report
     config = uvicorn.Config(
-        make_app(service, keys),
+        make_app(service, keys, log),
         http="h11",
         ws="none",
         lifespan="on",

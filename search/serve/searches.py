@@ -5,33 +5,64 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
+from prm.confidence import CONFIDENCES, PREFIX
 from search.answers.graders import Grader, close_grader
 from search.api import Search
-from search.catalogue import METHODS
+from search.catalogue import ENGINES, METHODS
 from search.config import SearchSettings
 from search.errors import ConfigError
 from search.prompt_files import with_files
 from search.protocols import Engine, FeatureProvider
-from search.registry import make_features, make_grader
+from search.registry import make_engine, make_features, make_grader, runs_on_engine
 from search.routing import Engines
+from search.serve.names import scorer_name, served_name, short_name
 from search.serve.settings import merge
 
 MAX_KEPT = 64
 """Searches that are kept for the next request of the same settings."""
 
 
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """A model that the server has beside its settings' own.
+
+    Attributes:
+        role: what it is for.
+        model: as the setting of that name.
+        engine: where it runs.
+    """
+
+    role: Literal["policy", "prm"]
+    model: str
+    engine: str = "local"
+
+    @classmethod
+    def parse(cls, role: Literal["policy", "prm"], text: str) -> Extra:
+        """From MODEL, or MODEL=ENGINE."""
+        model, equals, engine = text.rpartition("=")
+        return cls(role, model, engine) if equals and engine.partition(":")[0] in ENGINES else cls(role, text)
+
+
 class Searches:
     """Gives out searches that share the server's engines, embedder and graders. `load` comes first."""
 
-    def __init__(self, settings: SearchSettings, given: Engines | None = None, max_kept: int = MAX_KEPT) -> None:
+    def __init__(
+        self,
+        settings: SearchSettings,
+        given: Engines | None = None,
+        extras: Sequence[Extra] = (),
+        max_kept: int = MAX_KEPT,
+    ) -> None:
         """Check the server's own settings; loads nothing.
 
         Args:
             settings: of every search, where a request says nothing else.
             given: engines that are loaded already, as for `Search.use`; they are closed with the rest.
+            extras: other models that requests may choose.
             max_kept: searches to keep.
 
         Raises:
@@ -47,6 +78,30 @@ class Searches:
         self._base = Search(settings=settings)
         self.prm = self._base.settings.prm
         self.engines: Mapping[str, Engine] = {}
+        self._extras = tuple(extras)
+        self._loaded: dict[Extra, Engine] = {}
+        if settings.writer == "arbitrage" and any(extra.role == "policy" for extra in extras):
+            raise ConfigError("writer arbitrage writes with its draft and its target; no other policy can be chosen")
+        for extra in extras:
+            if extra.role == "prm" and not runs_on_engine(extra.model):
+                raise ConfigError(f"{extra.model}: it is there without being loaded")
+        own = int(runs_on_engine(self.prm)) + 1
+        found = len(self.policies) + sum(runs_on_engine(prm) for prm in self.scorers.values())
+        if found < len(extras) + own:
+            raise ConfigError("two models have the same name to clients; give one of them from another folder")
+
+    @property
+    def policies(self) -> dict[str, str]:
+        """The policies that requests may choose, by name, the server's own first."""
+        more = (extra.model for extra in self._extras if extra.role == "policy")
+        return {served_name(self.settings): self.settings.policy, **{short_name(model): model for model in more}}
+
+    @property
+    def scorers(self) -> dict[str, str]:
+        """What may score in requests, by name, the server's own first."""
+        free = ["none", *(f"{PREFIX}{name}" for name in CONFIDENCES)]
+        more = [extra.model for extra in self._extras if extra.role == "prm"]
+        return {scorer_name(prm): prm for prm in dict.fromkeys([self.prm, *more, *free])}
 
     async def load(self) -> None:
         """Load the models, or connect to their servers.
@@ -59,18 +114,26 @@ class Searches:
             await asyncio.to_thread(self._base.use, given.policy, given.prm, given.draft, given.router)
         driver = await asyncio.to_thread(lambda: self._base.driver)
         self.engines = {**driver.writer.engines, **({} if driver.scorer is None else driver.scorer.engines)}
+        own = self.settings
+        for extra in self._extras:
+            slots = own.max_kv_tokens if extra.role == "policy" else own.prm_max_kv_tokens
+            self._loaded[extra] = await asyncio.to_thread(make_engine, extra.engine, extra.model, own, slots)
 
-    async def get(self, changes: Mapping[str, Any]) -> Search:
+    async def get(self, changes: Mapping[str, Any], *, logprobs: bool = False) -> Search:
         """The search of the server's settings under these changes; `seed` is left to the call.
+
+        Args:
+            changes: settings of a request.
+            logprobs: whether its steps keep their tokens' log-probabilities.
 
         Raises:
             ConfigError: the changes are wrong, or need a model that is not loaded.
         """
         chosen = {name: value for name, value in changes.items() if name != "seed"}
-        key = json.dumps(chosen, sort_keys=True)
+        key = json.dumps([chosen, logprobs], sort_keys=True)
         async with self._making:
             if key not in self._kept:
-                self._kept[key] = await asyncio.to_thread(self._make, chosen)
+                self._kept[key] = await asyncio.to_thread(self._make, chosen, logprobs)
             self._kept.move_to_end(key)
             while len(self._kept) > self._max_kept:
                 self._kept.popitem(last=False)  # its engines are the server's; nothing of its own is left behind
@@ -82,19 +145,29 @@ class Searches:
         for grader in self._graders.values():
             close_grader(grader)
         await self._base.aclose()
+        for engine in self._loaded.values():
+            await engine.aclose()
 
-    def _make(self, changes: Mapping[str, Any]) -> Search:
-        settings = merge(self.settings, self.prm, changes)
+    def _make(self, changes: Mapping[str, Any], logprobs: bool) -> Search:
+        settings = merge(self.settings, self.prm, changes, {extra.model: extra.engine for extra in self._extras})
         search = Search(settings=settings, grader=self._grader(settings.grader), features=self._embedder(settings))
         if unused := sorted(search.ignored & changes.keys()):
             raise ConfigError("; ".join(search.notes) or f"{unused[0]} is not used")
         search.use(
-            self.engines.get("policy") or self.engines.get("target"),
-            self.engines.get("prm") if search.settings.prm != "none" else None,
+            self._extra("policy", search.settings.policy) or self.engines.get("policy") or self.engines.get("target"),
+            (self._extra("prm", search.settings.prm) or self.engines.get("prm"))
+            if runs_on_engine(search.settings.prm)
+            else None,
             self.engines.get("draft"),
             self._router(search.settings),
         )
+        if logprobs:
+            search.driver.sampling = replace(search.driver.sampling, logprobs=True)
         return search
+
+    def _extra(self, role: str, model: str) -> Engine | None:
+        found = (engine for extra, engine in self._loaded.items() if (extra.role, extra.model) == (role, model))
+        return next(found, None)
 
     def _grader(self, name: str) -> Grader:
         name = "plain" if name == "auto" else name

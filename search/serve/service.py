@@ -6,23 +6,30 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
+from search.api import Search
 from search.config import SearchSettings
+from search.conversation import as_problem
 from search.errors import ConfigError
+from search.limits import out_of_time
+from search.plain_text import is_unicode
 from search.result import Result
 from search.routing import Engines
-from search.serve.body import Asked, ChatRequest, read_body
+from search.serve.body import Asked, ChatRequest, CompletionRequest, read_body
+from search.serve.budget import Budget
 from search.serve.errors import from_failure, from_search, stopping, wrong
 from search.serve.gate import Gate
 from search.serve.jobs import Job, Jobs, State
 from search.serve.metrics import Metrics
-from search.serve.names import listed, parse_name, served_name, short_name
-from search.serve.searches import Searches
+from search.serve.names import listed, parse_name, parse_path, short_name
+from search.serve.searches import Extra, Searches
 from search.serve.settings import check_changes
-from search.types import Problem
+from search.serve.spans import searching
+from search.types import Problem, Prompt
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +48,7 @@ class ServeLimits:
         max_queue: searches that wait.
         max_body_bytes: of one request.
         shutdown_seconds: from the signal to end until what still runs is cancelled.
+        deadline: seconds from a request's arrival to its answer; None: as long as it takes.
     """
 
     max_width: int = 64
@@ -49,6 +57,7 @@ class ServeLimits:
     max_queue: int = 64
     max_body_bytes: int = 1 << 20
     shutdown_seconds: float = 30.0
+    deadline: float | None = None
 
     def __post_init__(self) -> None:
         """Check them.
@@ -62,6 +71,8 @@ class ServeLimits:
         for name in ("max_queue", "shutdown_seconds"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} {getattr(self, name)}: must be at least 0")
+        if self.deadline is not None and not self.deadline > 0:
+            raise ConfigError(f"deadline {self.deadline}: must be above 0")
 
 
 class Service:
@@ -73,6 +84,7 @@ class Service:
         limits: ServeLimits | None = None,
         name: str | None = None,
         engines: Engines | None = None,
+        extras: Sequence[Extra] = (),
     ) -> None:
         """Check the settings; loads nothing.
 
@@ -81,13 +93,17 @@ class Service:
             limits: what requests may take.
             name: the model's name to clients; None: made from the policy's.
             engines: those that are loaded already.
+            extras: other models that requests may choose.
 
         Raises:
             ConfigError: a setting is wrong, or beyond the limits.
         """
         self.limits = limits or ServeLimits()
-        self.searches = Searches(settings, engines)
-        self.name = name or served_name(settings)
+        self.searches = Searches(settings, engines, extras)
+        own, *others = self.searches.policies.items()
+        self.name = name or own[0]
+        self.policies = {self.name: own[1], **dict(others)}
+        self.scorers = self.searches.scorers
         self.gate = Gate(self.limits.max_concurrent, self.limits.max_queue)
         self.jobs = Jobs()
         self.metrics = Metrics(self.gate, lambda: self.searches.engines)
@@ -103,7 +119,7 @@ class Service:
 
     def models(self) -> list[dict[str, Any]]:
         """The list of models, as OpenAI shows it."""
-        return [self._card(name, sets) for name, sets in listed(self.name).items()]
+        return [self._card(name, sets) for name, sets in listed(self.policies).items()]
 
     def model(self, name: str) -> dict[str, Any]:
         """One model.
@@ -111,46 +127,108 @@ class Service:
         Raises:
             ApiError: 404, there is none of this name.
         """
-        return self._card(name, parse_name(name, self.name))
+        return self._card(name, parse_name(name, self.policies, self.scorers))
 
     def _card(self, name: str, sets: Mapping[str, Any]) -> dict[str, Any]:
-        policy = served_name(self.searches.settings)
+        own = self.searches.settings
+        policy = next((one for one in self.policies if name == one or name.startswith(f"{one}@")), self.name)
+        model = self.policies[policy] if own.writer == "model" else own.target
+        shown = {"policy": short_name(model), "prm": short_name(self.searches.prm), **sets}
         return {
             "id": name,
             "object": "model",
             "created": self.created,
             "owned_by": "ets",
-            "search": {"policy": policy, "prm": short_name(self.searches.prm), **sets},
+            "search": {key: short_name(value) if key in ("policy", "prm") else value for key, value in shown.items()},
         }
+
+    def check_path(self, how: Iterable[str]) -> Mapping[str, Any]:
+        """The settings that stand in a base URL before /v1.
+
+        Raises:
+            ApiError: 404.
+        """
+        return parse_path(how, self.scorers)
 
     # Requests
 
-    async def prepare(self, body: ChatRequest) -> Job:
+    async def prepare(
+        self,
+        body: ChatRequest | CompletionRequest,
+        how: Iterable[str] = (),
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> Job:
         """A request checked and given its search; nothing runs yet.
+
+        Args:
+            body: as it came.
+            how: what stands in its address before /v1.
+            headers: by their lower-case names.
 
         Raises:
             ApiError: 404 or 422; says what was wrong and what is accepted.
         """
-        asked = read_body(body, parse_name(body.model, self.name))
+        arrived = asyncio.get_running_loop().time()
+        named = parse_name(body.model, self.policies, self.scorers)
+        asked = read_body(body, ("model", named), ("the address", self.check_path(how)))
+        budget = Budget.read(headers)
         if asked.num_choices > 1:  # all of the width is wanted, not its vote alone
             asked = replace(asked, changes={"until": "spent", **asked.changes})
-        check_changes(asked.changes)
-        try:
-            search = await self.searches.get(asked.changes)
-        except ConfigError as error:
-            raise wrong(str(error), "search") from None
+        asked = replace(asked, changes=self._checked(asked.changes))
+        search = await self._search_of(asked, asked.changes)
+        within = budget.changes(asked, search.settings, self.limits.max_width)
+        if within != asked.changes:
+            search = await self._search_of(asked, within)
         self._check_limits(asked, search.settings)
+        prompt, problem = self._put(asked, search)
         seed, own = asked.changes.get("seed"), self.searches.settings
         if seed is None:
             seed = own.seed if "seed" in own.model_fields_set else secrets.randbits(53)
+        deadline = min((one for one in (self.limits.deadline, budget.deadline) if one is not None), default=None)
         return Job(
-            id=f"chatcmpl-{secrets.token_hex(12)}",
+            id=f"{'cmpl' if asked.raw else 'chatcmpl'}-{secrets.token_hex(12)}",
+            model=body.model,
             asked=asked,
-            problem=Problem(PROBLEM_ID, asked.problem),
+            problem=Problem(PROBLEM_ID, problem),
+            prompt=prompt,
             seed=seed,
             search=search,
+            deadline=deadline,
+            ends_at=None if deadline is None else arrived + deadline,
+            headers=headers,
             events=asyncio.Queue() if asked.stream else None,
         )
+
+    def _checked(self, changes: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A request's settings, each by itself right, the scorer as the settings call it."""
+        check_changes(changes)
+        if "prm" not in changes:
+            return changes
+        prm = self.scorers.get(changes["prm"], changes["prm"])
+        if prm not in self.scorers.values():
+            raise wrong(f"prm {prm!r} is not loaded here; accepted: {', '.join(self.scorers)}", "search.prm")
+        return {**changes, "prm": prm}
+
+    async def _search_of(self, asked: Asked, changes: Mapping[str, Any]) -> Search:
+        try:
+            return await self.searches.get(changes, logprobs=asked.logprobs)
+        except ConfigError as error:
+            raise wrong(str(error), "search") from None
+
+    def _put(self, asked: Asked, search: Search) -> tuple[Prompt, str]:
+        """What the policy reads of a request, and what it is to who judges steps."""
+        if asked.raw:
+            if not is_unicode(asked.problem):
+                raise wrong("the prompt is not valid Unicode text", "prompt")
+            tokenizer = search.driver.writer.tokenizer
+            start = "" if asked.problem.startswith(tokenizer.start) else tokenizer.start
+            text = start + asked.problem
+            return Prompt(text, tokenizer.encode(text)), asked.problem
+        try:
+            prompt = search.prompt(asked.problem, asked.earlier)
+        except ConfigError as error:
+            raise wrong(str(error), "messages") from None
+        return prompt, asked.problem if prompt.num_left_out else as_problem(asked.earlier, asked.problem)
 
     def _check_limits(self, asked: Asked, settings: SearchSettings) -> None:
         limits, cap = self.limits, self.searches.settings.max_seconds
@@ -183,10 +261,10 @@ class Service:
         said: str | None = None
         began: float | None = None
         try:
-            async with self.gate.admit() as job.seconds_queued:
+            async with self.gate.admit(job.ends_at) as job.seconds_queued:
                 self.metrics.waited(job.seconds_queued)
                 job.state, job.began, began = "running", True, time.perf_counter()
-                result = await job.search.asolve(job.problem, seed=job.seed, watch=job.watch)
+                result = await self._solve(job)
             if result.error is not None:
                 raise from_failure(result.error)
             state = "finished"
@@ -206,6 +284,20 @@ class Service:
             if began is not None:
                 self.metrics.ended(state, time.perf_counter() - began, result)
             job.end(state, result, said)
+
+    async def _solve(self, job: Job) -> Result:
+        """The search itself, up to the job's deadline."""
+        seconds = None
+        if job.ends_at is not None:
+            seconds = round(max(0.001, job.ends_at - asyncio.get_running_loop().time()), 3)
+        with searching(job) as span:
+            result = await job.search.asolve(
+                job.problem, seed=job.seed, watch=job.watch, prompt=job.prompt, max_seconds=seconds
+            )
+            reason = out_of_time(seconds)
+            job.late = seconds is not None and any(node.reason.startswith(reason) for node in result.tree)
+            span.of(result, late=job.late)
+        return result
 
     # Ending
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -37,13 +38,16 @@ def _no_file(name: str, given: str, accepted: str) -> ApiError:
     return wrong(f"{name} = {given!r}: a request has no files here; accepted: {accepted}", f"search.{name}")
 
 
-def merge(base: SearchSettings, prm: str, changes: Mapping[str, Any]) -> SearchSettings:
+def merge(
+    base: SearchSettings, prm: str, changes: Mapping[str, Any], engines: Mapping[str, str] = MappingProxyType({})
+) -> SearchSettings:
     """The settings of one search. What the server's own method stands for, or takes as options, ends with it.
 
     Args:
         base: as the server was started.
         prm: the reward model that it loaded; "none" for none.
         changes: settings of the request.
+        engines: where other models run that the server has, by model.
 
     Raises:
         ConfigError: an unknown method or router, or settings that contradict each other or need another model.
@@ -58,10 +62,17 @@ def merge(base: SearchSettings, prm: str, changes: Mapping[str, Any]) -> SearchS
             values.pop("width", None)
     if changes.get("width", base.width) != base.width:
         values.pop("pipeline", None)
-    values["prm"] = prm
+    values["prm"] = scorer = changes.get("prm", prm)
+    if scorer != prm:  # what was said of the server's own is not said of this one
+        for gone in ("prm_codec", "prm_engine", "prm_max_kv_tokens", "reduce", "search_reduce"):
+            values.pop(gone, None)
+    if scorer in engines:
+        values["prm_engine"] = engines[scorer]
+    if (policy := changes.get("policy")) in engines:
+        values["engine"] = engines[policy]
     if "prm" in fixed:
         del values["prm"]
-    if "prm" in fixed or prm == "none":
+    if "prm" in fixed or scorer == "none":
         values.pop("vote", None)
     _set_writer(values, base, prm, changes)
     return build(SearchSettings, {**values, **changes})

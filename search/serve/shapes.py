@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 
 class ErrorDetail(BaseModel):
@@ -28,6 +28,7 @@ class AssistantMessage(BaseModel):
     role: Literal["assistant"]
     content: str
     refusal: None
+    reasoning_content: str = Field(default="", description="its thoughts; left out where there are none")
 
 
 class ChoiceSearch(BaseModel):
@@ -38,12 +39,47 @@ class ChoiceSearch(BaseModel):
     rewards: list[float | None]
 
 
+class TokenLogprob(BaseModel):
+    """A token of the answer, or a whole step where its writer has other tokens."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+    top_logprobs: list[Any]
+
+
+class ChatLogprobs(BaseModel):
+    """The natural-log probabilities of a trajectory's tokens."""
+
+    content: list[TokenLogprob]
+    refusal: None
+
+
+class TextLogprobs(BaseModel):
+    """The same of a completion."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: None
+    text_offset: list[int]
+
+
 class Choice(BaseModel):
     """One trajectory."""
 
     index: int
     message: AssistantMessage
-    logprobs: None
+    logprobs: ChatLogprobs | None
+    finish_reason: Literal["stop", "length"]
+    search: ChoiceSearch
+
+
+class TextChoice(BaseModel):
+    """One trajectory of a completion."""
+
+    index: int
+    text: str
+    logprobs: TextLogprobs | None
     finish_reason: Literal["stop", "length"]
     search: ChoiceSearch
 
@@ -88,9 +124,12 @@ class SearchBody(BaseModel):
     width: int
     writer: str
     router: str | None
+    prm: str
     seed: int
     num_trajectories: int
     num_ignored_messages: int
+    deadline: float | None
+    deadline_reached: bool
     seconds_queued: float
     notes: list[str]
     stats: dict[str, float | int | None]
@@ -104,6 +143,18 @@ class Completion(BaseModel):
     created: int
     model: str
     choices: list[Choice]
+    usage: UsageBody
+    search: SearchBody
+
+
+class TextCompletion(BaseModel):
+    """An answer that continues a prompt."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[TextChoice]
     usage: UsageBody
     search: SearchBody
 

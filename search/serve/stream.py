@@ -35,7 +35,7 @@ async def _listening(receive: Receive) -> AsyncIterator[asyncio.Task[None]]:
         await ended(gone)
 
 
-async def answer_whole(service: Service, job: Job, model: str, receive: Receive) -> Response:
+async def answer_whole(service: Service, job: Job, receive: Receive) -> Response:
     """Search, and answer when it is done; a client that leaves ends the search.
 
     Raises:
@@ -47,7 +47,7 @@ async def answer_whole(service: Service, job: Job, model: str, receive: Receive)
             await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             return Response(status_code=CLIENT_GONE)
-        return reply(completion(job, model, _result(task)))
+        return reply(completion(job, _result(task)))
     finally:
         await ended(task)
 
@@ -63,12 +63,12 @@ class AnswerStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, service: Service, job: Job, model: str) -> None:
+    def __init__(self, service: Service, job: Job) -> None:
         """Stream the answer to `job`; the search starts when the response is sent."""
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         # The body comes in pieces.
         self.raw_headers = [header for header in self.raw_headers if header[0] != b"content-length"]
-        self._service, self._job, self._model = service, job, model
+        self._service, self._job = service, job
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ASGI; a client that leaves ends the search."""
@@ -81,7 +81,7 @@ class AnswerStream(Response):
                         await from_search(_error(task)).response()(scope, receive, send)
                     return
                 await self._begin(send)
-                chunks = Chunks(self._job, self._model)
+                chunks = Chunks(self._job)
                 await _send(send, chunks.begin())
                 await self._event(send, chunks, first)
                 async for event in events:

@@ -9,6 +9,7 @@ from prm_checkpoints import byte_tokenizer, wrapped
 from transformers import AutoTokenizer
 
 from search.config import SearchSettings, build
+from search.conversation import Turn, as_problem
 from search.driver import Driver, Limits
 from search.errors import ConfigError
 from search.policies import Rebase
@@ -280,3 +281,77 @@ def test_an_empty_or_broken_problem_is_refused():
         rendered(Tokenizer(), " \n")
     with pytest.raises(ConfigError, match="not valid Unicode"):
         rendered(Tokenizer(), "\ud800")
+
+
+# Conversations
+
+CONVERSATION = [
+    Turn("system", "Count in dozens."),
+    Turn("user", "I have 3 eggs."),
+    Turn("assistant", "That is a quarter."),
+    Turn("user", "I buy 9."),
+    Turn("assistant", "Now it is one."),
+]
+
+
+def spoken(tokenizer, earlier=CONVERSATION, question="How many?", **settings):
+    return PromptRenderer(build(SearchSettings, settings), tokenizer).render(question, earlier)
+
+
+def test_all_turns_of_a_conversation_reach_the_model_and_a_first_system_joins_the_instruction():
+    prompt = spoken(Tokenizer(roles), system_prompt="S", few_shot=EXAMPLES[:1])
+    assert prompt.text == (
+        "system: S\n\nCount in dozens.|user: 2 + 2?|assistant: It is 4.|user: I have 3 eggs.|"
+        "assistant: That is a quarter.|user: I buy 9.|assistant: Now it is one.|user: How many?"
+    )
+    assert prompt.num_left_out == 0
+    plain = spoken(Tokenizer(start="<s>"), system_prompt="").text
+    assert plain == (
+        "<s>Count in dozens.\n\nProblem: I have 3 eggs.\n\nSolution:\n\nThat is a quarter.\n\n"
+        "Problem: I buy 9.\n\nSolution:\n\nNow it is one.\n\nProblem: How many?\n\nSolution:\n\n"
+    )
+    own = "{% for turn in turns %}{{ turn.role }}={{ turn.content }};{% endfor %}{{ system }}?{{ question }}"
+    assert spoken(Tokenizer(), CONVERSATION[:2], prompt_template=own, system_prompt="S").text == (
+        "user=I have 3 eggs.;S\n\nCount in dozens.?How many?"
+    )
+
+
+def strict(messages):
+    """As Mistral's and Gemma's templates: no system, and the two take turns."""
+    for index, message in enumerate(messages):
+        if message["role"] != ("user", "assistant")[index % 2]:
+            raise ConfigError("roles must alternate")
+    return roles(messages)
+
+
+def test_a_template_that_knows_no_system_and_no_two_turns_in_a_row_gets_them_as_one():
+    earlier = [*CONVERSATION[:3], Turn("system", "Be quick."), Turn("user", "I buy 9.")]
+    prompt = spoken(Tokenizer(strict), earlier, system_prompt="S")
+    assert prompt.text == (
+        "user: S\n\nCount in dozens.\n\nI have 3 eggs.|assistant: That is a quarter.|"
+        "user: Be quick.\n\nI buy 9.\n\nHow many?"
+    )
+    with pytest.raises(ConfigError, match="roles must alternate"):
+        spoken(Tokenizer(strict), [Turn("assistant", "I begin.")], system_prompt="")
+
+
+def test_turns_that_a_template_leaves_out_are_counted_whatever_they_say():
+    last = Tokenizer(lambda messages: messages[-1]["content"])
+    assert spoken(last, question="I have 3 eggs. How many?").num_left_out == len(CONVERSATION)
+    own = spoken(Tokenizer(roles), prompt_template="{{ question }}")
+    assert (own.text, own.num_left_out) == ("How many?", len(CONVERSATION))
+
+
+def test_control_tokens_in_a_turn_are_text():
+    reader = wrapped(byte_tokenizer("qwen"))
+    ids = spoken(reader, [Turn("user", "<|im_end|>"), Turn("assistant", "<|im_start|>")]).ids
+    plain = spoken(reader, [Turn("user", "a"), Turn("assistant", "b")]).ids
+    assert [ids.count(token) for token in (257, 258)] == [plain.count(token) for token in (257, 258)]
+    with pytest.raises(ConfigError, match="earlier turn of the conversation is not valid Unicode"):
+        spoken(reader, [Turn("user", "\ud800")])
+
+
+def test_who_judges_steps_reads_a_conversation_as_one_problem():
+    told = as_problem(CONVERSATION[:3], "How many?")
+    assert told == "User: I have 3 eggs.\n\nAssistant: That is a quarter.\n\nUser: How many?"
+    assert as_problem(CONVERSATION[:1], "How many?") == as_problem([], "How many?") == "How many?"

@@ -2,19 +2,25 @@
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
+import time
+from contextlib import asynccontextmanager, contextmanager
+from types import MappingProxyType
 
 import pytest
 from fake_engine import FakeEngine, Fault
-from markov import EOS, MarkovModel
+from markov import EOS, FakeTokenizer, MarkovModel
 from serve_client import Exchange, chat
 
 from search import Search
 from search.config import SearchSettings
+from search.errors import ConfigError
 from search.routing import Engines
+from search.serve import searches as searches_module
 from search.serve import stream as stream_module
+from search.serve.access_log import AccessLog
 from search.serve.app import make_app
 from search.serve.jobs import Job
+from search.serve.searches import Extra
 from search.serve.service import ServeLimits, Service
 from search.types import Problem
 
@@ -35,7 +41,11 @@ class Running:
         return await self.exchange("GET", path, **headers).send()
 
     async def ask(self, text=TEXT, **fields):
-        return await self.exchange("POST", CHAT, chat(text, **fields)).send()
+        return await self.exchange("POST", CHAT, {**chat(text), **fields}).send()
+
+    async def complete(self, prompt, **fields):
+        body = {"model": "mini-target", "prompt": prompt, **fields}
+        return await self.exchange("POST", "/v1/completions", body).send()
 
     @property
     def held(self):
@@ -160,11 +170,16 @@ def test_thoughts_are_streamed_or_not_as_the_whole_answer_has_them(thinking):
     async def whole():
         engine = FakeEngine(MarkovModel.from_probabilities(vocabulary, rows, {"<think>\n": 1.0}))
         async with running(engine=engine, thinking=thinking) as server:
-            told = (await server.ask()).json["choices"][0]["message"]["content"]
-            assert told.startswith("<think>\nHm, " if thinking == "keep" else "It is 7.\n\n")
-            chunks = (await server.ask(stream=True)).events
-            deltas = [chunk["choices"][0]["delta"].get("content", "") for chunk in chunks]
-            assert "".join(deltas) == told and told.endswith("It is 7.\n\n\\boxed{7}")
+            message = (await server.ask()).json["choices"][0]["message"]
+            thoughts = {"keep": "Hm, \\boxed{5}?\n\n", "drop": None}[thinking]
+            assert message["content"] == "It is 7.\n\n\\boxed{7}" and message.get("reasoning_content") == thoughts
+            deltas = [chunk["choices"][0]["delta"] for chunk in (await server.ask(stream=True)).events]
+            for field in ("content", "reasoning_content"):
+                assert "".join(delta.get(field, "") for delta in deltas) == (message.get(field) or "")
+            raw = (await server.complete("It:")).json["choices"][0]["text"]
+            assert (
+                raw == {"keep": "<think>\nHm, \\boxed{5}?\n\n</think>\n\n", "drop": ""}[thinking] + message["content"]
+            )
 
     asyncio.run(whole())
 
@@ -214,6 +229,206 @@ def test_a_limit_of_time_that_left_nothing_is_an_empty_answer_and_no_error():
     asyncio.run(whole())
 
 
+# Conversations
+
+
+CONVERSATION = [
+    {"role": "system", "content": "Count in dozens."},
+    {"role": "user", "content": "My hen is called Ada. She has 3 eggs."},
+    {"role": "assistant", "content": "A quarter."},
+    {"role": "user", "content": "She lays 9 more."},
+    {"role": "assistant", "content": "One."},
+    {"role": "user", "content": "What is my hen called?"},
+]
+
+
+@served
+async def test_five_turns_reach_the_engine_before_the_last_one_is_answered(server):
+    got = await server.ask(messages=CONVERSATION, seed=1)
+    assert got.status == 200
+    prompts = {server.engine.tokenizer.decode(call.prefix.segments[0].ids) for call in server.engine.calls}
+    (prompt,) = prompts
+    places = [prompt.index(turn["content"]) for turn in CONVERSATION]
+    assert places == sorted(places) and "step by step" in prompt
+    search = got.json["search"]
+    assert search["problem"] == "What is my hen called?" and search["num_ignored_messages"] == 0
+    alone = (await server.ask(CONVERSATION[-1]["content"], seed=1)).json
+    assert alone["usage"]["prompt_tokens"] < got.json["usage"]["prompt_tokens"]
+    (seen, _) = (await server.get("/live/searches")).json["problems"][::-1]
+    assert seen["problem"].startswith("User: My hen is called Ada.") and seen["problem"].endswith("called?")
+
+
+def test_turns_that_a_models_template_has_no_place_for_are_counted_and_said():
+    class Last(FakeTokenizer):
+        def chat(self, messages, options=MappingProxyType({})):
+            return messages[-1]["content"]
+
+    class Engine(FakeEngine):
+        @property
+        def tokenizer(self):
+            return Last(self.model.vocabulary)
+
+    async def whole():
+        async with running(engine=Engine()) as server:
+            search = (await server.ask(messages=CONVERSATION)).json["search"]
+            assert search["num_ignored_messages"] == 5
+            assert any("no place for 5 of the earlier messages" in note for note in search["notes"])
+
+    asyncio.run(whole())
+
+
+# More of what clients send
+
+
+@served
+async def test_an_answer_ends_before_a_stop_string_whole_and_streamed(server):
+    free = (await server.ask(seed=3, search={"method": "best-of-n"})).json["choices"][0]["message"]["content"]
+    for stop in (free[len(free) // 2 :][:3], [free[-2:], "nowhere"]):
+        asked = {"seed": 3, "stop": stop, "search": {"method": "best-of-n"}}
+        whole = (await server.ask(**asked)).json["choices"][0]
+        text = whole["message"]["content"]
+        for one in [stop] if isinstance(stop, str) else stop:
+            assert one not in text
+        chunks = (await server.ask(**asked, stream=True)).events
+        assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == text
+    steps = {part for call in server.engine.calls for part in call.prefix.segments[1:]}
+    assert steps, "a search of more than one step"
+
+
+@served
+async def test_log_probabilities_come_where_they_are_asked_for(server):
+    plain = (await server.ask(seed=2)).json["choices"][0]
+    assert plain["logprobs"] is None
+    asked = (await server.ask(seed=2, logprobs=True)).json["choices"][0]
+    content = asked["logprobs"]["content"]
+    assert asked["message"] == plain["message"]  # they change nothing
+    assert "".join(entry["token"] for entry in content) == asked["message"]["content"]
+    assert all(entry["logprob"] <= 0 and bytes(entry["bytes"]).decode() == entry["token"] for entry in content)
+    chunks = (await server.ask(seed=2, logprobs=True, stream=True)).events
+    pieces = [chunk["choices"][0]["logprobs"] for chunk in chunks]
+    assert [entry for piece in pieces if piece for entry in piece["content"]] == content
+
+
+@served
+async def test_a_completion_continues_the_very_prompt(server):
+    got = (await server.complete("Add 3.\n\n", seed=4, logprobs=0)).json
+    (choice,) = got["choices"]
+    assert (got["object"], got["id"][:5]) == ("text_completion", "cmpl-") and choice["finish_reason"] == "stop"
+    assert server.engine.tokenizer.decode(server.engine.calls[0].prefix.segments[0].ids) == "Add 3.\n\n"
+    logprobs = choice["logprobs"]
+    assert "".join(logprobs["tokens"]) == choice["text"] and len(logprobs["token_logprobs"]) == len(logprobs["tokens"])
+    for token, at in zip(logprobs["tokens"], logprobs["text_offset"], strict=True):
+        assert choice["text"][at:].startswith(token)
+    chunks = (await server.complete("Add 3.\n\n", seed=4, logprobs=0, stream=True)).events
+    assert {chunk["object"] for chunk in chunks} == {"text_completion"}
+    assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == choice["text"]
+    pieces = [piece for chunk in chunks if (piece := chunk["choices"][0]["logprobs"])]
+    assert [at for piece in pieces for at in piece["text_offset"]] == logprobs["text_offset"]
+    empty = await server.complete(" ")
+    assert empty.status == 422 and empty.error["param"] == "prompt"
+    echoed = await server.complete("a", echo=True)
+    assert echoed.status == 422 and echoed.error["code"] == "unsupported_parameter"
+
+
+@served
+async def test_a_base_url_says_method_width_and_scorer(server):
+    got = (await server.exchange("POST", f"/best-of-n-3/confidence:tail{CHAT}", chat(TEXT)).send()).json["search"]
+    assert (got["method"], got["width"], got["prm"]) == ("best-of-n", 3, "confidence:tail")
+    named = (await server.ask(model="mini-target@best-of-n-3@confidence:tail", seed=got["seed"])).json["search"]
+    assert named["answer"] == got["answer"] and named["prm"] == got["prm"]
+    assert (await server.get("/beam/v1/models")).status == 200
+    for path in (f"/rebas{CHAT}", "/live/v1/models", "/beam/beam/v1/models"):
+        answer = await server.exchange("POST" if CHAT in path else "GET", path, chat(TEXT)).send()
+        assert answer.status == 404 and answer.error["code"] == "not_found", path
+    twice = await server.exchange("POST", f"/beam-3{CHAT}", chat(TEXT, search={"width": 2})).send()
+    assert twice.status == 422 and "said twice" in twice.error["message"]
+    metrics = await server.metrics()
+    assert metrics['ets_requests_total{route="/v1/chat/completions",status="404"}'] == "1.0"
+
+
+def test_another_policy_and_scorer_are_chosen_by_name(monkeypatch):
+    engines = {"mini:draft": FakeEngine(name="draft"), "mini:prm": FakeEngine(name="prm")}
+    monkeypatch.setattr(searches_module, "make_engine", lambda spec, model, settings, slots: engines[model])
+    extras = [Extra.parse("policy", "mini:draft"), Extra.parse("prm", "confidence:tail")]
+
+    async def whole():
+        service = Service(
+            SearchSettings(prm="none", method="beam", width=2, vote="majority"),
+            engines=Engines(policy=FakeEngine()),
+            extras=extras[:1],
+        )
+        app = make_app(service)
+        async with app.router.lifespan_context(app):
+            server = Running(service, app, engines["mini:draft"])
+            assert {"mini-target", "mini-draft", "mini-draft@ets"} <= {one["id"] for one in service.models()}
+            assert (await server.ask(model="mini-target")).status == 200 and not server.engine.calls
+            got = await server.ask(model="mini-draft@best-of-n-3")
+            assert got.status == 200 and len(server.engine.calls) and got.json["model"] == "mini-draft@best-of-n-3"
+            card = (await server.get("/v1/models/mini-draft@ets-4")).json
+            assert card["search"] == {"policy": "mini-draft", "prm": "none", "method": "ets", "width": 4}
+        assert server.engine._closed.is_set()
+
+    asyncio.run(whole())
+    with pytest.raises(ConfigError, match="no other policy can be chosen"):
+        Service(SearchSettings(writer="arbitrage"), extras=extras[:1])
+    with pytest.raises(ConfigError, match="two models have the same name"):
+        Service(SearchSettings(prm="none"), extras=[Extra("policy", "mini:target")])
+    with pytest.raises(ConfigError, match="confidence:tail: it is there without being loaded"):
+        Service(SearchSettings(prm="none"), extras=extras[1:])
+    assert Extra.parse("prm", "a=b/c=sglang:http://h:1") == Extra("prm", "a=b/c", "sglang:http://h:1")
+    assert Extra.parse("prm", "a=b/c") == Extra("prm", "a=b/c")
+
+
+# Budgets and deadlines
+
+
+@served
+async def test_headers_bound_a_search(server):
+    headers = {"X-Ets-Width": "2", "X-Ets-Max-Tokens": "3"}
+    got = (await server.exchange("POST", CHAT, chat(TEXT), **headers).send()).json
+    assert got["search"]["width"] == 2 and got["usage"]["completion_tokens"] <= 3
+    wrong = await server.exchange("POST", CHAT, chat(TEXT), **{"X-Ets-Deadline": "soon"}).send()
+    assert wrong.status == 422 and wrong.error["param"] == "x-ets-deadline"
+    effort = (await server.ask(reasoning_effort="high")).json["search"]
+    assert effort["width"] == 8
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_at_its_deadline_a_request_gets_the_best_answer_so_far_marked(stream):
+    async def whole():
+        engine = FakeEngine(faults=[Fault("generate", call, kind="hang") for call in range(3, 50)])
+        async with running(engine=engine, limits=ServeLimits(deadline=0.3)) as server:
+            began = time.perf_counter()
+            answer = await server.ask(stream=stream, seed=3)
+            assert 0.25 < time.perf_counter() - began < 5
+            if stream:
+                told = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in answer.events)
+                search = answer.events[-1]["search"]
+            else:
+                told, search = answer.json["choices"][0]["message"]["content"], answer.json["search"]
+            assert told and search["deadline_reached"] and search["deadline"] == 0.3
+            assert server.held == 0
+
+    asyncio.run(whole())
+
+
+def test_a_deadline_that_comes_in_the_queue_is_said_and_one_that_does_not_come_marks_nothing():
+    async def whole():
+        limits = ServeLimits(max_concurrent=1, deadline=60)
+        async with running(engine=slow(1), limits=limits) as server:
+            first = server.exchange("POST", CHAT, chat(TEXT))
+            holding = asyncio.create_task(first.send())
+            await settle(lambda: server.engine.calls)
+            late = await server.exchange("POST", CHAT, chat(TEXT), **{"X-Ets-Deadline": "0.05"}).send()
+            assert late.status == 429 and late.error["code"] == "deadline" and late.answered["retry-after"]
+            first.leave()
+            await holding
+            search = (await server.ask()).json["search"]
+            assert search["deadline"] == 60 and search["deadline_reached"] is False
+
+    asyncio.run(whole())
+
+
 # What is refused
 
 BAD = {
@@ -230,11 +445,14 @@ BAD = {
     "chat option": (chat(search={"chat_options": {"enable_thinking": False}}), 422, "search"),
     "template": (chat(search={"prompt_template": "{{ question }}"}), 422, "search.prompt_template"),
     "file": (chat(search={"system_prompt": "@x"}), 422, "search.system_prompt"),
-    "unknown field": ({**chat(), "unheard_of": 1}, 422, "unheard_of"),
-    "stop": (chat(stop=["x"]), 422, "stop"),
+    "scorer": (chat(model="mini-target@mini-prm"), 404, "model"),
+    "unknown field": ({**chat(), "unheard_of": 1}, 400, "unheard_of"),
+    "tools": (chat(tools=[{"type": "function"}]), 422, "tools"),
+    "format": (chat(response_format={"type": "json_object"}), 422, "response_format"),
+    "tool's turn": ({**chat(), "messages": [{"role": "tool", "content": "x"}]}, 422, "messages.0.role"),
     "no messages": ({"model": "mini-target"}, 422, "messages"),
     "not an object": ([1], 422, None),
-    "not unicode": (chat("\ud800"), 422, None),
+    "not unicode": (chat("\ud800"), 422, "messages"),
     "image": (chat([{"type": "image_url", "image_url": {"url": "x"}}]), 422, "messages.0.content"),
     "content of no kind": (chat({"a": 1}), 422, "messages.0.content"),
 }
@@ -345,6 +563,7 @@ def test_a_key_opens_everything_but_health_which_is_open():
             cookie = page.answered["set-cookie"].partition(";")[0]
             assert (await server.get("/live/searches", cookie=cookie)).json == {"problems": []}
             assert (await server.get("/v1/models", cookie=cookie)).status == 401
+            assert [(await server.get(path)).status for path in ("/", "/?key=secret")] == [401, 200]
 
     asyncio.run(whole())
 
@@ -452,6 +671,79 @@ def test_a_fault_outside_a_search_is_counted_as_a_500_and_not_as_a_client_that_l
 # The rest
 
 
+@served
+async def test_the_root_shows_the_way(server):
+    page = await server.get("/")
+    text = page.content.decode()
+    assert page.status == 200 and page.answered["content-type"].startswith("text/html")
+    for link in ("live", "v1/models", "openapi.json", "metrics", "health"):
+        assert f'href="{link}"' in text and (await server.get(f"/{link}")).status == 200
+    assert "mini-target" in text and "confidence:tail" in text
+
+
+@pytest.mark.parametrize("prompts", [False, True])
+def test_the_access_log_has_a_line_for_each_request_and_no_word_of_it_unless_asked(tmp_path, prompts):
+    async def whole():
+        engine = FakeEngine()
+        settings = SearchSettings(prm="none", method="beam", width=2, vote="majority")
+        service = Service(settings, engines=Engines(policy=engine))
+        app = make_app(service, ("secret",), AccessLog(str(tmp_path / "log"), prompts=prompts))
+        key = {"authorization": "Bearer secret"}
+        async with app.router.lifespan_context(app):
+            await Exchange(app, "POST", f"/beam-3{CHAT}", chat("Add 3. My secret."), key).send()
+            await Exchange(app, "POST", CHAT, chat(model="no"), key).send()
+            await Exchange(app, "GET", "/live?key=secret").send()
+
+    asyncio.run(whole())
+    searched, wrong, page = map(json.loads, (text := (tmp_path / "log").read_text()).splitlines())
+    assert ("secret" in text) is prompts and "key=" not in text
+    assert (searched["path"], searched["status"], searched["width"]) == (f"/beam-3{CHAT}", 200, 3)
+    assert searched["state"] == "finished" and searched["sampled_tokens"] > 0 and searched["id"].startswith("chatcmpl-")
+    assert (wrong["status"], page["path"], page["client"]) == (404, "/live", "127.0.0.1") and "id" not in wrong
+    assert ("prompt" in searched) is prompts
+
+
+def test_a_log_that_cannot_be_written_is_said(tmp_path):
+    with pytest.raises(ConfigError, match=r"--access-log .*: Is a directory"):
+        AccessLog(str(tmp_path))
+
+
+def test_searches_are_spans_of_open_telemetry(monkeypatch):
+    from opentelemetry import trace
+
+    spans = []
+
+    class Span(trace.NonRecordingSpan):
+        def __init__(self, name, context, attributes):
+            super().__init__(trace.INVALID_SPAN_CONTEXT)
+            self.name, self.attributes = name, dict(attributes)
+            self.parent = trace.get_current_span(context).get_span_context()
+
+        def set_attribute(self, key, value):
+            self.attributes[key] = value
+
+    class Tracer(trace.NoOpTracer):
+        @contextmanager
+        def start_as_current_span(self, name, context=None, attributes=None, **_):
+            spans.append(Span(name, context, attributes))
+            yield spans[-1]
+
+    monkeypatch.setattr(trace, "get_tracer", lambda name: Tracer())
+
+    async def whole():
+        async with running() as server:
+            parent = {"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"}
+            return (await server.exchange("POST", CHAT, chat("Add 3."), **parent).send()).json
+
+    got = asyncio.run(whole())
+    (span,) = spans
+    assert span.name == "search beam" and span.parent.trace_id == int("ab" * 16, 16)
+    assert span.attributes["gen_ai.response.id"] == got["id"] and span.attributes["ets.width"] == 4
+    assert span.attributes["gen_ai.usage.input_tokens"] == got["usage"]["prompt_tokens"]
+    assert span.attributes["ets.deadline_reached"] is False and span.attributes["ets.seconds.policy"] > 0
+    assert not any("Add 3" in str(value) for value in span.attributes.values())
+
+
 def test_a_search_is_seen_while_it_runs_and_a_silent_stream_is_kept_open(monkeypatch):
     monkeypatch.setattr(stream_module, "_KEEP_ALIVE_SECONDS", 0.01)
 
@@ -525,6 +817,8 @@ async def test_the_document_tells_this_servers_limits(server):
     schemas = document["components"]["schemas"]
     assert schemas["SearchOptions"]["properties"]["width"]["maximum"] == 8
     assert "mini-target@ets" in schemas["ChatRequest"]["properties"]["model"]["enum"]
+    assert schemas["SearchOptions"]["properties"]["prm"]["enum"][0] == "none"
+    assert schemas["CompletionRequest"]["properties"]["max_tokens"]["anyOf"][0]["maximum"] == 1024
     answers = document["paths"][CHAT]["post"]["responses"]
     assert answers.keys() >= {"200", "400", "401", "404", "413", "422", "429", "503"}
     assert answers["422"]["content"]["application/json"]["schema"]["$ref"].endswith("ErrorBody")

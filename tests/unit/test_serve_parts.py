@@ -2,21 +2,25 @@
 
 import asyncio
 import json
+from itertools import pairwise
 
 import pytest
 from fake_engine import FakeEngine
 from pydantic import ValidationError
 
 from search.config import SearchSettings
+from search.conversation import Turn
 from search.driver import Driver
 from search.errors import ConfigError, ContextOverflowError, EngineError, PolicyError, SolverError
 from search.policies import Beam, BestOfN, Rebase
-from search.serve.body import PER_REQUEST, ChatRequest, read_body
+from search.serve.body import PER_REQUEST, ChatRequest, CompletionRequest, read_body
+from search.serve.budget import Budget
 from search.serve.decided import DecidedSteps
 from search.serve.errors import ApiError, dump, from_failure, from_search
+from search.serve.forms import Form
 from search.serve.gate import Gate
 from search.serve.jobs import Jobs
-from search.serve.names import parse_name, served_name
+from search.serve.names import parse_name, parse_path, served_name
 from search.serve.run import listen
 from search.serve.settings import check_changes, merge
 from search.tree import SearchTree
@@ -33,26 +37,50 @@ NAMES = {
     "mini-target@best-of-n-4": {"method": "best-of-n", "width": 4},
     "mini-target@greedy": {"method": "greedy"},
     "mini-target@32": {"width": 32},
+    "mini-target@none": {"prm": "none"},
+    "mini-target@beam-8@confidence:tail": {"method": "beam", "width": 8, "prm": "confidence:tail"},
+    "mini-target@8@beam": {"method": "beam", "width": 8},
+    "mini-draft": {"policy": "mini:draft"},
+    "mini-draft@ets-4": {"policy": "mini:draft", "method": "ets", "width": 4},
 }
+
+
+POLICIES = {"mini-target": "mini:target", "mini-draft": "mini:draft"}
+SCORERS = {"mini-prm": "mini:prm", "none": "none", "confidence:tail": "confidence:tail"}
 
 
 @pytest.mark.parametrize("model", NAMES)
 def test_a_model_name_stands_for_settings(model):
-    assert parse_name(model, "mini-target") == NAMES[model]
+    assert parse_name(model, POLICIES, SCORERS) == NAMES[model]
 
 
 @pytest.mark.parametrize(
-    "model", ["", "gpt-4", "mini-target@", "mini-target@rebas-4", "mini-target@ets--", "mini-targetx@ets", "@ets-4"]
-)
+    "model",
+    [
+        "", "gpt-4", "mini-target@", "mini-target@rebas-4", "mini-target@ets--", "mini-targetx@ets", "@ets-4",
+        "mini-target@ets@beam", "mini-target@4@ets-8", "mini-target@none@mini-prm", "mini-target@none@",
+    ],
+)  # fmt: skip
 def test_a_name_of_nothing_is_not_found(model):
     with pytest.raises(ApiError) as raised:
-        parse_name(model, "mini-target")
+        parse_name(model, POLICIES, SCORERS)
     assert (raised.value.status, raised.value.param, raised.value.code) == (404, "model", "model_not_found")
 
 
 def test_a_served_name_may_have_an_at_sign_of_its_own():
-    assert parse_name("me@home@ets-4", "me@home") == {"method": "ets", "width": 4}
-    assert parse_name("me@home", "me@home") == {}
+    assert parse_name("me@home@ets-4", {"me@home": "m"}, SCORERS) == {"method": "ets", "width": 4}
+    assert parse_name("me@home", {"me@home": "m"}, SCORERS) == {}
+    both = {"me": "m", "me@home": "h"}
+    assert parse_name("me@home@4", both, SCORERS) == {"policy": "h", "width": 4}
+
+
+def test_a_base_url_says_the_same_as_a_models_name():
+    assert parse_path(["beam-8", "none"], SCORERS) == {"method": "beam", "width": 8, "prm": "none"}
+    assert parse_path([], SCORERS) == {}
+    for parts in (["rebas"], [""], ["ets", "beam"], ["ets", ""]):
+        with pytest.raises(ApiError, match="there is nothing at this address") as raised:
+            parse_path(parts, SCORERS)
+        assert (raised.value.status, raised.value.param) == (404, None)
 
 
 def test_the_served_name_is_made_from_the_policy(tmp_path):
@@ -128,7 +156,7 @@ def test_a_wrong_value_is_named(changes, said):
 
 def test_a_request_names_no_template():
     with pytest.raises(ApiError, match=r"search\.prompt_template: unknown"):
-        read_body(body(search={"prompt_template": "mine.jinja"}), {})
+        read_body(body(search={"prompt_template": "mine.jinja"}))
 
 
 def test_every_setting_of_a_request_is_a_setting():
@@ -142,11 +170,98 @@ def body(**fields):
     return ChatRequest(**{"model": "m", "messages": [{"role": "user", "content": "1 + 1"}], **fields})
 
 
-def test_the_last_message_is_the_problem_and_earlier_ones_are_counted():
+def test_the_last_message_is_the_problem_and_the_others_come_before_it():
     parts = [{"type": "text", "text": "Add "}, {"type": "text", "text": "3."}]
-    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": parts}]
-    asked = read_body(body(messages=messages), {})
-    assert (asked.problem, asked.num_ignored, asked.num_choices, asked.stream) == ("Add 3.", 1, 1, False)
+    messages = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": "Hello", "name": "me"},
+        {"role": "assistant", "content": None, "tool_calls": []},
+        {"role": "user", "content": parts},
+    ]
+    asked = read_body(body(messages=messages))
+    assert (asked.problem, asked.num_choices, asked.stream, asked.raw) == ("Add 3.", 1, False, False)
+    assert asked.earlier == (Turn("system", "Be brief."), Turn("user", "Hello"), Turn("assistant", ""))
+
+
+def test_a_completion_continues_its_prompt_as_it_is():
+    for prompt in ("1 + 1 =", ["1 + 1 ="]):
+        asked = read_body(CompletionRequest(model="m", prompt=prompt, stop=["\n", ";"], logprobs=0, max_tokens=4))
+        assert (asked.problem, asked.raw, asked.ends, asked.logprobs) == ("1 + 1 =", True, ("\n", ";"), True)
+        assert asked.changes == {"max_tokens": 4}
+    with pytest.raises(ApiError, match="the prompt is empty"):
+        read_body(CompletionRequest(model="m", prompt=" "))
+    for wrong in ({"prompt": []}, {"prompt": ["a", "b"]}, {"prompt": [1, 2]}, {"echo": True}, {"logprobs": 3}):
+        with pytest.raises(ValidationError):
+            CompletionRequest(**{"model": "m", "prompt": "a", **wrong})
+
+
+def test_headers_bound_what_a_request_may_take_and_raise_nothing():
+    settings = SearchSettings(width=8, max_tokens=100, stop=("\n\n",), final=())
+    asked = read_body(body(seed=1))
+    budget = Budget.read({"x-ets-width": "4", "x-ets-max-tokens": "10", "x-ets-deadline": "2.5", "other": "x"})
+    assert budget == Budget(4, 10, 2.5)
+    assert budget.changes(asked, settings, 64) == {"seed": 1, "width": 4, "max_tokens": 10}
+    assert Budget(16, 1000).changes(asked, settings, 64) == Budget().changes(asked, settings, 64) == {"seed": 1}
+    assert Budget(1).changes(asked, SearchSettings(method="chain", width=1), 64) == {"seed": 1}
+    for name, values in (("width", ("0", "-1", "4.0", "x", "")), ("max-tokens", ("0",)), ("deadline", ("0", "nan"))):
+        for value in values:
+            with pytest.raises(ApiError, match=f"header x-ets-{name}: ") as raised:
+                Budget.read({f"x-ets-{name}": value})
+            assert raised.value.status == 422
+
+
+@pytest.mark.parametrize(
+    ("effort", "width"), [("none", 1), ("minimal", 1), ("low", 2), ("medium", 8), ("high", 16), ("xhigh", 20)]
+)
+def test_effort_is_a_width_where_none_is_given(effort, width):
+    settings = SearchSettings(width=8)
+    found = Budget().changes(read_body(body(reasoning_effort=effort)), settings, 20)
+    assert found.get("width", settings.width) == width
+    said = read_body(body(reasoning_effort=effort, search={"width": 8}))
+    assert Budget().changes(said, settings, 20) == {"width": 8}
+    greedy = SearchSettings(method="greedy", width=1)
+    assert Budget().changes(read_body(body(reasoning_effort=effort)), greedy, 20) == {}
+
+
+def test_ends_of_a_solution_end_a_step_and_are_its_last():
+    settings = SearchSettings(stop=("\n\n",), final=("QED",))
+    found = Budget().changes(read_body(body(stop="END")), settings, 64)
+    assert found == {"stop": ["\n\n", "END"], "final": ["QED", "END"]}
+    assert read_body(body(stop="")).ends == read_body(body(stop=[])).ends == read_body(body()).ends == ()
+
+
+def test_what_is_told_ends_before_an_end_and_never_takes_anything_back():
+    form, text = Form(ends=("END", "stop.")), "a stE EN END b"
+    tree = SearchTree("t", (1,), "p")
+    above, told = ROOT, []
+    for index in range(0, len(text), 2):
+        above = tree.add_child(above)
+        tree.write(Step(above, (1,), text[index : index + 2], FinishReason.STOP, "m"))
+        told.append(form.told(tree, above, ended=False).content)
+    assert told[-1] == "a stE EN " and all(later.startswith(one) for one, later in pairwise(told))
+    assert form.told(tree, above).content == "a stE EN " and Form().told(tree, above).content == text
+    cut = tree.path(above)[3].id  # "a stE "
+    assert form.told(tree, tree.path(above)[2].id, ended=False).content == "a "  # "st" may be the beginning of "stop."
+    assert form.told(tree, cut, ended=True).content == "a stE "
+
+
+def test_thoughts_are_told_apart_from_what_is_said():
+    tree = SearchTree("t", (1,), "p<think>\n")
+    above, told = ROOT, []
+    for piece in ("Hm.\n\n", "5?</think>\n\n", "It is 5.\n\n", "Done."):
+        above = tree.add_child(above)
+        tree.write(Step(above, (1,), piece, FinishReason.STOP, "m"))
+        told.append(Form().told(tree, above))
+    assert told == [
+        ("", "Hm.\n\n"),
+        ("", "Hm.\n\n5?"),
+        ("It is 5.\n\n", "Hm.\n\n5?"),
+        ("It is 5.\n\nDone.", "Hm.\n\n5?"),
+    ]
+    assert told[2].after(told[1]) == ("It is 5.\n\n", "")
+    assert Form(thoughts=False).told(tree, above) == ("It is 5.\n\nDone.", "")
+    assert Form(raw=True).told(tree, above).content == "<think>\nHm.\n\n5?</think>\n\nIt is 5.\n\nDone."
+    assert Form(raw=True, thoughts=False).told(tree, above).content == "It is 5.\n\nDone."
 
 
 @pytest.mark.parametrize(
@@ -160,14 +275,16 @@ def test_the_last_message_is_the_problem_and_earlier_ones_are_counted():
 )
 def test_messages_without_a_problem_are_refused(messages):
     with pytest.raises(ApiError) as raised:
-        read_body(body(messages=messages), {})
+        read_body(body(messages=messages))
     assert (raised.value.status, raised.value.param) == (422, "messages")
 
 
 @pytest.mark.parametrize(
     "fields",
     [
-        {"stop": ["x"]}, {"stop": "x"}, {"logprobs": True}, {"presence_penalty": 0.5}, {"logit_bias": {"1": 2}},
+        {"stop": ["x"] * 5}, {"stop": [""]}, {"top_logprobs": 2}, {"presence_penalty": 0.5}, {"logit_bias": {"1": 2}},
+        {"messages": [{"role": "tool", "content": "x"}]}, {"reasoning_effort": "huge"}, {"audio": {}},
+        {"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}, {"role": "user", "content": "x"}]},
         {"tools": [{}]}, {"response_format": {"type": "json_object"}}, {"n": 0}, {"temperature": 3}, {"seed": -1},
         {"messages": []}, {"unheard_of": 1}, {"extra_body": {"search": {}}}, {"n": "2"},
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
@@ -181,20 +298,24 @@ def test_fields_that_would_change_something_are_refused(fields):
 def test_fields_that_change_nothing_pass():
     body(stop=None, logprobs=False, presence_penalty=0, frequency_penalty=0.0, logit_bias={}, tools=[], user="me")
     body(extra_body={}, tool_choice="auto", response_format={"type": "text"}, stop=[], metadata={"a": "b"})
+    body(stop="x", logprobs=True, reasoning_effort="low", verbosity="low", functions=[], audio=None, prediction=None)
 
 
 def test_openai_fields_become_settings_and_contradictions_are_said():
-    asked = read_body(body(temperature=0.5, max_completion_tokens=7, seed=3, search={"vote": "best"}), {"width": 4})
+    named = ("model", {"width": 4})
+    asked = read_body(body(temperature=0.5, max_completion_tokens=7, seed=3, search={"vote": "best"}), named)
     assert asked.changes == {"temperature": 0.5, "max_tokens": 7, "seed": 3, "vote": "best", "width": 4}
-    assert read_body(body(n=2.0, search={"width": 8.0, "temperature": 0.5}), {}).changes["width"] == 8
+    assert read_body(body(n=2.0, search={"width": 8.0, "temperature": 0.5})).changes["width"] == 8
     with pytest.raises(ApiError, match="width is said twice: 8, and 4 by model"):
-        read_body(body(search={"width": 8}), {"width": 4})
+        read_body(body(search={"width": 8}), named)
+    with pytest.raises(ApiError, match="width is said twice: 4, and 5 by the address"):
+        read_body(body(), named, ("the address", {"width": 5}))
     with pytest.raises(ApiError, match="max_tokens is said twice: 5, and 6 by max_completion_tokens"):
-        read_body(body(max_tokens=5, max_completion_tokens=6), {})
+        read_body(body(max_tokens=5, max_completion_tokens=6))
     with pytest.raises(ApiError, match=r"search\.policy: unknown; accepted: assistant_prefix, begin, chat_options, "):
-        read_body(body(search={"policy": "mini:draft"}), {})
+        read_body(body(search={"policy": "mini:draft"}))
     with pytest.raises(ApiError, match="only where stream is true"):
-        read_body(body(stream_options={"include_usage": True}), {})
+        read_body(body(stream_options={"include_usage": True}))
 
 
 # Decided steps
@@ -311,6 +432,21 @@ def test_the_gate_lets_in_as_many_as_it_may_and_the_rest_in_order():
         hold.set()
         await asyncio.gather(*tasks, return_exceptions=True)
         assert order == [0, 1, 2, 4] and (gate.running, gate.waiting) == (0, 0)
+
+    asyncio.run(run())
+
+
+def test_a_visitor_whose_deadline_comes_before_its_turn_is_told_so_and_keeps_no_place():
+    async def run():
+        gate, loop = Gate(1, 2), asyncio.get_running_loop()
+        async with gate.admit(loop.time() + 60):
+            with pytest.raises(ApiError, match="the deadline came before its turn") as raised:
+                async with gate.admit(loop.time() + 0.01):
+                    pass
+            assert (raised.value.status, raised.value.code) == (429, "deadline") and gate.waiting == 0
+        async with gate.admit(loop.time() + 60):
+            assert gate.running == 1
+        assert gate.running == 0
 
     asyncio.run(run())
 
