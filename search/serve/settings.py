@@ -68,8 +68,8 @@ def merge(
             values.pop(gone, None)
     if scorer in engines:
         values["prm_engine"] = engines[scorer]
-    if (policy := changes.get("policy")) in engines:
-        values["engine"] = engines[policy]
+    if changes.get("policy") in engines:
+        values["engine"] = engines[changes["policy"]]
     if "prm" in fixed:
         del values["prm"]
     if "prm" in fixed or scorer == "none":
