@@ -38,7 +38,7 @@ from search.steps import line_end_tokens
 from search.stopping import Decided
 from search.thoughts import ThoughtLimit
 from search.types import Problem, Prompt, Reduce, Sampling, VoteRule
-from search.writer import ModelWriter
+from search.writer import ModelWriter, writing_engines
 
 _log = logging.getLogger("search")
 
@@ -248,7 +248,7 @@ class Search:
         Args:
             problem: the question, or a problem with an id and a reference answer.
             seed: in place of the setting, for this problem.
-            watch: called after each selection and after each written level; what it raises ends the search.
+            watch: called before and after each selection; what it raises ends the search.
             prompt: what the policy model reads; None: the problem's text as the settings put it.
             max_seconds: a limit of this problem's own, beside the setting; the shorter one counts.
 
@@ -396,7 +396,7 @@ def seed_notes(driver: Driver) -> tuple[str, ...]:
     """A line where steps written ahead are other draws than those that would have been written in their turn."""
     if not driver.speculates:
         return ()
-    found = [engine.info for engine in driver.writer.engines.values() if engine.info.seeds == "none"]
+    found = [engine.info for engine in writing_engines(driver.writer) if engine.info.seeds == "none"]
     return tuple(
         f"speculate: engine {info.name} of {info.model} honours no seeds; results are those of a search without it in "
         "distribution, not step for step"

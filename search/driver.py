@@ -34,6 +34,7 @@ from search.types import (
     StepFailure,
     WriteJob,
 )
+from search.writer import writing_engines
 
 __all__ = ["PRM_CONTEXT_FULL", "Driver", "Limits", "SearchOutcome"]
 
@@ -111,7 +112,7 @@ class Driver:
         missing = sorted(policy.features - self._features.keys())
         if missing:
             raise ConfigError(f"policy {policy.name} needs the feature {missing[0]!r}, which nothing provides")
-        self._repeatable = all(engine.info.seeds == "exact" for engine in writer.engines.values())
+        self._repeatable = all(engine.info.seeds == "exact" for engine in writing_engines(writer))
         self._context_tokens = min(engine.info.context_tokens for engine in writer.engines.values())
 
     @property
@@ -289,7 +290,7 @@ class Driver:
         if self.policy.pace != "leaf":
             going_on = run.continued - {ROOT} if self.policy.pace == "rolling" else set()
             if leaves and (candidates := {*leaves, *going_on} - {ROOT}):
-                run.note_selection(run.number, candidates, {*kept, *going_on})
+                run.note_selection(run.number, candidates, {*kept, *going_on}, len(run.tree))
             return
         for leaf in leaves:
             if leaf != ROOT:

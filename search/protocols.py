@@ -378,14 +378,14 @@ class Progress:
     Attributes:
         stage: "selected": what the policy ordered stands in the tree as pending nodes, or nothing does and the search
             is at its end; "written": it is about to be asked again, as steps were written and scored, or have failed.
-        level: the number of the selection, from 0.
+        number: of the selection, from 0.
         tree: the search's own tree, to be read at once and not to be changed.
         selections: what each selection below the root kept so far.
         kv_tokens: tokens of all nodes whose cache is not released.
     """
 
     stage: Literal["selected", "written"]
-    level: int
+    number: int
     tree: SearchTree
     selections: Sequence[Selected]
     kv_tokens: int

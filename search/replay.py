@@ -17,8 +17,10 @@ class Replayed:
 
     Attributes:
         depth: of its deepest candidate; that of all of them where the method works level by level.
-        candidates: the unfinished leaves it could choose from, in the order of their ids.
+        candidates: the unfinished leaves it could choose from, in the order of their ids; on a rolling frontier also
+            what stood above the steps that were being written.
         kept: those it gave children or let wait.
+        num_nodes: nodes that there were: those with lower ids.
         kv_tokens: unique tokens of the trajectories kept, and of all candidates before anything was pruned.
         cluster_distance: where the policy cut its clusters; None where it made none.
     """
@@ -26,6 +28,7 @@ class Replayed:
     depth: int
     candidates: tuple[NodeId, ...]
     kept: tuple[NodeId, ...]
+    num_nodes: int
     kv_tokens: KvTokens
     cluster_distance: float | None = None
 
@@ -40,7 +43,27 @@ def replay(tree: SearchTree, selections: Sequence[Selected]) -> Iterator[Replaye
     for one in selections:
         depth = max(tree[node].depth for node in one.candidates)
         kv_tokens = KvTokens(tree.unique_tokens(one.kept), tree.unique_tokens(one.candidates))
-        yield Replayed(depth, one.candidates, one.kept, kv_tokens, one.cluster_distance)
+        # Records of before it was kept: as far as is known then, but for what finished at once.
+        num_nodes = max(one.candidates) + 1 if one.num_nodes is None else one.num_nodes
+        yield Replayed(depth, one.candidates, one.kept, num_nodes, kv_tokens, one.cluster_distance)
+
+
+def is_by_depth(tree: SearchTree, selections: Sequence[Selected]) -> bool:
+    """Whether each selection was between the leaves of one depth, and no two of the same."""
+    depths = [{tree[node].depth for node in one.candidates} for one in selections]
+    return all(len(one) == 1 for one in depths) and len(set().union(*depths)) == len(depths)
+
+
+def being_written(tree: SearchTree, replayed: Sequence[Replayed]) -> Iterator[list[NodeId]]:
+    """For each selection the steps that were being written below what it kept, as on a rolling frontier.
+
+    Steps that had finished by then, or had failed, cannot be told from those that had not, and are among them.
+    """
+    seen: set[NodeId] = set()
+    for one in replayed:
+        seen.update(one.candidates)
+        kept = set(one.kept)
+        yield [node.id for node in tree.nodes[: one.num_nodes] if node.parent in kept and node.id not in seen]
 
 
 def rebase_kv_tokens(
@@ -54,7 +77,7 @@ def rebase_kv_tokens(
     Args:
         tree: as the search left it.
         one: one of its selections.
-        width: of the whole search; what finished before this selection is taken off.
+        width: of the whole search; what had finished at this selection is taken off.
         reduce: which reward of a leaf's path counts.
         temperature: REBASE's T.
     """

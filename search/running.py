@@ -59,7 +59,7 @@ class Running:
     pacing: Pacing = field(default_factory=Pacing)
     _held_tokens: int = 0
     cluster_distances: dict[int, float] = field(default_factory=dict)
-    _selected: dict[int, tuple[list[NodeId], list[NodeId]]] = field(default_factory=dict)
+    _selected: dict[int, tuple[list[NodeId], list[NodeId], int | None]] = field(default_factory=dict)
 
     @property
     def busy(self) -> bool:
@@ -79,9 +79,11 @@ class Running:
 
     # Selections
 
-    def note_selection(self, number: int, candidates: Collection[NodeId], kept: Collection[NodeId]) -> None:
-        """Add to the selection of this number what it could choose from, and what it kept."""
-        known = self._selected.setdefault(number, ([], []))
+    def note_selection(
+        self, number: int, candidates: Collection[NodeId], kept: Collection[NodeId], num_nodes: int | None = None
+    ) -> None:
+        """Add to the selection of this number what it could choose from, and what it kept, when there were so many."""
+        known = self._selected.setdefault(number, ([], [], num_nodes))
         known[0].extend(candidates)
         known[1].extend(kept)
 
@@ -89,16 +91,16 @@ class Running:
     def selections(self) -> tuple[Selected, ...]:
         """The selections so far, their nodes in the order of ids."""
         return tuple(
-            Selected(tuple(sorted(candidates)), tuple(sorted(kept)), self.cluster_distances.get(number))
-            for number, (candidates, kept) in sorted(self._selected.items())
+            Selected(tuple(sorted(candidates)), tuple(sorted(kept)), self.cluster_distances.get(number), num_nodes)
+            for number, (candidates, kept, num_nodes) in sorted(self._selected.items())
         )
 
     def sort(self) -> None:
         """Number the nodes by their paths: where steps came in any order, so did their ids."""
         moved = self.tree.sort()
         self._selected = {
-            number: ([moved[node] for node in candidates], [moved[node] for node in kept])
-            for number, (candidates, kept) in self._selected.items()
+            number: ([moved[node] for node in candidates], [moved[node] for node in kept], num_nodes)
+            for number, (candidates, kept, num_nodes) in self._selected.items()
         }
 
     # Ending early

@@ -285,11 +285,14 @@ class Selected:
         candidates: the unfinished leaves it could choose from, by their ids.
         kept: those of them that it expanded or let wait.
         cluster_distance: where the policy cut its clusters; None where it made none.
+        num_nodes: nodes of the tree when it was made: those with lower ids. None where no leaf waits for another, as
+            the selections are then those of depths, whenever their steps were written.
     """
 
     candidates: tuple[NodeId, ...]
     kept: tuple[NodeId, ...]
     cluster_distance: float | None = None
+    num_nodes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

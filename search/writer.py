@@ -8,10 +8,15 @@ from dataclasses import replace
 
 from search.ahead import AheadBuffer
 from search.errors import EngineError
-from search.protocols import Engine, PacedEngine, Tokenizer
+from search.protocols import Engine, PacedEngine, Tokenizer, Writer
 from search.streams import closing, merge
 from search.tree import SearchTree
 from search.types import Child, NodeId, Sampling, Step, StepFailure, Usage, WriteJob
+
+
+def writing_engines(writer: Writer) -> list[Engine]:
+    """The engines of a writer that write: all but a router's, which reads and draws nothing."""
+    return [engine for role, engine in writer.engines.items() if role != "router"]
 
 
 class ModelWriter:

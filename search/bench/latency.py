@@ -2,7 +2,8 @@
 
 One token of every row is a tick, so a latency is a number of token steps: exact, repeatable, and the same on a busy
 machine. What is written comes from the mini family, or from recorded solutions; scoring and selecting take no time. A
-problem is searched alone, with as many rows as it likes; or 16 problems are searched together at 64 rows.
+problem is searched alone, with as many rows as it likes; or 16 problems are searched together at 64 rows. With a model
+it is wall seconds instead (`search.bench.wall_latency`).
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from search.api import Search
+from search.bench.wall_latency import measure
 from search.config import SearchSettings, build
 from search.data import load_problems
 from search.driver import SearchOutcome
 from search.engines.virtual import Recall, VirtualEngine
 from search.engines.virtual_time import VirtualClock
+from search.errors import ConfigError
 from search.result import Result
 from search.statistics import paired_bootstrap
 from search.studies.measured import Models
@@ -91,20 +94,30 @@ class _Source:
 
 
 def run(
-    limit: int = 32,
+    limit: int | None = None,
     seed: int = 0,
     data: str = "mini:test",
-    widths: Sequence[int] = WIDTHS,
+    widths: Sequence[int] | None = None,
     methods: Sequence[str] = ("ets",),
+    policy: str | None = None,
+    dtype: str | None = None,
+    engine: str | None = None,
+    repeats: int | None = None,
 ) -> dict[str, Any]:
     """Measure.
 
     Args:
-        limit: problems; together they run in whole groups of 16.
+        limit: problems; together they run in whole groups of 16. Default 32, of a model 4.
         seed: of all searches.
-        data: `mini:SPLIT`, searched by the mini family, or a file of recorded solutions (`search.studies.recorded`).
-        widths: of the searches.
+        data: `mini:SPLIT`, searched by the mini family, or a file of recorded solutions (`search.studies.recorded`);
+            for a model any problems.
+        widths: of the searches; default 4, 16 and 64, of a model 16.
         methods: to search with.
+        policy: a model by path or hub id, whose wall seconds are measured, as `search.bench.wall_latency` says; None
+            for token steps of `data`.
+        dtype: of that model; default float32.
+        engine: where it runs, as in the settings; default in this process.
+        repeats: of its searches; default 3.
 
     Returns:
         `figures`, for each width W. `steps_level_W`, `steps_speculate_W`, `steps_rolling_W`: token steps of a problem,
@@ -117,12 +130,24 @@ def run(
         trajectories of a problem. On the mini family also `accuracy_MODE_W`, and `accuracy_diff_rolling_W`, with `_lo`
         and `_hi`, the rolling frontier's accuracy less that of levels. The same with `_together` of 16 problems at once
         on 64 rows, where steps are those until all are done, and the least is what 64 rows could do at best. Other
-        methods than ets have their name as a suffix.
+        methods than ets have their name as a suffix. For a model: as `search.bench.wall_latency.measure`.
+
+    Raises:
+        ConfigError: a setting of a model without one, or a model that cannot be used.
     """
+    if policy is not None:
+        problems = load_problems(data, limit or 4)
+        named = {"policy": policy, "dtype": dtype, "engine": engine}
+        given = {name: value for name, value in named.items() if value is not None}
+        made = measure(given, MODES, problems, widths or (16,), methods, repeats or 3, seed)
+        return {"bench": "latency", "data": data, "num_problems": len(problems), "seed": seed, **made}
+    for name, value in (("dtype", dtype), ("engine", engine), ("repeats", repeats)):
+        if value is not None:
+            raise ConfigError(f"bench latency: {name} goes with a model, --policy; token steps have none")
     figures: dict[str, float] = {}
-    source = _Source(data, limit)
+    source = _Source(data, limit or 32)
     try:
-        for width in widths:
+        for width in widths or WIDTHS:
             for method in methods:
                 settings = {"width": width, "seed": seed, "method": method}
                 suffix = f"_{width}" + ("" if method == "ets" else f"_{method.replace('-', '_')}")

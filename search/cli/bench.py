@@ -35,12 +35,15 @@ from search.registry import BENCHES
 @click.option(
     "--data",
     metavar="DATA",
-    help="coverage: recorded solutions, or a run's folder; latency: mini:SPLIT or recorded solutions; others: problems",
+    help="coverage: recorded solutions, or a run's folder; latency: mini:SPLIT or recorded solutions, of a model any "
+    "problems; others: problems",
 )
-@click.option("--policy", metavar="NAME", help="engine: a model by path or hub id, in place of the mini target")
-@click.option("--dtype", type=click.Choice(("float32", "bfloat16")), help="engine: of that model; default: float32")
+@click.option("--policy", metavar="NAME", help="engine, latency: a model by path or hub id")
+@click.option(
+    "--dtype", type=click.Choice(("float32", "bfloat16")), help="engine, latency: of that model; default: float32"
+)
 @click.option("--rows", metavar="N,N", help="engine: rows of that model's flat runs; default: 8,16,64")
-@click.option("--engine", metavar="NAME", help="sglang, pipeline: the policy's or target's servers")
+@click.option("--engine", metavar="NAME", help="latency, sglang, pipeline: the policy's or target's servers")
 @click.option("--prm-engine", metavar="NAME", help="sglang: the reward model's servers; default: as for --engine")
 @click.option("--draft-engine", metavar="NAME", help="pipeline: the draft's server; default: in this process")
 @click.option("--router-engine", metavar="NAME", help="pipeline: the server of the router's model; default: as above")

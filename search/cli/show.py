@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search.cli.tree_text import draw_tree, legend, one_line, printable
-from search.replay import rebase_kv_tokens, replay
+from search.replay import is_by_depth, rebase_kv_tokens, replay
 from search.result import Result
 from search.types import NodeStatus, Reduce
 
@@ -125,7 +125,7 @@ def _rebase_row(result: Result, reduce: Reduce) -> list[tuple[str, str, str]]:
     """What REBASE's rule would have kept of the same levels; a search by REBASE itself is another tree."""
     replayed = list(replay(result.tree, result.selections))
     scored = any(node.reward is not None for node in result.tree)
-    levels = all(len({result.tree[node].depth for node in one.candidates}) == 1 for one in replayed)
+    levels = is_by_depth(result.tree, result.selections)
     if result.method == "rebase" or result.width == 1 or not replayed or not scored or not levels:
         return []
     rebase = sum(rebase_kv_tokens(result.tree, one, result.width, reduce) for one in replayed) / len(replayed)

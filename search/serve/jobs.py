@@ -40,7 +40,8 @@ class ProgressEvent:
     """The search went on.
 
     Attributes:
-        fields: stage, level, leaves (trajectories that live), nodes, tokens (in the tree), kv_tokens.
+        fields: stage, selection (its number, from 0), leaves (trajectories that live), nodes, tokens (in the tree),
+            kv_tokens.
     """
 
     fields: Mapping[str, Any]
@@ -102,7 +103,7 @@ class Job:
         live = (NodeStatus.OPEN, NodeStatus.PENDING, NodeStatus.FINISHED)
         fields = {
             "stage": progress.stage,
-            "level": progress.level,
+            "selection": progress.number,
             "leaves": sum(node.status in live for node in tree),
             "nodes": len(tree),
             "tokens": sum(len(node.ids) for node in tree),

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from search.outcome import SearchOutcome
 from search.record import costs_record, stats_record
-from search.replay import Replayed, replay
+from search.replay import Replayed, being_written, is_by_depth, replay
 from search.tree import Node, SearchTree
 from search.types import Problem
 from search.verdict import Verdict
@@ -43,11 +43,13 @@ def problem_view(
 
     Returns:
         A mapping with a version. `nodes` holds a column for each of a node's values, in the order of the ids; text,
-        writer, status and reason are places in `strings`. A column in which nothing is known is None.
+        writer, status and reason are places in `strings`. A column in which nothing is known is None. `by_depth` says
+        whether each selection is that of a depth; where not, each has the number of nodes that there were.
     """
     tree = None if outcome is None else outcome.tree
     ended = None if verdict is None else outcome
     given = Verdict() if verdict is None else verdict
+    by_depth = outcome is None or is_by_depth(outcome.tree, outcome.selections)
     nodes, strings = ({}, []) if tree is None else _columns(tree)
     chosen = () if given.winner is None else (given.winner,)
     return {
@@ -67,11 +69,21 @@ def problem_view(
         "vote": None
         if verdict is None
         else [[answer, _rounded(weight, _REWARD_DIGITS)] for answer, weight in verdict.tally.items()],
-        "selections": [] if outcome is None else [_selection(one) for one in replay(outcome.tree, outcome.selections)],
+        "by_depth": by_depth,
+        "selections": [] if outcome is None else _selections(outcome, by_depth),
         "chosen": [] if tree is None else sorted(tree.union(chosen)),
         "nodes": nodes,
         "strings": strings,
     }
+
+
+def _selections(outcome: SearchOutcome, by_depth: bool) -> list[dict[str, Any]]:
+    replayed = list(replay(outcome.tree, outcome.selections))
+    shown = [_selection(one) for one in replayed]
+    if not by_depth:
+        for one, view, writing in zip(replayed, shown, being_written(outcome.tree, replayed), strict=True):
+            view |= {"num_nodes": one.num_nodes, "writing": writing}
+    return shown
 
 
 def _selection(one: Replayed) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 from playwright.sync_api import expect
-from trees import add, small_tree, view_of, wide_tree
+from trees import add, small_tree, uneven_tree, view_of, wide_tree
 
 from search.ledger import Stats
 from search.outcome import SearchOutcome
@@ -159,6 +159,25 @@ def test_the_slider_replays_the_search(visit, artefacts):
     expect(shown.get_by_role("button", name="Play", exact=True)).to_be_visible()
 
 
+def test_where_a_depth_is_selected_more_than_once_the_slider_goes_from_selection_to_selection(visit):
+    tree, selections, end = uneven_tree()
+    shown = visit(page("mcts", [view_of(tree, selections, verdict=Verdict("7", None, end))])).page
+    slider, told = shown.get_by_role("slider", name="Replay"), shown.locator("#replayed")
+    marks = {1: [3, 4], 2: [4], 3: []}
+    for number, later in marks.items():
+        slider.fill(str(number))
+        expect(told).to_contain_text(f"After selection {number} of 3: ")
+        seen = [one for one in range(5) if "later" in node(shown, one).get_attribute("class").split()]
+        assert seen == later
+    expect(told).to_contain_text("0 of 1 kept")
+    assert "released" in node(shown, 4).get_attribute("class").split()
+    shown.get_by_role("button", name="Replay to depth 2: 2 steps").click()
+    expect(slider).to_have_value("2")
+    assert shown.locator(".head .kv").count() == 0, "no bar says what no selection kept"
+    slider.fill("4")
+    expect(told).to_contain_text("Whole search, depth 2")
+
+
 def test_steps_are_found_by_their_text(visit):
     shown = visit(page("small run", [small_view()])).page
     shown.keyboard.press("s")
@@ -270,7 +289,7 @@ def test_a_thousand_nodes_are_drawn_in_no_time(visit, artefacts):
     for column in by_column.values():
         column.sort()
         assert all(top + height <= below + 1 for (top, height), (below, _) in pairwise(column)), "no overlap"
-    took = shown.evaluate(TIMED.format("for (let i = 0; i < 5; i++) setDepth(i)"))
+    took = shown.evaluate(TIMED.format("for (let i = 0; i < 5; i++) setMoment(i)"))
     assert took < 2000, f"five steps of the slider: {took} ms"
 
 

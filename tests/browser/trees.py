@@ -43,6 +43,22 @@ def small_tree():
     return tree, [Selected((best, *same, other), (best, other), 0.25)], end
 
 
+def uneven_tree():
+    """As MCTS makes one: a leaf that waited is expanded after a deeper one."""
+    tree = SearchTree("uneven", range(10), "How many?\n\n")
+    first, waiting = (add(tree, 0, text, 0.5) for text in ("Add 3.\n\n", "Take 4.\n\n"))
+    deeper = add(tree, first, "Add 4.\n\n", 0.2)
+    late = add(tree, waiting, "The answer is 7.", 0.9)
+    tree.finish(late, "end of text")
+    tree.prune(deeper, "no width left")
+    selections = [
+        Selected((first, waiting), (first, waiting), 3),
+        Selected((waiting, deeper), (waiting, deeper), 4),
+        Selected((deeper,), (), 5),
+    ]
+    return tree, selections, late
+
+
 def wide_tree(num_nodes, width=64, seed=0):
     """A tree of a search of this width, with its selections; a third of each level is kept."""
     rng = random.Random(seed)

@@ -56,7 +56,7 @@ def test_a_stream_adds_up_to_the_answer_and_shows_the_search(client):
     assert chunks[-1].usage.total_tokens == whole.usage.total_tokens and chunks[-1].choices == []
     assert [c.finish_reason for chunk in chunks for c in chunk.choices if c.finish_reason] == ["stop"]
     searches = [chunk.search for chunk in chunks if getattr(chunk, "search", None)]
-    nodes = [one["nodes"] for one in searches if "level" in one]
+    nodes = [one["nodes"] for one in searches if "selection" in one]
     assert nodes == sorted(nodes) and nodes[0] == 9 and nodes[-1] == whole.search["stats"]["num_nodes"]
 
 

@@ -154,9 +154,11 @@ async def test_a_stream_says_in_pieces_what_the_whole_answer_says(server):
         assert texts[: len(told)] == told
         assert ends[: len(told)] == [choice["finish_reason"] for choice in whole["choices"]]
         assert last["choices"] == [] and last["usage"] == whole["usage"]
-        progress = [chunk["search"] for chunk in chunks if "level" in chunk.get("search", {})]
-        assert [one["level"] for one in progress] == sorted(one["level"] for one in progress) and len(progress) >= 3
-        assert all(one.keys() == {"stage", "level", "leaves", "nodes", "tokens", "kv_tokens"} for one in progress)
+        progress = [chunk["search"] for chunk in chunks if "selection" in chunk.get("search", {})]
+        assert [one["selection"] for one in progress] == sorted(one["selection"] for one in progress) and len(
+            progress
+        ) >= 3
+        assert all(one.keys() == {"stage", "selection", "leaves", "nodes", "tokens", "kv_tokens"} for one in progress)
         final = next(chunk["search"] for chunk in chunks if "tally" in chunk.get("search", {}))
         assert final["tally"] == whole["search"]["tally"] and final["answer"] == whole["search"]["answer"]
 

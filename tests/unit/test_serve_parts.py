@@ -369,7 +369,7 @@ def test_what_is_decided_is_always_the_beginning_of_every_trajectory_that_finish
 
     def watch(progress):
         given.extend(steps.advance(progress.tree))
-        seen.append((progress.stage, progress.level, len(progress.tree), progress.kv_tokens))
+        seen.append((progress.stage, progress.number, len(progress.tree), progress.kv_tokens))
 
     driver = Driver(policy, ModelWriter(FakeEngine()), None, width=6, seed=seed)
     outcome = asyncio.run(driver.solve(Problem("p", "Add 3."), "Add 3.\n\n", watch=watch))

@@ -15,7 +15,7 @@ from search.driver import Driver
 from search.errors import ConfigError, DataError, PolicyError
 from search.ledger import ModelCost, Stats
 from search.outcome import SearchOutcome
-from search.policies import Rebase
+from search.policies import Mcts, Rebase, Rolling
 from search.record import RunDirectory, problem_record, read_record, tree_from_record
 from search.replay import rebase_kv_tokens, replay
 from search.report import read_run, revote
@@ -133,6 +133,33 @@ def test_rebase_over_an_ets_tree_would_keep_more():
     assert all(level.kv_tokens.kept <= level.kv_tokens.candidates for level in levels)
     assert all(tokens <= level.kv_tokens.candidates for tokens, level in zip(rebase, levels, strict=True))
     assert sum(rebase) > sum(level.kv_tokens.kept for level in levels)
+
+
+@pytest.mark.parametrize("policy", [Mcts(num_children=3), Rolling(Rebase())], ids=lambda policy: policy.name)
+def test_where_depths_are_not_selected_one_by_one_the_replay_goes_from_selection_to_selection(policy):
+    outcome = searched(policy, WIDTH)
+    tree, view = outcome.tree, view_of(outcome)
+    assert not view["by_depth"] and len(view["selections"]) > view["stats"]["depth"]
+    before = 0
+    for one, shown in zip(outcome.selections, view["selections"], strict=True):
+        there = range(shown["num_nodes"])
+        assert {*one.candidates, *shown["writing"]} <= {*there} and before <= len(there)
+        for node in one.kept:
+            later = [child for child in tree.children(node) if child not in there]
+            if policy.pace == "level":
+                assert later == list(tree.children(node)), "nothing was below a leaf that could be kept"
+        for node in shown["writing"]:
+            assert tree[node].parent in one.kept and node not in one.candidates
+        before = len(there)
+    assert any(shown["writing"] for shown in view["selections"]) == (policy.pace == "rolling")
+
+
+def test_level_by_level_a_selection_is_that_of_its_depth(outcome):
+    assert view_of(outcome)["by_depth"]
+    for depth, one in enumerate(outcome.selections, start=1):
+        above = [node.id for node in outcome.tree if node.depth <= depth]
+        assert above == list(range(one.num_nodes)), "its own children come later"
+        assert {outcome.tree[node].depth for node in one.candidates} == {depth}
 
 
 def test_clusters_of_ets_are_on_the_nodes_and_in_the_record(outcome, tmp_path):

@@ -31,7 +31,7 @@ function viewOf(entry) {
   return entry.view;
 }
 
-/** A tree out of a view's columns: nodes with children, ids by depth, and what the replay needs. */
+/** A tree out of a view's columns: nodes with children, ids by depth, and the moments of its replay. */
 function buildTree(view) {
   const column = (name) => view.nodes[name] || [];
   const said = (name, id) => view.strings[column(name)[id]] ?? "";
@@ -55,7 +55,22 @@ function buildTree(view) {
   const routed = writers.has("draft") || writers.has("target");
   const clustered = nodes.some((node) => node.cluster !== null);
   const ends = nodes.filter((node) => node.chosen && !node.children.some((child) => nodes[child].chosen));
-  return { nodes, levels, maxDepth: Math.max(0, levels.length - 1), routed, clustered, selections: view.selections, end: ends.at(-1)?.id ?? 0 };
+  return {
+    nodes, levels, maxDepth: Math.max(0, levels.length - 1), routed, clustered, selections: view.selections, byDepth: view.by_depth,
+    moments: momentsOf(view, levels.length), end: ends.at(-1)?.id ?? 0,
+  };
+}
+
+/** What the replay stops at before the whole search: depth by depth, or where depths are not selected one by one, selection by selection. */
+function momentsOf(view, numLevels) {
+  const prompt = { name: "The prompt alone", selection: null, has: (node) => node.id === 0 };
+  if (!view.by_depth) {
+    const { selections } = view;
+    return [prompt, ...selections.map((one, at) => ({ name: `After selection ${at + 1} of ${selections.length}`, selection: one, has: (node) => node.id < one.num_nodes }))];
+  }
+  return Array.from({ length: Math.max(0, numLevels - 1) }, (_, depth) => depth === 0 ? prompt : {
+    name: `After depth ${depth}`, selection: view.selections.find((one) => one.depth === depth) ?? null, has: (node) => node.depth <= depth,
+  });
 }
 
 function kindOf(node) {

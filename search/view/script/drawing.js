@@ -150,14 +150,14 @@ function drawBrackets(column, zoom) {
   return brackets;
 }
 
-/** Buttons over the columns: the depth, and the KV cache before and after its selection. */
+/** Buttons over the columns: the depth, and the KV cache before and after its selection, where it has one of its own. */
 function drawHeads() {
   const { zoom } = state.drawn;
   const most = Math.max(1, ...state.tree.selections.map((one) => one.kv_tokens_candidates));
   const heads = state.tree.levels.map((ids, depth) => {
     const width = cellWidth(depth, zoom);
     const level = selectionAt(depth);
-    const made = element("button", { type: "button", class: "head", "data-depth": depth, "aria-label": headLabel(depth, ids.length, level) });
+    const made = element("button", { type: "button", class: "head", "data-moment": momentOf(depth), "aria-label": headLabel(depth, ids.length, level) });
     made.style.left = `${columnX(depth, zoom)}px`;
     made.style.width = `${width}px`;
     made.append(element("b", {}, depth === 0 ? "Prompt" : zoom.column < 60 ? `${depth}` : `Depth ${depth}`));
@@ -182,7 +182,7 @@ function kvBar(level, most) {
   return bar;
 }
 
-const selectionAt = (depth) => state.tree.selections.find((one) => one.depth === depth) ?? null;
+const selectionAt = (depth) => (state.tree.byDepth && state.tree.selections.find((one) => one.depth === depth)) || null;
 
 function headLabel(depth, count, level) {
   if (depth === 0) return "Prompt: replay from the beginning";

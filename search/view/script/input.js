@@ -2,8 +2,8 @@
 
 const TREE_KEYS = { ArrowRight: toChild, ArrowLeft: toParent, ArrowUp: () => toNeighbour(-1), ArrowDown: () => toNeighbour(1), Home: () => 0, End: () => state.tree.end };
 const PAGE_KEYS = {
-  "[": () => setDepth(replayDepth() - 1), "]": () => setDepth(replayDepth() + 1),
-  PageUp: () => setDepth(replayDepth() - 1), PageDown: () => setDepth(replayDepth() + 1),
+  "[": () => setMoment(replayMoment() - 1), "]": () => setMoment(replayMoment() + 1),
+  PageUp: () => setMoment(replayMoment() - 1), PageDown: () => setMoment(replayMoment() + 1),
   "/": () => byId(byId("list").hidden ? "step-filter" : "list-filter").focus(), s: () => byId("step-filter").focus(),
   n: () => showNextProblem(1), p: () => showNextProblem(-1), "+": () => changeZoom(1), "=": () => changeZoom(1),
   "-": () => changeZoom(-1), "0": fitZoom, f: nextFold,
@@ -93,7 +93,7 @@ function listen() {
   });
   byId("heads").addEventListener("click", (event) => {
     const head = event.target.closest(".head");
-    if (head) setDepth(Number(head.dataset.depth));
+    if (head) setMoment(Number(head.dataset.moment));
   });
   byId("problems").addEventListener("click", (event) => {
     const item = event.target.closest("li");
@@ -109,7 +109,7 @@ function listen() {
   });
   byId("list-filter").addEventListener("input", (event) => { state.listText = event.target.value; showList(); });
   byId("step-filter").addEventListener("input", (event) => { state.stepText = event.target.value; showMatches(); });
-  byId("depth").addEventListener("input", (event) => { stopPlaying(); setDepth(Number(event.target.value)); });
+  byId("replay").addEventListener("input", (event) => { stopPlaying(); setMoment(Number(event.target.value)); });
   byId("play").addEventListener("click", togglePlay);
   byId("fold").addEventListener("change", (event) => { state.fold = event.target.value; draw(); });
   byId("zoom-in").addEventListener("click", () => changeZoom(1));

@@ -78,7 +78,7 @@ const count = (value) => (value === null ? "unknown" : value.toLocaleString("en"
 function show(place, { focus = false } = {}) {
   stopPlaying();
   state.shown = place;
-  state.depth = null;
+  state.moment = null;
   const view = viewOf(state.entries[place]);
   state.tree = treeOf(view);
   state.selected = state.tree?.end ?? 0;

@@ -103,34 +103,44 @@ function facts(rows) {
 
 // Replay
 
-const replayDepth = () => state.depth ?? state.tree.maxDepth;
+const replayMoment = () => state.moment ?? state.tree.moments.length;
 
-function setDepth(depth) {
+/** Go to a moment of the replay; the last is the whole search. */
+function setMoment(at) {
   if (state.tree === null) return;
-  const bounded = Math.max(0, Math.min(state.tree.maxDepth, depth));
-  state.depth = bounded === state.tree.maxDepth ? null : bounded;
+  const { length } = state.tree.moments;
+  const bounded = Math.max(0, Math.min(length, at));
+  state.moment = bounded === length ? null : bounded;
   showReplay();
 }
 
-/** Show the search as it was after the selection at the slider's depth; at the right end, all of it. */
+/** The first moment at which a depth had been selected. */
+function momentOf(depth) {
+  const { byDepth, selections, moments } = state.tree;
+  if (byDepth || depth === 0) return depth;
+  const first = selections.findIndex((one) => one.depth >= depth);
+  return first < 0 ? moments.length : first + 1;
+}
+
+/** Show the search as it was at the slider's moment; at the right end, all of it. */
 function showReplay() {
   const { tree, drawn } = state;
-  const slider = byId("depth"), depth = replayDepth(), whole = state.depth === null;
-  const level = selectionAt(depth);
-  const held = whole || level === null ? null : union(level.kept);
+  const slider = byId("replay"), at = replayMoment(), moment = tree.moments[at] ?? null;
+  const selection = moment?.selection ?? null;
+  const held = selection === null ? null : union([...selection.kept, ...(selection.writing ?? [])]);
   for (const [item, made] of drawn.elements) mark(made, tree.nodes[item.id]);
   for (const part of [...drawn.edges, ...drawn.brackets]) mark(part.element, tree.nodes[part.item.id]);
-  slider.max = tree.maxDepth;
-  slider.value = depth;
-  const text = replayText(depth, whole, level);
+  slider.max = tree.moments.length;
+  slider.value = at;
+  const text = replayText(moment);
   byId("replayed").textContent = text;
   slider.setAttribute("aria-valuetext", text);
-  showKv(level, depth, whole);
-  for (const head of byId("heads").children) head.classList.toggle("current", !whole && Number(head.dataset.depth) === depth);
+  showKv(moment);
+  for (const head of byId("heads").children) head.classList.toggle("current", moment !== null && Number(head.dataset.moment) === at);
 
   function mark(made, node) {
-    made.classList.toggle("later", node.depth > depth);
-    made.classList.toggle("released", held !== null && node.depth <= depth && !held.has(node.id));
+    made.classList.toggle("later", moment !== null && !moment.has(node));
+    made.classList.toggle("released", held !== null && moment.has(node) && !held.has(node.id));
   }
 }
 
@@ -147,22 +157,23 @@ function selectionText(level) {
   return `${level.kept.length} of ${level.num_candidates} kept, ${level.kv_tokens} KV tokens of ${level.kv_tokens_candidates} before pruning (−${saved}%)`;
 }
 
-function replayText(depth, whole, level) {
-  if (whole) {
+function replayText(moment) {
+  if (moment === null) {
     const peak = Math.max(0, ...state.tree.selections.map((one) => one.kv_tokens));
     return `Whole search, depth ${state.tree.maxDepth}${peak ? `; at most ${peak} KV tokens kept` : ""}`;
   }
-  if (depth === 0) return "The prompt alone";
-  return `After depth ${depth}: ${level === null ? "no selection" : selectionText(level)}`;
+  if (moment === state.tree.moments[0]) return moment.name;
+  return `${moment.name}: ${moment.selection === null ? "no selection" : selectionText(moment.selection)}`;
 }
 
-function showKv(level, depth, whole) {
-  const most = Math.max(1, ...state.tree.selections.map((one) => one.kv_tokens_candidates));
+function showKv(moment) {
+  const { selections, nodes, moments } = state.tree;
+  const most = Math.max(1, ...selections.map((one) => one.kv_tokens_candidates));
   const bar = byId("kv");
-  let now = level;
-  if (whole) now = { kv_tokens: Math.max(0, ...state.tree.selections.map((one) => one.kv_tokens)), kv_tokens_candidates: state.tree.selections.length ? most : 0 };
-  else if (depth === 0) now = { kv_tokens: state.tree.nodes[0].numTokens, kv_tokens_candidates: state.tree.nodes[0].numTokens };
-  bar.hidden = !state.tree.selections.length;
+  let now = moment?.selection;
+  if (moment === null) now = { kv_tokens: Math.max(0, ...selections.map((one) => one.kv_tokens)), kv_tokens_candidates: selections.length ? most : 0 };
+  else if (moment === moments[0]) now = { kv_tokens: nodes[0].numTokens, kv_tokens_candidates: nodes[0].numTokens };
+  bar.hidden = !selections.length;
   bar.querySelector(".before").style.width = `${(100 * (now?.kv_tokens_candidates ?? 0)) / most}%`;
   bar.querySelector(".kept").style.width = `${(100 * (now?.kv_tokens ?? 0)) / most}%`;
 }
@@ -173,11 +184,11 @@ function togglePlay() {
     return;
   }
   if (state.tree === null) return;
-  if (state.depth === null) setDepth(0);
+  if (state.moment === null) setMoment(0);
   byId("play").textContent = "Pause";
   state.playing = setInterval(() => {
-    setDepth(replayDepth() + 1);
-    if (state.depth === null) stopPlaying();
+    setMoment(replayMoment() + 1);
+    if (state.moment === null) stopPlaying();
   }, PLAY_MS);
 }
 

@@ -35,6 +35,6 @@ const VERDICTS = { right: "✓", wrong: "✗", failed: "!", running: "…", ungr
 
 const byId = (id) => document.getElementById(id);
 const state = {
-  entries: [], shown: -1, tree: null, drawn: null, selected: 0, depth: null, zoom: null, fold: null, verdict: "all",
+  entries: [], shown: -1, tree: null, drawn: null, selected: 0, moment: null, zoom: null, fold: null, verdict: "all",
   listText: "", stepText: "", picked: false, playing: 0, live: null, lost: false,
 };

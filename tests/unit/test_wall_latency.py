@@ -1,0 +1,59 @@
+"""`ets bench latency --policy`: every way of searching is timed on the same problems, here and on a server."""
+
+import pytest
+from fake_server import Script, serving
+from markov import story_model
+from story_checkpoints import POSITIONS, build_writer
+
+from search.bench import latency, wall_latency
+from search.errors import ConfigError
+
+STORY = story_model(answer=0.2)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("writer")
+    build_writer(folder, STORY, 0)
+    return str(folder)
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    monkeypatch.setattr(wall_latency, "MAX_TOKENS", 40)
+
+
+def check(report):
+    figures = report["figures"]
+    assert report["num_problems"] == 2 and report["repeats"] == 2
+    for mode in ("level", "speculate", "rolling"):
+        assert figures[f"wall_{mode}_4"] > 0 and figures[f"tokens_{mode}_4"] > 4
+    for mode in ("speculate", "rolling"):
+        name = f"wall_speedup_{mode}_4"
+        assert 0 < figures[f"{name}_min"] <= figures[name] <= figures[f"{name}_max"]
+    assert figures["equal_speculate_4"] == 1.0 and figures["tokens_speculate_4"] == figures["tokens_level_4"]
+    assert "wall_level_4_rebase" in figures
+
+
+def measured(checkpoint, **options):
+    return latency.run(limit=2, policy=checkpoint, widths=(4,), methods=("ets", "rebase"), repeats=2, **options)
+
+
+def test_a_model_in_this_process(checkpoint):
+    report = measured(checkpoint)
+    check(report)
+    assert report["engine"]["name"] == "local" and report["model"] == checkpoint
+
+
+def test_a_model_on_a_server(checkpoint):
+    with serving(Script(POSITIONS, seeds=True), STORY) as server:
+        report = measured(checkpoint, engine=f"sglang:{server.url}")
+        assert server.calls["/flush_cache"] > 20, "no way of searching knows what another wrote"
+    check(report)
+    assert report["engine"]["name"] == "sglang"
+
+
+@pytest.mark.parametrize("option", [{"dtype": "bfloat16"}, {"engine": "local"}, {"repeats": 2}])
+def test_what_belongs_to_a_model_is_refused_without_one(option):
+    with pytest.raises(ConfigError, match=f"{next(iter(option))} goes with a model, --policy"):
+        latency.run(**option)
