@@ -11,21 +11,22 @@ import copy
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from arbitrage.reading import Classes, Label, RouterReader, advantage_class, estimate, num_outputs
 from arbitrage.walks import Walk
 from search.errors import ConfigError, DataError
 from search.statistics import auc
+from search.training import Optimisation, accumulate, adamw, optimise
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
 
-@dataclass(frozen=True, slots=True)
-class RouterTraining:
-    """How a router is trained.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterTraining(Optimisation):
+    """How a router is trained; texts longer than `max_tokens` are left out.
 
     Attributes:
         classes: two, four, or four as ordinal links.
@@ -34,37 +35,23 @@ class RouterTraining:
         margin: what an advantage must exceed to count as a gain.
         wide: with four classes, where large gains and losses begin.
         balance: whether the larger class is downsampled at random to the smaller one's size.
-        num_epochs: passes over the data.
         batch_size: drafts in one step of the optimiser, about.
         rows: texts in one forward.
-        learning_rate: its peak.
-        warmup_share: share of the steps over which it rises; it falls to 0 over the others.
-        weight_decay: of AdamW.
-        max_grad_norm: gradients are scaled down to this.
-        max_tokens: longer texts are left out.
         patience: points of the dev curve without a better AUC after which training stops.
         evals_per_epoch: points of the dev curve in one epoch.
-        seed: of everything.
-        dtype: "bfloat16" computes in it over weights kept in float32.
     """
 
+    num_epochs: int = 3
+    warmup_share: float = 0.1
     classes: Classes = "2"
     label: Label = "reward"
     margin: float = 0.0
     wide: float = 0.3
     balance: bool = True
-    num_epochs: int = 3
     batch_size: int = 1024
     rows: int = 32
-    learning_rate: float = 1e-5
-    warmup_share: float = 0.1
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    max_tokens: int = 2048
     patience: int = 3
     evals_per_epoch: int = 2
-    seed: int = 0
-    dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 class Text(NamedTuple):
@@ -266,25 +253,21 @@ def train(
     batches = [batch for _ in range(settings.num_epochs) for batch in _batches(texts, settings, rng)]
     per_epoch = len(batches) // settings.num_epochs
     eval_every = max(1, per_epoch // settings.evals_per_epoch)
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.95)
-    )
+
+    def backward(batch: list[list[Text]]) -> float:
+        model.decoder.train()
+        loss = _backward(model, batch, wanted, settings)
+        model.decoder.eval()
+        return loss
+
     curve = [TrainPoint(0, len(batches), float("nan"), held_out.auc(model))]
     best_step, best_auc, best = 0, curve[0].dev_auc or 0.0, model.state()
-    for step, batch in enumerate(batches):
-        for group in optimiser.param_groups:
-            group["lr"] = _learning_rate(step, len(batches), settings)
-        model.decoder.train()
-        loss = _step(model, batch, wanted, settings)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        model.decoder.eval()
-        measured = held_out.auc(model) if (step + 1) % eval_every == 0 or step + 1 == len(batches) else None
-        curve.append(TrainPoint(step + 1, len(batches), loss, measured))
+    for step, loss in optimise(adamw(model.parameters(), settings), batches, backward, settings):
+        measured = held_out.auc(model) if step % eval_every == 0 or step == len(batches) else None
+        curve.append(TrainPoint(step, len(batches), loss, measured))
         report(curve[-1])
         if measured is not None and measured > best_auc:
-            best_step, best_auc, best = step + 1, measured, model.state()
+            best_step, best_auc, best = step, measured, model.state()
         elif measured is not None and _num_points_since(curve, best_step) >= settings.patience:
             break
     model.restore(best)
@@ -361,14 +344,7 @@ def _batches(texts: Sequence[Text], settings: RouterTraining, rng: random.Random
     return made
 
 
-def _learning_rate(step: int, num_steps: int, settings: RouterTraining) -> float:
-    num_warmup = max(1, round(settings.warmup_share * num_steps))
-    rise = (step + 1) / num_warmup
-    fall = (num_steps - step) / max(1, num_steps - num_warmup)
-    return settings.learning_rate * min(rise, fall, 1.0)
-
-
-def _step(
+def _backward(
     model: RouterModel, batch: Sequence[Sequence[Text]], wanted: Sequence[int], settings: RouterTraining
 ) -> float:
     """Add one batch's gradients; its loss, the mean over its drafts however it is split into forwards."""
@@ -376,16 +352,13 @@ def _step(
     from torch.nn import functional
 
     total = sum(len(text.reads) for part in batch for text in part)
-    loss_sum = 0.0
-    for part in batch:
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=settings.dtype == "bfloat16"):
-            outputs = model.outputs(part)
+
+    def loss(part: Sequence[Text]) -> Tensor:
+        outputs = model.outputs(part)
         classes = torch.tensor([wanted[pair] for text in part for pair in text.pairs], device=model.device)
         if settings.classes == "4-ordinal":
             above = (classes[:, None] > torch.arange(3, device=model.device)).float()
-            loss = functional.binary_cross_entropy_with_logits(outputs, above, reduction="sum") / (3 * total)
-        else:
-            loss = functional.cross_entropy(outputs, classes, reduction="sum") / total
-        loss.backward()  # type: ignore[no-untyped-call]
-        loss_sum += float(loss.detach())
-    return loss_sum
+            return functional.binary_cross_entropy_with_logits(outputs, above, reduction="sum") / (3 * total)
+        return functional.cross_entropy(outputs, classes, reduction="sum") / total
+
+    return accumulate(batch, loss, model.device, settings)

@@ -3,56 +3,39 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from prm.checkpoint import CONFIG_FILE, PrmConfig
 from prm.train import TrainResult, TrainSettings
-from search.errors import ConfigError
-
-PARTIAL = ".partial"
+from search.files import filled_folder
 
 
 def save_prm(
-    network: Any,
-    raw_tokenizer: Any,
-    folder: Path,
-    config: PrmConfig,
-    *,
-    base: str,
-    data: tuple[str, ...],
-    settings: TrainSettings,
-    result: TrainResult,
-    figures: Mapping[str, object] | None = None,
+    network: Any, raw_tokenizer: Any, folder: Path, config: PrmConfig, text: str, *, bfloat16: bool = False
 ) -> None:
     """Write everything into a folder; `prm_config.json` comes last, so what has it is whole.
+
+    Args:
+        network: a transformers causal model.
+        raw_tokenizer: its own.
+        folder: made where it is not there.
+        config: how it is read.
+        text: its card.
+        bfloat16: the precision of the weights on disk, and from here on in memory.
 
     Raises:
         ConfigError: the folder cannot be written to.
     """
     import torch
 
-    partial = folder / PARTIAL
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        if settings.dtype == "bfloat16":
-            network.to(torch.bfloat16)
-        with _quiet():
-            network.save_pretrained(partial)
-            raw_tokenizer.save_pretrained(partial)
-        (partial / "README.md").write_text(_card(config, base, data, settings, result, figures), encoding="utf-8")
-        (folder / CONFIG_FILE).unlink(missing_ok=True)
-        for file in partial.iterdir():
-            file.replace(folder / file.name)
+    with filled_folder(folder, CONFIG_FILE) as partial, _quiet():
+        network.to(torch.bfloat16 if bfloat16 else torch.float32).save_pretrained(partial)
+        raw_tokenizer.save_pretrained(partial)
+        (partial / "README.md").write_text(text, encoding="utf-8")
         (partial / CONFIG_FILE).write_text(json.dumps(prm_config_json(config), indent=2) + "\n", encoding="utf-8")
-        (partial / CONFIG_FILE).replace(folder / CONFIG_FILE)
-        partial.rmdir()
-    except OSError as error:
-        raise ConfigError(f"cannot write {folder}: {error.strerror or error}") from None
 
 
 def prm_config_json(config: PrmConfig) -> dict[str, object]:
@@ -85,14 +68,15 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _card(
+def card(
     config: PrmConfig,
     base: str,
-    data: tuple[str, ...],
+    data: Sequence[str],
     settings: TrainSettings,
     result: TrainResult,
-    figures: Mapping[str, object] | None,
+    figures: Mapping[str, object] | None = None,
 ) -> str:
+    """A trained reward model in plain words: what it reads, what it was trained on, and how well that went."""
     lines = [
         "---\nlibrary_name: transformers\ntags: [process-reward-model]\n---",
         f"# A process reward model from {base}",

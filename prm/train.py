@@ -7,14 +7,15 @@ ids are made by the codec that later reads the model, so training and search see
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prm.codec import PrmCodec
 from prm.labels import LabelledSolution
 from search.errors import ConfigError, DataError
+from search.training import Optimisation, accumulate, adamw, load_state, optimise, save_state
 from search.tree import SearchTree
 from search.types import ROOT, FinishReason, Step
 
@@ -24,36 +25,20 @@ if TYPE_CHECKING:
 STATE_FILE = "training_state.pt"
 
 
-@dataclass(frozen=True, slots=True)
-class TrainSettings:
-    """How a reward model is trained.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSettings(Optimisation):
+    """How a reward model is trained; `max_tokens` cuts a solution after its last step that fits.
 
     Attributes:
-        num_epochs: passes over the data.
         batch_size: solutions in one forward.
         num_accumulated: forwards in one step of the optimiser.
-        learning_rate: its peak.
-        warmup_share: share of the steps over which it rises; it falls to 0 over the others.
-        weight_decay: of AdamW.
-        max_grad_norm: gradients are scaled down to this.
-        max_tokens: longer solutions are cut after their last step that fits.
         max_steps: stop after so many steps of the optimiser; None for all.
-        seed: of the order of the data, and of dropout.
-        dtype: "bfloat16" computes in it over weights kept in float32.
         save_every: steps between two saves of what `resume` goes on from.
     """
 
-    num_epochs: int = 1
     batch_size: int = 8
     num_accumulated: int = 1
-    learning_rate: float = 1e-5
-    warmup_share: float = 0.05
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    max_tokens: int = 2048
     max_steps: int | None = None
-    seed: int = 0
-    dtype: Literal["float32", "bfloat16"] = "float32"
     save_every: int = 200
 
 
@@ -134,7 +119,7 @@ def train(
         report: told of every step.
 
     Raises:
-        DataError: no labelled step fits into `max_tokens`.
+        DataError: no labelled step fits into `max_tokens`, or the state is broken.
         ConfigError: the codec reads a head, or the state is of another training.
     """
     import torch
@@ -147,23 +132,28 @@ def train(
         raise DataError(f"no labelled step fits into {settings.max_tokens} tokens; raise --max-tokens")
     torch.manual_seed(settings.seed)
     batches = list(_batches(len(data), settings))
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.95)
-    )
+    optimiser = adamw(list(network.parameters()), settings)
     state_file, full_key = folder / STATE_FILE, f"{key} {asdict(settings)} {codec.name}"
-    losses = _resume(state_file, full_key, network, optimiser) if resume else []
+    losses: list[float] = []
+
+    def take_up(state: Mapping[str, Any]) -> None:
+        network.load_state_dict(state["network"])
+        optimiser.load_state_dict(state["optimiser"])
+        losses.extend(state["losses"])
+
+    if resume:
+        load_state(state_file, full_key, take_up)
+
+    def backward(batch: list[int]) -> float:
+        return _backward(network, codec, [data[at] for at in batch], settings)
+
     network.train()
-    for step in range(len(losses), len(batches)):
-        rate = _learning_rate(step, len(batches), settings)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        losses.append(_step(network, codec, [data[at] for at in batches[step]], settings))
-        torch.nn.utils.clip_grad_norm_(network.parameters(), settings.max_grad_norm)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        report(TrainEvent(step + 1, len(batches), losses[-1]))
-        if (step + 1) % settings.save_every == 0 and step + 1 < len(batches):
-            _save(state_file, full_key, network, optimiser, losses)
+    for step, loss in optimise(optimiser, batches, backward, settings, len(losses)):
+        losses.append(loss)
+        report(TrainEvent(step, len(batches), loss))
+        if step % settings.save_every == 0 and step < len(batches):
+            kept = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "losses": losses}
+            save_state(state_file, full_key, kept)
     network.eval()
     return TrainResult(losses, len(data), len(encoded) - len(data))
 
@@ -182,31 +172,22 @@ def _batches(num_data: int, settings: TrainSettings) -> Iterator[list[int]]:
             yield order[at : at + size]
 
 
-def _learning_rate(step: int, num_steps: int, settings: TrainSettings) -> float:
-    num_warmup = max(1, round(settings.warmup_share * num_steps))
-    rise = (step + 1) / num_warmup
-    fall = (num_steps - step) / max(1, num_steps - num_warmup)
-    return settings.learning_rate * min(rise, fall, 1.0)
-
-
-def _step(network: Any, codec: PrmCodec, batch: list[Encoded], settings: TrainSettings) -> float:
+def _backward(network: Any, codec: PrmCodec, batch: list[Encoded], settings: TrainSettings) -> float:
     """Add one batch's gradients; its loss, the mean over its labelled steps however it is split into forwards."""
     import torch
 
     total = sum(label is not None for one in batch for label in one.labels)
     device = next(network.parameters()).device
-    loss_sum = 0.0
-    for at in range(0, len(batch), settings.batch_size):
-        part = batch[at : at + settings.batch_size]
-        with torch.autocast(device.type, torch.bfloat16, enabled=settings.dtype == "bfloat16"):
-            logits = label_logits(network, codec, part)
+
+    def loss(part: Sequence[Encoded]) -> torch.Tensor:
         wanted = [label for one in part for label in one.labels]
         told = [number for number, label in enumerate(wanted) if label is not None]
         classes = torch.tensor([0 if wanted[number] else 1 for number in told], device=device)
-        loss = torch.nn.functional.cross_entropy(logits[told].float(), classes, reduction="sum") / total
-        loss.backward()  # type: ignore[no-untyped-call]
-        loss_sum += float(loss.detach())
-    return loss_sum
+        logits = label_logits(network, codec, part)[told].float()
+        return torch.nn.functional.cross_entropy(logits, classes, reduction="sum") / total
+
+    size = settings.batch_size
+    return accumulate((batch[at : at + size] for at in range(0, len(batch), size)), loss, device, settings)
 
 
 def label_logits(network: Any, codec: PrmCodec, batch: Sequence[Encoded]) -> torch.Tensor:
@@ -229,31 +210,3 @@ def label_logits(network: Any, codec: PrmCodec, batch: Sequence[Encoded]) -> tor
     rows = [row for row, one in enumerate(batch) for _ in one.reads]
     columns = [place[read] if arguments else read for one in batch for read in one.reads]
     return logits[rows, columns][:, list(codec.labels)]
-
-
-def _save(file: Path, key: str, network: Any, optimiser: torch.optim.Optimizer, losses: list[float]) -> None:
-    import torch
-
-    partial = file.with_name(file.name + ".partial")
-    content = {"key": key, "network": network.state_dict(), "optimiser": optimiser.state_dict(), "losses": losses}
-    torch.save(content, partial)
-    partial.replace(file)
-
-
-def _resume(file: Path, key: str, network: Any, optimiser: torch.optim.Optimizer) -> list[float]:
-    """Take a saved state up; its losses, none where nothing was saved."""
-    import pickle
-
-    import torch
-
-    if not file.is_file():
-        return []
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        if state["key"] != key:
-            raise ConfigError(f"{file} is of a training with other settings; give those, or another folder")
-        network.load_state_dict(state["network"])
-        optimiser.load_state_dict(state["optimiser"])
-        return [float(loss) for loss in state["losses"]]
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        raise ConfigError(f"{file} cannot be gone on from: {str(error).splitlines()[0][:200]}") from None

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from search.errors import ConfigError
@@ -33,6 +36,30 @@ def write_atomic(file: Path, text: str) -> None:
             raise
     except OSError as error:
         raise ConfigError(f"cannot write {file}: {error.strerror or error}") from None
+
+
+@contextmanager
+def filled_folder(folder: Path, last: str) -> Iterator[Path]:
+    """A folder to write files into, which then take their places in another; a file of these names is replaced.
+
+    Args:
+        folder: where they go; made where it is not there.
+        last: the file that comes last, so that a folder that has it is whole.
+
+    Raises:
+        ConfigError: the place cannot be written to.
+    """
+    partial = folder / ".partial"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        (folder / last).unlink(missing_ok=True)
+        for file in sorted(partial.iterdir(), key=lambda file: file.name == last):
+            file.replace(folder / file.name)
+        partial.rmdir()
+    except OSError as error:
+        raise ConfigError(f"cannot write {folder}: {error.strerror or error}") from None
 
 
 def sweep_parts(folder: Path) -> int:

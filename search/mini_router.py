@@ -15,7 +15,8 @@ from arbitrage.training import RouterTraining, TrainPoint
 from arbitrage.walks import Walk
 from search.files import write_atomic
 from search.mini.assets import ROUTER
-from search.router_training import Collection, collect_walks, new_router, save_router, train_router
+from search.router_collection import Collection, collect_walks
+from search.router_training import new_router, save_router, train_router
 
 TRAIN = (
     Collection(data="mini:train", skip=30_000_000, limit=1500, seed=1),

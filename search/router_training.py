@@ -1,187 +1,26 @@
-"""`ets router`: the parts of arbitrage's collection, training and evaluation put together on real models."""
+"""`ets router train` and `eval`: a learned router's weights, loaded, trained by arbitrage, and saved."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.answers.graders import PlainGrader
-from search.config import SearchSettings, build
-from search.data import read_data
 from search.errors import ConfigError
 from search.extras import install
-from search.files import write_atomic
-from search.prompts import PromptRenderer
-from search.registry import make_engine, make_scorer, model_path, prm_config
-from search.routing import prompt_for, router_config
-from search.steps import line_end_tokens
-from search.types import Problem, Sampling
+from search.files import filled_folder
+from search.registry import prm_config
+from search.routing import router_config
 
 if TYPE_CHECKING:
-    from arbitrage.collect import Collector, Verdict
     from arbitrage.reading import RouterConfig, RouterReader
     from arbitrage.training import RouterModel, RouterTraining, TrainOutcome, TrainPoint
     from arbitrage.walks import Walk
-    from search.protocols import Engine, Tokenizer
+    from search.protocols import Tokenizer
 
 TRAINING_FILE = "training.json"
-PARTIAL = ".partial"
-_SMALL_PARAMETERS = 20_000_000
-"""Below this one thread is faster than several, as in the local engine."""
-
-
-@dataclass(frozen=True, slots=True)
-class Collection:
-    """What is to be collected, and on what.
-
-    Attributes:
-        data: problems, as `ets eval --data`.
-        field, reference: how its columns are read, and whether it has reference answers, as there.
-        limit, skip: problems taken, and left out before them.
-        draft, target, prm: models by path, hub id or `mini:ROLE`.
-        engines: where they run, in this order.
-        temperature, num_samples: of the steps; see `arbitrage.collect.CollectSettings`.
-        max_step_tokens, max_tokens, max_depth: limits, as for a search.
-        seed: of the run.
-        shard_size: problems in one file.
-        concurrency: problems side by side.
-        device, dtype, trust_remote_code: of local models.
-        family: the folder that `mini:ROLE` stands for; None: the shipped one.
-    """
-
-    data: str = "mini:train"
-    field: str | None = None
-    reference: bool = True
-    limit: int | None = None
-    skip: int = 0
-    draft: str = "mini:draft"
-    target: str = "mini:target"
-    prm: str = "mini:prm"
-    engines: tuple[str, str, str] = ("local", "local", "local")
-    temperature: float = 0.0
-    num_samples: int = 1
-    max_step_tokens: int = 256
-    max_tokens: int = 1024
-    max_depth: int = 25
-    seed: int = 0
-    shard_size: int = 100
-    concurrency: int = 64
-    device: str = "cpu"
-    dtype: str = "float32"
-    trust_remote_code: bool = False
-    family: Path | None = None
-
-    def path(self, name: str) -> str:
-        """Where a model lies."""
-        if self.family is not None and name.startswith("mini:"):
-            return str(self.family / name.removeprefix("mini:"))
-        return name
-
-
-def collect_walks(
-    wanted: Collection,
-    folder: Path,
-    report: Callable[[int, str], None] = lambda done, note: None,
-    say: Callable[[str], None] = lambda line: None,
-) -> list[Walk]:
-    """Collect walks into a folder; shards that are finished are read back.
-
-    Args:
-        wanted: what, and on what.
-        folder: of the shards.
-        report: told of problems that are done, and a note.
-        say: told how the data was read.
-
-    Raises:
-        ConfigError: a model or the data is wrong, or the folder holds shards of other settings.
-        DataError: a line of the data is broken.
-        EngineError, ScoringError: a model could not do its work; finished shards are kept.
-    """
-    from arbitrage.collect import SETTINGS, collect
-
-    data = read_data(wanted.data, wanted.limit, wanted.skip, wanted.field, wanted.reference)
-    if line := data.described(wanted.data):
-        say(line)
-    origin = {name: getattr(wanted, name) for name in SETTINGS}
-
-    async def run() -> list[Walk]:
-        collector, engines = await asyncio.to_thread(_collector, wanted)
-        try:
-            return await collect(
-                collector, data.problems, folder, origin, write_atomic, concurrency=wanted.concurrency, report=report
-            )
-        finally:
-            for engine in engines:
-                await engine.aclose()
-
-    return asyncio.run(run())
-
-
-def _collector(wanted: Collection) -> tuple[Collector, list[Engine]]:
-    from arbitrage.collect import Collector, CollectSettings
-    from arbitrage.models import ModelView
-
-    settings = build(
-        SearchSettings,
-        {"prm": wanted.path(wanted.prm), "device": wanted.device, "dtype": wanted.dtype,
-         "trust_remote_code": wanted.trust_remote_code},
-    )  # fmt: skip
-    prm_config(settings.prm, "auto", wanted.engines[2])
-    names = [wanted.path(name) for name in (wanted.draft, wanted.target, wanted.prm)]
-    draft, target, prm = engines = [
-        make_engine(spec, name, settings, None) for spec, name in zip(wanted.engines, names, strict=True)
-    ]
-    prompts = PromptRenderer(settings, target.tokenizer)
-    collector = Collector(
-        ModelView(draft, target.tokenizer, prompt_for(settings, draft.tokenizer)),
-        ModelView(target, target.tokenizer),
-        make_scorer(settings, prm, target.tokenizer),
-        CollectSettings(
-            Sampling(
-                wanted.temperature,
-                max_new_tokens=wanted.max_step_tokens,
-                line_end_tokens=line_end_tokens(wanted.max_step_tokens),
-            ),
-            wanted.num_samples,
-            wanted.seed,
-            wanted.max_tokens,
-            wanted.max_depth,
-        ),
-        prompt=lambda problem: prompts.render(problem.text),
-        verdict=step_checker(wanted.data, wanted.skip),
-        grade=_grade,
-    )
-    return collector, engines
-
-
-def _grade(problem: Problem, text: str) -> bool | None:
-    grader = PlainGrader()
-    return None if problem.answer is None else grader.correct(grader.extract(text), problem.answer)
-
-
-def step_checker(data: str, skip: int = 0) -> Verdict | None:
-    """The mini family's exact checker for its own problems after the first `skip`; other data has none."""
-    if not data.startswith("mini:"):
-        return None
-    from search.mini.checker import check_steps
-    from search.mini.problems import MiniProblem, problems
-
-    split = data.removeprefix("mini:")
-    known: dict[str, MiniProblem] = {}
-    made = problems(split, 10**12, skip)
-
-    def verdict(problem: Problem, steps: Sequence[str]) -> bool:
-        while problem.id not in known:
-            one = next(made)
-            known[one.id] = one
-        return check_steps(known[problem.id], [step.strip("\n") for step in steps]).steps[-1].right
-
-    return verdict
 
 
 @dataclass(slots=True)
@@ -242,33 +81,17 @@ def _load_parts(
     name: str, config: RouterConfig, device: str, tree_model: str, trust: bool, made_head: Callable[[Any], Any]
 ) -> RouterParts:
     from arbitrage.training import RouterModel
-    from prm.checkpoint import tensor_shapes
-    from search.engines.local import heads, loading
-    from search.hub import find_model
+    from search.engines.local.heads import read_head
+    from search.routing import router_reader
+    from search.trainable import load_trainable, read_tokenizer
 
-    torch = loading.import_torch()
-    try:
-        place = torch.device(device)
-    except RuntimeError:
-        raise ConfigError(f"device {device!r} is not one of cpu, cuda, cuda:N") from None
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device cuda: no CUDA device can be used here")
-    folder = find_model(model_path(name))
-    files = sorted(folder.glob("*.safetensors"))
-    head = heads.read_head(name, files)
-    raw = loading.read_tokenizer(name, folder, trust)
-    tensors = frozenset(tensor_shapes(name, folder))
-    network = loading.read_weights(
-        name, folder, loading.read_config(name, folder, trust, tensors), torch.float32, trust, tensors
-    )
-    if head is None:
-        head = _label_head(network, config, _tokenizer(raw))
-    network.to(place).eval()
-    if place.type == "cpu" and network.num_parameters() < _SMALL_PARAMETERS:
-        torch.set_num_threads(1)
-    model = RouterModel(network.base_model, made_head(head).float().to(place), config.classes)
-    reader = _reader(config, _tokenizer(raw), tree_model, trust)
-    return RouterParts(model, reader, config, raw, network)
+    loaded = load_trainable(name, device, trust=trust, headed=True)
+    network = loaded.network.eval()
+    head = read_head(name, sorted(loaded.folder.glob("*.safetensors")))
+    head = _label_head(network, config, loaded.tokenizer) if head is None else head
+    model = RouterModel(network.base_model, made_head(head).float().to(network.device), config.classes)
+    reader = router_reader(config, loaded.tokenizer, read_tokenizer(tree_model, trust=trust)[1])
+    return RouterParts(model, reader, config, loaded.raw_tokenizer, network)
 
 
 def _label_head(network: Any, config: RouterConfig, tokenizer: Tokenizer) -> Any:
@@ -283,22 +106,6 @@ def _label_head(network: Any, config: RouterConfig, tokenizer: Tokenizer) -> Any
     with torch.no_grad():
         head.weight.copy_(rows)
     return head
-
-
-def _tokenizer(raw: Any) -> Tokenizer:
-    from search.engines.local.stops import TokenBytes
-    from search.engines.local.tokenizer import HFTokenizer
-
-    return HFTokenizer(raw, TokenBytes(raw, len(raw)), frozenset())
-
-
-def _reader(config: RouterConfig, tokenizer: Tokenizer, tree_model: str, trust: bool) -> RouterReader:
-    from search.engines.local import loading
-    from search.hub import find_model
-    from search.routing import router_reader
-
-    folder = find_model(model_path(tree_model))
-    return router_reader(config, tokenizer, _tokenizer(loading.read_tokenizer(tree_model, folder, trust)))
 
 
 def add_lora(parts: RouterParts, rank: int) -> None:
@@ -334,32 +141,23 @@ def save_router(parts: RouterParts, folder: Path, record: Mapping[str, Any], *, 
     prefix = parts.network.base_model_prefix
     tensors = {f"{prefix}.{name}": value for name, value in decoder.state_dict().items()}
     tensors |= {f"score.{name}": value for name, value in parts.model.head.state_dict().items()}
-    partial = folder / PARTIAL
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        config = parts.network.config.to_diff_dict()
-        kind = type(parts.network).__name__.removesuffix("ForCausalLM")
-        config |= {
-            "architectures": [f"{kind}ForSequenceClassification"],
-            "model_type": parts.network.config.model_type,
-            "num_labels": num_outputs(parts.config.classes),
-            "torch_dtype": str(dtype).removeprefix("torch."),
-        }
-        config.pop("dtype", None)
+    config = parts.network.config.to_diff_dict()
+    kind = type(parts.network).__name__.removesuffix("ForCausalLM")
+    config |= {
+        "architectures": [f"{kind}ForSequenceClassification"],
+        "model_type": parts.network.config.model_type,
+        "num_labels": num_outputs(parts.config.classes),
+        "torch_dtype": str(dtype).removeprefix("torch."),
+    }
+    config.pop("dtype", None)
+    with filled_folder(folder, CONFIG_FILE) as partial:
         (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         weights = {name: value.detach().to("cpu", dtype).contiguous() for name, value in tensors.items()}
         save_file(weights, str(partial / "model.safetensors"), metadata={"format": "pt"})
         (partial / "model.safetensors").chmod(0o644)
         parts.raw_tokenizer.save_pretrained(partial)
         (partial / TRAINING_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        (folder / CONFIG_FILE).unlink(missing_ok=True)
-        for file in partial.iterdir():
-            file.replace(folder / file.name)
-        partial.rmdir()
-    except OSError as error:
-        raise ConfigError(f"cannot write {folder}: {error.strerror or error}") from None
-    write_atomic(folder / CONFIG_FILE, parts.config.to_json())
+        (partial / CONFIG_FILE).write_text(parts.config.to_json(), encoding="utf-8")
 
 
 def train_router(

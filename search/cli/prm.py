@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from prm import codec_of, family
+from prm import family
 from search.catalogue import PRM_FAMILIES
 from search.cli.show import print_json, progress
 from search.config import SearchSettings, build
 from search.errors import ConfigError
 
 if TYPE_CHECKING:
-    from prm.checkpoint import PrmConfig
     from prm.labels import LabelledSolution
-    from prm.train import TrainEvent, TrainSettings
+    from prm.train import TrainEvent
     from search.protocols import Engine, Scorer
 
 _LABEL_CODECS = [name for name in PRM_FAMILIES if not family(name).outputs]
 _DTYPES = click.Choice(("float32", "bfloat16"))
 _FILE = click.Path(path_type=Path)
-_SMALL_PARAMETERS = 20_000_000
-"""Below this one thread is faster than several, as in the local engine."""
 _COUNT = click.IntRange(min=1)
 
 
@@ -57,9 +54,19 @@ def prm() -> None:
     show_default=True,
     help="how step rewards become a path's in a search: last for labels that judge the whole path",
 )
-@click.option("--epochs", type=_COUNT, default=1, show_default=True, metavar="N", help="passes over the data")
+@click.option(
+    "--epochs", "num_epochs", type=_COUNT, default=1, show_default=True, metavar="N", help="passes over the data"
+)
 @click.option("--batch-size", type=_COUNT, default=8, show_default=True, metavar="N", help="solutions in one forward")
-@click.option("--accumulate", type=_COUNT, default=1, show_default=True, metavar="N", help="forwards in one step")
+@click.option(
+    "--accumulate",
+    "num_accumulated",
+    type=_COUNT,
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="forwards in one step",
+)
 @click.option(
     "--learning-rate",
     type=click.FloatRange(min=0, min_open=True),
@@ -69,10 +76,23 @@ def prm() -> None:
     help="peak of AdamW's rate",
 )
 @click.option(
-    "--warmup", type=click.FloatRange(0, 1), default=0.05, show_default=True, metavar="X", help="share of warm-up"
+    "--warmup",
+    "warmup_share",
+    type=click.FloatRange(0, 1),
+    default=0.05,
+    show_default=True,
+    metavar="X",
+    help="share of warm-up",
 )
 @click.option("--weight-decay", type=click.FloatRange(min=0), default=0.0, show_default=True, metavar="X")
-@click.option("--max-tokens", type=_COUNT, metavar="N", help="longest solution; default: 2048 or the model's context")
+@click.option(
+    "--max-tokens",
+    type=_COUNT,
+    default=2048,
+    show_default=True,
+    metavar="N",
+    help="longest solution; the model's context at most",
+)
 @click.option("--max-steps", type=_COUNT, metavar="N", help="stop after so many steps of the optimiser")
 @click.option("--limit", type=_COUNT, metavar="N", help="lines to take of each file")
 @click.option(
@@ -89,137 +109,27 @@ def train(base: str, data: tuple[Path, ...], out: Path, dev: Path | None, as_jso
 
     DATA may be in the layout of Math-Shepherd, of PRM800K or of ProcessBench.
     """
-    from prm.checkpoint import CONFIG_FILE
-    from prm.export import save_prm
-    from prm.labels import load_labelled
-    from prm.train import STATE_FILE
-    from prm.train import train as fit
+    from prm.train import TrainSettings
+    from search.prm_training import PrmTraining, train_prm
 
-    if (out / CONFIG_FILE).exists() or (not options["resume"] and (out / STATE_FILE).exists()):
-        raise ConfigError(f"{out} holds a training already; give another folder, or --resume for an interrupted one")
-    solutions = [one for file in data for one in load_labelled(file, options["limit"])]
-    held_out = load_labelled(dev, options["limit"]) if dev is not None else []
-    parts = _Base(base, options)
-    config, codec = parts.config, parts.codec
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot write {out}: {error.strerror or error}") from None
-    contents = hashlib.sha256(b"".join(file.read_bytes() for file in data)).hexdigest()[:16]
-    key = f"{base} {contents} {config.good_token!r} {config.bad_token!r}"
+    names = {item.name for item in fields(TrainSettings)}
+    settings = TrainSettings(**{name: options.pop(name) for name in names & options.keys()})
+    wanted = PrmTraining(base, data, out, dev, settings, **options)
     with progress("train prm", 1000) as bar:
 
         def report(event: TrainEvent) -> None:
             done = round(1000 * event.step / event.num_steps)
             bar.update(done, f"step {event.step}/{event.num_steps}, loss {event.loss:.4f}")
 
-        result = fit(
-            parts.network, codec, solutions, parts.settings, out, key=key, resume=options["resume"], report=report
-        )
-    figures = _held_out_figures(parts, held_out) if held_out else None
-    names = tuple(str(file) for file in data)
-    save_prm(
-        parts.network,
-        parts.raw_tokenizer,
-        out,
-        config,
-        base=base,
-        data=names,
-        settings=parts.settings,
-        result=result,
-        figures=figures,
-    )
-    (out / STATE_FILE).unlink(missing_ok=True)
-    summary = {"folder": str(out), "codec": config.codec, "num_solutions": result.num_solutions,
-               "num_left_out": result.num_left_out, "num_steps": len(result.losses), "loss_first": result.losses[0],
-               "loss_last": result.losses[-1], "figures": figures}  # fmt: skip
+        trained = train_prm(wanted, report)
     if as_json:
-        print_json(summary)
+        print_json(trained.to_dict())
         return
+    result = trained.result
     sys.stdout.write(f"{out}: {len(result.losses)} steps on {result.num_solutions} solutions, ")
     sys.stdout.write(f"loss {result.losses[0]:.4f} to {result.losses[-1]:.4f}\n")
-    if figures is not None:
-        _show(figures)
-
-
-class _Base:
-    """A base model with all that its training needs."""
-
-    config: PrmConfig
-    settings: TrainSettings
-
-    def __init__(self, base: str, options: dict[str, Any]) -> None:
-        from prm.checkpoint import PrmConfig
-        from prm.train import TrainSettings
-        from search.engines.local import loading
-        from search.engines.local.stops import TokenBytes
-        from search.engines.local.tokenizer import HFTokenizer
-        from search.hub import find_model
-        from search.registry import model_path
-
-        torch = loading.import_torch()
-        folder = find_model(model_path(base))
-        trust = options["trust_remote_code"]
-        model_config = loading.read_config(base, folder, trust)
-        self.raw_tokenizer = raw = loading.read_tokenizer(base, folder, trust)
-        tokenizer = HFTokenizer(raw, TokenBytes(raw, len(raw)), frozenset())
-        chat = tokenizer.chat([{"role": "user", "content": "1 + 1"}]) is not None
-        plain = raw.encode("1 + 1")
-        starts = bool(plain) and plain[0] == raw.bos_token_id and raw.bos_token_id is not None
-        labels = options["codec"] == "label-tokens"
-        self.config = PrmConfig(
-            codec=options["codec"],
-            good_token=options["good_token"],
-            bad_token=options["bad_token"],
-            reduce=options["reduce"],
-            shares_ids=False,
-            prompt="chat" if labels and chat else "plain",
-            step_end="\n\n" if labels else "",
-            bos_token=raw.bos_token if starts else "",
-        )
-        self.codec = codec_of(self.config, tokenizer)
-        context = loading.context_tokens(model_config, raw)
-        self.settings = TrainSettings(
-            num_epochs=options["epochs"],
-            batch_size=options["batch_size"],
-            num_accumulated=options["accumulate"],
-            learning_rate=options["learning_rate"],
-            warmup_share=options["warmup"],
-            weight_decay=options["weight_decay"],
-            max_tokens=min(context, options["max_tokens"] or 2048),
-            max_steps=options["max_steps"],
-            seed=options["seed"],
-            dtype=options["dtype"],
-            save_every=options["save_every"],
-        )
-        try:
-            device = torch.device(options["device"])
-        except RuntimeError:
-            raise ConfigError(f"device {options['device']!r} is not one of cpu, cuda, cuda:N") from None
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise ConfigError("device cuda: no CUDA device can be used here")
-        self.network = loading.read_weights(base, folder, model_config, torch.float32, trust).to(device)
-        if device.type == "cpu" and self.network.num_parameters() < _SMALL_PARAMETERS:
-            torch.set_num_threads(1)
-
-
-def _held_out_figures(parts: _Base, solutions: list[LabelledSolution]) -> dict[str, Any]:
-    """Figures by the network as it is in memory; solutions longer than the limit are left out."""
-    import torch
-
-    from prm.codec import label_reward
-    from prm.metrics import figures
-    from prm.train import encode_solution, label_logits
-
-    kept, rewards = [], []
-    with torch.inference_mode():
-        for solution in solutions:
-            encoded = encode_solution(parts.codec, solution, parts.settings.max_tokens)
-            if len(encoded.reads) == len(solution.steps):
-                kept.append(solution)
-                logits = label_logits(parts.network, parts.codec, [encoded]).double().tolist()
-                rewards.append([label_reward(pair) for pair in logits])
-    return dict(figures(kept, rewards))
+    if trained.figures is not None:
+        _show(trained.figures)
 
 
 @prm.command("eval")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def collect(out: Path, as_json: bool, **options: Any) -> None:
 
     A path goes on with the better-scored step. A run under another seed or temperature takes a folder of its own.
     """
-    from search.router_training import Collection, collect_walks
+    from search.router_collection import Collection, collect_walks
 
     _complete(options)
     engines = (options.pop("draft_engine"), options.pop("engine"), options.pop("prm_engine"))
@@ -126,16 +127,28 @@ def _complete(options: Mapping[str, Any]) -> None:
 @click.option("--draft-tag", default="Model 0: ", show_default=True, metavar="TEXT", help="mark of a draft's step")
 @click.option("--target-tag", default="Model 1: ", show_default=True, metavar="TEXT", help="mark of a target's step")
 @click.option("--balance/--no-balance", default=True, show_default=True, help="downsample the larger class")
-@click.option("--epochs", type=_COUNT, default=3, show_default=True, metavar="N", help="passes over the data")
+@click.option(
+    "--epochs", "num_epochs", type=_COUNT, default=3, show_default=True, metavar="N", help="passes over the data"
+)
 @click.option("--batch-size", type=_COUNT, default=1024, show_default=True, metavar="N", help="steps in one update")
 @click.option("--rows", type=_COUNT, default=32, show_default=True, metavar="N", help="texts in one forward")
 @click.option(
     "--learning-rate", type=click.FloatRange(min=0, min_open=True), default=1e-5, show_default=True, metavar="X"
 )
-@click.option("--warmup", type=click.FloatRange(0, 1), default=0.1, show_default=True, metavar="X", help="share of it")
+@click.option(
+    "--warmup",
+    "warmup_share",
+    type=click.FloatRange(0, 1),
+    default=0.1,
+    show_default=True,
+    metavar="X",
+    help="share of it",
+)
 @click.option("--weight-decay", type=click.FloatRange(min=0), default=0.0, show_default=True, metavar="X")
 @click.option("--max-tokens", type=_COUNT, default=2048, show_default=True, metavar="N", help="longest text")
-@click.option("--evals", type=_COUNT, default=2, show_default=True, metavar="N", help="dev points in an epoch")
+@click.option(
+    "--evals", "evals_per_epoch", type=_COUNT, default=2, show_default=True, metavar="N", help="dev points in an epoch"
+)
 @click.option("--patience", type=_COUNT, default=3, show_default=True, metavar="N", help="dev points without a gain")
 @click.option("--lora", type=_COUNT, metavar="RANK", help="train low-rank additions alone; needs peft")
 @click.option("--seed", type=_SEED, default=0, show_default=True, metavar="N", help="seed of everything")
@@ -171,23 +184,8 @@ def train(data: tuple[Path, ...], dev: Path, out: Path, as_json: bool, **options
     )
     if options["lora"] is not None:
         add_lora(parts, options["lora"])
-    settings = RouterTraining(
-        classes=classes,
-        label=options["label"],
-        margin=options["margin"],
-        balance=options["balance"],
-        num_epochs=options["epochs"],
-        batch_size=options["batch_size"],
-        rows=options["rows"],
-        learning_rate=options["learning_rate"],
-        warmup_share=options["warmup"],
-        weight_decay=options["weight_decay"],
-        max_tokens=options["max_tokens"],
-        patience=options["patience"],
-        evals_per_epoch=options["evals"],
-        seed=options["seed"],
-        dtype=options["dtype"],
-    )
+    given = {item.name: options[item.name] for item in fields(RouterTraining) if item.name in options}
+    settings = RouterTraining(**{**given, "classes": classes})
     with progress("train router", 1000) as bar:
 
         def report(point: TrainPoint) -> None:

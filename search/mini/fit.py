@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from search.errors import ConfigError, DataError
 from search.mini.corpus import Batch
 from search.mini.model import MiniModel
 from search.mini.muon import MuonAdam, OptimiserSettings
+from search.training import load_state, save_state
 
 BatchSource = Callable[[int], Sequence[Batch]]
 Evaluate = Callable[[MiniModel], dict[str, float]]
@@ -126,8 +126,17 @@ def fit(
     optimiser = MuonAdam(model, settings.optimiser)
     progress = _Progress()
     curve: list[TrainEvent] = []
-    if resume and state_file is not None and state_file.exists():
-        progress, curve = _load(state_file, model, optimiser, settings)
+
+    def take_up(state: Mapping[str, Any]) -> None:
+        nonlocal progress
+        model.load_state_dict(state["model"])
+        optimiser.load_state(state["optimiser"])
+        progress = _Progress(*state["progress"])
+        for step, loss, tokens, seconds, figures in state["curve"]:
+            curve.append(TrainEvent(settings.role, step, settings.num_steps, loss, tokens, seconds, figures))
+
+    if resume and state_file is not None:
+        load_state(state_file, settings.fingerprint, take_up)
     clock = _Clock(progress.seconds, progress.cpu_seconds)
     eval_steps = {round(settings.num_steps * (i + 1) / settings.num_evals) for i in range(settings.num_evals)}
     losses: list[float] = []
@@ -152,7 +161,13 @@ def fit(
         over = max_seconds is not None and clock.run_seconds() > max_seconds
         if state_file is not None and (over or now - last_save > _SAVE_SECONDS):
             progress.seconds, progress.cpu_seconds = clock.seconds(), clock.cpu_seconds()
-            _save(state_file, model, optimiser, settings, progress, curve)
+            kept = {
+                "model": model.state_dict(),
+                "optimiser": optimiser.state(),
+                "progress": (progress.step, progress.tokens, progress.seconds, progress.cpu_seconds),
+                "curve": [(one.step, one.loss, one.tokens, one.seconds, one.figures) for one in curve],
+            }
+            save_state(state_file, settings.fingerprint, kept)
             last_save = now
         if over:
             break
@@ -187,45 +202,3 @@ class _Clock:
 
     def cpu_seconds(self) -> float:
         return self._earlier_cpu + time.process_time() - self._start_cpu
-
-
-def _save(
-    path: Path,
-    model: MiniModel,
-    optimiser: MuonAdam,
-    settings: FitSettings,
-    progress: _Progress,
-    curve: list[TrainEvent],
-) -> None:
-    state = {
-        "fingerprint": settings.fingerprint,
-        "model": model.state_dict(),
-        "optimiser": optimiser.state(),
-        "progress": (progress.step, progress.tokens, progress.seconds, progress.cpu_seconds),
-        "curve": [(e.step, e.loss, e.tokens, e.seconds, e.figures) for e in curve],
-    }
-    partial = path.with_name(path.name + ".partial")
-    torch.save(state, partial)
-    partial.replace(path)
-
-
-def _load(
-    path: Path, model: MiniModel, optimiser: MuonAdam, settings: FitSettings
-) -> tuple[_Progress, list[TrainEvent]]:
-    try:
-        state: dict[str, Any] = torch.load(path, weights_only=True)
-        fingerprint = state["fingerprint"]
-    except Exception as error:
-        raise DataError(f"{path}: not a training state that can be read: {error}") from error
-    if fingerprint != settings.fingerprint:
-        raise ConfigError(
-            f"{path} belongs to another training ({fingerprint}, not {settings.fingerprint}); "
-            "remove it, or train without resume"
-        )
-    model.load_state_dict(state["model"])
-    optimiser.load_state(state["optimiser"])
-    curve = [
-        TrainEvent(settings.role, step, settings.num_steps, loss, tokens, seconds, figures)
-        for step, loss, tokens, seconds, figures in state["curve"]
-    ]
-    return _Progress(*state["progress"]), curve

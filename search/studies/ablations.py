@@ -69,7 +69,7 @@ def _pair(recipe: ArbitrageRecipe) -> EvalSettings:
 
 def _walks(recipe: ArbitrageRecipe, steps: Steps, folder: Path) -> list[Walk]:
     """Walks of the recipe's pair; those that are there are read back."""
-    from search.router_training import Collection, collect_walks
+    from search.router_collection import Collection, collect_walks
 
     settings = _pair(recipe)
     wanted = Collection(

@@ -25,7 +25,7 @@ from search.protocols import Engine
 from search.record import costs_record
 from search.registry import make_scorer, model_path
 from search.result import Result
-from search.router_training import step_checker
+from search.router_collection import step_checker
 from search.routing import router_config, router_reader
 from search.statistics import wilson_interval
 from search.studies.measured import Measured, nodes_of, paired_difference

@@ -92,7 +92,7 @@ def test_the_same_seed_gives_the_same_weights_also_after_a_stop(tmp_path: Path) 
 
 def test_a_state_file_of_another_training_is_refused(tmp_path: Path) -> None:
     train("draft", tmp_path, seed=1, scale=SCALE, max_seconds=0.0)
-    with pytest.raises(ConfigError, match="another training"):
+    with pytest.raises(ConfigError, match="of a training with other settings"):
         train("draft", tmp_path, seed=2, scale=SCALE, resume=True)
     (tmp_path / STATE_FILE).write_bytes(b"junk")
     with pytest.raises(DataError):

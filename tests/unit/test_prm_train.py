@@ -8,7 +8,7 @@ import torch
 from prm_checkpoints import byte_tokenizer, sentencepiece_tokenizer, sizes, wrapped
 
 from prm import PrmConfig, detect_prm
-from prm.export import save_prm
+from prm.export import card, save_prm
 from prm.label_tokens import LabelTokenCodec
 from prm.labels import LabelledSolution
 from prm.math_shepherd import MathShepherdCodec
@@ -88,7 +88,7 @@ def test_the_same_seed_gives_the_same_weights_and_resuming_changes_nothing(tmp_p
     with pytest.raises(ConfigError, match="of a training with other settings"):
         train(fresh, codec_of(), SOLUTIONS, replace(settings, seed=1), folder, resume=True)
     (folder / STATE_FILE).write_bytes(b"no state")
-    with pytest.raises(ConfigError, match="cannot be gone on from"):
+    with pytest.raises(DataError, match="cannot be gone on from"):
         train(fresh, codec_of(), SOLUTIONS, settings, folder, resume=True)
 
 
@@ -110,10 +110,8 @@ def test_what_is_saved_is_recognised_and_says_the_same(tmp_path):
     model = network()
     result = train(model, codec_of(), SOLUTIONS, replace(SETTINGS, max_steps=2), tmp_path)
     config = PrmConfig("label-tokens", reduce="prod", shares_ids=False, step_end="\n\n")
-    save_prm(
-        model, byte_tokenizer("plain"), tmp_path, config, base="base", data=("x.jsonl",), settings=SETTINGS,
-        result=result, figures={"step_auc": 0.75, "threshold": None},
-    )  # fmt: skip
+    text = card(config, "base", ["x.jsonl"], SETTINGS, result, {"step_auc": 0.75, "threshold": None})
+    save_prm(model, byte_tokenizer("plain"), tmp_path, config, text)
     assert {file.name for file in tmp_path.iterdir()} >= {"model.safetensors", "prm_config.json", "README.md"}
     assert not any(file.suffix == ".bin" or file.name.startswith(".") for file in tmp_path.iterdir())
     found = detect_prm("x", tmp_path)

@@ -177,7 +177,7 @@ def walk_of(scores, parts, name="w", rights=None):
 
 @pytest.fixture(scope="module")
 def mini_walks(tmp_path_factory):
-    from search.router_training import Collection, collect_walks
+    from search.router_collection import Collection, collect_walks
 
     folder = tmp_path_factory.mktemp("walks")
     return collect_walks(Collection(limit=24, skip=40_000_000, shard_size=24), folder)
@@ -220,7 +220,7 @@ def test_a_router_starts_from_any_reward_head(tmp_path, kind, mini_walks):
 )
 def test_training_learns_and_the_best_weights_stay(mini_walks, classes):
     parts = started(classes, annotate=True)
-    settings = RouterTraining(classes, batch_size=32, learning_rate=1e-3, num_epochs=2, evals_per_epoch=1)
+    settings = RouterTraining(classes=classes, batch_size=32, learning_rate=1e-3, num_epochs=2, evals_per_epoch=1)
     outcome = train(parts.model, parts.reader, mini_walks, mini_walks, settings)
     measured = {point.step: point.dev_auc for point in outcome.curve if point.dev_auc is not None}
     assert max(measured.values()) == measured[outcome.best_step] > measured[0]

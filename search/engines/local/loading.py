@@ -124,9 +124,35 @@ def plain_model(model: str, dtype: str) -> Any:
     """
     torch = import_torch()
     folder = find_model(model)
-    names = _tensor_names(model, folder)
+    names = tensor_names(model, folder)
     config = read_config(model, folder, False, names)
     return read_weights(model, folder, config, getattr(torch, dtype), False, names).eval()
+
+
+def read_device(name: str) -> torch.device:
+    """A device by its name.
+
+    Raises:
+        ConfigError: it is none, or is not there.
+    """
+    import_torch()
+    import torch
+
+    try:
+        place = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"device {name!r} is not one of cpu, cuda, cuda:N") from None
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device cuda: no CUDA device can be used here")
+    if place.type not in ("cpu", "cuda") or (place.index or 0) >= max(1, torch.cuda.device_count()):
+        raise ConfigError(f"device {name!r} is not one of cpu, cuda, cuda:N with a device N that is there")
+    return place
+
+
+def is_small(network: nn.Module) -> bool:
+    """Whether one thread of the processor computes it faster than several."""
+    on_cpu = next(network.parameters()).device.type == "cpu"
+    return on_cpu and sum(weight.numel() for weight in network.parameters()) < _SMALL_PARAMETERS
 
 
 def load_model(model: str, *, device: str, dtype: str, trust_remote_code: bool) -> LoadedModel:
@@ -137,16 +163,9 @@ def load_model(model: str, *, device: str, dtype: str, trust_remote_code: bool) 
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if dtype not in dtypes:
         raise ConfigError(f"dtype {dtype!r} is not one of {', '.join(dtypes)}")
-    try:
-        place = torch.device(device)
-    except RuntimeError:
-        raise ConfigError(f"device {device!r} is not one of cpu, cuda, cuda:N") from None
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device cuda: no CUDA device can be used here")
-    if place.type not in ("cpu", "cuda") or (place.index or 0) >= max(1, torch.cuda.device_count()):
-        raise ConfigError(f"device {device!r} is not one of cpu, cuda, cuda:N with a device N that is there")
+    place = read_device(device)
     folder = find_model(model)
-    names = _tensor_names(model, folder)
+    names = tensor_names(model, folder)
     # A head is made here, over the decoder that transformers has: code that comes with it is not needed.
     trust = trust_remote_code and not head_names(names)
     config = read_config(model, folder, trust, names)
@@ -206,7 +225,6 @@ def prepare(network: Any, raw_tokenizer: Any, *, name: str) -> LoadedModel:
             "layers": str(forward.shape.num_layers),
         },
     )
-    small = parameter.device.type == "cpu" and num_parameters < _SMALL_PARAMETERS
     return LoadedModel(
         forward=forward,
         tokenizer=HFTokenizer(raw_tokenizer, table, eos_ids),
@@ -215,7 +233,7 @@ def prepare(network: Any, raw_tokenizer: Any, *, name: str) -> LoadedModel:
         info=info,
         device=parameter.device,
         dtype=parameter.dtype,
-        num_threads=1 if small else None,
+        num_threads=1 if is_small(network) else None,
     )
 
 
@@ -252,7 +270,7 @@ def context_tokens(config: Any, raw_tokenizer: Any) -> int:
     return found
 
 
-def _tensor_names(model: str, folder: Path) -> frozenset[str]:
+def tensor_names(model: str, folder: Path) -> frozenset[str]:
     """Names of all tensors of a checkpoint; none of a .gguf file, which has names of its own, and no heads.
 
     Raises:
@@ -395,7 +413,7 @@ def _safetensors_weights(
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
-    names = _tensor_names(model, folder) if names is None else names
+    names = tensor_names(model, folder) if names is None else names
     wrapped = any(name.startswith("pretrained_model.") for name in names)
     config = copy.deepcopy(config)
     if not {"lm_head.weight", "pretrained_model.lm_head.weight"} & names and any(n.startswith("score.") for n in names):
