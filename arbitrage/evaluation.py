@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from arbitrage.walks import StepPair, Walk
-from search.statistics import auc, calibration_error
+from search.statistics import auc, calibration_error, clustered_bootstrap
 
 if TYPE_CHECKING:
     import numpy as np
 
 SHARES = (0.05, 0.10, 0.20, 0.40)
-NUM_DRAWS = 4000
 
 
 class Truth(NamedTuple):
@@ -90,7 +89,7 @@ def figures(walks: Sequence[Walk], estimates: Sequence[float | None], margin: fl
     for share in SHARES:
         name = f"{round(100 * share):02d}"
         ours, theirs, best = (chosen(one, share) * gain for one in (scores, doubts, found.gain))
-        low, high = clustered_interval(ours - theirs, problems)
+        low, high = clustered_bootstrap(ours - theirs, problems)
         values[f"gain_vs_prm_{name}"] = float((ours - theirs).mean())
         values[f"gain_vs_prm_{name}_lo"], values[f"gain_vs_prm_{name}_hi"] = low, high
         values[f"gain_{name}"], values[f"gain_prm_{name}"] = float(ours.mean()), float(theirs.mean())
@@ -115,16 +114,3 @@ def chosen(scores: Sequence[float], share: float) -> np.ndarray:
     taken = np.zeros(len(order))
     taken[order[: round(share * len(order))]] = 1.0
     return taken
-
-
-def clustered_interval(values: np.ndarray, owners: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """95% interval of a mean over pairs, resampled over the problems that they belong to."""
-    import numpy as np
-
-    names, index = np.unique(owners, return_inverse=True)
-    sums = np.bincount(index, weights=values, minlength=len(names))
-    counts = np.bincount(index, minlength=len(names))
-    picks = np.random.default_rng(seed).integers(0, len(names), size=(NUM_DRAWS, len(names)))
-    means = sums[picks].sum(axis=1) / counts[picks].sum(axis=1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(low), float(high)

@@ -10,8 +10,6 @@ from search.tree import SearchTree
 from search.types import NodeId, Reduce, VoteRule
 from search.vote import Candidate, candidates
 
-_BETA_INTERVALS = 512
-
 
 class _Remembering:
     """A grader that reads each text once: the same finished trajectories are looked at again and again."""
@@ -120,14 +118,7 @@ def probability_ahead(leader: float, rival: float) -> float:
         leader: its votes so far, at least 0.
         rival: the other's.
     """
-    scale = math.lgamma(leader + rival + 2) - math.lgamma(leader + 1) - math.lgamma(rival + 1)
+    from scipy.special import betainc
 
-    def density(p: float) -> float:
-        if p == 1.0:
-            return math.exp(scale) if rival == 0 else 0.0
-        return math.exp(scale + leader * math.log(p) + rival * math.log1p(-p))
-
-    # Simpson's rule over [1/2, 1], where the density is smooth.
-    width = 0.5 / _BETA_INTERVALS
-    inner = sum((4 if i % 2 else 2) * density(0.5 + i * width) for i in range(1, _BETA_INTERVALS))
-    return min(1.0, (density(0.5) + inner + density(1.0)) * width / 3)
+    # By symmetry it is the distribution function of the other share at 1/2.
+    return float(betainc(rival + 1, leader + 1, 0.5))

@@ -25,9 +25,9 @@ from search.mini.model import MiniModel
 from search.mini.problems import MiniProblem, problems
 from search.mini.sample import step_rewards
 from search.mini.walk import walk_figures
+from search.statistics import clustered_bootstrap
 
 WIDTH = 16
-NUM_RESAMPLES = 4000
 Say = Callable[[str], None]
 
 
@@ -216,11 +216,8 @@ def _intervals(per_seed: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, f
     """95% bootstrap intervals over problems of the means, and of the weighted vote's gain, paired."""
     means = {name: np.mean([one[name] for one in per_seed], axis=0) for name in per_seed[0]}
     means["weighted_minus_majority_16"] = means["target_weighted16"] - means["target_majority16"]
-    generator = np.random.default_rng(0)
-    count = len(means["target_pass1"])
-    picks = generator.integers(0, count, size=(NUM_RESAMPLES, count))
     figures: dict[str, float] = {}
     for name, values in means.items():
-        low, high = np.quantile(values[picks].mean(axis=1), (0.025, 0.975))
-        figures[f"{name}_lo"], figures[f"{name}_hi"] = float(low), float(high)
+        low, high = clustered_bootstrap(values, range(len(values)))
+        figures[f"{name}_lo"], figures[f"{name}_hi"] = low, high
     return figures

@@ -14,7 +14,7 @@ from prm_checkpoints import headed_model
 from routing import PROMPT, Parts
 
 from arbitrage.collect import Collector, CollectSettings, collect
-from arbitrage.evaluation import chosen, clustered_interval, figures
+from arbitrage.evaluation import chosen, figures
 from arbitrage.reading import RouterConfig, RouterReader, advantage_class, estimate, num_outputs, read_config
 from arbitrage.training import RouterTraining, helps, texts_of, train
 from arbitrage.walks import DRAFT, TARGET, StepPair, Walk, read_shard, read_walks, shard_file, shard_text
@@ -23,6 +23,7 @@ from search.errors import ConfigError, DataError, EngineError, ScoringError
 from search.files import write_atomic
 from search.registry import make_engine, make_scorer
 from search.router_training import add_lora, load_router, new_router, save_router
+from search.statistics import clustered_bootstrap
 from search.types import Problem, Prompt, Sampling
 
 ORIGIN = {
@@ -362,7 +363,7 @@ def test_shares_and_clustered_intervals():
     rng = np.random.default_rng(1)
     problem = rng.normal(size=200)
     values, owners = np.repeat(problem, 10), np.repeat(np.arange(200), 10)
-    low, high = clustered_interval(values, owners)
+    low, high = clustered_bootstrap(values, owners)
     assert high - low == pytest.approx(4 * problem.std() / math.sqrt(200), rel=0.15), "ten copies tell no more than one"
     assert low < values.mean() < high
 

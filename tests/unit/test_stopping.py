@@ -94,6 +94,8 @@ def test_the_posterior_of_being_ahead():
         assert probability_ahead(n, 0) == pytest.approx(1 - 0.5 ** (n + 1), abs=1e-9)
     assert probability_ahead(7.5, 7.5) == pytest.approx(0.5)
     assert probability_ahead(4, 1) == pytest.approx(1 - (1 + 6) / 2**6)
+    # A rival of hardly any weight: Beta's density falls to 0 in the last moment, which a rule of equal steps misses.
+    assert probability_ahead(30, 0.02) == pytest.approx(1 - 0.5**31, abs=1e-6)
     assert 0.99 < probability_ahead(250, 200) < probability_ahead(250, 100) <= 1
 
 
