@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
@@ -14,10 +14,11 @@ from typing import Any, Self, cast
 
 from search.answers.graders import Grader, close_grader
 from search.background import BackgroundLoop
-from search.config import SearchSettings, build, config_hash
+from search.config import SearchSettings, build
 from search.conversation import Turn
 from search.driver import Driver, Limits
 from search.errors import ConfigError, SearchError
+from search.notes import context_notes, seed_notes
 from search.prompt_files import with_files
 from search.prompts import PromptRenderer
 from search.protocols import Engine, FeatureProvider, Policy, Scorer, Watch, Writer
@@ -34,11 +35,12 @@ from search.registry import (
 from search.resolve import record_of, resolve
 from search.result import Result, conclude
 from search.routing import Engines, make_writer
+from search.run_key import config_hash
 from search.steps import line_end_tokens
 from search.stopping import Decided
 from search.thoughts import ThoughtLimit
 from search.types import Problem, Prompt, Reduce, Sampling, VoteRule
-from search.writer import ModelWriter, writing_engines
+from search.writer import ModelWriter
 
 _log = logging.getLogger("search")
 
@@ -156,6 +158,16 @@ class Search:
                 self._take(Engines())
             assert self._driver is not None
             return self._driver
+
+    @property
+    def engines(self) -> Mapping[str, Engine]:
+        """The engines of all models by their role; loads them on first use.
+
+        Raises:
+            ConfigError: a checkpoint cannot be used.
+        """
+        writer, scorer = self.driver.writer, self.driver.scorer
+        return {**writer.engines, **({} if scorer is None else scorer.engines)}
 
     def use(
         self, policy: Engine | None, prm: Engine | None, draft: Engine | None = None, router: Engine | None = None
@@ -346,13 +358,9 @@ class Search:
     async def aclose(self) -> None:
         """Free the models, and what the grader holds; the search may be used again and then loads them anew."""
         close_grader(self.grader)
-        driver, self._driver = self._driver, None
-        if driver is None:
-            return
-        engines = list(driver.writer.engines.values())
-        if driver.scorer is not None:
-            engines += driver.scorer.engines.values()
-        for engine in engines:
+        engines = {} if self._driver is None else self.engines
+        self._driver = None
+        for engine in engines.values():
             await engine.aclose()
 
     def close(self) -> None:
@@ -375,33 +383,6 @@ class Search:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
-
-
-def context_notes(driver: Driver, settings: SearchSettings) -> tuple[str, ...]:
-    """A line where the policy may write what the reward model has no room for; such steps fail after all the work."""
-    if driver.scorer is None:
-        return ()
-    written = min(engine.info.context_tokens for engine in driver.writer.engines.values())
-    read = min((engine.info.context_tokens for engine in driver.scorer.engines.values()), default=written)
-    longest = min(written, settings.max_tokens)
-    if longest <= read:
-        return ()
-    return (
-        f"the reward model reads {read} tokens, prompt included, and a solution may have {longest}: longer ones fail "
-        "after they are written; max_tokens makes them shorter",
-    )
-
-
-def seed_notes(driver: Driver) -> tuple[str, ...]:
-    """A line where steps written ahead are other draws than those that would have been written in their turn."""
-    if not driver.speculates:
-        return ()
-    found = [engine.info for engine in writing_engines(driver.writer) if engine.info.seeds == "none"]
-    return tuple(
-        f"speculate: engine {info.name} of {info.model} honours no seeds; results are those of a search without it in "
-        "distribution, not step for step"
-        for info in found
-    )
 
 
 def _as_writer(part: Engine | Writer) -> Writer:

@@ -14,12 +14,12 @@ from search.catalogue import METHODS
 from search.config import EvalSettings, build
 from search.data import load_problems
 from search.errors import ConfigError, DataError
-from search.evaluation import Summary, summarise
 from search.plots import Point, Series, plot_accuracy, plot_depth
 from search.record import ProblemRecord, read_json, read_record, tree_from_record
 from search.registry import opened_grader
 from search.replay import replay
 from search.statistics import paired_bootstrap
+from search.summary import Summary, summarise
 from search.types import Reduce, VoteRule
 from search.verdict import decide
 from search.vote import candidates

@@ -8,7 +8,6 @@ from pathlib import Path
 from search.api import Search
 from search.config import EvalSettings, SearchSettings
 from search.errors import ConfigError
-from search.evaluation import engines_of
 from search.protocols import Engine
 from search.registry import model_path
 from search.resolve import parts, settle
@@ -31,7 +30,7 @@ class SharedEngines:
         search.use(
             known.get("policy") or known.get("target"), known.get("prm"), known.get("draft"), known.get("router")
         )
-        self._engines |= {keys[role]: engine for role, engine in engines_of(search).items() if role in keys}
+        self._engines |= {keys[role]: engine for role, engine in search.engines.items() if role in keys}
 
     async def keep_only(self, wanted: Iterable[EvalSettings]) -> None:
         """Close the engines that none of these runs uses."""

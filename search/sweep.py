@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from search.compare import Comparison, compare
-from search.config import EvalSettings, build, config_hash, load_yaml
+from search.config import EvalSettings, build, load_yaml
 from search.errors import ConfigError, SearchError
 from search.evaluation import Evaluation, OnProgress
 from search.files import write_atomic
 from search.report import read_run
 from search.resolve import record_of, settle
+from search.run_key import config_hash
 from search.shared_engines import SharedEngines
 
 COMPARISON_FILE = "compare.json"

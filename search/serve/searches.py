@@ -112,8 +112,7 @@ class Searches:
         if self._given is not None:
             given, self._given = self._given, None
             await asyncio.to_thread(self._base.use, given.policy, given.prm, given.draft, given.router)
-        driver = await asyncio.to_thread(lambda: self._base.driver)
-        self.engines = {**driver.writer.engines, **({} if driver.scorer is None else driver.scorer.engines)}
+        self.engines = await asyncio.to_thread(lambda: self._base.engines)
         own = self.settings
         for extra in self._extras:
             slots = own.max_kv_tokens if extra.role == "policy" else own.prm_max_kv_tokens

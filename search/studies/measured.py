@@ -12,11 +12,11 @@ from typing import Any
 from search.api import Failure, Search
 from search.config import SearchSettings, build
 from search.engines.local import LocalEngine
-from search.evaluation import sum_stats
 from search.protocols import Engine
 from search.registry import model_path
 from search.result import Result
 from search.statistics import paired_bootstrap, wilson_interval
+from search.summary import sum_stats
 from search.types import Problem
 
 CONCURRENCY = 16

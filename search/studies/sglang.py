@@ -26,9 +26,9 @@ from search.engines.remote.facts import ServerFacts
 from search.engines.remote.http import HttpClient, RequestLimits
 from search.engines.remote.model import read_model
 from search.engines.remote.transport import HttpServer
-from search.evaluation import loaded_for_good
 from search.registry import make_engine, make_scorer, model_path
 from search.result import Result
+from search.session import loaded_for_good
 from search.studies.instant import STEPS, Script
 from search.studies.measured import Measured
 from search.types import Problem

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from search.config import EvalSettings, SearchSettings, build, config_hash, load_yaml
+from search.config import EvalSettings, SearchSettings, build, load_yaml
 from search.errors import ConfigError
 from search.registry import make_policy
+from search.run_key import config_hash
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,15 @@ from contract_model import SGLANG_POSITIONS, build
 from fake_server import Script, label_model, serving
 from markov import STEP_END, hashed_hidden
 
-from search.config import EvalSettings, SearchSettings, config_hash
+from search.config import EvalSettings, SearchSettings
 from search.config import build as settings_of
 from search.engines.remote import OpenAIEngine, SglangEngine
 from search.engines.remote.http import RequestLimits
 from search.errors import ConfigError, ContextOverflowError, EngineError
-from search.evaluation import Evaluation, command_line
+from search.evaluation import Evaluation
+from search.provenance import command_line
 from search.registry import make_engine
+from search.run_key import config_hash
 from search.streams import closing
 from search.types import Child, FinishReason, Prefix, Sampling, Segment
 
