@@ -14,6 +14,7 @@ from prm.labels import LabelledSolution
 from prm.math_shepherd import MathShepherdCodec
 from prm.train import STATE_FILE, TrainSettings, encode_solution, label_logits, train
 from search.errors import ConfigError, DataError
+from search.prm_training import PrmTraining, train_prm
 
 # A step of 'a's is right, one of 'b's is wrong.
 SOLUTIONS = [
@@ -97,6 +98,28 @@ def test_bfloat16_keeps_float32_weights_while_it_trains(tmp_path):
     result = train(model, codec_of(), SOLUTIONS, replace(SETTINGS, dtype="bfloat16", num_epochs=8), tmp_path)
     assert result.losses[-1] < result.losses[0]
     assert next(model.parameters()).dtype == torch.float32
+
+
+def test_a_reward_model_is_trained_from_python(tmp_path):
+    rows = [{"problem": "What is 2 + 3?", "steps": ["2 + 3 = 5.", "So 5."], "label": number - 1} for number in range(2)]
+    data = tmp_path / "steps.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    seen = []
+    settings = TrainSettings(max_steps=2, batch_size=1, learning_rate=1e-3)
+    wanted = PrmTraining("mini:draft", [data], tmp_path / "prm", data, settings, reduce="prod")
+    trained = train_prm(wanted, lambda event: seen.append((event.step, event.num_steps)))
+    assert seen == [(1, 2), (2, 2)] and len(trained.result.losses) == 2
+    assert trained.figures["num_steps"] == trained.to_dict()["figures"]["num_steps"] == 3
+    found = detect_prm("x", trained.folder)
+    assert (
+        (found.codec, found.reduce, found.shares_ids) == (trained.codec, "prod", False) == ("label-tokens", "prod", 0)
+    )
+    assert not (trained.folder / STATE_FILE).exists()
+    with pytest.raises(ConfigError, match="holds a training already"):
+        train_prm(replace(wanted, resume=True))
+    with pytest.raises(ConfigError, match="device 'tpu' is not one of cpu, cuda, cuda:N"):
+        train_prm(replace(wanted, out=tmp_path / "other", device="tpu"))
+    assert not (tmp_path / "other").exists()
 
 
 def test_too_little_room_for_any_step(tmp_path):
