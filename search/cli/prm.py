@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from prm import family
+from prm.train import TrainSettings
 from search.catalogue import PRM_FAMILIES
 from search.cli.show import print_json, progress
+from search.cli.training import take_settings, training_options
 from search.config import SearchSettings, build
 from search.errors import ConfigError
 
@@ -54,9 +55,6 @@ def prm() -> None:
     show_default=True,
     help="how step rewards become a path's in a search: last for labels that judge the whole path",
 )
-@click.option(
-    "--epochs", "num_epochs", type=_COUNT, default=1, show_default=True, metavar="N", help="passes over the data"
-)
 @click.option("--batch-size", type=_COUNT, default=8, show_default=True, metavar="N", help="solutions in one forward")
 @click.option(
     "--accumulate",
@@ -67,54 +65,19 @@ def prm() -> None:
     metavar="N",
     help="forwards in one step",
 )
-@click.option(
-    "--learning-rate",
-    type=click.FloatRange(min=0, min_open=True),
-    default=1e-5,
-    show_default=True,
-    metavar="X",
-    help="peak of AdamW's rate",
-)
-@click.option(
-    "--warmup",
-    "warmup_share",
-    type=click.FloatRange(0, 1),
-    default=0.05,
-    show_default=True,
-    metavar="X",
-    help="share of warm-up",
-)
-@click.option("--weight-decay", type=click.FloatRange(min=0), default=0.0, show_default=True, metavar="X")
-@click.option(
-    "--max-tokens",
-    type=_COUNT,
-    default=2048,
-    show_default=True,
-    metavar="N",
-    help="longest solution; the model's context at most",
-)
 @click.option("--max-steps", type=_COUNT, metavar="N", help="stop after so many steps of the optimiser")
 @click.option("--limit", type=_COUNT, metavar="N", help="lines to take of each file")
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="N", help="seed of everything"
-)
-@click.option("--dtype", type=_DTYPES, default="float32", show_default=True, help="precision of the computation")
-@click.option("--device", default="cpu", show_default=True, metavar="NAME", help="cpu, cuda, cuda:N")
 @click.option("--save-every", type=_COUNT, default=200, show_default=True, metavar="N", help="steps between two saves")
 @click.option("--resume", is_flag=True, help="go on from an interrupted training in --out")
-@click.option("--trust-remote-code", is_flag=True, help="run code that comes with the base checkpoint")
-@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+@training_options(TrainSettings())
 def train(base: str, data: tuple[Path, ...], out: Path, dev: Path | None, as_json: bool, **options: Any) -> None:
     """Train a reward model from BASE (a path, a hub id, or mini:ROLE) on step-labelled .jsonl files.
 
     DATA may be in the layout of Math-Shepherd, of PRM800K or of ProcessBench.
     """
-    from prm.train import TrainSettings
     from search.prm_training import PrmTraining, train_prm
 
-    names = {item.name for item in fields(TrainSettings)}
-    settings = TrainSettings(**{name: options.pop(name) for name in names & options.keys()})
-    wanted = PrmTraining(base, data, out, dev, settings, **options)
+    wanted = PrmTraining(base, data, out, dev, take_settings(TrainSettings, options), **options)
     with progress("train prm", 1000) as bar:
 
         def report(event: TrainEvent) -> None:

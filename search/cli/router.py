@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
+from arbitrage.training import RouterTraining, TrainPoint
 from search.cli.show import print_json, progress
+from search.cli.training import take_settings, training_options
 from search.errors import ConfigError
 
 _FILE = click.Path(path_type=Path)
@@ -127,39 +128,17 @@ def _complete(options: Mapping[str, Any]) -> None:
 @click.option("--draft-tag", default="Model 0: ", show_default=True, metavar="TEXT", help="mark of a draft's step")
 @click.option("--target-tag", default="Model 1: ", show_default=True, metavar="TEXT", help="mark of a target's step")
 @click.option("--balance/--no-balance", default=True, show_default=True, help="downsample the larger class")
-@click.option(
-    "--epochs", "num_epochs", type=_COUNT, default=3, show_default=True, metavar="N", help="passes over the data"
-)
 @click.option("--batch-size", type=_COUNT, default=1024, show_default=True, metavar="N", help="steps in one update")
 @click.option("--rows", type=_COUNT, default=32, show_default=True, metavar="N", help="texts in one forward")
-@click.option(
-    "--learning-rate", type=click.FloatRange(min=0, min_open=True), default=1e-5, show_default=True, metavar="X"
-)
-@click.option(
-    "--warmup",
-    "warmup_share",
-    type=click.FloatRange(0, 1),
-    default=0.1,
-    show_default=True,
-    metavar="X",
-    help="share of it",
-)
-@click.option("--weight-decay", type=click.FloatRange(min=0), default=0.0, show_default=True, metavar="X")
-@click.option("--max-tokens", type=_COUNT, default=2048, show_default=True, metavar="N", help="longest text")
 @click.option(
     "--evals", "evals_per_epoch", type=_COUNT, default=2, show_default=True, metavar="N", help="dev points in an epoch"
 )
 @click.option("--patience", type=_COUNT, default=3, show_default=True, metavar="N", help="dev points without a gain")
 @click.option("--lora", type=_COUNT, metavar="RANK", help="train low-rank additions alone; needs peft")
-@click.option("--seed", type=_SEED, default=0, show_default=True, metavar="N", help="seed of everything")
-@click.option("--dtype", type=click.Choice(("float32", "bfloat16")), default="float32", show_default=True)
-@click.option("--device", default="cpu", show_default=True, metavar="NAME", help="cpu, cuda, cuda:N")
-@click.option("--trust-remote-code", is_flag=True, help="run code that comes with the base checkpoint")
-@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+@training_options(RouterTraining())
 def train(data: tuple[Path, ...], dev: Path, out: Path, as_json: bool, **options: Any) -> None:
     """Train a router on the shards in DATA, starting from the reward model's weights."""
     from arbitrage.reading import CONFIG_FILE, as_classes
-    from arbitrage.training import RouterTraining, TrainPoint
     from arbitrage.walks import read_walks
     from search.router_training import add_lora, new_router, save_router, train_router
 
@@ -184,8 +163,7 @@ def train(data: tuple[Path, ...], dev: Path, out: Path, as_json: bool, **options
     )
     if options["lora"] is not None:
         add_lora(parts, options["lora"])
-    given = {item.name: options[item.name] for item in fields(RouterTraining) if item.name in options}
-    settings = RouterTraining(**{**given, "classes": classes})
+    settings = take_settings(RouterTraining, {**options, "classes": classes})
     with progress("train router", 1000) as bar:
 
         def report(point: TrainPoint) -> None:

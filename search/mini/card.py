@@ -6,7 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from search.mini.checkpoint import write_json, write_text_atomically
+from search.files import write_atomic
+from search.mini.checkpoint import write_json
 from search.mini.fit import FitResult
 from search.mini.model import MiniModel
 from search.mini.recipes import Recipe
@@ -57,7 +58,7 @@ def write_notes(folder: Path, model: MiniModel, recipe: Recipe, seed: int, finge
     """Write ``training.json`` and the card ``README.md`` into a checkpoint's folder."""
     record = training_record(recipe, seed, fingerprint, result)
     write_json(folder / TRAINING_FILE, record)
-    write_text_atomically(folder / "README.md", _card(model, recipe, seed, record))
+    write_atomic(folder / "README.md", _card(model, recipe, seed, record))
 
 
 def _card(model: MiniModel, recipe: Recipe, seed: int, record: dict[str, Any]) -> str:

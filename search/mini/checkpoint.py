@@ -9,20 +9,14 @@ from typing import Any
 import torch
 
 from search.errors import DataError
+from search.files import write_atomic
 from search.mini.model import MAX_POSITIONS, NORM_EPSILON, ROPE_THETA, MiniModel, ModelShape
 from search.mini.tokenizer import EOS_TOKEN, PAD_TOKEN, save_tokenizer, token_id
 
 
-def write_text_atomically(path: Path, text: str) -> None:
-    """Write a whole file or nothing of it."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write an object as indented JSON, atomically."""
-    write_text_atomically(path, json.dumps(content, indent=2) + "\n")
+    write_atomic(path, json.dumps(content, indent=2) + "\n")
 
 
 def save_model(model: MiniModel, folder: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -71,7 +73,7 @@ def read_kept(path: Path, rule: VoteRule | None = None, reduce: Reduce | None = 
         raise ConfigError(f"{path}: there is no such file or folder")
     views, broken = [], []
     with ExitStack() as stack:
-        graders = _Graders(stack)
+        graders = cache(lambda name: stack.enter_context(opened_grader(name)))
         for file in files:
             try:
                 views.append(_view(read_record(file), settings, rule, reduce, graders))
@@ -116,21 +118,12 @@ def _natural(problem_id: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", problem_id)]
 
 
-class _Graders:
-    """Graders by name, each made once and closed with the stack."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self._stack = stack
-        self._made: dict[str, Grader] = {}
-
-    def __getitem__(self, name: str) -> Grader:
-        if name not in self._made:
-            self._made[name] = self._stack.enter_context(opened_grader(name))
-        return self._made[name]
-
-
 def _view(
-    record: ProblemRecord, run: _Settings, rule: VoteRule | None, reduce: Reduce | None, graders: _Graders
+    record: ProblemRecord,
+    run: _Settings,
+    rule: VoteRule | None,
+    reduce: Reduce | None,
+    graders: Callable[[str], Grader],
 ) -> dict[str, Any]:
     """One record's view, with its own vote or another."""
     settings = run if run.config_hash == record.config_hash else _Settings()
@@ -140,7 +133,7 @@ def _view(
     if outcome is not None and (rule is not None or reduce is not None):
         by_rewards = reduce or _known(by_rewards, get_args(Reduce), "last")
         by = rule or _known(by, get_args(VoteRule), "weighted" if _is_scored(outcome.tree) else "majority")
-        verdict = decide(outcome.tree, by, by_rewards, graders[settings.grader or "plain"], record.reference)
+        verdict = decide(outcome.tree, by, by_rewards, graders(settings.grader or "plain"), record.reference)
     view = problem_view(
         record.asked, outcome, verdict, error=record.error, method=settings.method, width=settings.width
     )

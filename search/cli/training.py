@@ -1,0 +1,49 @@
+"""The flags that every training has; defaults are those of its settings, written there once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, TypeVar
+
+import click
+
+from search.training import Optimisation
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Settings = TypeVar("Settings", bound=Optimisation)
+
+_COUNT = click.IntRange(min=1)
+_FLAGS: dict[str, tuple[str, Any, str, str]] = {
+    "num_epochs": ("--epochs", _COUNT, "N", "passes over the data"),
+    "learning_rate": ("--learning-rate", click.FloatRange(min=0, min_open=True), "X", "peak of AdamW's rate"),
+    "warmup_share": ("--warmup", click.FloatRange(0, 1), "X", "share of the steps in which the rate rises"),
+    "weight_decay": ("--weight-decay", click.FloatRange(min=0), "X", "of AdamW"),
+    "max_tokens": ("--max-tokens", _COUNT, "N", "longest text, in tokens"),
+    "seed": ("--seed", click.IntRange(min=0), "N", "seed of everything"),
+    "dtype": ("--dtype", click.Choice(("float32", "bfloat16")), "", "precision of the computation"),
+}
+
+
+def training_options(defaults: Optimisation) -> Callable[[Command], Command]:
+    """Flags of how weights are trained and where, and `--json`."""
+
+    def decorate(command: Command) -> Command:
+        command = click.option("--json", "as_json", is_flag=True, help="print one JSON object")(command)
+        command = click.option("--trust-remote-code", is_flag=True, help="run code that comes with the base")(command)
+        command = click.option("--device", default="cpu", show_default=True, metavar="NAME", help="cpu, cuda, cuda:N")(
+            command
+        )
+        for name, (flag, kind, metavar, said) in reversed(_FLAGS.items()):
+            command = click.option(
+                flag, name, type=kind, default=getattr(defaults, name), show_default=True, metavar=metavar or None,
+                help=said,
+            )(command)  # fmt: skip
+        return command
+
+    return decorate
+
+
+def take_settings(kind: type[Settings], options: dict[str, Any]) -> Settings:
+    """Settings out of a command's options; what they hold is taken out of these."""
+    return kind(**{item.name: options.pop(item.name) for item in fields(kind) if item.name in options})
