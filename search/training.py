@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from search.errors import ConfigError, DataError
+from search.errors import ConfigError, DataError, SearchError
 
 if TYPE_CHECKING:
     import torch
@@ -144,5 +143,8 @@ def load_state(file: Path, key: str, take_up: Callable[[Mapping[str, Any]], None
         if state["key"] != key:
             raise ConfigError(f"{file} is of a training with other settings; give those, or another folder")
         take_up(state)
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        raise DataError(f"{file} cannot be gone on from: {str(error).splitlines()[0][:200]}") from None
+    except SearchError:
+        raise
+    except Exception as error:  # what a broken file makes torch raise is not to be listed
+        said = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise DataError(f"{file} cannot be gone on from: {said}") from None

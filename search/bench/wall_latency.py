@@ -18,7 +18,7 @@ from typing import Any
 from search.api import Search
 from search.config import SearchSettings, build
 from search.errors import SearchError
-from search.evaluation import engines_of, flush_caches
+from search.evaluation import flush_caches
 from search.protocols import Engine
 from search.result import Result
 from search.studies.measured import nodes_of
@@ -63,7 +63,7 @@ def measure(
     async def measured() -> dict[str, Any]:
         figures: dict[str, float] = {}
         async with _search(settings, {"width": 1, "method": "greedy"}, None) as first:
-            engine = engines_of(first)["policy"]
+            engine = first.engines["policy"]
             await _solve(first, problems[0], seed)
             for width in widths:
                 for method in methods:

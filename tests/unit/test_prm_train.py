@@ -88,9 +88,10 @@ def test_the_same_seed_gives_the_same_weights_and_resuming_changes_nothing(tmp_p
     assert steps[0] == 6 and again.losses == losses and torch.equal(weights(fresh), weights(whole))
     with pytest.raises(ConfigError, match="of a training with other settings"):
         train(fresh, codec_of(), SOLUTIONS, replace(settings, seed=1), folder, resume=True)
-    (folder / STATE_FILE).write_bytes(b"no state")
-    with pytest.raises(DataError, match="cannot be gone on from"):
-        train(fresh, codec_of(), SOLUTIONS, settings, folder, resume=True)
+    for broken_bytes in (b"no state", b"junk", b"", (folder / STATE_FILE).read_bytes()[:-500]):
+        (folder / STATE_FILE).write_bytes(broken_bytes)
+        with pytest.raises(DataError, match="cannot be gone on from"):
+            train(fresh, codec_of(), SOLUTIONS, settings, folder, resume=True)
 
 
 def test_bfloat16_keeps_float32_weights_while_it_trains(tmp_path):

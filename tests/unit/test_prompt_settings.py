@@ -86,8 +86,9 @@ def test_stop_and_final_stand_in_place_of_the_formats_own():
 
 
 def test_a_chat_option_that_no_template_reads_is_refused(inside):
-    with pytest.raises(ConfigError, match="chat option 'enable_thinking': the model's chat template reads no such"):
-        Search(prm=None, chat_options={"enable_thinking": False}).solve("1 + 1?")
+    refused = pytest.raises(ConfigError, match="chat option 'enable_thinking': the model's chat template reads no such")
+    with refused, Search(prm=None, chat_options={"enable_thinking": False}) as search:
+        search.solve("1 + 1?")
     ran = inside("solve", "1 + 1?", "--chat-option", "tokenize=true")
     assert ran.code == 2 and "chat option 'tokenize'" in ran.err
 
