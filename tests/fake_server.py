@@ -45,7 +45,8 @@ class Script:
         openai_ids: whether it gives token ids on `/v1/completions`; label names are then ids too.
         seconds_per_request: how slow it is.
         held: whether what it writes stands still after its first sign.
-        statuses: answers of the next requests that compute: a status, "stall", "nonsense", "cut", or "" for a good one.
+        statuses: answers of the next requests that compute: a status, "stall", "nonsense", "cut", "broken" (a stream is
+            cut when its first sample has ended), the seconds by which a good one comes later, or "" for a good one.
         hidden: whether it was started with --enable-return-hidden-states.
         hidden_mode: its --return-hidden-states-mode; None for a server of before there was one.
         api_key: the key that every request must bring; empty for none.
@@ -61,7 +62,7 @@ class Script:
     openai_ids: bool = True
     seconds_per_request: float = 0.0
     held: bool = False
-    statuses: Iterator[int | str] = field(default_factory=lambda: iter(()))
+    statuses: Iterator[int | float | str] = field(default_factory=lambda: iter(()))
     hidden: bool = True
     hidden_mode: str | None = None
     api_key: str = ""
@@ -195,9 +196,9 @@ class FakeServer:
                 return None
             if isinstance(fault, int):
                 return await send(fault, {"error": {"message": f"scripted {fault}"}})
-            await asyncio.sleep(self.script.seconds_per_request)
+            await asyncio.sleep(self.script.seconds_per_request + (fault if isinstance(fault, float) else 0.0))
             if path == "/generate" and body.get("stream"):
-                await self._stream(body, write)
+                await self._stream(body, write, fault == "broken")
             elif path == "/generate":
                 await send(200, await self._generate(body))
             elif path == "/encode":
@@ -355,7 +356,7 @@ class FakeServer:
             return prompts, params if isinstance(params, list) else [params] * len(prompts)
         return [tuple(ids)], [params]
 
-    async def _stream(self, body: dict[str, Any], write: Write) -> None:
+    async def _stream(self, body: dict[str, Any], write: Write, broken: bool) -> None:
         prompts, params = self._prompts(body)
         started = False
         async with closing(self._samples(prompts, params)) as samples:
@@ -368,6 +369,8 @@ class FakeServer:
                     event["output_ids"] = [prompts[0][-1], *event["output_ids"]]
                 data = b"data: %b\n\n" % json.dumps(event).encode()
                 await write(b"%x\r\n%b\r\n" % (len(data), data))
+                if broken and sample[3] is not None:
+                    raise ConnectionError
         await write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
 
     async def _generate(self, body: dict[str, Any]) -> Any:

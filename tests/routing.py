@@ -17,6 +17,7 @@ from prm import LabelTokenCodec, PrmScorer
 from search.catalogue import ROUTERS, load
 from search.driver import Driver
 from search.policies import BestOfN
+from search.protocols import Engine
 from search.types import Problem
 
 PROMPT = "Add 3.\n\n"
@@ -50,9 +51,14 @@ def routed_head(ids: Sequence[int]) -> tuple[float, float]:
 
 
 class Parts:
-    """Everything that a router may need, each on an engine that counts its calls."""
+    """Everything that a router may need: engines that count their calls, or any others of the same vocabulary."""
 
-    def __init__(self, *, other_draft: bool = False, seconds: float = 0.0) -> None:
+    def __init__(
+        self, *, other_draft: bool = False, seconds: float = 0.0, engines: Sequence[Engine] | None = None
+    ) -> None:
+        if engines is not None:
+            self.draft, self.target, self.prm, self.learned = engines
+            return
         draft = story_model(right=0.2, answer=0.2)
         self.draft = FakeEngine(
             other_vocabulary(draft) if other_draft else draft, name="draft", seconds_per_token=seconds
@@ -62,13 +68,13 @@ class Parts:
         self.learned = FakeEngine(name="learned", head=routed_head, seconds_per_call=3 * seconds)
 
     @property
-    def engines(self) -> tuple[FakeEngine, ...]:
+    def engines(self) -> tuple[Engine, ...]:
         return (self.draft, self.target, self.prm, self.learned)
 
     def views(self) -> tuple[ModelView, ModelView]:
         return ModelView(self.draft, self.target.tokenizer), ModelView(self.target, self.target.tokenizer)
 
-    def codec(self, engine: FakeEngine) -> LabelTokenCodec:
+    def codec(self, engine: Engine) -> LabelTokenCodec:
         return LabelTokenCodec.build(engine.tokenizer, GOOD, BAD, shares_ids=True)
 
     def scorer(self) -> PrmScorer:
