@@ -38,7 +38,8 @@ MACHINE = frozenset({"tokens_thrown", "kv_tokens_engine_peak", "kv_tokens_prm_pe
 """What a record says of the machine: how much was thrown away, and what it really held."""
 
 COMPUTED = frozenset({"computed_tokens", "prm_tokens"})
-"""A server's cache shares what begins alike and is there in time, so what it computes moves with what stands beside."""
+"""A server's cache shares what begins alike and is there in time, so what it computes moves with what stands beside: in
+these small trees by a prompt or so."""
 
 ATTEMPTS = frozenset({"policy_tokens", "sampled_tokens"})
 """What a server wrote and could not tell to the end is counted as well."""
@@ -146,7 +147,7 @@ def check_same(kind, one, other, left_out=MACHINE):
     if kind == "sglang":
         left_out |= COMPUTED
         for name in COMPUTED:
-            assert getattr(other.stats, name) == pytest.approx(getattr(one.stats, name), rel=0.1)
+            assert getattr(other.stats, name) == pytest.approx(getattr(one.stats, name), rel=0.1, abs=40)
     ours, theirs = kept(one, left_out), kept(other, left_out)
     if kind == "local":
         # The last digits of float32 move with what else is in a batch, and with them what a reason says of a reward.
