@@ -29,6 +29,8 @@ from search.engines.local.stops import byte_alphabet
 
 T = TypeVar("T")
 VOCAB = 260
+ATTENTION = "auto"
+"""What `engine` asks for where a test does not; test modules that hold for both forms set it by a fixture."""
 CONTEXT = 160
 
 
@@ -80,9 +82,10 @@ def network(kind: str, seed: int = 0) -> Any:
     return model.eval()
 
 
-def engine(kind: str = "qwen2", model: Any = None, **settings: Any) -> LocalEngine:
+def engine(kind: str = "qwen2", model: Any = None, attention: str = "", **settings: Any) -> LocalEngine:
     """An engine over a random model."""
-    return LocalEngine(prepare(model or network(kind), byte_tokenizer(), name=kind), **settings)
+    loaded = prepare(model or network(kind), byte_tokenizer(), name=kind, attention=attention or ATTENTION)
+    return LocalEngine(loaded, **settings)
 
 
 @lru_cache(maxsize=8)

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from local_models import engine, run
@@ -81,8 +82,17 @@ async def apply(local, ledger: Ledger, operations: list[Operation]) -> None:
 
 
 def check_slots(local, ledger: Ledger) -> None:
-    """No slot belongs to two nodes, and after a compaction there are no holes."""
-    tree = local._scheduler.trees.get(ledger.tree)
+    """No slot belongs to two nodes, and after a compaction there are no holes; in a pool none is lost either."""
+    scheduler = local._scheduler
+    if scheduler.lanes.num_reserved and local.info.details["attention"] == "paged":
+        pool, lanes = scheduler._store._pool, scheduler.lanes
+        nodes = [node for tree in scheduler.trees.values() for node in tree.nodes.values()]
+        assert all(len(node.slots) == node.num_cached for node in nodes)
+        taken = [slot for node in nodes for slot in node.slots.tolist()]
+        taken += [slot for lane in range(len(lanes)) for slot in lanes.suffix(lane).tolist()]
+        assert len(taken) == len(set(taken)) == pool.num_held == scheduler.pool.num_held
+        return
+    tree = scheduler.trees.get(ledger.tree)
     if tree is None:
         return
     taken = [slot for node in tree.nodes.values() for first, num in node.pieces for slot in range(first, first + num)]
@@ -102,11 +112,12 @@ OPERATIONS = st.lists(
 )
 
 
+@pytest.mark.parametrize("attention", ["cascade", "paged"])
 @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(plans=st.lists(OPERATIONS, min_size=1, max_size=3), chunk=st.sampled_from([3, 1024]))
-def test_held_slots_are_the_union_of_what_is_kept(plans, chunk):
+def test_held_slots_are_the_union_of_what_is_kept(plans, chunk, attention):
     async def main() -> None:
-        local = engine("llama-gqa", max_batch_tokens=chunk)
+        local = engine("llama-gqa", attention=attention, max_batch_tokens=chunk)
         ledgers = [Ledger(f"t{i}", tuple(range(5 + i))) for i in range(len(plans))]
         await asyncio.gather(*(apply(local, *both) for both in zip(ledgers, plans, strict=True)))
         total = sum(local.usage(ledger.tree).kv_tokens_held for ledger in ledgers)

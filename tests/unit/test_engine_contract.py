@@ -49,13 +49,18 @@ async def open_fake(folder: Path) -> AsyncIterator[Engine]:
     await engine.aclose()
 
 
-@asynccontextmanager
-async def open_local(folder: Path) -> AsyncIterator[Engine]:
-    from search.engines.local import LocalEngine
+def open_local(attention: str) -> Callable[[Path], AbstractAsyncContextManager[Engine]]:
+    """The in-process engine; its attention."""
 
-    engine = LocalEngine.load(str(folder))
-    yield engine
-    await engine.aclose()
+    @asynccontextmanager
+    async def opened(folder: Path) -> AsyncIterator[Engine]:
+        from search.engines.local import LocalEngine
+
+        engine = LocalEngine.load(str(folder), attention=attention)
+        yield engine
+        await engine.aclose()
+
+    return opened
 
 
 def open_remote(kind: str, **script: object) -> Callable[[Path], AbstractAsyncContextManager[Engine]]:
@@ -75,7 +80,8 @@ def open_remote(kind: str, **script: object) -> Callable[[Path], AbstractAsyncCo
 
 CASES = {
     "fake": Case(open_fake),
-    "local": Case(open_local),
+    "local": Case(open_local("cascade")),
+    "local-paged": Case(open_local("paged")),
     "sglang": Case(open_remote("sglang"), recomputed_tokens=1),
     "sglang-seeded": Case(open_remote("sglang", seeds=True), recomputed_tokens=1),
     "openai": Case(open_remote("openai"), counts=False, reads_hidden=False),
@@ -102,7 +108,7 @@ def served_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def case(request: pytest.FixtureRequest) -> Case:
     if request.param == "fake":
         return CASES["fake"]
-    name = "checkpoint" if request.param == "local" else "served_checkpoint"
+    name = "checkpoint" if request.param.startswith("local") else "served_checkpoint"
     return replace(CASES[request.param], folder=request.getfixturevalue(name))
 
 

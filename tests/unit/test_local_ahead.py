@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 
+import local_models
 import pytest
 from local_models import engine, run
 
@@ -13,6 +14,13 @@ SAMPLING = Sampling(max_new_tokens=24, stop=())
 PREFIX = Prefix("t", (Segment(0, tuple(range(10, 30))),))
 REAL = [Child(key, key) for key in (1, 2)]
 LATER = [Child(key, key) for key in (3, 4)]
+
+
+@pytest.fixture(params=["cascade", "paged"], autouse=True)
+def attention(request, monkeypatch):
+    """Every contract holds over arenas and over one pool."""
+    monkeypatch.setattr(local_models, "ATTENTION", request.param)
+    return request.param
 
 
 async def write(model, prefix, children, done):

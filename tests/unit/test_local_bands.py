@@ -1,10 +1,15 @@
 """The calls that read a tree's arena: every row's slots exactly once, and never dearer than one call for all."""
 
+import asyncio
+
 import numpy as np
 import pytest
+from local_models import engine, reference_greedy, run
+from test_local_engine import GREEDY, prompt, write
 
 from search.engines.local import bands
 from search.engines.local.arena import BLOCKED
+from search.types import Child, Prefix, Sampling, Segment
 
 
 def tree_mask(trunk, own):
@@ -53,3 +58,57 @@ def test_rows_with_much_of_their_own_are_read_apart_and_few_small_ones_together(
     trunk, found = bands.cut(tree_mask(150, [100] * 64), 256)
     assert trunk == 150 and 4 < len(found) < 32
     assert bands.cut(tree_mask(150, [20] * 8), 256) == (0, [bands.Band(0, 8, 0, 310)])
+
+
+@pytest.mark.parametrize("kind", ["llama-gqa", "neox"])
+def test_a_wide_tree_attends_in_bands_and_stays_exact(kind, monkeypatch):
+    """Where calls cost nothing, neighbouring rows read their own range of the arena beside the shared trunk."""
+    monkeypatch.setattr(bands, "CALL_COST", 0)
+    hot = Sampling(temperature=2.0, max_new_tokens=14, stop=())
+    used_bands = []
+
+    async def main() -> None:
+        local = engine(kind, attention="cascade")
+        forward = local._scheduler._forward
+
+        def watched(batch):
+            used_bands.extend(part.trunk and len(part.bands) > 1 for part in batch.decode)
+            return forward(batch)
+
+        leaves = [prompt()]
+        key = 0
+        for width, sampling in ((20, hot), (30, hot), (60, GREEDY)):
+            jobs = []
+            for leaf in leaves:
+                children = [Child(key + i + 1, 7 * (key + i)) for i in range(width // len(leaves))]
+                key += len(children)
+                jobs.append(write(local, leaf, children, sampling))
+            if width == 60:
+                local._scheduler._forward = _Watched(forward, watched)
+            results = await asyncio.gather(*jobs)
+            pairs = [(leaf, step) for leaf, steps in zip(leaves, results, strict=True) for step in steps.values()]
+            leaves = [Prefix("t", (*leaf.segments, Segment(step.key, step.ids))) for leaf, step in pairs]
+            if width == 20:
+                await local.release("t", [leaf.segments[-1].key for leaf in leaves[::4]])
+                leaves = [leaf for i, leaf in enumerate(leaves) if i % 4]
+        for leaf, step in pairs:
+            assert step.ids == reference_greedy(kind, leaf.ids, GREEDY.max_new_tokens)
+        await local.aclose()
+
+    run(main())
+    assert any(used_bands)
+
+
+class _Watched:
+    """A forward that shows its batches."""
+
+    def __init__(self, forward, call) -> None:
+        self.name, self.shape = forward.name, forward.shape
+        self._forward, self._call = forward, call
+
+    @property
+    def hidden(self):
+        return self._forward.hidden
+
+    def __call__(self, batch):
+        return self._call(batch)

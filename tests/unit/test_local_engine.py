@@ -4,6 +4,7 @@ import asyncio
 import random
 import threading
 
+import local_models
 import pytest
 import torch
 from local_models import (
@@ -16,7 +17,7 @@ from local_models import (
     run,
 )
 
-from search.engines.local import LocalEngine, bands
+from search.engines.local import LocalEngine
 from search.engines.local.loading import prepare
 from search.engines.local.worker import shared_worker
 from search.errors import ConfigError, ContextOverflowError, EngineError
@@ -26,6 +27,13 @@ from search.types import Child, FinishReason, Generation, Prefix, Sampling, Segm
 PROMPT = tuple(random.Random(5).randrange(256) for _ in range(20))
 GREEDY = Sampling(temperature=0.0, max_new_tokens=9, stop=())
 FAMILIES = ["llama", "llama-gqa", "qwen2", "mistral", "neox", "opt"]
+
+
+@pytest.fixture(params=["cascade", "paged"], autouse=True)
+def attention(request, monkeypatch):
+    """Every contract holds over arenas and over one pool."""
+    monkeypatch.setattr(local_models, "ATTENTION", request.param)
+    return request.param
 
 
 def prompt(tree: str = "t", *steps: Generation | Segment, ids: tuple[int, ...] = PROMPT) -> Prefix:
@@ -65,10 +73,10 @@ async def grow(
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
-def test_greedy_equals_generate_under_pruning_and_duplicates(kind):
+def test_greedy_equals_generate_under_pruning_and_duplicates(kind, attention):
     async def main() -> None:
         local = engine(kind)
-        assert local.info.details["attention"] == "cascade"
+        assert local.info.details["attention"] == attention
         done = await asyncio.gather(*(grow(local, f"t{i}", random.Random(i), GREEDY) for i in range(3)))
         await local.aclose()
         for before, step in {(before, step.ids): (before, step) for steps in done for before, step in steps}.values():
@@ -77,8 +85,8 @@ def test_greedy_equals_generate_under_pruning_and_duplicates(kind):
     run(main())
 
 
-def test_a_long_step_moves_to_the_arena_and_stays_exact():
-    """More tokens than a lane has columns, beside rows that join in its middle."""
+def test_a_long_step_beside_rows_that_join_in_its_middle_stays_exact():
+    """More tokens than a lane has room for at first; over arenas they move there."""
     sampling = Sampling(temperature=0.0, max_new_tokens=130, stop=())
 
     async def main() -> None:
@@ -280,7 +288,7 @@ def test_a_failing_model_is_an_error_for_everyone_and_the_engine_goes_on():
 
 def test_a_model_that_gives_nan_is_an_error():
     model = network("llama")
-    loaded = prepare(model, byte_tokenizer(), name="broken")
+    loaded = prepare(model, byte_tokenizer(), name="broken", attention=local_models.ATTENTION)
     with torch.no_grad():
         model.lm_head.weight[3] = float("nan")
 
@@ -361,60 +369,6 @@ def test_two_engines_share_the_worker():
         await two.aclose()
 
     run(main())
-
-
-@pytest.mark.parametrize("kind", ["llama-gqa", "neox"])
-def test_a_wide_tree_attends_in_bands_and_stays_exact(kind, monkeypatch):
-    """Where calls cost nothing, neighbouring rows read their own range of the arena beside the shared trunk."""
-    monkeypatch.setattr(bands, "CALL_COST", 0)
-    hot = Sampling(temperature=2.0, max_new_tokens=14, stop=())
-    used_bands = []
-
-    async def main() -> None:
-        local = engine(kind)
-        forward = local._scheduler._forward
-
-        def watched(batch):
-            used_bands.extend(part.trunk and len(part.bands) > 1 for part in batch.decode)
-            return forward(batch)
-
-        leaves = [prompt()]
-        key = 0
-        for width, sampling in ((20, hot), (30, hot), (60, GREEDY)):
-            jobs = []
-            for leaf in leaves:
-                children = [Child(key + i + 1, 7 * (key + i)) for i in range(width // len(leaves))]
-                key += len(children)
-                jobs.append(write(local, leaf, children, sampling))
-            if width == 60:
-                local._scheduler._forward = _Watched(forward, watched)
-            results = await asyncio.gather(*jobs)
-            pairs = [(leaf, step) for leaf, steps in zip(leaves, results, strict=True) for step in steps.values()]
-            leaves = [Prefix("t", (*leaf.segments, Segment(step.key, step.ids))) for leaf, step in pairs]
-            if width == 20:
-                await local.release("t", [leaf.segments[-1].key for leaf in leaves[::4]])
-                leaves = [leaf for i, leaf in enumerate(leaves) if i % 4]
-        for leaf, step in pairs:
-            assert step.ids == reference_greedy(kind, leaf.ids, GREEDY.max_new_tokens)
-        await local.aclose()
-
-    run(main())
-    assert any(used_bands)
-
-
-class _Watched:
-    """A forward that shows its batches."""
-
-    def __init__(self, forward, call) -> None:
-        self.name, self.shape = forward.name, forward.shape
-        self._forward, self._call = forward, call
-
-    @property
-    def hidden(self):
-        return self._forward.hidden
-
-    def __call__(self, batch):
-        return self._call(batch)
 
 
 def test_a_release_that_nobody_waits_for_any_more_harms_no_other_search():

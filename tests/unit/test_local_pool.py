@@ -3,6 +3,7 @@
 import asyncio
 import random
 
+import local_models
 import pytest
 from local_models import engine, reference_greedy, reference_logprobs, run
 from test_local_engine import GREEDY, PROMPT, grow, prompt, write
@@ -11,6 +12,13 @@ from search.errors import EngineError
 from search.types import Child, Prefix, Sampling, Segment
 
 HOT = Sampling(temperature=1.0, max_new_tokens=12, stop=())
+
+
+@pytest.fixture(params=["cascade", "paged"], autouse=True)
+def attention(request, monkeypatch):
+    """Every contract holds over arenas and over one pool."""
+    monkeypatch.setattr(local_models, "ATTENTION", request.param)
+    return request.param
 
 
 @pytest.mark.parametrize("max_kv_tokens", [90, 150, 300])

@@ -40,7 +40,8 @@ class Node:
         ids: its token ids; while a row writes it, those written before the row last joined.
         start: number of path tokens before it.
         children: by key.
-        pieces: (first slot, length) of its KV, ascending.
+        pieces: (first slot, length) of its KV in an arena, ascending.
+        slots: (num_cached,) where its KV lies in a pool of slots for all trees.
         num_cached: tokens whose KV is held; the first ones.
         num_ever: tokens whose KV was ever computed, to tell a first from a second computation.
         logits: (vocab,) after its last token, while they are kept.
@@ -55,6 +56,7 @@ class Node:
     start: int
     children: dict[int, Node] = field(default_factory=dict)
     pieces: list[tuple[int, int]] = field(default_factory=list)
+    slots: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
     num_cached: int = 0
     num_ever: int = 0
     logits: Tensor | None = None

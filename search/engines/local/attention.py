@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from search.engines.local.batch import Batch, Block, DecodePart, PrefillPart
+from search.engines.local.batch import ArenaBatch, Block, DecodePart, PrefillPart
 
 
 class PartialAttention(Protocol):
@@ -66,7 +66,7 @@ def best_partial(device: torch.device, dtype: torch.dtype) -> PartialAttention:
 
 
 def attend(
-    batch: Batch, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, partial: PartialAttention
+    batch: ArenaBatch, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, partial: PartialAttention
 ) -> Tensor:
     """Attention of a flat batch in one layer; writes the new KV to lanes and arenas.
 
@@ -93,7 +93,7 @@ def attend(
 
 
 def _decode(
-    batch: Batch, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, partial: PartialAttention
+    batch: ArenaBatch, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, partial: PartialAttention
 ) -> Tensor:
     """One token of each lane: (num_heads, live, dim) -> (live, num_heads, dim)."""
     live = batch.num_lanes

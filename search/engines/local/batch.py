@@ -1,6 +1,6 @@
-"""What one forward computes: the rows' next tokens, then pieces of prefixes that the arenas still miss.
+"""What one forward computes: the rows' next tokens, then pieces of prefixes that the cache still misses.
 
-The batch is flat: (1, num_tokens). First come the live lanes in their order, then the prefill tokens, tree by tree.
+A batch is flat: (1, num_tokens). First come the live lanes in their order, then the prefill tokens, tree by tree.
 """
 
 from __future__ import annotations
@@ -120,14 +120,27 @@ class PrefillPart:
 
 @dataclass(slots=True)
 class Batch:
-    """One forward.
+    """One forward, wherever the KV lies.
 
     Attributes:
         ids: (num_tokens,) flat.
         positions: (num_tokens,).
         reads: (num_reads,) flat tokens whose logits are wanted: all lanes, then chunks in order.
         num_lanes: live lanes, the first tokens.
-        lanes_kv: as `Lanes.kv`.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    reads: Tensor
+    num_lanes: int
+
+
+@dataclass(slots=True)
+class ArenaBatch(Batch):
+    """One forward over arenas and columns.
+
+    Attributes:
+        lanes_kv: as `ColumnLanes.kv`.
         column: the column the lanes write to.
         first_column: the first column that any lane fills.
         lanes_mask: (num_lanes, 1, 1, column + 1 - first_column) additive.
@@ -136,10 +149,6 @@ class Batch:
         prefill: the new tokens by tree.
     """
 
-    ids: Tensor
-    positions: Tensor
-    reads: Tensor
-    num_lanes: int
     lanes_kv: Tensor
     column: int
     first_column: int

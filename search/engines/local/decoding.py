@@ -1,4 +1,4 @@
-"""Rows from their first token to their last: sampled, advanced, moved to the arena, and ended.
+"""Rows from their first token to their last: sampled, advanced, and ended.
 
 It knows lanes, trees and stop rules; who is told of a step that ended is the scheduler's business.
 """
@@ -83,15 +83,6 @@ class Decoding:
             row.request.tree.add_row(row)
         return ended
 
-    def make_room(self) -> None:
-        """Before a forward: see to it that every row has a column for its token; long suffixes go to the arena."""
-        for row in self._lanes.long_rows():
-            self._commit(row)
-            self._lanes.restart(row)
-            row.request.tree.refill(row)
-        if self._lanes.rows:
-            self._lanes.shift()
-
     def advance(self, logits: Tensor, trees: Collection[TreeCache], now: int) -> list[Ended]:
         """Book the rows' tokens, sample the next ones, and take out the rows that are done.
 
@@ -123,7 +114,7 @@ class Decoding:
             finish = self._finish_reason(row, ids)
             if finish is not None:
                 lanes.take_tokens(row)
-                self._commit(row)
+                lanes.commit(row)
                 self.remove(row, held=False)
                 ended.append(Ended(row, ids, finish))
         return ended
@@ -142,13 +133,3 @@ class Decoding:
         if len(ids) >= row.limit:
             return FinishReason.CONTEXT if row.by_context else FinishReason.LENGTH
         return None
-
-    def _commit(self, row: Row) -> None:
-        """Move a row's suffix to its node in the arena; its lane still has to be left or restarted."""
-        lanes, tree, node = self._lanes, row.request.tree, row.node
-        num = lanes.num_suffix(row.lane)
-        if num:
-            tree.num_held -= num
-            start = tree.take(node, num)
-            tree.arena.store(start, lanes.suffix(row.lane))
-            node.num_ever = max(node.num_ever, node.num_cached)

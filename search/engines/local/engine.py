@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from search.engines.local.loading import LoadedModel
     from search.engines.local.rows import Reads, Request, Result
     from search.engines.local.scheduler import Scheduler
+    from search.engines.local.selfcheck import Attention
 
 DEFAULT_MAX_ROWS = 256
 DEFAULT_BATCH_TOKENS = 1024
@@ -88,6 +89,7 @@ class LocalEngine:
         max_rows: int = DEFAULT_MAX_ROWS,
         max_batch_tokens: int = DEFAULT_BATCH_TOKENS,
         trust_remote_code: bool = False,
+        attention: Attention = "auto",
     ) -> LocalEngine:
         """Load a decoder.
 
@@ -99,6 +101,8 @@ class LocalEngine:
             max_rows: most steps written at once.
             max_batch_tokens: most prefix tokens computed in one forward.
             trust_remote_code: run code that comes with the model.
+            attention: "paged" keeps the KV of all trees in one pool, "cascade" an arena a tree; "auto": paged on a GPU,
+                cascade on a CPU, where each is the faster one.
 
         Raises:
             ConfigError: no such model, not a complete safetensors checkpoint of a causal decoder, or an
@@ -106,7 +110,7 @@ class LocalEngine:
         """
         from search.engines.local.loading import load_model
 
-        loaded = load_model(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+        loaded = load_model(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code, attention=attention)
         return cls(loaded, max_kv_tokens=max_kv_tokens, max_rows=max_rows, max_batch_tokens=max_batch_tokens)
 
     @property

@@ -6,6 +6,7 @@ Both take the same batches and keep the same arenas, so the scheduler does not k
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -14,9 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from search.engines.local.arena import KVShape
-from search.engines.local.attention import PartialAttention, attend, best_partial
-from search.engines.local.batch import Batch
+from search.engines.local.attention import attend, best_partial
+from search.engines.local.batch import ArenaBatch, Batch
 from search.engines.local.heads import FINAL, HiddenTap
+from search.engines.local.paged import PagedBatch, PagedStore, attend_paged
+from search.engines.local.paged_attention import best_paged
+from search.engines.local.store import ArenaStore, Store
 
 ATTENTION_NAME = "search_tree"
 
@@ -34,6 +38,9 @@ class Forward(Protocol):
     hidden: dict[int, Tensor]
     """(num_reads, dim) the last call's hidden states in `batch.reads`, by layer, as its `tap` says."""
 
+    def store(self, device: torch.device, dtype: torch.dtype, max_rows: int, max_kv_tokens: int | None) -> Store:
+        """A new store of the form that its batches must have; `max_kv_tokens`: the most slots that are asked of it."""
+
     def __call__(self, batch: Batch) -> Tensor:
         """Logits (num_reads, vocab) of the tokens in `batch.reads`; writes the new KV."""
 
@@ -41,9 +48,10 @@ class Forward(Protocol):
 class _Slot:
     """Where the attention function of one model finds the batch that runs, and says what it was given."""
 
-    def __init__(self, partial: PartialAttention) -> None:
-        self.partial = partial
+    def __init__(self, forward: TreeForward) -> None:
+        self.forward = forward
         self.batch: Batch | None = None
+        self.num_heads = 0
         self.calls: list[tuple[nn.Module, tuple[int, ...], tuple[int, ...], dict[str, object]]] = []
 
 
@@ -62,10 +70,11 @@ def _tree_attention(
     layer: int = module.layer_idx  # type: ignore[assignment]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if slot.batch is None:
+        slot.num_heads = query.shape[1]
         slot.calls.append((module, tuple(key.shape), tuple(value.shape), kwargs))
         # Only shapes are asked for: the values do not matter.
         return torch.zeros_like(query).transpose(1, 2)[..., : value.shape[-1]], None
-    return attend(slot.batch, layer, query[0], key[0], value[0], scale, slot.partial)[None], None
+    return slot.forward.attend(slot.batch, layer, query[0], key[0], value[0], scale)[None], None
 
 
 def set_attention(model: Any, names: str | dict[int, str]) -> dict[int, str]:
@@ -88,17 +97,17 @@ def attention_of(model: Any, name: str) -> Iterator[None]:
 
 
 class RefusedError(Exception):
-    """The model's attention is not what the cascade computes; the message names why."""
+    """The model's attention is not what ours computes; the message names why."""
 
 
-class CascadeForward:
-    """The model's own forward with cascade attention in every layer.
+class TreeForward(ABC):
+    """The model's own forward with our attention in every layer.
 
     Attributes:
         attentions: the model's attention modules, layer by layer.
     """
 
-    name = "cascade"
+    name = ""
 
     def __init__(self, model: Any, device: torch.device, dtype: torch.dtype, context_tokens: int) -> None:
         """Probe a model.
@@ -110,7 +119,7 @@ class CascadeForward:
 
         AttentionInterface.register(ATTENTION_NAME, _tree_attention)
         self._model = model
-        self._slot = _Slot(best_partial(device, dtype))
+        self._slot = _Slot(self)
         self._keep = _logits_argument(model)
         self.tap = HiddenTap(model)
         self.hidden: dict[int, Tensor] = {}
@@ -119,6 +128,14 @@ class CascadeForward:
         with attention_of(model, ATTENTION_NAME):
             self.shape = self._probe(device, context_tokens)
         self._before = set_attention(model, ATTENTION_NAME)
+
+    @abstractmethod
+    def store(self, device: torch.device, dtype: torch.dtype, max_rows: int, max_kv_tokens: int | None) -> Store:
+        """As in `Forward`."""
+
+    @abstractmethod
+    def attend(self, batch: Batch, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """One layer: (heads, num_tokens, head_dim) of a batch -> (num_tokens, num_heads, head_dim); writes its KV."""
 
     def undo(self) -> None:
         """Put the model's own attention back."""
@@ -147,7 +164,7 @@ class CascadeForward:
         return KVShape(num_layers, heads, dim)
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Logits (num_reads, vocab); writes the new KV to lanes and arenas."""
+        """Logits (num_reads, vocab); writes the new KV to where the batch says."""
         slot = self._slot
         slot.batch = batch
         arguments: dict[str, Any] = {self._keep: batch.reads} if self._keep else {}
@@ -166,6 +183,46 @@ class CascadeForward:
             for layer, states in self.tap.last.items()
         }
         return logits if self._keep else logits.index_select(0, batch.reads)
+
+
+class CascadeForward(TreeForward):
+    """A call of attention for every tree over its arena, one over the rows' own columns, merged."""
+
+    name = "cascade"
+
+    def __init__(self, model: Any, device: torch.device, dtype: torch.dtype, context_tokens: int) -> None:
+        """Probe a model; raises as `TreeForward` does."""
+        self._partial = best_partial(device, dtype)
+        super().__init__(model, device, dtype, context_tokens)
+
+    def store(self, device: torch.device, dtype: torch.dtype, max_rows: int, max_kv_tokens: int | None) -> Store:
+        """Arenas and columns."""
+        return ArenaStore(self.shape, device, dtype, max_rows)
+
+    def attend(self, batch: Batch, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """As in `TreeForward`."""
+        assert isinstance(batch, ArenaBatch)
+        return attend(batch, layer, query, key, value, scale, self._partial)
+
+
+class PagedForward(TreeForward):
+    """One call of attention over one pool of slots for all trees: what it launches does not grow with them."""
+
+    name = "paged"
+
+    def __init__(self, model: Any, device: torch.device, dtype: torch.dtype, context_tokens: int) -> None:
+        """Probe a model; raises as `TreeForward` does."""
+        self._attention = best_paged(device)
+        super().__init__(model, device, dtype, context_tokens)
+
+    def store(self, device: torch.device, dtype: torch.dtype, max_rows: int, max_kv_tokens: int | None) -> Store:
+        """A pool."""
+        return PagedStore(self.shape, device, dtype, max_rows, max_kv_tokens, self._slot.num_heads)
+
+    def attend(self, batch: Batch, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """As in `TreeForward`."""
+        assert isinstance(batch, PagedBatch)
+        return attend_paged(batch, layer, query, key, value, scale, self._attention)
 
 
 class DenseForward:
@@ -206,8 +263,13 @@ class DenseForward:
             raise RefusedError("its cache does not hold one entry a token")
         self.shape = KVShape(len(cache.layers), heads, dim)
 
+    def store(self, device: torch.device, dtype: torch.dtype, max_rows: int, max_kv_tokens: int | None) -> Store:
+        """Arenas and columns."""
+        return ArenaStore(self.shape, device, dtype, max_rows)
+
     def __call__(self, batch: Batch) -> Tensor:
         """Logits (num_reads, vocab); writes the new KV to lanes and arenas."""
+        assert isinstance(batch, ArenaBatch)
         logits: list[_Read] = []
         lane_logits: dict[int, _Read] = {}
         for part in batch.decode:

@@ -1,36 +1,31 @@
-"""The rows being written: the KV of each one's newest tokens, and what sampling needs to know, as arrays.
+"""The rows being written, and what sampling needs to know of them, as arrays.
 
-All live rows advance by one token each turn, so they share one column to write to; a row that joined later just starts
-at a later column. Live lanes are always the first ones: a lane that ends is filled by the last.
+Live lanes are always the first ones: a lane that ends is filled by the last. Where the KV of the rows' newest tokens
+lies is said by those who derive from this.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-
-from search.engines.local.arena import BLOCKED, KVShape
 
 if TYPE_CHECKING:
     from search.engines.local.rows import Row
 
-NUM_COLUMNS = 64
-"""Columns reserved a lane; older tokens of a long step move to the arena."""
+_WRITTEN = 64
+"""Tokens for which a new row has room at first."""
 
 
-class Lanes:
-    """Rows in flight, their suffixes' KV and their sampling state.
+class Lanes(ABC):
+    """Rows in flight and their sampling state.
+
+    A row's suffix is what was computed since it joined; it becomes part of its node when it is committed.
 
     Attributes:
         rows: live rows; `rows[i]` is in lane i.
-        kv: (2, num_layers, num_lanes, num_kv_heads, NUM_COLUMNS, head_dim).
-        column: the column that the next token of every row goes to.
-        start: (num_lanes,) first column of a row.
-        mask: (num_lanes, NUM_COLUMNS) 0 where a row has a token, `BLOCKED` elsewhere.
         last: (num_lanes,) the token to be fed next.
         count: (num_lanes,) tokens of the step written so far.
         position: (num_lanes,) position of the token to be fed next.
@@ -38,14 +33,24 @@ class Lanes:
         keeps: (num_lanes,) whether the tokens' log-probabilities are kept.
     """
 
-    def __init__(self, shape: KVShape, dtype: torch.dtype, device: torch.device, max_rows: int) -> None:
-        self._shape, self._dtype, self._device = shape, dtype, device
+    _names = (
+        "last",
+        "count",
+        "position",
+        "limit",
+        "seeds",
+        "temperature",
+        "top_p",
+        "table",
+        "written",
+        "keeps",
+        "logprobs",
+    )
+    """Arrays with one entry a lane."""
+
+    def __init__(self, max_rows: int) -> None:
         self.max_rows = max_rows
         self.rows: list[Row] = []
-        self.column = 0
-        self.kv = self._new_kv(0)
-        self.start = np.zeros(0, np.int64)
-        self.mask = np.zeros((0, NUM_COLUMNS), np.float32)
         self.last = np.zeros(0, np.int64)
         self.count = np.zeros(0, np.int64)
         self.position = np.zeros(0, np.int64)
@@ -54,71 +59,64 @@ class Lanes:
         self.temperature = np.zeros(0, np.float64)
         self.top_p = np.zeros(0, np.float64)
         self.table = np.zeros(0, np.int64)
-        self.written = np.zeros((0, NUM_COLUMNS), np.int64)
+        self.written = np.zeros((0, _WRITTEN), np.int64)
         self.keeps = np.zeros(0, np.bool_)
-        self.logprobs = np.zeros((0, NUM_COLUMNS), np.float64)
+        self.logprobs = np.zeros((0, _WRITTEN), np.float64)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
+    @abstractmethod
     def num_reserved(self) -> int:
-        """KV slots reserved."""
-        return self.kv.shape[2] * NUM_COLUMNS
+        """KV slots reserved beside those of the trees."""
 
+    @abstractmethod
     def num_suffix(self, lane: int) -> int:
-        """KV slots that a lane fills."""
-        return self.column - int(self.start[lane])
+        """KV slots of a lane's suffix."""
 
-    def suffix(self, lane: int) -> Tensor:
-        """A lane's KV, (2, num_layers, num_kv_heads, num_suffix, head_dim); a view."""
-        return self.kv[:, :, lane, :, int(self.start[lane]) : self.column]
+    @abstractmethod
+    def make_room(self) -> None:
+        """Before a forward: see to it that every row has room for its token."""
+
+    @abstractmethod
+    def commit(self, row: Row) -> None:
+        """Make a row's suffix part of its node; the row goes on with none, or leaves."""
 
     def join(self, row: Row) -> int:
         """Put a row in a lane; the last of its tokens is fed next."""
         ids = row.ids
         lane = len(self.rows)
-        if lane == len(self.start):
+        if lane == len(self.last):
             self._grow(min(self.max_rows, max(8, 2 * lane)))
         self.rows.append(row)
         row.lane = lane
-        self.start[lane] = self.column
-        self.mask[lane] = BLOCKED
         self.last[lane], self.count[lane] = ids[-1], len(ids)
         self.position[lane] = row.node.start + len(ids) - 1
         self.limit[lane], self.seeds[lane] = row.limit, row.seed
         self.temperature[lane], self.top_p[lane] = row.sampling.temperature, row.sampling.top_p
         self.table[lane], self.keeps[lane] = row.table, row.sampling.logprobs
-        self._fit_written(len(ids) + NUM_COLUMNS)
+        self._fit_written(len(ids) + _WRITTEN)
         self.written[lane, : len(ids)] = ids
         self.logprobs[lane, : len(row.logprobs)] = row.logprobs
         return lane
 
     def leave(self, row: Row) -> int:
-        """Take a row out; its KV is gone. Returns the lane that its place was filled from."""
+        """Take a row out; a suffix that was not committed is gone. Returns the lane that its place was filled from."""
         lane, last = row.lane, len(self.rows) - 1
         if lane != last:
             moved = self.rows[last]
-            first = int(self.start[last])
-            if first < self.column:
-                self.kv[:, :, lane, :, first : self.column] = self.kv[:, :, last, :, first : self.column]
-            for array in self._arrays():
+            for name in self._names:
+                array = getattr(self, name)
                 array[lane] = array[last]
             self.rows[lane], moved.lane = moved, lane
         self.rows.pop()
         row.lane = -1
-        if not self.rows:
-            self.column = 0
         return last
-
-    def open_column(self) -> None:
-        """Let every live row see the column that its next token goes to."""
-        self.mask[: len(self.rows), self.column] = 0.0
 
     def append(self, tokens: NDArray[np.int64], logprobs: NDArray[np.float64] | None) -> None:
         """Take the newly sampled token of every live row; the tokens fed before now have KV."""
         live = len(self.rows)
-        self.column += 1
         longest = int(self.count[:live].max())
         if longest >= self.written.shape[1]:
             self._fit_written(longest + 1)
@@ -139,70 +137,13 @@ class Lanes:
         if row.sampling.logprobs:
             row.logprobs = tuple(self.logprobs[row.lane, : len(row.ids)].tolist())
 
-    def long_rows(self) -> list[Row]:
-        """Rows whose suffix must go to the arena before the columns can shift; empty while there is room."""
-        if self.column < NUM_COLUMNS:
-            return []
-        return [row for row in self.rows if self.start[row.lane] < NUM_COLUMNS // 2]
-
-    def restart(self, row: Row) -> None:
-        """Forget a row's suffix, which the arena now holds."""
-        self.start[row.lane] = self.column
-        self.mask[row.lane] = BLOCKED
-
-    def shift(self) -> None:
-        """Move all columns to the left, so that there is room for a new one."""
-        if self.column < NUM_COLUMNS:
-            return
-        live = len(self.rows)
-        by = int(self.start[:live].min())
-        assert by > 0
-        kept = self.column - by
-        self.kv[:, :, :live, :, :kept] = self.kv[:, :, :live, :, by : self.column].clone()
-        self.mask[:live, :kept] = self.mask[:live, by : self.column].copy()
-        self.mask[:live, kept:] = BLOCKED
-        self.start[:live] -= by
-        self.column = kept
-
-    def _arrays(self) -> tuple[NDArray[np.generic], ...]:
-        return (
-            self.start,
-            self.mask,
-            self.last,
-            self.count,
-            self.position,
-            self.limit,
-            self.seeds,
-            self.temperature,
-            self.top_p,
-            self.table,
-            self.written,
-            self.keeps,
-            self.logprobs,
-        )
-
-    def _new_kv(self, num_lanes: int) -> Tensor:
-        shape = self._shape
-        return torch.zeros(
-            (2, shape.num_layers, num_lanes, shape.num_kv_heads, NUM_COLUMNS, shape.head_dim),
-            dtype=self._dtype,
-            device=self._device,
-        )
-
     def _grow(self, num_lanes: int) -> None:
         live = len(self.rows)
-        kv = self._new_kv(num_lanes)
-        kv[:, :, :live] = self.kv[:, :, :live]
-        self.kv = kv
-
-        def wider(array: NDArray[np.generic]) -> NDArray[np.generic]:
-            new = np.zeros((num_lanes, *array.shape[1:]), array.dtype)
-            new[:live] = array[:live]
-            return new
-
-        names = "start mask last count position limit seeds temperature top_p table written keeps logprobs"
-        for name in names.split():
-            setattr(self, name, wider(getattr(self, name)))
+        for name in self._names:
+            array = getattr(self, name)
+            wider = np.zeros((num_lanes, *array.shape[1:]), array.dtype)
+            wider[:live] = array[:live]
+            setattr(self, name, wider)
 
     def _fit_written(self, num_tokens: int) -> None:
         have = self.written.shape[1]

@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from search.engines.local.arena import Node
-from search.engines.local.batch import Batch, Chunk, DecodePart, PrefillPart, lay_out
+from search.engines.local.arena_tree import ArenaTree
+from search.engines.local.batch import ArenaBatch, Batch, Chunk, DecodePart, PrefillPart, lay_out
 from search.engines.local.cache import TreeCache
-from search.engines.local.lanes import Lanes
+from search.engines.local.columns import ColumnLanes
 from search.types import Ahead
 
 _MAX_BLOCK_KEYS = 32_768
@@ -60,7 +61,7 @@ class Layout(NamedTuple):
 
 
 def lay_out_turn(
-    lanes: Lanes, trees: Collection[TreeCache], pieces: list[Piece], device: torch.device, dtype: torch.dtype
+    lanes: ColumnLanes, trees: Collection[ArenaTree], pieces: list[Piece], device: torch.device, dtype: torch.dtype
 ) -> Layout:
     """Lay out one forward; opens the lanes' column and takes slots for the pieces.
 
@@ -98,7 +99,7 @@ def lay_out_turn(
         for chunk in part.chunks:
             reads.extend(cursor + at for at in chunk.reads)
             cursor += len(chunk.ids)
-    batch = Batch(
+    batch = ArenaBatch(
         ids=torch.from_numpy(np.concatenate(ids)).to(device),
         positions=torch.from_numpy(np.concatenate(positions)).to(device),
         reads=torch.tensor(reads, dtype=torch.long, device=device),
@@ -126,18 +127,20 @@ def _lay_out_pieces(
         if group not in slots:
             above = piece.path[: piece.path.index(node) + 1]
             # An `again` token lies in its own slot already: its path is what comes before that.
-            slots[group] = TreeCache.slots(above)[: node.start + at]
+            slots[group] = ArenaTree.slots(above)[: node.start + at]
         place: object = piece if piece.again else piece.tree
         by_tree.setdefault(place, []).append((group, piece, slots[group]))
     parts, ordered = [], []
     for members in by_tree.values():
         members.sort(key=lambda member: (len(member[2]), member[0]))
-        part = PrefillPart(members[0][1].tree.arena, [])
+        tree = members[0][1].tree
+        assert isinstance(tree, ArenaTree)
+        part = PrefillPart(tree.arena, [])
         for group, piece, prefix in members:
             if piece.again:
-                begin = int(TreeCache.slots(piece.path)[-1])
+                begin = int(ArenaTree.slots(piece.path)[-1])
             else:
-                taken = [piece.tree.take(node, num) for node, _, num in piece.spans]
+                taken = [tree.take(node, num) for node, _, num in piece.spans]
                 begin = taken[0]
             ids = [token for node, at, num in piece.spans for token in node.ids[at : at + num]]
             reads = tuple(at for _, at in piece.ends())

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from search.engines.local.forward import Forward
     from search.engines.local.scheduler import Scheduler
+    from search.engines.local.selfcheck import Attention
 
 _HEADED = (
     "ForSequenceClassification",
@@ -155,7 +156,9 @@ def is_small(network: nn.Module) -> bool:
     return on_cpu and sum(weight.numel() for weight in network.parameters()) < _SMALL_PARAMETERS
 
 
-def load_model(model: str, *, device: str, dtype: str, trust_remote_code: bool) -> LoadedModel:
+def load_model(
+    model: str, *, device: str, dtype: str, trust_remote_code: bool, attention: Attention = "auto"
+) -> LoadedModel:
     """Load and check a model; see `LocalEngine.load`."""
     torch = import_torch()
     from search.engines.local.heads import head_names, read_head
@@ -171,7 +174,7 @@ def load_model(model: str, *, device: str, dtype: str, trust_remote_code: bool) 
     config = read_config(model, folder, trust, names)
     raw_tokenizer = read_tokenizer(model, folder, trust_remote_code)
     network = read_weights(model, folder, config, dtypes[dtype], trust, names).to(place)
-    loaded = prepare(network, raw_tokenizer, name=model)
+    loaded = prepare(network, raw_tokenizer, name=model, attention=attention)
     loaded.head = read_head(model, sorted(folder.glob("*.safetensors")))
     if loaded.head is not None:
         check_finite(model, loaded.head)
@@ -187,13 +190,14 @@ def load_model(model: str, *, device: str, dtype: str, trust_remote_code: bool) 
     return loaded
 
 
-def prepare(network: Any, raw_tokenizer: Any, *, name: str) -> LoadedModel:
+def prepare(network: Any, raw_tokenizer: Any, *, name: str, attention: Attention = "auto") -> LoadedModel:
     """Make a transformers causal model that is already in memory ready to be served.
 
     Args:
         network: a `PreTrainedModel` with a language-model head; the engine owns it from here on.
         raw_tokenizer: its transformers tokenizer.
         name: for records and messages.
+        attention: see `selfcheck.choose_forward`.
 
     Raises:
         ConfigError: an architecture whose attention this engine cannot reproduce, or a tokenizer of another model.
@@ -204,7 +208,7 @@ def prepare(network: Any, raw_tokenizer: Any, *, name: str) -> LoadedModel:
     check_sizes(name, raw_tokenizer, int(network.get_input_embeddings().weight.shape[0]))
     parameter = next(network.parameters())
     context = context_tokens(network.config, raw_tokenizer)
-    forward = choose_forward(network, parameter.device, parameter.dtype, context, name)
+    forward = choose_forward(network, parameter.device, parameter.dtype, context, name, attention)
     vocab = int(network.get_output_embeddings().weight.shape[0])
     vocab = min(vocab, int(network.get_input_embeddings().weight.shape[0]))
     table = TokenBytes(raw_tokenizer, vocab)

@@ -60,7 +60,7 @@ class Pool:
     def num_reserved(self) -> int:
         """Slots whose memory is allocated."""
         trees = list(self._scheduler.trees.values())
-        return sum(tree.arena.capacity for tree in trees) + self._scheduler.lanes.num_reserved
+        return sum(tree.num_reserved for tree in trees) + self._scheduler.lanes.num_reserved
 
     def note(self) -> None:
         """Keep the peak up to date after trees' counts rose."""

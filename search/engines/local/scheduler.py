@@ -19,8 +19,7 @@ from search.engines.local.cache import TreeCache
 from search.engines.local.decoding import Decoding, Ended
 from search.engines.local.forward import Forward
 from search.engines.local.heads import FINAL
-from search.engines.local.lanes import Lanes
-from search.engines.local.layout import Piece, lay_out_turn
+from search.engines.local.layout import Piece
 from search.engines.local.pool import Pool
 from search.engines.local.rows import Reads, Request, Result, Row
 from search.engines.stops import StopRules, TokenTable
@@ -55,13 +54,14 @@ class Scheduler:
         max_batch_tokens: int,
         head: nn.Module | None = None,
     ) -> None:
-        self._forward, self._device, self._dtype = forward, device, dtype
-        self._shape = forward.shape
+        self._forward, self._shape = forward, forward.shape
+        self._new_store = lambda: forward.store(device, dtype, max_rows, max_kv_tokens)
+        self._store = self._new_store()
         self._text = table
         self._head = head
         self._max_kept_logits = max(16, min(1024, _KEPT_LOGITS_BYTES // (4 * vocab_size)))
         self.trees: dict[str, TreeCache] = {}
-        self.lanes = Lanes(forward.shape, dtype, device, max_rows)
+        self.lanes = self._store.lanes
         self.pool = Pool(self, max_kv_tokens)
         self.requests: dict[Request, None] = {}
         self._watches: dict[Callable[[], None], tuple[str, int, int]] = {}
@@ -79,7 +79,7 @@ class Scheduler:
         found = self.trees.get(name)
         if found is None:
             self._arrivals += 1
-            found = TreeCache(name, self._arrivals, self._shape, self._dtype, self._device)
+            found = self._store.tree(name, self._arrivals)
             found.used = self.now
             self.trees[name] = found
         return found
@@ -155,11 +155,12 @@ class Scheduler:
             request.deliver(error())
         self.requests.clear()
         self._admission.clear()
-        self.lanes = Lanes(self._shape, self._dtype, self._device, self.lanes.max_rows)
+        self._store = self._new_store()
+        self.lanes = self._store.lanes
         self._decoding = Decoding(self.lanes, self._rules)
         self._kept_logits.clear()
         for name, old in list(self.trees.items()):
-            new = TreeCache(name, old.order, self._shape, self._dtype, self._device)
+            new = self._store.tree(name, old.order)
             new.num_computed, new.num_recomputed = old.num_computed, old.num_recomputed
             new.num_sampled, new.num_calls, new.num_peak = old.num_sampled, old.num_calls, old.num_peak
             self.trees[name] = new
@@ -195,8 +196,8 @@ class Scheduler:
         if not self.lanes.rows and not plan.pieces:
             # Rows may have started and ended on their first token, which makes room for those that wait.
             return bool(plan.starts)
-        self._decoding.make_room()
-        batch, pieces = lay_out_turn(self.lanes, self.trees.values(), plan.pieces, self._device, self._dtype)
+        self.lanes.make_room()
+        batch, pieces = self._store.lay_out(self.trees.values(), plan.pieces)
         logits = self._forward(batch)
         live = batch.num_lanes
         self._take_pieces(pieces, logits[live:], {layer: one[live:] for layer, one in self._forward.hidden.items()})

@@ -17,14 +17,24 @@ their size on random tokens, which hides a wrong head, while those of a small on
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from search.engines.local.arena import BLOCKED
 from search.engines.local.batch import Batch
-from search.engines.local.forward import CascadeForward, DenseForward, Forward, RefusedError, attention_of
+from search.engines.local.forward import (
+    CascadeForward,
+    DenseForward,
+    Forward,
+    PagedForward,
+    RefusedError,
+    TreeForward,
+    attention_of,
+)
+from search.engines.local.paged_attention import has_kernel
+from search.engines.local.quiet import line
 from search.engines.local.rounding import Call, call_wider, call_with, hidden_of, last_digits, rms, watching
 from search.engines.local.rows import Result
 from search.engines.local.scheduler import Scheduler
@@ -32,35 +42,60 @@ from search.engines.stops import TokenTable
 from search.errors import ConfigError
 from search.types import Generation, Prefix, Sampling, Segment
 
+Attention = Literal["auto", "paged", "cascade"]
+"""How trees are attended to: over one pool of slots, over an arena a tree, or as `choose_forward` says."""
 
-def choose_forward(network: Any, device: torch.device, dtype: torch.dtype, context_tokens: int, name: str) -> Forward:
+
+def choose_forward(
+    network: Any,
+    device: torch.device,
+    dtype: torch.dtype,
+    context_tokens: int,
+    name: str,
+    attention: Attention = "auto",
+) -> Forward:
     """The fastest forward that is exact for a model; warns once where that is the slow one.
 
+    On a GPU launches are what costs, so one pool for all trees comes first where there is a kernel for it; on a CPU
+    contiguous arenas are several times faster than gathered slots.
+
     Raises:
-        ConfigError: none is.
+        ConfigError: none is, or there is no such attention.
     """
-    kind = type(network).__name__
-    reason = ""
-    cascade: CascadeForward | None = None
-    try:
-        cascade = CascadeForward(network, device, dtype, context_tokens)
-        _compare(cascade, network, device, dtype, context_tokens)
-        return cascade
-    except RefusedError as refusal:
-        reason = str(refusal)
-    if cascade is not None:
-        cascade.undo()
+    kinds: dict[str, list[type[TreeForward]]] = {
+        "auto": [PagedForward, CascadeForward] if has_kernel(device) else [CascadeForward],
+        "paged": [PagedForward],
+        "cascade": [CascadeForward],
+    }
+    if attention not in kinds:
+        raise ConfigError(f"attention {attention!r} is not one of {', '.join(kinds)}")
+    reasons = []
+    for kind in kinds[attention]:
+        forward: TreeForward | None = None
+        try:
+            forward = kind(network, device, dtype, context_tokens)
+            _compare(forward, network, device, dtype, context_tokens)
+        except RefusedError as refusal:
+            reasons.append(str(refusal))
+            if forward is not None:
+                forward.undo()
+            continue
+        if reasons:
+            _warn(network, f"{reasons[0]}; it runs with {kind.name} attention, exact but slower")
+        return forward
     try:
         dense = DenseForward(network, device)
         _compare(dense, network, device, dtype, context_tokens)
     except RefusedError as refusal:
-        raise ConfigError(f"model {name!r}: {kind} is not supported: {reason}; {refusal}") from None
-    warnings.warn(
-        f"{kind}: {reason}; it runs without shared attention, exact but several times slower",
-        RuntimeWarning,
-        stacklevel=4,
-    )
+        raise ConfigError(
+            f"model {name!r}: {type(network).__name__} is not supported: {reasons[-1]}; {refusal}"
+        ) from None
+    _warn(network, f"{reasons[-1]}; it runs without shared attention, exact but several times slower")
     return dense
+
+
+def _warn(network: Any, what: str) -> None:
+    warnings.warn(f"{type(network).__name__}: {what}", RuntimeWarning, stacklevel=5)
 
 
 class _Recorder:
@@ -72,7 +107,7 @@ class _Recorder:
 
     def __init__(self, forward: Forward, attentions: list[nn.Module]) -> None:
         self._forward, self._attentions = forward, attentions
-        self.name, self.shape = forward.name, forward.shape
+        self.name, self.shape, self.store = forward.name, forward.shape, forward.store
         self.tap, self.hidden = forward.tap, forward.hidden
         self.logits: dict[tuple[int, int], list[Tensor]] = {}
         self.place: dict[tuple[int, int], int] = {}
@@ -115,10 +150,15 @@ def _compare(forward: Forward, network: Any, device: torch.device, dtype: torch.
     Raises:
         RefusedError: more than rounding lies between them.
     """
-    attentions = forward.attentions if isinstance(forward, CascadeForward) else []
+    attentions = forward.attentions if isinstance(forward, TreeForward) else []
     recorder = _Recorder(forward, attentions)
     with torch.inference_mode():
-        paths = _run_tree(recorder, network, device, dtype, context_tokens)
+        try:
+            paths = _run_tree(recorder, network, device, dtype, context_tokens)
+        except Exception as error:  # a kernel is compiled here, and what a compiler raises is not to be listed
+            if not isinstance(forward, PagedForward):
+                raise
+            raise RefusedError(f"its attention over a pool does not run here ({line(error)})") from error
         longest = max(len(path) for path in paths)
         # Nobody sees what is padded on the right.
         ids = torch.tensor([path + path[-1:] * (longest - len(path)) for path in paths], device=device)

@@ -1,0 +1,296 @@
+"""One pool of KV slots for all trees of an engine, token by token: nothing is ever copied or compacted.
+
+A node and a row just list their slots; what writes new KV scatters it, and what reads it goes by the turn's plan. So a
+turn costs as many launches whatever its number of trees and rows, which is what counts on a GPU. On a CPU contiguous
+arenas are faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from search.engines.local.arena import KVShape, Node
+from search.engines.local.batch import Batch
+from search.engines.local.cache import TreeCache
+from search.engines.local.lanes import Lanes
+from search.engines.local.layout import Layout, Piece
+from search.engines.local.paged_attention import Jobs, PagedAttention
+from search.engines.local.paged_plan import Ints, Reader, job_width, make_plan
+from search.engines.local.rows import Row
+
+_LEAST_SLOTS = 1024
+_ALIGNED = 4
+"""Arrays that go to the device in one block begin at multiples of this many numbers, as kernels like them to."""
+
+
+class SlotPool:
+    """Slots for keys and values; grows by half when it is full.
+
+    Attributes:
+        kv: by layer, (2, capacity, num_kv_heads, head_dim): keys, then values.
+    """
+
+    def __init__(self, shape: KVShape, device: torch.device, dtype: torch.dtype, max_slots: int | None) -> None:
+        """A pool without memory yet; past `max_slots` it grows by no more than it must."""
+        size = (2, 0, shape.num_kv_heads, shape.head_dim)
+        self.kv = [torch.zeros(size, device=device, dtype=dtype) for _ in range(shape.num_layers)]
+        self._max_slots = max_slots
+        self._free = np.zeros(0, np.int32)
+        self._num_free = 0
+
+    @property
+    def capacity(self) -> int:
+        """Slots there are."""
+        return len(self._free)
+
+    @property
+    def num_held(self) -> int:
+        """Slots taken."""
+        return len(self._free) - self._num_free
+
+    def take(self, num_slots: int) -> Ints:
+        """Slots that nobody has."""
+        if num_slots > self._num_free:
+            self._grow(self.num_held + num_slots)
+        self._num_free -= num_slots
+        return self._free[self._num_free : self._num_free + num_slots].copy()
+
+    def give(self, slots: Ints) -> None:
+        """Take slots back."""
+        self._free[self._num_free : self._num_free + len(slots)] = slots
+        self._num_free += len(slots)
+
+    def _grow(self, least: int) -> None:
+        before = self.capacity
+        wanted = max(before + before // 2, _LEAST_SLOTS)
+        after = max(least, wanted if self._max_slots is None else min(wanted, self._max_slots))
+        for layer, old in enumerate(self.kv):
+            # Layer by layer, so that old and new stand side by side for one layer only. Zeros: what is masked in
+            # the plain form has weight 0, and 0 times a stray NaN would be NaN.
+            new = torch.zeros((2, after, *old.shape[2:]), device=old.device, dtype=old.dtype)
+            new[:, :before] = old
+            self.kv[layer] = new
+        free = np.zeros(after, np.int32)
+        fresh = np.arange(after - 1, before - 1, -1, dtype=np.int32)
+        free[: len(fresh)] = fresh
+        free[len(fresh) : len(fresh) + self._num_free] = self._free[: self._num_free]
+        self._free, self._num_free = free, self._num_free + len(fresh)
+
+
+class PagedTree(TreeCache):
+    """A tree whose nodes' slots lie anywhere in the pool."""
+
+    def __init__(self, name: str, order: int, pool: SlotPool) -> None:
+        super().__init__(name, order)
+        self._pool = pool
+
+    def take(self, node: Node, num_tokens: int) -> Ints:
+        """Slots for a node's next tokens; their KV is about to be written."""
+        slots = self._pool.take(num_tokens)
+        self.hold(node, slots)
+        self.num_held += num_tokens
+        return slots
+
+    @staticmethod
+    def hold(node: Node, slots: Ints) -> None:
+        """Make slots a node's own, after those it has."""
+        node.slots = np.concatenate([node.slots, slots])
+        node.num_cached += len(slots)
+
+    def _free(self, node: Node) -> None:
+        self._pool.give(node.slots)
+        node.slots = node.slots[:0]
+
+
+class PagedLanes(Lanes):
+    """Rows that list the slots of what they wrote."""
+
+    _names = (*Lanes._names, "_slots", "_held")
+
+    def __init__(self, pool: SlotPool, max_rows: int) -> None:
+        super().__init__(max_rows)
+        self._pool = pool
+        self._slots = np.zeros((0, 64), np.int32)
+        self._held = np.zeros(0, np.int64)
+
+    @property
+    def num_reserved(self) -> int:
+        """Slots of the whole pool."""
+        return self._pool.capacity
+
+    def num_suffix(self, lane: int) -> int:
+        """Slots of what a row wrote since it joined."""
+        return int(self._held[lane])
+
+    def suffix(self, lane: int, more: int = 0) -> Ints:
+        """These slots; `more`: and those after them that were opened."""
+        return self._slots[lane, : int(self._held[lane]) + more]
+
+    def join(self, row: Row) -> int:
+        """Put a row in a lane; the last of its tokens is fed next."""
+        lane = super().join(row)
+        self._held[lane] = 0
+        return lane
+
+    def leave(self, row: Row) -> int:
+        """Take a row out; slots that were not committed are given back."""
+        self._pool.give(self.suffix(row.lane))
+        return super().leave(row)
+
+    def make_room(self) -> None:
+        """There is always room for the next tokens."""
+
+    def open(self) -> Ints:
+        """A slot for the next token of every row, in their order."""
+        live = len(self.rows)
+        slots = self._pool.take(live)
+        if live:
+            longest, have = int(self._held[:live].max()), self._slots.shape[1]
+            if longest >= have:
+                self._slots = np.pad(self._slots, ((0, 0), (0, have)))
+            self._slots[np.arange(live), self._held[:live]] = slots
+        return slots
+
+    def append(self, tokens: NDArray[np.int64], logprobs: NDArray[np.float64] | None) -> None:
+        """Take the newly sampled token of every live row; the tokens fed before now have KV."""
+        self._held[: len(self.rows)] += 1
+        super().append(tokens, logprobs)
+
+    def commit(self, row: Row) -> None:
+        """The slots become the node's; the tree held them all along."""
+        PagedTree.hold(row.node, self.suffix(row.lane))
+        row.node.num_ever = max(row.node.num_ever, row.node.num_cached)
+        self._held[row.lane] = 0
+
+
+@dataclass(slots=True)
+class PagedBatch(Batch):
+    """One forward over a pool.
+
+    Attributes:
+        slots: (num_tokens,) where each token's KV goes.
+        pool: the pool.
+        jobs: what attends to what.
+    """
+
+    slots: Tensor
+    pool: SlotPool
+    jobs: Jobs
+
+
+class PagedStore:
+    """A pool for all trees; implements `store.Store`."""
+
+    def __init__(
+        self,
+        shape: KVShape,
+        device: torch.device,
+        dtype: torch.dtype,
+        max_rows: int,
+        max_kv_tokens: int | None,
+        num_heads: int,
+    ) -> None:
+        """Lay out for a model of this shape and so many query heads; see `SlotPool` for the rest."""
+        self._pool = SlotPool(shape, device, dtype, max_kv_tokens)
+        self._device = device
+        self._width = job_width(num_heads, shape.num_kv_heads)
+        self.lanes = PagedLanes(self._pool, max_rows)
+
+    def tree(self, name: str, order: int) -> PagedTree:
+        """A new tree."""
+        return PagedTree(name, order, self._pool)
+
+    def lay_out(self, trees: Collection[TreeCache], pieces: list[Piece]) -> Layout:
+        """As in `store.Store`."""
+        lanes, live = self.lanes, len(self.lanes)
+        slots = [lanes.open()]
+        readers = [
+            Reader(lane, 1, _path(row.node), own := lanes.suffix(lane, 1), len(own))
+            for lane, row in enumerate(lanes.rows)
+        ]
+        ids, positions = [lanes.last[:live]], [lanes.position[:live]]
+        reads = list(range(live))
+        at = live
+        for piece in pieces:
+            reader, new = _read_piece(piece, at)
+            readers.append(reader)
+            slots.append(new)
+            tokens = [token for node, first, num in piece.spans for token in node.ids[first : first + num]]
+            ids.append(np.array(tokens, np.int64))
+            node, first, _ = piece.spans[0]
+            positions.append(np.arange(node.start + first, node.start + first + len(tokens)))
+            reads.extend(at + end for _, end in piece.ends())
+            at += len(tokens)
+        plan = make_plan(readers, self._width)
+        arrays = [*ids_and_places(ids, positions, slots), np.array(reads, np.int32), *plan]
+        found = _to_device(arrays, self._device)
+        wide = [tensor.long() for tensor in found[:4]]
+        jobs = Jobs(*found[4:], most_keys=int(plan.count.max()))
+        return Layout(PagedBatch(wide[0], wide[1], wide[3], live, wide[2], self._pool, jobs), pieces)
+
+
+def ids_and_places(*columns: list[NDArray[np.int64]]) -> list[Ints]:
+    """Each list of arrays as one."""
+    return [np.concatenate(column).astype(np.int32) for column in columns]
+
+
+def _path(node: Node) -> list[Ints]:
+    """Slots of a path's nodes, root first, without those that have none."""
+    return [one.slots for one in node.path() if len(one.slots)]
+
+
+def _read_piece(piece: Piece, first: int) -> tuple[Reader, Ints]:
+    """Who reads a piece of a prefix, from query `first` on; and its tokens' slots, taken if they are new."""
+    tree = piece.tree
+    assert isinstance(tree, PagedTree)
+    head = piece.spans[0][0]
+    above = [node.slots for node in piece.path[: piece.path.index(head)] if len(node.slots)]
+    if piece.again:
+        # Its own last slot is written once more; all that it sees is there already.
+        return Reader(first, 1, above, head.slots, len(head.slots)), head.slots[-1:]
+    before = head.slots
+    if len(before):
+        above.append(before)
+    new = np.concatenate([tree.take(node, num) for node, _, num in piece.spans])
+    return Reader(first, len(new), above, new, 1), new
+
+
+def _to_device(arrays: list[Ints], device: torch.device) -> list[Tensor]:
+    """Arrays as tensors of their shapes, by one copy."""
+    sizes = [-(-array.size // _ALIGNED) * _ALIGNED for array in arrays]
+    block = np.zeros(sum(sizes), np.int32)
+    at = 0
+    for array, size in zip(arrays, sizes, strict=True):
+        block[at : at + array.size] = array.ravel()
+        at += size
+    whole = torch.from_numpy(block).to(device)
+    return [part[: array.size].view(array.shape) for part, array in zip(whole.split(sizes), arrays, strict=True)]
+
+
+def attend_paged(
+    batch: PagedBatch, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, attention: PagedAttention
+) -> Tensor:
+    """Attention of a flat batch in one layer; writes the new KV to the pool.
+
+    Args:
+        batch: what is computed.
+        layer: the layer's index.
+        query: (num_heads, num_tokens, head_dim).
+        key: (num_kv_heads, num_tokens, head_dim).
+        value: (num_kv_heads, num_tokens, head_dim).
+        scale: of the scores.
+        attention: see `paged_attention.best_paged`.
+
+    Returns:
+        (num_tokens, num_heads, head_dim).
+    """
+    kv = batch.pool.kv[layer]
+    kv[0].index_copy_(0, batch.slots, key.transpose(0, 1))
+    kv[1].index_copy_(0, batch.slots, value.transpose(0, 1))
+    return attention(query.transpose(0, 1), kv[0], kv[1], batch.jobs, scale)

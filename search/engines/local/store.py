@@ -1,0 +1,54 @@
+"""Where the KV of an engine's trees and rows lies, and how a turn's batch finds it: the seam of the two forms."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Protocol
+
+import torch
+
+from search.engines.local.arena import KVShape
+from search.engines.local.arena_tree import ArenaTree
+from search.engines.local.cache import TreeCache
+from search.engines.local.columns import ColumnLanes
+from search.engines.local.lanes import Lanes
+from search.engines.local.layout import Layout, Piece, lay_out_turn
+
+
+class Store(Protocol):
+    """All KV of one engine.
+
+    Attributes:
+        lanes: its rows.
+    """
+
+    lanes: Lanes
+
+    def tree(self, name: str, order: int) -> TreeCache:
+        """A new tree, without nodes."""
+
+    def lay_out(self, trees: Collection[TreeCache], pieces: list[Piece]) -> Layout:
+        """Lay out one forward: a token of every live row, and pieces of prefixes, for which slots are taken.
+
+        Args:
+            trees: all trees, those of the rows among them.
+            pieces: prefix tokens to be computed; no node is in two of them.
+        """
+
+
+class ArenaStore:
+    """An arena a tree, and columns for what the rows write: contiguous memory, and a call of attention a tree."""
+
+    def __init__(self, shape: KVShape, device: torch.device, dtype: torch.dtype, max_rows: int) -> None:
+        """Lay out for a model of this shape, `device` and `dtype`, and this many rows at most."""
+        self._shape, self._device, self._dtype = shape, device, dtype
+        self.lanes = ColumnLanes(shape, dtype, device, max_rows)
+
+    def tree(self, name: str, order: int) -> ArenaTree:
+        """A new tree with an empty arena."""
+        return ArenaTree(name, order, self._shape, self._dtype, self._device)
+
+    def lay_out(self, trees: Collection[TreeCache], pieces: list[Piece]) -> Layout:
+        """As in `Store`."""
+        mine = [tree for tree in trees if isinstance(tree, ArenaTree)]
+        return lay_out_turn(self.lanes, mine, pieces, self._device, self._dtype)
