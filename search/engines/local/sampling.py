@@ -104,39 +104,55 @@ def sample(
     """
     tops = _block_maxima(logits)
     best = tops.amax(-1, keepdim=True)
-    if not bool(torch.isfinite(best).all()):
-        raise FloatingPointError("the model gave logits that are not finite")
     with np.errstate(divide="ignore", over="ignore"):
         inverse = 1.0 / temperature
     greedy = np.isinf(inverse)
     if greedy.all() and not logprobs:
-        return Drawn(_first_best(logits, tops, best).cpu().numpy(), None)
-    device = logits.device
-    scale = torch.from_numpy(np.where(greedy, 1.0, inverse)).to(device)
+        return _drawn(best, _first_best(logits, tops, best), None)
+    scales = np.where(greedy, 1.0, inverse)
     nucleus = (top_p < 1.0) & ~greedy
+    # One copy to the device, and one back: each waits for all that was launched before it.
+    numbers = torch.from_numpy(np.stack([u, scales, top_p, greedy])).to(logits.device)
+    scale = numbers[1]
     kept = Kept.everything(logits) if nucleus.any() else None
-    mass = torch.empty(tops.shape, dtype=torch.float64, device=device)
-    raw = torch.empty_like(mass) if logprobs and bool((scale != 1.0).any() or kept is not None) else mass
+    mass = torch.empty(tops.shape, dtype=torch.float64, device=logits.device)
+    raw = torch.empty_like(mass) if logprobs and bool((scales != 1.0).any() or kept is not None) else mass
     top = best.float()
     for rows, padded, weights in _work(logits):
         shifted = padded[:, : logits.shape[-1]]
         torch.sub(logits[rows], top[rows], out=shifted)
         if raw is not mass:
             raw[rows] = _block_sums(torch.exp(padded, out=weights))
-        if bool((scale[rows] != 1.0).any()):
+        if (scales[rows] != 1.0).any():
             # Bounded, so that it is finite in float32: past this no lesser logit has any mass.
             shifted.mul_(scale[rows, None].clamp(max=3.0e38).float())
-        for at, row in enumerate(range(rows.start, rows.stop)):
-            if kept is not None and nucleus[row]:
-                _narrow(kept, row, logits[row], shifted[at], float(top_p[row]))
+        if kept is not None and nucleus[rows].any():
+            which = torch.from_numpy(np.flatnonzero(nucleus[rows])).to(logits.device)
+            inside = shifted.index_select(0, which)
+            _narrow(kept, which + rows.start, logits, inside, numbers[2])
+            shifted.index_copy_(0, which, inside)
         mass[rows] = _block_sums(torch.exp(padded, out=weights))
-    ids = _from_blocks(logits, best, scale, mass, kept, torch.from_numpy(u).to(device))
+    ids = _from_blocks(logits, best, scale, mass, kept, numbers[0])
     if greedy.any():
-        ids = torch.where(torch.from_numpy(greedy).to(device), _first_best(logits, tops, best), ids)
+        ids = torch.where(numbers[3] > 0, _first_best(logits, tops, best), ids)
     if not logprobs:
-        return Drawn(ids.cpu().numpy(), None)
-    above = logits.gather(-1, ids[:, None]).double() - best.double()
-    return Drawn(ids.cpu().numpy(), (above[:, 0] - raw.sum(-1).log()).cpu().numpy())
+        return _drawn(best, ids, None)
+    above = logits.gather(-1, ids.clamp(max=logits.shape[-1] - 1)[:, None]).double() - best.double()
+    return _drawn(best, ids, above[:, 0] - raw.sum(-1).log())
+
+
+def _drawn(best: Tensor, ids: Tensor, logprobs: Tensor | None) -> Drawn:
+    """What was drawn, fetched by one copy; `best`: (num_rows, 1) the largest logits.
+
+    Raises:
+        FloatingPointError: one of them is not finite.
+    """
+    columns = [torch.isfinite(best[:, 0]), ids] + ([] if logprobs is None else [logprobs])
+    # An id is far below 2**53, so that float64 holds it.
+    found = torch.stack([column.double() for column in columns]).cpu().numpy()
+    if not found[0].all():
+        raise FloatingPointError("the model gave logits that are not finite")
+    return Drawn(found[1].astype(np.int64), None if logprobs is None else found[2])
 
 
 def _block_maxima(logits: Tensor) -> Tensor:
@@ -177,7 +193,8 @@ def _invert(mass: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     total = cumulative[:, -1:]
     # The product may round up to the total itself, past the last entry with any mass.
     point = torch.minimum(u[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
-    found = torch.searchsorted(cumulative, point, right=True)
+    # Past the end only where the masses are no numbers, which is said in the end.
+    found = torch.searchsorted(cumulative, point, right=True).clamp_(max=mass.shape[-1] - 1)
     own = mass.gather(-1, found)
     below = cumulative.gather(-1, (found - 1).clamp(min=0)).where(found > 0, 0.0)
     return found[:, 0], ((point - below) / own)[:, 0]
@@ -197,25 +214,42 @@ def _from_blocks(logits: Tensor, best: Tensor, scale: Tensor, mass: Tensor, kept
     return block * BLOCK_TOKENS + within
 
 
-def _narrow(kept: Kept, row: int, logits: Tensor, shifted: Tensor, top_p: float) -> None:
-    """Find one row's nucleus and take the rest out of `shifted`, (vocab,) scaled logits less their largest.
+def _narrow(kept: Kept, rows: Tensor, logits: Tensor, shifted: Tensor, top_p: Tensor) -> None:
+    """Find the nuclei of some rows; take the rest out of `shifted`, (num, vocab) their scaled logits less the largest.
 
-    A histogram finds the bin in which the mass reaches `top_p`; only that bin's tokens are sorted.
+    A histogram finds the bin in which a row's mass reaches its `top_p`; only those bins' tokens are sorted. As many
+    operations for any number of rows, and a row's nucleus does not depend on the others.
     """
-    bins = shifted.mul(-_BINS_A_NAT).clamp_(max=_BINS - 1).int()
-    histogram = torch.zeros(_BINS, dtype=torch.float64, device=logits.device)
-    reached = histogram.index_add_(0, bins, shifted.double().exp_()).cumsum(0)
-    wanted = top_p * float(reached[-1])
-    last = int(torch.searchsorted(reached, wanted))
-    ids = torch.nonzero(bins == last)[:, 0]
-    ids = ids[torch.sort(logits[ids], descending=True, stable=True).indices]
-    inner = shifted[ids].double().exp()
-    before = inner.cumsum(0) - inner + (float(reached[last - 1]) if last else 0.0)
-    ids = ids[: max(1, int((before < wanted).sum()))]
-    kept.least[row], kept.last[row] = logits[ids[-1]], ids[-1]
-    inside = shifted[ids]
+    num, vocab = shifted.shape
+    number = torch.arange(num, device=logits.device)
+    # Clamped after the conversion too: what is no number becomes any.
+    bins = shifted.mul(-_BINS_A_NAT).clamp_(max=_BINS - 1).int().clamp_(0, _BINS - 1)
+    histogram = torch.zeros((num, _BINS), dtype=torch.float64, device=logits.device)
+    flat = (bins + (number * _BINS)[:, None]).view(-1)
+    histogram.view(-1).index_add_(0, flat, shifted.double().exp_().view(-1))
+    reached = histogram.cumsum(-1)
+    wanted = top_p.index_select(0, rows)[:, None] * reached[:, -1:]
+    # Of a row of NaN all is in the first bin.
+    last = torch.searchsorted(reached, wanted).where(torch.isfinite(wanted), 0)
+    below = reached.gather(-1, (last - 1).clamp(min=0)).where(last > 0, 0.0)
+    # The tokens of those bins, row by row, the likely ones first, lower ids first among equals.
+    row, ids = torch.nonzero(bins == last, as_tuple=True)
+    order = torch.sort(logits[rows[row], ids], descending=True, stable=True).indices
+    order = order[torch.sort(row[order], stable=True).indices]
+    row, ids = row[order], ids[order]
+    count = torch.bincount(row, minlength=num)
+    place = torch.arange(len(row), device=logits.device) - (count.cumsum(0) - count)[row]
+    inner = shifted.new_zeros((num, min(vocab, len(row))), dtype=torch.float64)
+    inner[row, place] = shifted[row, ids].double().exp()
+    before = inner.cumsum(-1) - inner + below
+    number_kept = (before < wanted).sum(-1).minimum(count).clamp_(min=1)
+    inside = place < number_kept[row]
+    # The end of each nucleus: the place of its last token in the list.
+    end = (count.cumsum(0) - count + number_kept - 1).clamp_(max=len(row) - 1)
+    kept.least[rows], kept.last[rows] = logits[rows, ids[end]], ids[end]
+    values = shifted[row, ids].where(inside, -torch.inf)
     shifted.masked_fill_(bins >= last, -torch.inf)
-    shifted[ids] = inside
+    shifted[row, ids] = values
 
 
 def _first_best(logits: Tensor, tops: Tensor, best: Tensor) -> Tensor:
