@@ -13,13 +13,16 @@ import random
 import statistics
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from search.engines.local import LocalEngine
 from search.registry import model_path
 from search.streams import closing
 from search.tree import derive_seed
 from search.types import Child, Prefix, Sampling, Segment
+
+if TYPE_CHECKING:
+    from search.engines.local.selfcheck import Attention
 
 _PROMPT_TOKENS = 100
 
@@ -90,13 +93,18 @@ def run(
     Returns:
         `figures`: `speedup_vs_generate` (tokens per CPU second, 64 leaves, 8 levels), `speedup_many_problems` (16
         problems of width 8 together against one by one), `work_ratio` (computed over unique tokens), the least and
-        greatest ratio seen (`_min`, `_max`), and both sides' tokens per CPU second.
+        greatest ratio seen (`_min`, `_max`), both sides' tokens per CPU second, and `ops_per_turn_N` for N trees, as
+        `search.studies.turns` counts them.
     """
     if policy is not None:
         from search.studies.model_engine import measure
 
         return measure(policy, dtype, rows, repeats, seed)
-    return run_engine_bench(repeats=repeats, seed=seed)
+    from search.studies.turns import ops_per_turn
+
+    measured = run_engine_bench(repeats=repeats, seed=seed)
+    measured["figures"] |= ops_per_turn(model_path(measured["model"]), seed)
+    return measured
 
 
 def run_engine_bench(
@@ -161,13 +169,15 @@ def make_prompt(vocab_size: int, seed: int) -> tuple[int, ...]:
     return tuple(rng.randrange(vocab_size) for _ in range(_PROMPT_TOKENS))
 
 
-def endless_engine(path: str, dtype: str = "float32") -> tuple[LocalEngine, int]:
+def endless_engine(
+    path: str, dtype: str = "float32", device: str = "cpu", attention: Attention = "auto"
+) -> tuple[LocalEngine, int]:
     """An engine that no end token stops, the schedule alone says how long a step is; and its torch threads."""
     import torch
 
     from search.engines.local.loading import load_model
 
-    loaded = load_model(path, device="cpu", dtype=dtype, trust_remote_code=False)
+    loaded = load_model(path, device=device, dtype=dtype, trust_remote_code=False, attention=attention)
     loaded.eos_ids = frozenset()
     return LocalEngine(loaded), loaded.num_threads or torch.get_num_threads()
 
@@ -220,13 +230,14 @@ async def step(engine: LocalEngine, prefix: Prefix, child: Child, length: int) -
 class Baseline:
     """The same schedules by `transformers.generate` alone."""
 
-    def __init__(self, path: str, dtype: str = "float32", *, num_threads: int) -> None:
+    def __init__(self, path: str, dtype: str = "float32", *, num_threads: int, device: str = "cpu") -> None:
         """Load the model once more, untouched by the engine's attention.
 
         Args:
             path: of the model.
             dtype: of its weights.
             num_threads: torch threads, the engine's own number: on a small model several cost more CPU time.
+            device: where it runs.
         """
         import torch
         import transformers
@@ -234,7 +245,8 @@ class Baseline:
         from search.engines.local.loading import plain_model
 
         self.num_threads = num_threads
-        self._model: Any = plain_model(path, dtype)
+        self._model: Any = plain_model(path, dtype).to(device)
+        self._device = device
         config_class: Any = transformers.GenerationConfig
         # No end token and no penalties of the checkpoint's own: the schedule alone says how long a step is.
         self._model.generation_config = config_class()
@@ -268,8 +280,10 @@ class Baseline:
         torch.set_num_threads(self.num_threads)
         torch.manual_seed(seed % 2**63)
         longest = max(map(len, prefixes))
-        ids = torch.tensor([(0,) * (longest - len(prefix)) + prefix for prefix in prefixes])
-        mask = torch.tensor([[0] * (longest - len(prefix)) + [1] * len(prefix) for prefix in prefixes])
+        ids = torch.tensor([(0,) * (longest - len(prefix)) + prefix for prefix in prefixes], device=self._device)
+        mask = torch.tensor(
+            [[0] * (longest - len(prefix)) + [1] * len(prefix) for prefix in prefixes], device=self._device
+        )
         made = self._model.generate(
             ids,
             attention_mask=mask,

@@ -13,13 +13,16 @@ import random
 import statistics
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from search.engines.local import LocalEngine
 from search.registry import model_path
 from search.studies.engine import Baseline, Clock, Schedule, Work, endless_engine, make_prompt, search_all, step
 from search.tree import derive_seed
 from search.types import Child, Prefix, Segment
+
+if TYPE_CHECKING:
+    from search.engines.local.selfcheck import Attention
 
 _STEP_TOKENS = (20, 60)
 _NUM_STEPS = 3
@@ -32,7 +35,17 @@ Paths = Sequence[Sequence[int]]
 """Tokens of each step of each row."""
 
 
-def measure(model: str, dtype: str, rows: Sequence[int], repeats: int, seed: int) -> dict[str, Any]:
+def measure(
+    model: str,
+    dtype: str,
+    rows: Sequence[int],
+    repeats: int,
+    seed: int,
+    *,
+    num_problems: Sequence[int] | None = None,
+    device: str = "cpu",
+    attention: Attention = "auto",
+) -> dict[str, Any]:
     """Measure a checkpoint.
 
     Args:
@@ -41,6 +54,9 @@ def measure(model: str, dtype: str, rows: Sequence[int], repeats: int, seed: int
         rows: of the flat runs, shared by their problems.
         repeats: interleaved repeats.
         seed: of the schedules.
+        num_problems: how many problems side by side; None: 1 and 4.
+        device: where both sides run.
+        attention: the engine's.
 
     Returns:
         `figures`: ratios of tokens a second, ours over those of `generate`, medians of the repeats with `_min` and
@@ -48,10 +64,10 @@ def measure(model: str, dtype: str, rows: Sequence[int], repeats: int, seed: int
         of computed over unique tokens; and our tokens a second in each case, `rate_...`.
     """
     path = model_path(model)
-    engine, num_threads = endless_engine(path, dtype)
-    baseline = Baseline(path, dtype, num_threads=num_threads)
+    engine, num_threads = endless_engine(path, dtype, device, attention)
+    baseline = Baseline(path, dtype, num_threads=num_threads, device=device)
     prompt = make_prompt(baseline.vocab_size, seed)
-    cases = _cases(engine, baseline, prompt, rows)
+    cases = _cases(engine, baseline, prompt, rows, num_problems or _PROBLEMS)
     asyncio.run(_flat(engine, prompt, [[[4, 4]] * 2]))
     baseline.generate([prompt] * 2, 4, seed)
     ratios: dict[str, list[float]] = {name: [] for name in cases}
@@ -83,7 +99,7 @@ def measure(model: str, dtype: str, rows: Sequence[int], repeats: int, seed: int
 
 
 def _cases(
-    engine: LocalEngine, baseline: Baseline, prompt: tuple[int, ...], rows: Sequence[int]
+    engine: LocalEngine, baseline: Baseline, prompt: tuple[int, ...], rows: Sequence[int], problems: Sequence[int]
 ) -> dict[str, tuple[Callable[[int], Work], Callable[[int], Work]]]:
     """By name: ours and theirs, each from a seed to its work."""
     cases: dict[str, tuple[Callable[[int], Work], Callable[[int], Work]]] = {}
@@ -113,7 +129,7 @@ def _cases(
             lambda seed: baseline.search(prompt, *schedules(seed)),
         )
 
-    for num_problems in _PROBLEMS:
+    for num_problems in problems:
         for num_rows in rows:
             flat(num_rows, num_problems)
         for name in _FANOUTS:

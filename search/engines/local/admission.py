@@ -33,12 +33,14 @@ class Plan:
         pieces: prefix tokens to compute.
         claimed: nodes on which a piece works; whoever else needs them waits for the next turn.
         starts: rows that start, with the logits of their next token.
+        answers: requests that only read, and can.
     """
 
     budget: int
     pieces: list[Piece] = field(default_factory=list)
     claimed: set[Node] = field(default_factory=set)
     starts: list[tuple[Row, Tensor]] = field(default_factory=list)
+    answers: list[Request] = field(default_factory=list)
 
 
 class Admission:
@@ -104,6 +106,7 @@ class Admission:
                     scheduler.fail(request, refusal.error)
         except BlockedError:
             pass
+        scheduler.answer(plan.answers)
         return plan
 
     def _has_lane(self, plan: Plan) -> bool:
@@ -133,7 +136,7 @@ class Admission:
         logits = request.logits
         assert logits is not None
         if request.labels is not None:
-            scheduler.answer(request, logits)
+            plan.answers.append(request)
             return
         if request.children:
             self._make_rows(request)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ from search.engines.local.cache import TreeCache
 from search.engines.local.decoding import Decoding, Ended
 from search.engines.local.forward import Forward
 from search.engines.local.heads import FINAL
+from search.engines.local.kept import KeptLogits
 from search.engines.local.layout import Piece
 from search.engines.local.pool import Pool
 from search.engines.local.rows import Reads, Request, Result, Row
@@ -27,6 +29,8 @@ from search.errors import EngineError
 from search.types import FinishReason, Generation, Prefix, Sampling
 
 _KEPT_LOGITS_BYTES = 32 * 2**20
+_READS_AT_ONCE = 256
+"""Requests read together: so many rows of a large vocabulary in float64 are some hundred megabytes."""
 
 
 class Scheduler:
@@ -59,7 +63,7 @@ class Scheduler:
         self._store = self._new_store()
         self._text = table
         self._head = head
-        self._max_kept_logits = max(16, min(1024, _KEPT_LOGITS_BYTES // (4 * vocab_size)))
+        self._kept = KeptLogits(max(16, min(1024, _KEPT_LOGITS_BYTES // (4 * vocab_size))))
         self.trees: dict[str, TreeCache] = {}
         self.lanes = self._store.lanes
         self.pool = Pool(self, max_kv_tokens)
@@ -67,7 +71,6 @@ class Scheduler:
         self._watches: dict[Callable[[], None], tuple[str, int, int]] = {}
         self.now = 0
         self._arrivals = 0
-        self._kept_logits: dict[Node, None] = {}
         self._rules = StopRules(table, eos_ids)
         self._decoding = Decoding(self.lanes, self._rules)
         self._admission = Admission(self, self._rules, context_tokens=context_tokens, max_batch_tokens=max_batch_tokens)
@@ -141,7 +144,7 @@ class Scheduler:
             del self.trees[name]
         else:
             tree.compact()
-        self._kept_logits = {node: None for node in self._kept_logits if node.logits is not None}
+        self._kept.sweep()
 
     def fail(self, request: Request, error: Exception) -> None:
         """End a request with an error."""
@@ -158,7 +161,7 @@ class Scheduler:
         self._store = self._new_store()
         self.lanes = self._store.lanes
         self._decoding = Decoding(self.lanes, self._rules)
-        self._kept_logits.clear()
+        self._kept.clear()
         for name, old in list(self.trees.items()):
             new = self._store.tree(name, old.order)
             new.num_computed, new.num_recomputed = old.num_computed, old.num_recomputed
@@ -190,7 +193,7 @@ class Scheduler:
         self.now += 1
         self.pool.fit_rows()
         plan = self._admission.plan()
-        self._forget_logits()
+        self._kept.forget()
         if plan.starts:
             self._finish(self._decoding.start(plan.starts))
         if not self.lanes.rows and not plan.pieces:
@@ -207,28 +210,15 @@ class Scheduler:
             self._finish(ended)
         return True
 
-    def _forget_logits(self) -> None:
-        """Forget the oldest of the kept logits where there are too many."""
-        while len(self._kept_logits) > self._max_kept_logits:
-            node = next(iter(self._kept_logits))
-            del self._kept_logits[node]
-            node.logits = node.hidden = None
-
     def _take_pieces(self, pieces: list[Piece], logits: Tensor, hidden: Mapping[int, Tensor]) -> None:
         """Book computed prefix tokens, and keep the logits of completed ones."""
-        at = 0
         for piece in pieces:
             for node, first, num in piece.spans:
                 piece.tree.count_computed(node, first, num)
                 if piece.ahead is not None:
                     piece.ahead.prefix_tokens += num
             piece.tree.num_peak = max(piece.tree.num_peak, piece.tree.num_held)
-            for node, _ in piece.ends():
-                # A clone: a view would keep the whole batch's logits alive.
-                node.logits, node.hidden = logits[at].clone(), {layer: one[at].clone() for layer, one in hidden.items()}
-                self._kept_logits.pop(node, None)
-                self._kept_logits[node] = None
-                at += 1
+        self._kept.keep([node for piece in pieces for node, _ in piece.ends()], logits, hidden)
         self.pool.note()
 
     def _finish(self, ended: list[Ended]) -> None:
@@ -271,20 +261,34 @@ class Scheduler:
 
     # Results
 
-    def answer(self, request: Request, logits: Tensor) -> None:
-        """Send a request that reads what stands at the last token of its prefix; `logits`: (vocab,) there."""
-        self._deliver(request, self._read(request, logits))
+    def answer(self, requests: Sequence[Request]) -> None:
+        """Send requests what they read at the last tokens of their prefixes; their logits are known."""
+        reads = {"labels": self._read_labels, "hidden": self._read_hidden, "head": self._read_head}
+        alike: dict[tuple[str, tuple[int, ...]], list[Request]] = {}
+        for request in requests:
+            alike.setdefault((request.reads, request.layers), []).append(request)
+        for (kind, _), asked in alike.items():
+            for at in range(0, len(asked), _READS_AT_ONCE):
+                some = asked[at : at + _READS_AT_ONCE]
+                for request, found in zip(some, reads[kind](some), strict=True):
+                    self._deliver(request, found)
 
-    def _read(self, request: Request, logits: Tensor) -> tuple[float, ...]:
-        """What a request reads at the last token of its prefix."""
-        if request.reads == "labels":
-            assert request.labels is not None
-            return tuple(torch.log_softmax(logits.double(), -1)[list(request.labels)].tolist())
-        assert request.hidden is not None, "kept as long as the logits"
-        if request.reads == "hidden":
-            return tuple(torch.cat([request.hidden[layer] for layer in request.layers]).double().tolist())
+    def _read_labels(self, requests: list[Request]) -> list[tuple[float, ...]]:
+        labels = [request.labels or () for request in requests]
+        index = np.zeros((len(labels), max(1, *map(len, labels))), np.int64)
+        for row, own in zip(index, labels, strict=True):
+            row[: len(own)] = own
+        logits = torch.stack([request.logits for request in requests if request.logits is not None])
+        chosen = torch.log_softmax(logits.double(), -1).gather(-1, torch.from_numpy(index).to(logits.device))
+        return [tuple(row[: len(own)]) for row, own in zip(chosen.tolist(), labels, strict=True)]
+
+    def _read_hidden(self, requests: list[Request]) -> list[tuple[float, ...]]:
+        states = torch.cat([_states(requests, layer) for layer in requests[0].layers], -1)
+        return list(map(tuple, states.double().tolist()))
+
+    def _read_head(self, requests: list[Request]) -> list[tuple[float, ...]]:
         assert self._head is not None, "refused before"
-        return tuple(self._head(request.hidden[FINAL]).double().tolist())
+        return list(map(tuple, self._head(_states(requests, FINAL)).double().tolist()))
 
     def _generation(self, row: Row, ids: tuple[int, ...], finish: FinishReason) -> Generation:
         text = self._text.step_text(row.request.prefix, ids, finish)
@@ -310,3 +314,8 @@ class Scheduler:
 
 def _seconds(request: Request) -> float:
     return time.perf_counter() - request.arrived
+
+
+def _states(requests: list[Request], layer: int) -> Tensor:
+    """Hidden states (num_requests, dim) of one layer, kept as long as the logits."""
+    return torch.stack([request.hidden[layer] for request in requests if request.hidden is not None])

@@ -1,0 +1,82 @@
+"""What a turn launches on a GPU does not grow with trees, rows or results: counted on the same path on the CPU."""
+
+import asyncio
+
+import pytest
+import torch
+from local_models import byte_tokenizer, engine, network, run
+from test_local_engine import prompt
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from search.engines.local.loading import prepare
+from search.engines.local.sampling import sample
+from search.studies.turns import count_ops
+from search.types import Segment
+
+
+def loaded(attention):
+    return prepare(network("llama-gqa"), byte_tokenizer(), name="tiny", attention=attention)
+
+
+def test_operations_of_a_turn_are_equal_for_1_16_and_64_trees():
+    model = loaded("paged")
+    counts = [count_ops(model, num_trees, seed=0) for num_trees in (1, 16, 64)]
+    assert max(counts) <= 1.1 * min(counts)
+    assert count_ops(model, 8, seed=0, num_rows=8) <= 1.1 * min(counts), "nor do they grow with the rows"
+
+
+def test_over_arenas_they_grow_with_the_trees():
+    """What the count is for, and that it counts."""
+    model = loaded("cascade")
+    assert count_ops(model, 64, seed=0) > 3 * count_ops(model, 1, seed=0)
+
+
+class Count(TorchDispatchMode):
+    number = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        Count.number += 1
+        return func(*args, **(kwargs or {}))
+
+
+def counted(work):
+    Count.number = 0
+    with torch.inference_mode(), Count():
+        work()
+    return Count.number
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.7, 0.9), (0.0, 1.0)])
+@pytest.mark.parametrize("logprobs", [False, True])
+def test_sampling_takes_as_many_operations_for_any_number_of_rows(temperature, top_p, logprobs):
+    import numpy as np
+
+    def work(rows):
+        logits = torch.randn(rows, 300, generator=torch.Generator().manual_seed(0))
+        ones = np.ones(rows)
+        return lambda: sample(logits, temperature * ones, top_p * ones, 0.5 * ones, logprobs=logprobs)
+
+    assert counted(work(1)) == counted(work(64))
+
+
+def test_readings_of_one_turn_are_fetched_together():
+    """Scores of many steps at once: as many operations as for one."""
+
+    def operations(number):
+        local = engine("llama-gqa", attention="paged")
+        scheduler = local._scheduler
+        got = []
+        for i in range(number):
+            path = prompt(f"t{i}", Segment(1, (i, 2, 3)))
+            scheduler.submit(path, got.append, labels=(1, 2), arrived=0.0)
+
+        def turns():
+            while scheduler.turn():
+                pass
+
+        count = counted(turns)
+        assert len(got) == number
+        run(asyncio.wait_for(local.aclose(), 60))
+        return count
+
+    assert operations(40) <= 1.1 * operations(2)
