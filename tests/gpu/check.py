@@ -87,7 +87,7 @@ def kernel(device: str) -> dict[str, Any]:
                 seen.append(np.concatenate([shared, own]))
             plan = make_plan(readers, job_width(heads, kv_heads))
             arrays = (torch.from_numpy(np.ascontiguousarray(one)).to(device) for one in plan)
-            jobs = Jobs(*arrays, most_keys=int(plan.count.max()))
+            jobs = Jobs(*arrays, most_keys=int(plan.lengths.max()))
             query = torch.randn(len(lengths), heads, dim).to(dtype)
             key, value = (torch.randn(len(slots), kv_heads, dim).to(dtype) for _ in range(2))
             out = attention(query.to(device), key.to(device), value.to(device), jobs, dim**-0.5).cpu().double()

@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from local_models import engine, run
 
+from search.engines.local.paged import PagedTree
 from search.streams import closing
 from search.types import Child, Prefix, Sampling, Segment, Usage
 
@@ -82,18 +83,12 @@ async def apply(local, ledger: Ledger, operations: list[Operation]) -> None:
 
 
 def check_slots(local, ledger: Ledger) -> None:
-    """No slot belongs to two nodes, and after a compaction there are no holes; in a pool none is lost either."""
-    scheduler = local._scheduler
-    if scheduler.lanes.num_reserved and local.info.details["attention"] == "paged":
-        pool, lanes = scheduler._store._pool, scheduler.lanes
-        nodes = [node for tree in scheduler.trees.values() for node in tree.nodes.values()]
-        assert all(len(node.slots) == node.num_cached for node in nodes)
-        taken = [slot for node in nodes for slot in node.slots.tolist()]
-        taken += [slot for lane in range(len(lanes)) for slot in lanes.suffix(lane).tolist()]
-        assert len(taken) == len(set(taken)) == pool.num_held == scheduler.pool.num_held
-        return
-    tree = scheduler.trees.get(ledger.tree)
+    """No slot belongs to two nodes, and after a compaction there are no holes."""
+    tree = local._scheduler.trees.get(ledger.tree)
     if tree is None:
+        return
+    if isinstance(tree, PagedTree):
+        assert all(len(node.slots) == node.num_cached for node in tree.nodes.values())
         return
     taken = [slot for node in tree.nodes.values() for first, num in node.pieces for slot in range(first, first + num)]
     assert len(taken) == len(set(taken)) == tree.arena.num_held == tree.num_held
@@ -122,10 +117,15 @@ def test_held_slots_are_the_union_of_what_is_kept(plans, chunk, attention):
         await asyncio.gather(*(apply(local, *both) for both in zip(ledgers, plans, strict=True)))
         total = sum(local.usage(ledger.tree).kv_tokens_held for ledger in ledgers)
         assert local.pool().held == total <= local.pool().peak
+        if attention == "paged":
+            nodes = [node for tree in local._scheduler.trees.values() for node in tree.nodes.values()]
+            taken = [slot for node in nodes for slot in node.slots.tolist()]
+            assert len(taken) == len(set(taken)) == local._scheduler._store._pool.num_held == total
         for ledger in ledgers:
             await local.release(ledger.tree)
             assert local.usage(ledger.tree) == Usage()
         assert local.pool().held == 0
+        assert attention != "paged" or not local._scheduler._store._pool.num_held
         await local.aclose()
 
     run(main())

@@ -68,7 +68,7 @@ def test_the_kernel_equals_dense_attention(kernel, lengths, shared, heads, kv_he
     readers.append(Reader(len(lengths), 20, [], chunk, 1))
     seen += [chunk[: i + 1] for i in range(20)]
     plan = make_plan(readers, job_width(heads, kv_heads))
-    jobs = Jobs(*(torch.from_numpy(np.ascontiguousarray(one)) for one in plan), most_keys=int(plan.count.max()))
+    jobs = Jobs(*(torch.from_numpy(np.ascontiguousarray(one)) for one in plan), most_keys=int(plan.lengths.max()))
     torch.manual_seed(dim)
     query, key, value = (
         torch.randn(num, count, dim).to(dtype)
@@ -105,7 +105,7 @@ COMPILE = """
         assert "mma" in made.asm["ptx"] or function is paged_kernel._merge
         return made.metadata.shared
 
-    arrays = dict.fromkeys(("slots", "first", "count", "queries", "limits", "parts"), "*i32")
+    arrays = dict.fromkeys(("slots", "first", "lengths", "queries", "limits", "parts"), "*i32")
     model = dict.fromkeys(("query", "key", "value", "merged"), "*bf16")
     types = {**arrays, **model, "out": "*fp32", "lse": "*fp32", "scale": "fp32"}
     sizes = dict(dim=128, padded=128)

@@ -39,7 +39,7 @@ def read(plan, query):
     found = []
     for place in plan.parts[query][plan.parts[query] >= 0]:
         job, at = divmod(place, width)
-        assert plan.queries[job, at] == query and 0 < plan.limits[job, at] <= plan.count[job]
+        assert plan.queries[job, at] == query and 0 < plan.limits[job, at] <= plan.lengths[job]
         found.extend(plan.slots[plan.first[job] :][: plan.limits[job, at]])
     return found
 
@@ -51,7 +51,7 @@ def test_every_query_sees_its_path_once_whatever_is_shared(seed, width, split, w
     if not readers:
         return
     plan = make_plan(readers, width, split=split, worth=worth)
-    assert plan.count.max() <= split and plan.queries.shape == plan.limits.shape == (len(plan.count), width)
+    assert plan.lengths.max() <= split and plan.queries.shape == plan.limits.shape == (len(plan.lengths), width)
     assert len(plan.parts) == len(seen)
     for query, wanted in enumerate(seen):
         assert sorted(read(plan, query)) == sorted(wanted)

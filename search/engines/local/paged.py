@@ -231,7 +231,7 @@ class PagedStore:
         arrays = [*ids_and_places(ids, positions, slots), np.array(reads, np.int32), *plan]
         found = _to_device(arrays, self._device)
         wide = [tensor.long() for tensor in found[:4]]
-        jobs = Jobs(*found[4:], most_keys=int(plan.count.max()))
+        jobs = Jobs(*found[4:], most_keys=int(plan.lengths.max()))
         return Layout(PagedBatch(wide[0], wide[1], wide[3], live, wide[2], self._pool, jobs), pieces)
 
 

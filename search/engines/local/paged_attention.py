@@ -19,12 +19,12 @@ class Jobs(NamedTuple):
     """A `paged_plan.Plan` on the model's device, in int32; the fields are the same.
 
     Attributes:
-        most_keys: the greatest of `count`.
+        most_keys: the greatest of `lengths`.
     """
 
     slots: Tensor
     first: Tensor
-    count: Tensor
+    lengths: Tensor
     queries: Tensor
     limits: Tensor
     parts: Tensor

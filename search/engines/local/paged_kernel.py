@@ -31,7 +31,7 @@ def _attend(
     value,
     slots,
     first,
-    count,
+    lengths,
     queries,
     limits,
     out,
@@ -66,7 +66,7 @@ def _attend(
         other=0.0,
     ).to(tl.float32)
     begin = tl.load(first + job)
-    num = tl.load(count + job)
+    num = tl.load(lengths + job)
     best = tl.full([rows], -1.0e30, tl.float32)
     total = tl.zeros([rows], tl.float32)
     sums = tl.zeros([rows, padded], tl.float32)
@@ -150,7 +150,7 @@ def kernel(
         value,
         jobs.slots,
         jobs.first,
-        jobs.count,
+        jobs.lengths,
         jobs.queries,
         jobs.limits,
         out,

@@ -48,7 +48,7 @@ class Plan(NamedTuple):
     Attributes:
         slots: (num_slots,) what the jobs read, one after the other.
         first: (num_jobs,) where a job's keys begin in `slots`.
-        count: (num_jobs,) how many keys.
+        lengths: (num_jobs,) how many keys.
         queries: (num_jobs, width) the queries; -1 where there are fewer.
         limits: (num_jobs, width) how many of the keys each sees, from the first on.
         parts: (num_queries, most) where a query's partial results lie in (num_jobs * width); -1 where there are fewer.
@@ -56,7 +56,7 @@ class Plan(NamedTuple):
 
     slots: Ints
     first: Ints
-    count: Ints
+    lengths: Ints
     queries: Ints
     limits: Ints
     parts: Ints
