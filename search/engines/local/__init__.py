@@ -1,4 +1,4 @@
-"""The in-process engine: any Hugging Face decoder, shared prefixes computed once, all searches advancing in one batch."""
+"""The in-process engine: any Hugging Face decoder, shared prefixes computed once, all searches in one batch."""
 
 from search.engines.local.engine import LocalEngine, PoolUse
 
