@@ -43,7 +43,7 @@ def count_ops(loaded: LoadedModel, num_trees: int, seed: int, num_rows: int = _N
     """Mean operations a turn of a loaded model with its rows shared by some trees."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    class Count(TorchDispatchMode):
+    class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
         number = 0
 
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -52,7 +52,7 @@ def count_ops(loaded: LoadedModel, num_trees: int, seed: int, num_rows: int = _N
 
     loaded.eos_ids = frozenset()
     scheduler = loaded.scheduler(None, num_rows, 4096)
-    with loaded.computing(), Count():
+    with loaded.computing(), Count():  # type: ignore[no-untyped-call]
         num_turns = _search(scheduler, make_prompt(loaded.info.vocab_size, seed), num_trees, num_rows, seed)
     return Count.number / num_turns
 

@@ -1,5 +1,7 @@
 """The check at load: rounding passes in both precisions, an attention that is wrong anywhere does not."""
 
+import sys
+
 import pytest
 import torch
 from local_models import CONTEXT, network
@@ -7,22 +9,24 @@ from test_local_loading import gemma2, windowed
 from transformers import MistralConfig, MistralForCausalLM
 
 from search.engines.local import forward as forward_module
+from search.engines.local import selfcheck
 from search.engines.local.forward import CascadeForward, attention_of
 from search.engines.local.selfcheck import choose_forward
+from search.errors import ConfigError
 
 DTYPES = [torch.float32, torch.bfloat16]
 CPU = torch.device("cpu")
 right = forward_module.attend
 
 
-def chosen(model, dtype):
+def chosen(model, dtype, attention="cascade"):
     """The name of the forward that a model gets, and why not the fast one."""
     model = model.to(dtype).eval()
     import warnings
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        name = choose_forward(model, CPU, dtype, CONTEXT, "tiny").name
+        name = choose_forward(model, CPU, dtype, CONTEXT, "tiny", attention).name
     return name, " ".join(str(one.message) for one in caught)
 
 
@@ -31,6 +35,7 @@ def chosen(model, dtype):
 def test_rounding_passes(kind, dtype):
     for seed in range(3):
         assert chosen(network(kind, seed), dtype) == ("cascade", "")
+    assert chosen(network(kind), dtype, "paged") == ("paged", "")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -107,6 +112,33 @@ def test_a_wrong_attention_is_refused(wrong, kind, dtype, monkeypatch):
     assert name == "dense"
     assert "attention of layer" in why
     assert "rounding explains" in why
+
+
+@pytest.mark.parametrize("wrong", [one_head_off_in_the_last_layer, another_scale, siblings_confused])
+def test_a_wrong_attention_over_a_pool_is_refused(wrong, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "right", forward_module.attend_paged)
+    monkeypatch.setattr(forward_module, "attend_paged", wrong)
+    name, why = chosen(network("qwen2"), torch.bfloat16, "paged")
+    assert name == "dense" and "attention of layer" in why
+
+
+def test_a_pool_that_does_not_run_here_leaves_arenas_and_says_why(monkeypatch):
+    """A kernel that a GPU cannot compile is no reason to fail."""
+
+    def broken(*_):
+        raise ArithmeticError("out of resource: shared memory")
+
+    monkeypatch.setattr(forward_module, "attend_paged", broken)
+    monkeypatch.setattr(selfcheck, "has_kernel", lambda device: True)
+    name, why = chosen(network("llama"), torch.float32, "auto")
+    assert name == "cascade" and "does not run here (out of resource: shared memory)" in why
+    monkeypatch.undo()
+    assert chosen(network("llama"), torch.float32, "auto") == ("cascade", ""), "a CPU's own choice"
+
+
+def test_an_unknown_attention_is_said():
+    with pytest.raises(ConfigError, match="auto, paged, cascade"):
+        chosen(network("llama"), torch.float32, "flash")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -33,7 +33,7 @@ class Lanes(ABC):
         keeps: (num_lanes,) whether the tokens' log-probabilities are kept.
     """
 
-    _names = (
+    _names: tuple[str, ...] = (
         "last",
         "count",
         "position",

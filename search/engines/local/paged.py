@@ -7,8 +7,9 @@ arenas are faster.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -228,16 +229,17 @@ class PagedStore:
             reads.extend(at + end for _, end in piece.ends())
             at += len(tokens)
         plan = make_plan(readers, self._width)
-        arrays = [*ids_and_places(ids, positions, slots), np.array(reads, np.int32), *plan]
+        arrays = [_joined(ids), _joined(positions), _joined(slots), np.array(reads, np.int32), *plan]
         found = _to_device(arrays, self._device)
         wide = [tensor.long() for tensor in found[:4]]
-        jobs = Jobs(*found[4:], most_keys=int(plan.lengths.max()))
+        table, begins, lengths, queries, limits, parts = found[4:]
+        jobs = Jobs(table, begins, lengths, queries, limits, parts, int(plan.lengths.max()))
         return Layout(PagedBatch(wide[0], wide[1], wide[3], live, wide[2], self._pool, jobs), pieces)
 
 
-def ids_and_places(*columns: list[NDArray[np.int64]]) -> list[Ints]:
-    """Each list of arrays as one."""
-    return [np.concatenate(column).astype(np.int32) for column in columns]
+def _joined(arrays: Sequence[NDArray[np.integer[Any]]]) -> Ints:
+    """Arrays one after the other."""
+    return np.concatenate(arrays).astype(np.int32)
 
 
 def _path(node: Node) -> list[Ints]:
@@ -270,7 +272,7 @@ def _to_device(arrays: list[Ints], device: torch.device) -> list[Tensor]:
         block[at : at + array.size] = array.ravel()
         at += size
     whole = torch.from_numpy(block).to(device)
-    return [part[: array.size].view(array.shape) for part, array in zip(whole.split(sizes), arrays, strict=True)]
+    return [part[: array.size].view(array.shape) for part, array in zip(torch.split(whole, sizes), arrays, strict=True)]
 
 
 def attend_paged(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from search.engines.local.kept import KeptLogits
 from search.engines.local.layout import Piece
 from search.engines.local.pool import Pool
 from search.engines.local.rows import Reads, Request, Result, Row
+from search.engines.local.store import Store
 from search.engines.stops import StopRules, TokenTable
 from search.errors import EngineError
 from search.types import FinishReason, Generation, Prefix, Sampling
@@ -59,7 +61,7 @@ class Scheduler:
         head: nn.Module | None = None,
     ) -> None:
         self._forward, self._shape = forward, forward.shape
-        self._new_store = lambda: forward.store(device, dtype, max_rows, max_kv_tokens)
+        self._new_store: Callable[[], Store] = partial(forward.store, device, dtype, max_rows, max_kv_tokens)
         self._store = self._new_store()
         self._text = table
         self._head = head

@@ -16,13 +16,11 @@ from search.engines.local.layout import Layout, Piece, lay_out_turn
 
 
 class Store(Protocol):
-    """All KV of one engine.
+    """All KV of one engine."""
 
-    Attributes:
-        lanes: its rows.
-    """
-
-    lanes: Lanes
+    @property
+    def lanes(self) -> Lanes:
+        """Its rows."""
 
     def tree(self, name: str, order: int) -> TreeCache:
         """A new tree, without nodes."""
