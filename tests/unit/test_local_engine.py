@@ -254,8 +254,16 @@ def test_releasing_a_node_aborts_what_is_written_below():
         local = engine()
         step = (await write(local, prompt(), [Child(1, 1)], GREEDY))[1]
         below = asyncio.create_task(write(local, prompt("t", step), [Child(2, 2), Child(3, 3)], sampling))
-        await asyncio.sleep(0.02)
-        await local.release("t", [1])
+        before = local.usage("t").sampled_tokens
+        while local.usage("t").sampled_tokens < before + 4:
+            await asyncio.sleep(0)
+        # However busy the machine is, no more than a turn lies between this and the release.
+        held = threading.Event()
+        shared_worker().submit(held.wait)
+        released = asyncio.create_task(local.release("t", [1]))
+        await asyncio.sleep(0)
+        held.set()
+        await released
         steps = await below
         assert {s.finish for s in steps.values()} == {FinishReason.ABORT}
         whole = reference_greedy("qwen2", (*PROMPT, *step.ids), 120)
