@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from prm.probe_features import Features
 from prm.probe_figures import difference, flat, solution_rewards
+from search.statistics import standing_weights
 from search.types import Reduce
 
 Floats = NDArray[np.float64]
@@ -74,9 +75,11 @@ def _ranks(values: Floats) -> Floats:
     return np.asarray((below + (equal + 1) / 2) / len(values), np.float64)
 
 
-def _normal(values: Floats) -> Floats:
-    spread = float(values.std())
-    return (values - values.mean()) / spread if spread > 1e-9 else np.zeros(len(values))
+def _normal(ballot: Ballot, power: float) -> Floats:
+    """`standing_weights` of those that answer, to a power."""
+    weights, speaking = np.zeros(len(ballot.rewards)), ballot.answers >= 0
+    weights[speaking] = np.array(standing_weights(ballot.rewards[speaking].tolist())) ** power
+    return weights
 
 
 def _answer_level(ballot: Ballot, power: float) -> Floats:
@@ -101,8 +104,9 @@ def _rules() -> tuple[Rule, ...]:
         found.append(Rule(f"log-odds+{shift:g}", lambda b, s=shift: np.maximum(0.0, s + log_odds(b.rewards))))  # type: ignore[misc]
     for power in (0.5, 1.0, 2.0):
         found.append(Rule(f"rank^{power:g}", lambda b, p=power: _ranks(b.rewards) ** p))  # type: ignore[misc]
-    for power in (0.25, 0.5, 1.0):
-        found.append(Rule(f"normal*{power:g}", lambda b, p=power: np.exp(p * _normal(log_odds(b.rewards)))))  # type: ignore[misc]
+    found.append(Rule("normalised", lambda b: _normal(b, 1.0)))
+    for power in (0.5, 2.0):
+        found.append(Rule(f"normalised^{power:g}", lambda b, p=power: _normal(b, p)))  # type: ignore[misc]
     for power in (1.0, 2.0, 3.0):
         found.append(Rule(f"answer^{power:g}", lambda b, p=power: _answer_level(b, p)))  # type: ignore[misc]
     for share in (0.25, 0.5):
@@ -180,7 +184,7 @@ def vote_figures(
         "vote_best_rule": names[best],
     }
     compared = {"crossfit": crossfit, "best": table[best]}
-    compared |= {name: table[at] for at, name in enumerate(names) if name.startswith(("weighted/", "log-odds/"))}
+    compared |= {name: table[at] for at, name in enumerate(names) if name.startswith(("weighted/", "normalised/"))}
     for name, values in compared.items():
         figures |= flat(f"vote_{name}", difference(values.tolist(), majority))
     return figures

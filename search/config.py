@@ -173,9 +173,10 @@ class SearchSettings(BaseModel):
     max_tokens: Count = Field(default=1024, description="tokens of one trajectory, the prompt not counted")
     max_depth: Count = Field(default=25, description="steps of one trajectory")
     max_seconds: float | None = Field(default=None, gt=0, description="wall seconds of one problem; default: no limit")
-    vote: Literal["auto", "majority", "weighted", "best"] = Field(
+    vote: Literal["auto", "majority", "weighted", "normalised", "best"] = Field(
         default="auto",
-        description="how trajectories become an answer; auto: weighted with a reward model, else majority",
+        description="how trajectories become an answer: majority, weighted (by reward), normalised (by how far a "
+        "reward stands out among those of its problem), best; auto: weighted with a reward model, else majority",
     )
     reduce: Literal["auto", "last", "min", "mean", "prod"] = Field(
         default="auto",

@@ -94,7 +94,7 @@ def collect(
 
     async def run() -> list[Sampled]:
         try:
-            layers = _layers(wanted.layers, engine)
+            layers = _layers(wanted, engine)
             problems = await asyncio.to_thread(_problems, wanted, engine, grader)
             sampled = [_sampled(name, one, grader) for name, one in problems.items()][: wanted.limit]
             if not sampled:
@@ -140,13 +140,13 @@ def _num_layers(engine: Engine) -> int:
     return int(engine.info.details.get("layers", 0))
 
 
-def _layers(asked: tuple[int, ...], engine: Engine) -> tuple[int, ...]:
+def _layers(wanted: Collection, engine: Engine) -> tuple[int, ...]:
     """The layers to read: those asked for, or, on a server, the last, which is all that it gives."""
-    number = _num_layers(engine)
+    number, asked = _num_layers(engine), wanted.layers
     if asked:
         wrong = [layer for layer in asked if not 1 <= layer <= number]
         if wrong:
-            raise ConfigError(f"layer {wrong[0]}: {engine.info.model} has {number} layers, counted from 1")
+            raise ConfigError(f"layer {wrong[0]}: {wanted.settings.policy} has {number} layers, counted from 1")
         return tuple(sorted(set(asked)))
     if engine.info.name != "local":
         return (number,)

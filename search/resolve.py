@@ -239,8 +239,9 @@ def _idle(settings: SearchSettings, *, own_policy: bool) -> dict[str, str]:
     elif not runs_on_engine(settings.prm):
         idle |= dict.fromkeys(("prm_engine", *(() if read else ("prm_codec",))), f"prm {settings.prm}")
         idle |= {} if routed else {"prm_max_kv_tokens": f"prm {settings.prm}"}
-    if settings.until == "spent" or settings.vote == "best":
-        idle |= dict.fromkeys(("confidence", "begin"), "until spent" if settings.until == "spent" else "vote best")
+    if settings.until == "spent" or settings.vote in ("normalised", "best"):
+        cause = "until spent" if settings.until == "spent" else f"vote {settings.vote}"
+        idle |= dict.fromkeys(("confidence", "begin"), cause)
     if own_policy:
         idle |= dict.fromkeys(("method", "options", "frontier", *METHOD_OPTIONS), "a method of one's own")
     else:

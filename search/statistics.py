@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 CALIBRATION_BINS = 10
+_EDGE = 1e-3
+"""Rewards are kept so far from 0 and 1 where their log-odds are taken."""
 
 
 class Interval(NamedTuple):
@@ -90,3 +92,19 @@ def calibration_error(scores: Sequence[float], labels: Sequence[bool], num_bins:
         bins.setdefault(min(num_bins - 1, int(score * num_bins)), []).append((score, label))
     gaps = (abs(sum(score for score, _ in held) - sum(label for _, label in held)) for held in bins.values())
     return sum(gaps) / len(scores)
+
+
+def standing_weights(rewards: Sequence[float]) -> list[float]:
+    """How far each of some rewards in [0, 1] stands out among them: exp(z / 2) of their log-odds' standard scores.
+
+    The level of the rewards, which differs from problem to problem, is no part of it, nor is their spread: the best of
+    many outweighs the worst by a factor of about 5, however sure the rewards are of themselves.
+
+    Returns:
+        Positive weights, in order; all 1 where the rewards are equal.
+    """
+    kept = [min(max(reward, _EDGE), 1 - _EDGE) for reward in rewards]
+    odds = [math.log(reward) - math.log1p(-reward) for reward in kept]
+    mean = math.fsum(odds) / max(1, len(odds))
+    spread = math.sqrt(math.fsum((one - mean) ** 2 for one in odds) / max(1, len(odds)))
+    return [math.exp((one - mean) / (2 * spread)) if spread > 1e-9 else 1.0 for one in odds]

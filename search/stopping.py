@@ -8,7 +8,7 @@ from collections.abc import Collection
 from search.answers.graders import ComparingGrader, Grader
 from search.tree import SearchTree
 from search.types import NodeId, Reduce, VoteRule
-from search.vote import Candidate, candidates
+from search.vote import POINTWISE, Candidate, candidates
 
 
 class _Remembering:
@@ -32,7 +32,8 @@ class Decided:
 
     A trajectory that is still to come weighs at most 1, as rewards do. So the answer is decided once it leads by more
     than as many trajectories as can still finish, and that is exact: the whole search would give the same answer
-    (perhaps written in another way, or by another trajectory). A vote by the best reward is never decided early.
+    (perhaps written in another way, or by another trajectory). Other votes than those of `POINTWISE` are never decided
+    early.
 
     With `confidence` it also stops when the leading answer is ahead of the second with that probability, if the votes
     so far were independent draws: the posterior of their shares is Beta(w1 + 1, w2 + 1), as in Adaptive-Consistency
@@ -60,7 +61,7 @@ class Decided:
             num_left: trajectories that may still finish, at most.
             unscored: nodes whose reward is still to come; what finished below them has no weight yet.
         """
-        if self._rule == "best":
+        if self._rule not in POINTWISE:
             return ""
         leader, rival, num_unscored = self._standing(tree, unscored)
         num_left += num_unscored
@@ -86,7 +87,7 @@ class Decided:
             num_held: trajectories that were not begun.
             unscored: nodes whose reward is still to come.
         """
-        if self._rule == "best":
+        if self._rule not in POINTWISE:
             return num_held
         leader, rival, num_unscored = self._standing(tree, unscored)
         # The least n with leader + num_running + n > rival + num_held - n.

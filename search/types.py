@@ -16,7 +16,7 @@ ROOT = NodeId(0)
 Reduce = Literal["last", "min", "mean", "prod"]
 """How the rewards of a path's steps become one number in [0, 1]."""
 
-VoteRule = Literal["majority", "weighted", "best"]
+VoteRule = Literal["majority", "weighted", "normalised", "best"]
 """How finished trajectories become one answer."""
 
 

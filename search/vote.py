@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from typing import Protocol, get_args
 
 from search.errors import ConfigError
+from search.statistics import standing_weights
 from search.tree import SearchTree, reduce_rewards
 from search.types import NodeId, NodeStatus, Reduce, VoteRule
+
+POINTWISE: frozenset[VoteRule] = frozenset({"majority", "weighted"})
+"""Rules in which a trajectory weighs at most 1, whatever the others are: such a vote can be decided early."""
 
 
 class AnswerReader(Protocol):
@@ -46,7 +50,7 @@ class AnswerClass:
     Attributes:
         answer: as the member of the lowest node wrote it.
         nodes: the members, lowest first.
-        weight: what decides: their number, the sum of their rewards, or the best of their rewards.
+        weight: what decides: their number, the sum of their weights, or the best of their rewards.
         best: the member with the highest reward; of equals, or without rewards, the lowest.
     """
 
@@ -118,9 +122,10 @@ def vote(
 ) -> Vote:
     """Decide on one answer.
 
-    `majority` counts, `weighted` adds up the rewards of those that agree, `best` takes the answer of the
-    candidate with the highest reward. Of equal weights the answer with the lowest node wins. The order in
-    which candidates are passed does not matter.
+    `majority` counts, `weighted` adds up the rewards of those that agree, `normalised` what
+    `search.statistics.standing_weights` makes of all rewards together, `best` takes the answer of the candidate with
+    the highest reward. Of equal weights the answer with the lowest node wins. The order in which candidates are passed
+    does not matter.
 
     Args:
         voters: finished trajectories.
@@ -140,7 +145,12 @@ def vote(
                     f"vote {rule!r} needs rewards, and trajectory {voter.node} has none: "
                     "give a process reward model, or take vote 'majority'"
                 )
-    classes = [_answer_class(members, rule) for members in _agreeing(speaking, equivalent)]
+    rewards = [0.0 if voter.reward is None else voter.reward for voter in speaking]
+    weights = [1.0] * len(rewards) if rule == "majority" else rewards
+    if rule == "normalised":
+        weights = standing_weights(rewards)
+    weight = dict(zip((voter.node for voter in speaking), weights, strict=True))
+    classes = [_answer_class(members, rule, weight) for members in _agreeing(speaking, equivalent)]
     classes.sort(key=lambda one: (-one.weight, one.nodes[0]))
     return Vote(tuple(classes), len(voters) - len(speaking))
 
@@ -188,9 +198,9 @@ def _classes(
     return classes
 
 
-def _answer_class(members: Sequence[Candidate], rule: VoteRule) -> AnswerClass:
+def _answer_class(members: Sequence[Candidate], rule: VoteRule, weights: Mapping[NodeId, float]) -> AnswerClass:
     rewards = [0.0 if member.reward is None else member.reward for member in members]
-    weight = {"majority": float(len(members)), "weighted": math.fsum(rewards), "best": max(rewards)}[rule]
+    weight = max(rewards) if rule == "best" else math.fsum(weights[member.node] for member in members)
     # Members come lowest first, and `max` keeps the first of equals.
     best = max(zip(members, rewards, strict=True), key=lambda pair: pair[1])[0]
     return AnswerClass(_answer(members[0]), tuple(member.node for member in members), weight, best.node)

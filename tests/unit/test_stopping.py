@@ -53,7 +53,8 @@ def test_decided_by_hand():
     assert reason(tree, 3) == ""
     # 3 votes against 1: with two left there could be a tie.
     assert reason(tree, 1, "majority") and not reason(tree, 2, "majority")
-    assert reason(tree, 0, "best") == "", "a better one may always come, and with none left the search ends anyway"
+    for rule in ("best", "normalised"):
+        assert reason(tree, 0, rule) == "", "a better one may always come, and with none left the search ends anyway"
     # What is not scored yet has no weight, and may have any.
     assert reason(tree, 0, unscored={1}) and not reason(tree, 1, unscored={1})
     assert not reason(voted(), 1) and not reason(voted(("?", 0.9)), 1, unscored={1})
@@ -161,7 +162,7 @@ def test_chains_are_begun_as_the_vote_needs_them():
     assert needed([("7", 1.0), ("8", 1.0)] * 3, 0, 2) == 2, "a tie so far"
     assert needed([("7", 0.5)] * 9, 0, 7, "weighted") == 2
     assert needed([("7", 0.5)] * 9, 0, 7, "weighted", unscored={1, 2}) == 1
-    assert needed([("7", 1.0)], 0, 15, "best") == 15
+    assert needed([("7", 1.0)], 0, 15, "best") == needed([("7", 1.0)], 0, 15, "normalised") == 15
 
 
 @pytest.mark.parametrize("rule", ["majority", "weighted"])

@@ -1,5 +1,7 @@
 """Votes worked by hand."""
 
+import math
+
 import pytest
 
 from search.answers.graders import PlainGrader
@@ -38,7 +40,7 @@ def test_the_rules_differ():
     assert weighted.num_silent == 1
 
 
-@pytest.mark.parametrize("rule", ["majority", "weighted", "best"])
+@pytest.mark.parametrize("rule", ["majority", "weighted", "normalised", "best"])
 def test_ties_go_to_the_lowest_node_whatever_the_order(rule):
     voters = [c(3, "b", 0.5), c(2, "a", 0.5), c(9, "a", 0.5), c(8, "b", 0.5)]
     for passed in (voters, voters[::-1]):
@@ -46,6 +48,19 @@ def test_ties_go_to_the_lowest_node_whatever_the_order(rule):
         assert outcome.answer == "a"
         assert outcome.winner == 2
         assert outcome.classes[0].nodes == (2, 9)
+
+
+def test_normalised_weighs_how_far_a_reward_stands_out_in_its_problem():
+    low, high = math.exp(-0.5), math.exp(0.5)
+    assert vote([c(1, "a", 0.9), c(2, "b", 0.1), c(3, None, 0.5)], "normalised").tally == {"a": high, "b": low}
+    # Sure or unsure, high or low: what counts is the order, and by how much of the spread.
+    assert vote([c(1, "a", 0.11), c(2, "b", 0.1)], "normalised").tally == pytest.approx({"a": high, "b": low})
+    assert vote([c(1, "a", 1.0), c(2, "b", 0.0)], "normalised").tally == pytest.approx({"a": high, "b": low})
+    assert vote([c(1, "a", 0.4), c(2, "b", 0.4), c(3, "b", 0.4)], "normalised").tally == {"b": 2.0, "a": 1.0}
+    # One that stands out outweighs two that do not, and not many.
+    assert vote([c(1, "a", 0.9), c(2, "b", 0.3), c(3, "b", 0.3)], "weighted").answer == "a"
+    assert vote([c(1, "a", 0.9), c(2, "b", 0.3), c(3, "b", 0.3)], "normalised").answer == "a"
+    assert vote([c(1, "a", 0.9), *(c(n, "b", 0.3) for n in range(2, 6))], "normalised").answer == "b"
 
 
 def test_the_sum_of_weights_does_not_depend_on_the_order():
@@ -75,11 +90,11 @@ def test_nobody_or_silence():
 
 
 def test_rules_that_need_rewards_say_so():
-    for rule in ("weighted", "best"):
+    for rule in ("weighted", "normalised", "best"):
         with pytest.raises(ConfigError, match="trajectory 2 has none"):
             vote([c(1, "a", 0.5), c(2, "b")], rule)
     assert vote([c(1, "a"), c(2, "b"), c(3, "b")], "majority").answer == "b"
-    with pytest.raises(ConfigError, match="majority, weighted, best, not 'mean'"):
+    with pytest.raises(ConfigError, match="majority, weighted, normalised, best, not 'mean'"):
         vote([], "mean")  # type: ignore[arg-type]
 
 
