@@ -258,8 +258,8 @@ def page() -> str:
 
 
 if __name__ == "__main__":
-    from search.studies.router_plots import plot as plot_routers
+    from search.studies.router_table import plot_projected
 
     plot([load("widths"), load("widths-64")], HERE / "widths.png")
-    plot_routers(load("routers"), HERE)
+    plot_projected(load("routers")["rows"], HERE)
     (HERE / "results.md").write_text(page(), encoding="utf-8")

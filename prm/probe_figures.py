@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prm.probe_features import Features
-from search.statistics import auc, calibration_error, paired_bootstrap
+from search.statistics import auc, calibration_error, paired_estimate
 from search.tree import reduce_rewards
 from search.types import Reduce
 
@@ -97,9 +97,8 @@ def figures(features: Features, rewards: Floats, reduce: Reduce) -> dict[str, An
 
 def difference(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
     """The mean of a difference over problems, with the bounds of its 95% bootstrap interval."""
-    apart = [one - other for one, other in zip(ours, theirs, strict=True)]
-    low, high = paired_bootstrap(apart)
-    return {"gain": math.fsum(apart) / len(apart), "low": low, "high": high}
+    gain, low, high = paired_estimate(ours, theirs)
+    return {"gain": gain, "low": low, "high": high}
 
 
 def flat(name: str, values: Mapping[str, float]) -> dict[str, float]:

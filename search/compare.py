@@ -15,7 +15,7 @@ from search.plots import Point, Series, plot_accuracy
 from search.record import ProblemRecord
 from search.report import Run
 from search.resolve import record_of
-from search.statistics import Interval, paired_bootstrap, wilson_interval
+from search.statistics import Estimate, Interval, paired_estimate, wilson_interval
 from search.tables import Cell, Table, difference, share
 
 _FOLLOWS = frozenset(
@@ -24,19 +24,6 @@ _FOLLOWS = frozenset(
 """Settings that have a column already, or follow from others."""
 
 _SHOWN_CHARACTERS = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """How much more accurate a run is than the first, over the same problems.
-
-    Attributes:
-        mean: of the paired differences, in -1 .. 1.
-        interval: 95%, by bootstrap over problems.
-    """
-
-    mean: float
-    interval: Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +36,7 @@ class Row:
         width: trajectories.
         varies: settings in which the compared runs differ, as far as this one uses them.
         accuracy, interval: share of right answers and Wilson's 95% interval; None without references.
-        less_first: against the first run; None for the first one itself, and without references.
+        less_first: accuracy less the first run's, paired; None for the first one itself, and without references.
         num_failed: problems whose search failed; they count as wrong.
         kv_tokens: unique tokens of the trajectories kept after a selection, prompt included, mean over the selections
             of a problem, then over problems.
@@ -65,7 +52,7 @@ class Row:
     varies: Mapping[str, Any]
     accuracy: float | None
     interval: Interval | None
-    less_first: Difference | None
+    less_first: Estimate | None
     num_failed: int
     kv_tokens: float
     policy_tokens: float
@@ -76,9 +63,7 @@ class Row:
     def to_dict(self) -> dict[str, Any]:
         """Flat, for other programs."""
         low, high = self.interval or (None, None)
-        less, less_low, less_high = (
-            (None, None, None) if self.less_first is None else (self.less_first.mean, *self.less_first.interval)
-        )
+        less, less_low, less_high = self.less_first or (None, None, None)
         return {
             "run": str(self.run),
             "method": self.name,
@@ -181,10 +166,9 @@ def plot(comparison: Comparison, file: Path) -> None:
     plot_accuracy(series, "KV cache kept, tokens a problem (mean over steps)", file)
 
 
-def paired(one: Sequence[ProblemRecord], other: Sequence[ProblemRecord]) -> Difference:
+def paired(one: Sequence[ProblemRecord], other: Sequence[ProblemRecord]) -> Estimate:
     """Accuracy of `one` less that of `other`, record by record of the same problems."""
-    differences = [float(a.correct is True) - float(b.correct is True) for a, b in zip(one, other, strict=True)]
-    return Difference(sum(differences) / len(differences), paired_bootstrap(differences))
+    return paired_estimate(*([float(record.correct is True) for record in records] for records in (one, other)))
 
 
 def _key(record: ProblemRecord) -> tuple[str, str, str]:
@@ -248,7 +232,7 @@ def _cells(row: Row, varying: Sequence[str]) -> list[Cell]:
         row.width,
         *(_short(row.varies.get(name)) for name in varying),
         "unknown" if row.accuracy is None or row.interval is None else share(row.accuracy, row.interval),
-        None if row.less_first is None else difference(row.less_first.mean, *row.less_first.interval),
+        None if row.less_first is None else difference(*row.less_first),
         round(row.kv_tokens),
         round(row.policy_tokens),
         round(row.target_tokens),

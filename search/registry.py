@@ -24,7 +24,7 @@ BENCHES: Mapping[str, str] = {
     "coverage": "search.studies.coverage:run",
     "embedders": "search.studies.embedders:run",
     "engine": "search.studies.engine:run",
-    "latency": "search.bench.latency:run",
+    "latency": "search.studies.latency:run",
     "methods": "search.studies.methods:run",
     "pipeline": "search.studies.pipeline:run",
     "prune": "search.studies.prune:run",

@@ -18,7 +18,7 @@ from search.plots import Point, Series, plot_accuracy, plot_depth
 from search.record import ProblemRecord, read_json, read_record, tree_from_record
 from search.registry import opened_grader
 from search.replay import replay
-from search.statistics import paired_bootstrap
+from search.statistics import Estimate, mean_estimate
 from search.summary import Summary, summarise
 from search.types import Reduce, VoteRule
 from search.verdict import decide
@@ -146,7 +146,7 @@ def is_flat(run: Run) -> bool:
     return METHODS[run.settings.method].policy == METHODS["best-of-n"].policy
 
 
-def pass_at_1(run: Run) -> tuple[float, float, float]:
+def pass_at_1(run: Run) -> Estimate:
     """The share of right answers among single samples, mean over problems, and its 95% bootstrap interval.
 
     A sample without an answer, or one that failed, counts as wrong.
@@ -159,8 +159,7 @@ def pass_at_1(run: Run) -> tuple[float, float, float]:
         shares = [_share_right(record, run.settings, judge) for record in run.records if record.reference is not None]
     if not shares:
         raise ConfigError(f"{run.folder}: its problems have no reference answers, so no sample can be right")
-    low, high = paired_bootstrap(shares)
-    return sum(shares) / len(shares), low, high
+    return mean_estimate(shares)
 
 
 def _share_right(record: ProblemRecord, settings: EvalSettings, grader: Grader) -> float:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 CALIBRATION_BINS = 10
 _EDGE = 1e-3
 """Rewards are kept so far from 0 and 1 where their log-odds are taken."""
+
+_NUMBERS_AT_ONCE = 1 << 22
+"""Resampled at once: 32 MiB."""
 
 
 class Interval(NamedTuple):
@@ -32,27 +34,54 @@ def wilson_interval(num_right: int, num_all: int, level: float = 0.95) -> Interv
     return Interval(float(found.low), float(found.high))
 
 
-def paired_bootstrap(
-    differences: Sequence[float], *, num_draws: int = 10_000, level: float = 0.95, seed: int = 0
-) -> Interval:
-    """Percentile interval of the mean of paired differences, resampled over problems.
+class Estimate(NamedTuple):
+    """A figure with the bounds of its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def figures(self, name: str, suffix: str = "") -> dict[str, float]:
+        """As flat figures: the value under a name, its bounds under the same with `_lo` and `_hi`."""
+        return dict(zip((f"{name}{suffix}", f"{name}_lo{suffix}", f"{name}_hi{suffix}"), self, strict=True))
+
+
+def bootstrap(values: ArrayLike, *, num_draws: int = 10_000, seed: int = 0) -> NDArray[np.float64]:
+    """Sums over problems that are drawn anew, as many as there are, with replacement; equal seeds draw the same ones.
 
     Args:
-        differences: one for each problem; at least one.
+        values: what is summed of each problem; at least one problem. (num_problems, num_columns)
         num_draws: resamples.
-        level: coverage in (0, 1).
         seed: of the resampling.
+
+    Returns:
+        (num_draws, num_columns)
     """
-    rng = random.Random(seed)
-    count = len(differences)
-    means = sorted(math.fsum(rng.choices(differences, k=count)) / count for _ in range(num_draws))
-    tail = (1 - level) / 2
-    return Interval(means[int(tail * (num_draws - 1))], means[math.ceil((1 - tail) * (num_draws - 1))])
+    rows = np.asarray(values, dtype=np.float64)
+    rng, count = np.random.default_rng(seed), len(rows)
+    block = max(1, _NUMBERS_AT_ONCE // rows.size)
+    blocks = (min(block, num_draws - start) for start in range(0, num_draws, block))
+    return np.concatenate([rows[rng.integers(0, count, size=(size, count))].sum(axis=1) for size in blocks])
 
 
-def clustered_bootstrap(
-    values: Sequence[float] | np.ndarray, owners: Sequence[object] | np.ndarray, *, num_draws: int = 4000, seed: int = 0
-) -> Interval:
+def percentile_interval(draws: ArrayLike, level: float = 0.95) -> Interval:
+    """What lies between the tails of a resampled figure, (num_draws,)."""
+    low, high = np.quantile(np.asarray(draws), ((1 - level) / 2, (1 + level) / 2))
+    return Interval(float(low), float(high))
+
+
+def mean_estimate(values: Sequence[float]) -> Estimate:
+    """The mean of one value a problem, at least one, and its 95% interval by bootstrap over problems."""
+    means = bootstrap(np.reshape(values, (-1, 1))) / len(values)
+    return Estimate(math.fsum(values) / len(values), *percentile_interval(means))
+
+
+def paired_estimate(ours: Iterable[float], theirs: Iterable[float]) -> Estimate:
+    """The mean of our values less that of theirs on the same problems, and its paired 95% interval."""
+    return mean_estimate([one - other for one, other in zip(ours, theirs, strict=True)])
+
+
+def clustered_bootstrap(values: ArrayLike, owners: ArrayLike, *, num_draws: int = 4000, seed: int = 0) -> Interval:
     """95% percentile interval of the mean of values that come in clusters, resampled over the clusters.
 
     Args:
@@ -61,15 +90,10 @@ def clustered_bootstrap(
         num_draws: resamples.
         seed: of the resampling.
     """
-    import numpy as np
-
-    names, index = np.unique(np.asarray(owners), return_inverse=True)
-    sums = np.bincount(index, weights=np.asarray(values, dtype=float), minlength=len(names))
-    counts = np.bincount(index, minlength=len(names))
-    picks = np.random.default_rng(seed).integers(0, len(names), size=(num_draws, len(names)))
-    means = sums[picks].sum(axis=1) / counts[picks].sum(axis=1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return Interval(float(low), float(high))
+    _, index = np.unique(np.asarray(owners), return_inverse=True)
+    of_clusters = np.stack([np.bincount(index, weights=np.asarray(values)), np.bincount(index)], axis=1)
+    sums = bootstrap(of_clusters, num_draws=num_draws, seed=seed)
+    return percentile_interval(sums[:, 0] / sums[:, 1])
 
 
 def auc(scores: Sequence[float], labels: Sequence[bool]) -> float | None:

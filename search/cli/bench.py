@@ -49,46 +49,16 @@ from search.registry import BENCHES
 @click.option("--router-engine", metavar="NAME", help="pipeline: the server of the router's model; default: as above")
 @click.option("--plots", type=click.Path(path_type=Path), metavar="DIR", help="coverage, routers: folder for two plots")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
-def bench(
-    name: str,
-    limit: int | None,
-    repeats: int | None,
-    seed: int | None,
-    embedder: str | None,
-    widths: str | None,
-    methods: str | None,
-    data: str | None,
-    policy: str | None,
-    dtype: str | None,
-    rows: str | None,
-    engine: str | None,
-    prm_engine: str | None,
-    draft_engine: str | None,
-    router_engine: str | None,
-    plots: Path | None,
-    as_json: bool,
-) -> None:
+def bench(name: str, plots: Path | None, as_json: bool, **others: Any) -> None:
     """Measure a part.
 
     NAME is coverage, embedders, engine, latency, methods, pipeline, prune, routers, sampling, sglang or widths.
     """
-    given: dict[str, Any] = {
-        "limit": limit,
-        "repeats": repeats,
-        "seed": seed,
-        "embedder": embedder,
-        "widths": _numbers("--widths", widths),
-        "policy": policy,
-        "dtype": dtype,
-        "rows": _numbers("--rows", rows),
-        "methods": None if methods is None else tuple(methods.split(",")),
-        "plots": plots,
-        "data": data,
-        "engine": engine,
-        "prm_engine": prm_engine,
-        "draft_engine": draft_engine,
-        "router_engine": router_engine,
-    }
+    given = {**others, "plots": plots}
+    for key in ("widths", "rows"):
+        given[key] = _numbers(f"--{key}", given[key])
+    if given["methods"] is not None:
+        given["methods"] = tuple(given["methods"].split(","))
     run = load(pick("bench", name, BENCHES))
     options = {key: value for key, value in given.items() if value is not None}
     for key in options.keys() - inspect.signature(run).parameters.keys():

@@ -86,12 +86,12 @@ def _say(text: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def check(weights: Path | None, split: str, limit: int, seeds: tuple[int, ...], as_json: bool) -> int:
     """Measure the family against its gate; exit 1 if a line is missed."""
-    from search.studies.mini_check import run
+    from search.studies import mini_check
 
     def say(text: str) -> None:
         sys.stderr.write(text + "\n")
 
-    report = run(weights=weights, split=split, num_problems=limit, seeds=seeds, say=say)
+    report = mini_check.check(weights=weights, split=split, num_problems=limit, seeds=seeds, say=say)
     if as_json:
         print_json(report.to_dict())
     else:

@@ -5,33 +5,33 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Hashable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from search.background import BackgroundLoop
+from search.engines.remembering import RememberingEngine
 from search.engines.virtual_time import VirtualClock
 from search.errors import ConfigError, EngineError
 from search.protocols import Engine, Tokenizer
 from search.streams import closing
 from search.types import Ahead, Child, EngineInfo, FinishReason, Generation, Prefix, Sampling, Usage
 
+_Answer = TypeVar("_Answer")
+
 
 @dataclass(slots=True, eq=False)
 class _Request:
-    """Parts of an answer by their keys, how to get them all, and who waits for them."""
+    """How to get an answer, and who waits for it."""
 
-    tree: str
-    keys: Sequence[Hashable]
-    ask: Callable[[], Awaitable[Sequence[Any]]]
-    answer: asyncio.Future[Sequence[Any]]
+    ask: Callable[[], Awaitable[Any]]
+    answer: asyncio.Future[Any]
 
 
 class Recall:
-    """An engine that is asked for each thing once, and remembers all that it answered.
+    """An engine that runs in real time on a loop of its own, and remembers all that it answered.
 
-    What a step says follows from its prefix, its seed and its sampling, so searches of one problem that spend their
-    time in different ways are answered alike. The engine runs in real time on a loop of its own.
+    Searches of one problem that spend their time in different ways are answered alike.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -40,42 +40,27 @@ class Recall:
         Raises:
             ConfigError: its seeds are not exact, so that nothing of it is repeatable.
         """
-        if engine.info.seeds != "exact":
-            raise ConfigError(f"engine {engine.info.name}: virtual time needs exact seeds, its are {engine.info.seeds}")
-        self.engine = engine
+        self.engine = RememberingEngine(engine)
         self._loop = BackgroundLoop()
-        self._known: dict[Hashable, Any] = {}
-        self._trees: set[str] = set()
 
     def answer(self, requests: Sequence[_Request]) -> None:
-        """Give every request its answer; what is not known yet is asked for together."""
-        todo = [one for one in requests if any(key not in self._known for key in one.keys)]
-        errors: dict[_Request, BaseException] = {}
+        """Give every request its answer; the engine is asked for all of them together."""
 
-        async def ask() -> list[Sequence[Any] | BaseException]:
-            return await asyncio.gather(*(one.ask() for one in todo), return_exceptions=True)
+        async def ask() -> list[Any]:
+            return await asyncio.gather(*(one.ask() for one in requests), return_exceptions=True)
 
-        if todo:
-            self._trees.update(one.tree for one in todo)
-            for one, values in zip(todo, self._loop.wait(ask()), strict=True):
-                if isinstance(values, BaseException):
-                    errors[one] = values
-                else:
-                    self._known.update(zip(one.keys, values, strict=True))
-        for one in requests:
+        answers = self._loop.wait(ask()) if requests else []
+        for one, answer in zip(requests, answers, strict=True):
             if one.answer.cancelled():
                 continue
-            if one in errors:
-                one.answer.set_exception(errors[one])
+            if isinstance(answer, BaseException):
+                one.answer.set_exception(answer)
             else:
-                one.answer.set_result([self._known[key] for key in one.keys])
+                one.answer.set_result(answer)
 
     def release(self, tree: str, keys: Collection[int] | None) -> None:
         """Have the engine free what it holds of a tree; what it answered stays known."""
-        if tree in self._trees:
-            self._loop.wait(self.engine.release(tree, keys))
-            if keys is None:
-                self._trees.discard(tree)
+        self._loop.wait(self.engine.release(tree, keys))
 
     def close(self) -> None:
         """Close the engine, and end its loop."""
@@ -181,9 +166,8 @@ class VirtualEngine:
                 made = {step.key: step async for step in steps}
             return [made[child.key] for child in children]
 
-        keys = [("generate", prefix.ids, child.seed, sampling) for child in children]
         started = self._clock.time()
-        made = await self._ask(prefix, keys, ask)
+        made = await self._ask(prefix, ask)
         ended: asyncio.Queue[Generation] = asyncio.Queue()
         above = {segment.key for segment in prefix.segments}
         rows = [
@@ -212,23 +196,13 @@ class VirtualEngine:
 
     async def label_logprobs(self, prefix: Prefix, labels: Sequence[int]) -> tuple[float, ...]:
         """As the engine behind it, in no time."""
-
-        async def ask() -> list[tuple[float, ...]]:
-            return [await self._recall.engine.label_logprobs(_plain(prefix), labels)]
-
-        (values,) = await self._ask(prefix, [("labels", prefix.ids, tuple(labels))], ask)
-        return tuple(values)
+        return await self._ask(prefix, lambda: self._recall.engine.label_logprobs(_plain(prefix), labels))
 
     async def read(
         self, prefix: Prefix, what: Literal["head", "hidden"], layers: Sequence[int] = ()
     ) -> tuple[float, ...]:
         """As the engine behind it, in no time."""
-
-        async def ask() -> list[tuple[float, ...]]:
-            return [await self._recall.engine.read(_plain(prefix), what, layers)]
-
-        (values,) = await self._ask(prefix, [("read", prefix.ids, what, *layers)], ask)
-        return tuple(values)
+        return await self._ask(prefix, lambda: self._recall.engine.read(_plain(prefix), what, layers))
 
     async def longer_than(self, tree: str, key: int, num_tokens: int) -> None:
         """Wait until the step being written under `key` has more than `num_tokens` tokens, if need be for ever."""
@@ -309,15 +283,14 @@ class VirtualEngine:
         if made is not None:
             row.put(made)
 
-    async def _ask(
-        self, prefix: Prefix, keys: Sequence[Hashable], ask: Callable[[], Awaitable[Sequence[Any]]]
-    ) -> Sequence[Any]:
+    async def _ask(self, prefix: Prefix, ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
         if self._closed:
             raise self._closed_error()
         self._books[prefix.tree].num_calls += 1
-        request = _Request(prefix.tree, keys, ask, self._clock.create_future())
+        request = _Request(ask, self._clock.create_future())
         self._requests.append(request)
-        return await request.answer
+        answer: _Answer = await request.answer
+        return answer
 
     def _closed_error(self) -> EngineError:
         return EngineError("the engine is closed", endpoint=self._info.model)

@@ -13,7 +13,7 @@ from torch import Tensor
 from search.mini.corpus import Document
 from search.mini.model import KVCache, MiniModel
 from search.mini.tokenizer import EOS_TOKEN, PAD_TOKEN, token_id
-from search.mini.wording import BAD_LABEL, GOOD_LABEL, STEP_SEPARATOR
+from search.mini.wording import BAD_LABEL, GOOD_LABEL
 
 MAX_SOLUTION_TOKENS = 230
 _MINUS = -1e9
@@ -27,7 +27,6 @@ def sample(
     *,
     num_samples: int = 1,
     temperature: float = 1.0,
-    one_step: bool = False,
     max_tokens: int = MAX_SOLUTION_TOKENS,
     rows_at_once: int = 512,
 ) -> list[list[list[int]]]:
@@ -39,7 +38,6 @@ def sample(
         seed: decides all draws.
         num_samples: continuations of each prefix.
         temperature: 0 takes the likeliest token.
-        one_step: stop after one step, its separator or the end token included.
         max_tokens: a longer continuation is cut.
         rows_at_once: batch size.
 
@@ -51,7 +49,7 @@ def sample(
     for start in range(0, len(prefixes), per_call):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + start)
         part = prefixes[start : start + per_call]
-        rows = _sample_rows(model, part, generator, num_samples, temperature, one_step, max_tokens)
+        rows = _sample_rows(model, part, generator, num_samples, temperature, max_tokens)
         found.extend(rows[place : place + num_samples] for place in range(0, len(rows), num_samples))
     return found
 
@@ -62,7 +60,6 @@ def _sample_rows(
     generator: torch.Generator,
     num_samples: int,
     temperature: float,
-    one_step: bool,
     max_tokens: int,
 ) -> list[list[int]]:
     length = max(len(prefix) for prefix in prefixes)
@@ -85,7 +82,6 @@ def _sample_rows(
         padding[spread],
         generator,
         temperature,
-        one_step,
         max_tokens,
     )
 
@@ -109,11 +105,10 @@ def _decode(
     padding: Tensor,
     generator: torch.Generator,
     temperature: float,
-    one_step: bool,
     max_tokens: int,
 ) -> list[list[int]]:
     num_rows = len(padding)
-    stops = [token_id(EOS_TOKEN)] + ([token_id(STEP_SEPARATOR)] if one_step else [])
+    stop = token_id(EOS_TOKEN)
     written: list[list[int]] = [[] for _ in range(num_rows)]
     live = torch.arange(num_rows)
     done = torch.zeros(num_rows, dtype=torch.bool)
@@ -123,8 +118,7 @@ def _decode(
         for row, token, over in zip(live.tolist(), tokens.tolist(), done.tolist(), strict=True):
             if not over:
                 written[row].append(token)
-        for stop in stops:
-            done = done | (tokens == stop)
+        done = done | (tokens == stop)
         if bool(done.all()) or number + 1 == max_tokens:
             break
         if float(done.float().mean()) > 0.25:

@@ -18,7 +18,7 @@ from search.errors import ConfigError
 from search.plots import Point, Series, plot_accuracy
 from search.policies import Dvts, Rebase
 from search.protocols import Policy
-from search.statistics import paired_bootstrap
+from search.statistics import mean_estimate, paired_estimate
 from search.studies.recorded import AUC
 from search.studies.recorded_cases import Allocation, Cases, Chooser, Measured, by_policy
 from search.studies.recorded_levels import Level, read_levels
@@ -27,9 +27,6 @@ from search.types import Reduce
 
 DRAWS = 3
 """Simulations of each level's rewards."""
-
-RESAMPLES = 2000
-"""Of the bootstrap behind each interval."""
 
 TEMPERATURES = (0.05, 0.1, 0.2, 0.4)
 ETS_WEIGHTS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
@@ -198,13 +195,10 @@ def _against(
 
 def _difference(kind: str, suffix: str, one: Measured, other: Measured, problem: NDArray[np.int64]) -> dict[str, float]:
     """Mass and survival of `one` less that of `other`, in points, paired by problem."""
-    differences = 100 * (one.by_problem(problem) - other.by_problem(problem))
+    ours, theirs = (100 * each.by_problem(problem).T for each in (one, other))
     figures: dict[str, float] = {}
     for column, name in enumerate(_FIGURES, 1):
-        values = differences[:, column].tolist()
-        low, high = paired_bootstrap(values, num_draws=RESAMPLES)
-        key = f"{name}_{kind}"
-        figures |= {f"{key}{suffix}": sum(values) / len(values), f"{key}_lo{suffix}": low, f"{key}_hi{suffix}": high}
+        figures |= paired_estimate(ours[column], theirs[column]).figures(f"{name}_{kind}", suffix)
     return figures
 
 
@@ -213,9 +207,7 @@ def _row(method: str, setting: str, one: Measured, problem: NDArray[np.int64]) -
     shares = one.by_problem(problem)
     row: dict[str, Any] = {"method": method, "setting": setting, "kept_tokens": one.tokens}
     for column, name in enumerate(_FIGURES, 1):
-        values = shares[:, column].tolist()
-        low, high = paired_bootstrap(values, num_draws=RESAMPLES)
-        row |= {name: sum(values) / len(values), f"{name}_lo": low, f"{name}_hi": high}
+        row |= mean_estimate(shares[:, column].tolist()).figures(name)
     return row
 
 

@@ -139,12 +139,10 @@ def _times(name: str, texts: Sequence[str]) -> dict[str, float]:
 
 
 def _effect(name: str, one: Measured, base: Measured) -> dict[str, float]:
-    difference = paired_difference(one, base)
-    kv_tokens = [sum(result.stats.kv_tokens_mean for result in each.results) for each in (base, one)]
     return {
         f"accuracy_{name}": one.accuracy,
-        f"kv_ratio_{name}": kv_tokens[0] / kv_tokens[1],
-        **dict(zip((f"accuracy_diff_{name}{end}" for end in ("", "_lo", "_hi")), difference, strict=True)),
+        f"kv_ratio_{name}": base.kv_tokens / one.kv_tokens,
+        **paired_difference(one, base).figures(f"accuracy_diff_{name}"),
         f"feature_share_{name}": sum(result.stats.seconds_features for result in one.results)
         / sum(result.stats.seconds for result in one.results),
     }

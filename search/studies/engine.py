@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from search.engines.local import LocalEngine
 from search.registry import model_path
 from search.streams import closing
+from search.studies.measured import spread
 from search.tree import derive_seed
 from search.types import Child, Prefix, Sampling, Segment
 
@@ -140,12 +141,8 @@ def run_engine_bench(
         many.append(alone.cpu_seconds / together.cpu_seconds)
     asyncio.run(engine.aclose())
     figures = {
-        "speedup_vs_generate": statistics.median(single),
-        "speedup_vs_generate_min": min(single),
-        "speedup_vs_generate_max": max(single),
-        "speedup_many_problems": statistics.median(many),
-        "speedup_many_problems_min": min(many),
-        "speedup_many_problems_max": max(many),
+        **spread("speedup_vs_generate", single),
+        **spread("speedup_many_problems", many),
         "work_ratio": max(work_ratios),
         "tokens_per_cpu_second": statistics.median(ours for ours, _ in rates),
         "tokens_per_cpu_second_generate": statistics.median(theirs for _, theirs in rates),

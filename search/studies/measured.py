@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from search.engines.local import LocalEngine
 from search.protocols import Engine
 from search.registry import model_path
 from search.result import Result
-from search.statistics import paired_bootstrap, wilson_interval
+from search.statistics import Estimate, paired_estimate, wilson_interval
 from search.summary import sum_stats
 from search.types import Problem
 
@@ -60,15 +61,15 @@ class Measured:
     results: list[Result] = field(default_factory=list)
     seconds: float = 0.0
 
-    async def add(self, search: Search, problems: Sequence[Problem]) -> None:
-        """Search more problems, side by side.
+    async def add(self, search: Search, problems: Sequence[Problem], concurrency: int = CONCURRENCY) -> None:
+        """Search more problems, `concurrency` side by side.
 
         Raises:
             SearchError: whatever a problem's search raised; a measurement with holes is none.
         """
         results: dict[str, Result] = {}
         start = time.perf_counter()
-        async for item in search.asolve_many(problems, CONCURRENCY):
+        async for item in search.asolve_many(problems, concurrency):
             if isinstance(item, Failure):
                 raise item.error
             results[item.problem.id] = item
@@ -84,6 +85,11 @@ class Measured:
     def accuracy(self) -> float:
         """Share of right answers."""
         return sum(self.right) / len(self.results)
+
+    @property
+    def kv_tokens(self) -> float:
+        """`kv_tokens`, mean over steps, summed over problems."""
+        return sum(result.stats.kv_tokens_mean for result in self.results)
 
     @property
     def problems_per_second(self) -> float:
@@ -113,11 +119,40 @@ def measure(models: Models, problems: Sequence[Problem], **settings: Any) -> Mea
     return measured
 
 
-def paired_difference(one: Measured, other: Measured) -> tuple[float, float, float]:
-    """Accuracy of `one` less that of `other` on the same problems, and its paired 95% interval."""
-    differences = [a - b for a, b in zip(one.right, other.right, strict=True)]
-    low, high = paired_bootstrap(differences)
-    return sum(differences) / len(differences), low, high
+async def take_turns(
+    searches: Mapping[str, Search],
+    problems: Sequence[Problem],
+    chunk: int,
+    say: Callable[[str], object] = lambda _: None,
+) -> dict[str, Measured]:
+    """Each search in turn, some problems at a time, so that all see the same machine; who goes first changes.
+
+    Args:
+        searches: by name; the first call of each is not counted.
+        problems: for all of them.
+        chunk: problems of a turn, side by side.
+        say: told after each turn how far it is.
+    """
+    measured, names = {name: Measured() for name in searches}, list(searches)
+    for search in searches.values():
+        await search.asolve(problems[0])
+    for turn, start in enumerate(range(0, len(problems), chunk)):
+        part = problems[start : start + chunk]
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            await measured[name].add(searches[name], part)
+        notes = [f"{name} {one.accuracy:.3f} {one.seconds:.0f} s" for name, one in measured.items()]
+        say(f"{start + len(part)} of {len(problems)}: {', '.join(notes)}\n")
+    return measured
+
+
+def spread(name: str, values: Sequence[float]) -> dict[str, float]:
+    """The median of repeated measurements under a name, the least and the greatest with `_min` and `_max`."""
+    return {name: statistics.median(values), f"{name}_min": min(values), f"{name}_max": max(values)}
+
+
+def paired_difference(one: Measured, other: Measured) -> Estimate:
+    """Accuracy of `one` less that of `other` on the same problems."""
+    return paired_estimate(one.right, other.right)
 
 
 def nodes_of(result: Result) -> list[tuple[object, ...]]:

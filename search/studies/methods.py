@@ -11,9 +11,9 @@ from search.api import Search
 from search.config import Scalar
 from search.data import load_problems
 from search.result import Result
-from search.studies.measured import Measured, Models, paired_difference
+from search.studies.measured import Measured, Models, paired_difference, take_turns
 from search.tree import SearchTree
-from search.types import NodeId, Problem
+from search.types import NodeId
 
 Options = Mapping[str, Mapping[str, Scalar]]
 
@@ -73,14 +73,16 @@ def run(
         return found
 
     for width in widths:
-        outcomes = asyncio.run(_take_turns(searches(width, methods, models), problems))
+        outcomes = asyncio.run(take_turns(searches(width, methods, models), problems, CHUNK, sys.stderr.write))
         figures |= _compare(outcomes, width)
         rows += [outcome.row() | {"method": name} for name, outcome in outcomes.items()]
         pooled_names = [name for name in methods if name in (BASELINE, "ets", "ets-kv")]
         if pool_limit and width == POOL_WIDTH and len(pooled_names) > 1:
             peak = max(1, round(POOL_SEARCHES * outcomes[BASELINE].row()["kv_tokens_engine_peak"]))
             tight = Models.mini(max_kv_tokens=peak)
-            pooled = asyncio.run(_take_turns(searches(width, pooled_names, tight), problems[:pool_limit]))
+            pooled = asyncio.run(
+                take_turns(searches(width, pooled_names, tight), problems[:pool_limit], CHUNK, sys.stderr.write)
+            )
             for name in pooled_names[1:]:
                 ratio = pooled[name].problems_per_second / pooled[BASELINE].problems_per_second
                 figures[f"pool_speedup_{width}{_suffix(name)}"] = ratio
@@ -99,20 +101,6 @@ def run(
     }
 
 
-async def _take_turns(searches: Mapping[str, Search], problems: Sequence[Problem]) -> dict[str, Measured]:
-    """Each method in turn, by chunks; who goes first changes, and the first call of all is not counted."""
-    outcomes = {name: Measured() for name in searches}
-    names = list(searches)
-    await searches[names[0]].asolve(problems[0])
-    for turn, start in enumerate(range(0, len(problems), CHUNK)):
-        chunk = problems[start : start + CHUNK]
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            await outcomes[name].add(searches[name], chunk)
-        notes = [f"{name} {one.accuracy:.3f} {one.seconds:.0f} s" for name, one in outcomes.items()]
-        sys.stderr.write(f"{start + len(chunk)} of {len(problems)}: {', '.join(notes)}\n")
-    return outcomes
-
-
 def _suffix(name: str) -> str:
     return "" if name == "ets" else f"_{name.replace('-', '_')}"
 
@@ -126,27 +114,17 @@ def _compare(outcomes: Mapping[str, Measured], width: int) -> dict[str, float | 
         figures[f"select_share_{width}{_suffix(name)}"] = selecting / one.seconds
         if one is base:
             continue
-        figures[f"kv_ratio_{width}{_suffix(name)}"] = _kv_tokens(base) / _kv_tokens(one)
+        figures[f"kv_ratio_{width}{_suffix(name)}"] = base.kv_tokens / one.kv_tokens
         figures[f"kv_ratio_radix_{width}{_suffix(name)}"] = _kv_tokens_radix(base) / _kv_tokens_radix(one)
         figures[f"speedup_{width}{_suffix(name)}"] = one.problems_per_second / base.problems_per_second
-        figures |= _difference(f"accuracy_diff_{width}", _suffix(name), one, base)
+        figures |= paired_difference(one, base).figures(f"accuracy_diff_{width}", _suffix(name))
     if {"ets", "ets-kv"} <= outcomes.keys():
-        figures |= _difference(f"coverage_gain_{width}", "", outcomes["ets"], outcomes["ets-kv"])
+        figures |= paired_difference(outcomes["ets"], outcomes["ets-kv"]).figures(f"coverage_gain_{width}")
     return figures
 
 
-def _difference(key: str, suffix: str, one: Measured, other: Measured) -> dict[str, float]:
-    names = (f"{key}{suffix}", f"{key}_lo{suffix}", f"{key}_hi{suffix}")
-    return dict(zip(names, paired_difference(one, other), strict=True))
-
-
-def _kv_tokens(one: Measured) -> float:
-    """`kv_tokens`, mean over steps, summed over problems."""
-    return sum(result.stats.kv_tokens_mean for result in one.results)
-
-
 def _kv_tokens_radix(one: Measured) -> float:
-    """As `_kv_tokens`, with siblings of equal ids counted once."""
+    """As `Measured.kv_tokens`, with siblings of equal ids counted once."""
     return sum(radix_tokens_mean(result) for result in one.results)
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from search.engines.local import LocalEngine
 from search.registry import model_path
 from search.studies.engine import Baseline, Clock, Schedule, Work, endless_engine, make_prompt, search_all, step
+from search.studies.measured import spread
 from search.tree import derive_seed
 from search.types import Child, Prefix, Segment
 
@@ -85,7 +86,7 @@ def measure(
     asyncio.run(engine.aclose())
     figures: dict[str, float] = {"work_ratio": work}
     for name, seen in ratios.items():
-        figures |= {name: statistics.median(seen), f"{name}_min": min(seen), f"{name}_max": max(seen)}
+        figures |= spread(name, seen)
         figures[f"rate_{name}"] = statistics.median(rates[name])
     return {
         "bench": "engine",

@@ -17,7 +17,7 @@ from search.data import load_problems
 from search.ledger import total_costs
 from search.record import costs_record
 from search.result import Result
-from search.studies.measured import nodes_of
+from search.studies.measured import nodes_of, spread, take_turns
 
 
 def run(
@@ -61,15 +61,10 @@ async def _measure(
     problems = load_problems(data, limit)
     rounds: list[dict[str, list[Result]]] = []
     try:
-        for search in searches.values():
-            await search.asolve(problems[0])
         for number in range(repeats):
-            done: dict[str, list[Result]] = {name: [] for name in searches}
-            for place, problem in enumerate(problems):
-                for name in sorted(searches, reverse=(place + number) % 2 == 0):
-                    done[name].append(await searches[name].asolve(problem))
-            rounds.append(done)
-            sys.stderr.write(f"pipeline: round {number + 1} of {repeats}, {_speedup(done):.3f}x\n")
+            measured = await take_turns(searches, problems, 1)
+            rounds.append({name: one.results for name, one in measured.items()})
+            sys.stderr.write(f"pipeline: round {number + 1} of {repeats}, {_speedup(rounds[-1]):.3f}x\n")
     finally:
         for search in searches.values():
             await search.aclose()
@@ -80,11 +75,8 @@ async def _measure(
     every = {name: [one for done in rounds for one in done[name]] for name in searches}
     costs = {name: total_costs(one.models for one in made) for name, made in every.items()}
     ahead = costs["pipelined"]["draft"]
-    speedups = [_speedup(done) for done in rounds]
     figures = {
-        "pipeline_speedup": statistics.median(speedups),
-        "pipeline_speedup_min": min(speedups),
-        "pipeline_speedup_max": max(speedups),
+        **spread("pipeline_speedup", [_speedup(done) for done in rounds]),
         "pipeline_equal": sum(equal),
         "num_problems": len(problems),
         **{f"seconds_{name}": statistics.fmean(one.stats.seconds for one in made) for name, made in every.items()},

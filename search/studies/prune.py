@@ -157,22 +157,26 @@ def _synthetic(size: int, depth: int, seed: int) -> Sample:
         level = [_grow(tree, parent, reward, rng) for parent, reward, count in parents for _ in range(count)]
         counts = rebase_allocation([reward for _, reward in level], size)
         parents = [(node, reward, count) for (node, reward), count in zip(level, counts, strict=True) if count]
-    leaves = [tree[node] for node, _ in level]
     for node in tree.leaves():
         if node.depth < depth:
             tree.prune(node.id, "not selected")
-    vectors = TfidfEmbedder().embed([leaf.text for leaf in leaves])
-    for leaf, vector in zip(leaves, vectors, strict=True):
+    leaves = tree.leaves()
+    for leaf, vector in zip(leaves, TfidfEmbedder().embed([leaf.text for leaf in leaves]), strict=True):
         leaf.features["embedding"] = vector
-    clusters = cluster_steps([leaf.text for leaf in leaves], list(vectors), None)
-    problem = build_problem(
+    return Sample(f"synthetic, depth {depth}", _program(tree, counts, size), tree)
+
+
+def _program(tree: SearchTree, counts: Sequence[int], width: int) -> PruneProblem:
+    """The program over a tree's open leaves, which REBASE gives so many children."""
+    leaves = tree.leaves()
+    vectors: list[Any] = [leaf.features["embedding"] for leaf in leaves]
+    return build_problem(
         tree,
         [leaf.id for leaf in leaves],
-        [count / size for count in counts],
-        clusters.labels,
-        coverage_weight=paper_coverage(size),
+        [count / sum(counts) for count in counts],
+        cluster_steps([leaf.text.strip() for leaf in leaves], vectors, None).labels,
+        coverage_weight=paper_coverage(width),
     )
-    return Sample(f"synthetic, depth {depth}", problem, tree)
 
 
 def _grow(tree: SearchTree, parent: NodeId, reward: float, rng: random.Random) -> tuple[NodeId, float]:
@@ -208,16 +212,7 @@ class _Recorder:
         leaves = tree.leaves()
         if len(leaves) > 1:
             rewards = [tree.path_reward(leaf.id, self.policy.reduce) for leaf in leaves]
-            counts = rebase_allocation(rewards, width)
-            vectors = [leaf.features["embedding"] for leaf in leaves]
-            clusters = cluster_steps([leaf.text.strip() for leaf in leaves], vectors, None)  # type: ignore[arg-type]
-            problem = build_problem(
-                tree,
-                [leaf.id for leaf in leaves],
-                [count / sum(counts) for count in counts],
-                clusters.labels,
-                coverage_weight=paper_coverage(width + tree.num_finished),
-            )
+            problem = _program(tree, rebase_allocation(rewards, width), width + tree.num_finished)
             self.samples.append(Sample(self.source, problem))
         return self.policy.select(tree, width, rng)
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from search.compare import paired
 from search.config import EvalSettings
 from search.data import settings_data
 from search.errors import SearchError
 from search.evaluation import Evaluation
+from search.record import read_json
 from search.report import Run, read_run
 from search.shared_engines import SharedEngines
+from search.statistics import Estimate
+from search.studies.document import machine
 
 Say = Callable[[str], None]
 
@@ -102,19 +106,36 @@ def collect(planned: Planned, runs: Path) -> Run:
     return replace(run, records=tuple(known[problem.id] for problem in problems))
 
 
-def right(run: Run) -> list[float]:
-    """1 for a right answer, else 0, in order."""
-    return [float(record.correct is True) for record in run.records]
-
-
-def compared(one: Run, other: Run) -> tuple[float, float, float]:
-    """Accuracy of `one` less that of `other` over the problems that both have, and its paired 95% interval."""
+def compared(one: Run, other: Run) -> Estimate:
+    """Accuracy of `one` less that of `other` over the problems that both have."""
     theirs = {record.problem_id: record for record in other.records}
     ours = [record for record in one.records if record.problem_id in theirs]
-    less = paired(ours, [theirs[record.problem_id] for record in ours])
-    return less.mean, *less.interval
+    return paired(ours, [theirs[record.problem_id] for record in ours])
 
 
 def summed(run: Run, name: str) -> float:
     """A statistic summed over the problems."""
     return sum(float(record.stats[name] or 0) for record in run.records)
+
+
+def provenance(done: Mapping[str, Run], runs: Path, roles: Sequence[str]) -> dict[str, Any]:
+    """Where figures come from.
+
+    Args:
+        done: the runs by name; what they all share is read off the first.
+        runs: folder of the runs.
+        roles: settings that name the models.
+    """
+    first = next(iter(done.values()))
+    kept, settings = read_json(first.folder / "run.json"), first.settings
+    return {
+        "commit": kept.get("commit"),
+        "version": kept.get("version"),
+        "machine": machine(),
+        "seed": settings.seed,
+        "data": settings.data,
+        "models": ", ".join(getattr(settings, role) for role in roles),
+        "grader": settings.grader,
+        "records": str(runs),
+        "runs": ", ".join(f"{name} {run.config_hash}" for name, run in done.items()),
+    }

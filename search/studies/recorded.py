@@ -100,6 +100,32 @@ class PieceTokenizer:
         return None
 
 
+def read_solutions(file: Path) -> dict[str, list[tuple[list[str], bool]]]:
+    """The recorded solutions of each problem, in the order of the file: their steps, and whether they are right.
+
+    Args:
+        file: rows with `problem`, `text` and `correct`.
+
+    Raises:
+        ConfigError: a kind of file that is not known.
+        DataError: a row without these fields, or no row.
+    """
+    solutions: dict[str, list[tuple[list[str], bool]]] = {}
+    for row in file_rows(file):
+        for name, kind in (("problem", (str, int)), ("text", str), ("correct", bool)):
+            value = row.values.get(name)
+            if not isinstance(value, kind) or (name == "problem" and isinstance(value, bool)):
+                shown = "missing" if name not in row.values else repr(value)[:40]
+                raise DataError(
+                    f"{row.where}: {name} is {shown}; a solution has problem, text, answer and correct (a bool)"
+                )
+        problem, text, correct = (row.values[name] for name in ("problem", "text", "correct"))
+        solutions.setdefault(str(problem), []).append((split_steps(text), correct))
+    if not solutions:
+        raise DataError(f"{file}: holds no solutions")
+    return solutions
+
+
 @dataclass(frozen=True, slots=True)
 class _Solution:
     """A recorded solution: the ids of its steps, and whether its answer is right."""
@@ -119,21 +145,17 @@ class Recording:
     """Problems with their recorded solutions."""
 
     def __init__(self, file: Path) -> None:
-        """Read a file of rows with `problem`, `text` and `correct`.
+        """Read a file of solutions; empty ones are left out.
 
         Raises:
-            ConfigError: a kind of file that is not known.
-            DataError: a row without these fields, or too few problems.
+            ConfigError, DataError: as `read_solutions`, or too few problems.
         """
         self.tokenizer = PieceTokenizer()
         recorded: dict[str, list[_Solution]] = {}
-        for row in file_rows(file):
-            values = row.values
-            name, text, correct = values.get("problem"), values.get("text"), values.get("correct")
-            if not isinstance(name, str) or not isinstance(text, str) or not text or not isinstance(correct, bool):
-                raise DataError(f"{row.where}: a recorded solution has a problem, a text, and whether it is correct")
-            steps = tuple(self.tokenizer.encode(step) for step in split_steps(text))
-            recorded.setdefault(name, []).append(_Solution(steps, correct))
+        for name, solutions in read_solutions(file).items():
+            written = [(tuple(map(self.tokenizer.encode, steps)), correct) for steps, correct in solutions if steps]
+            if written:
+                recorded[name] = [_Solution(*one) for one in written]
         by_length = sorted(recorded, key=lambda name: (_mean_tokens(recorded[name]), name))
         groups = [by_length[start : start + NUM_LIKE] for start in range(0, len(by_length), NUM_LIKE)]
         self._solutions: dict[int, tuple[_Solution, ...]] = {}

@@ -14,9 +14,7 @@ from search.record import ProblemRecord, tree_from_record
 from search.registry import make_grader
 from search.replay import replay
 from search.report import read_run
-from search.rows import Row, file_rows
-from search.steps import split_steps
-from search.studies.recorded import PieceTokenizer
+from search.studies.recorded import PieceTokenizer, read_solutions
 from search.tree import SearchTree
 from search.types import ROOT, FinishReason, NodeId, NodeStatus, Reduce, Step
 
@@ -81,29 +79,12 @@ def read_levels(path: Path, limit: int | None = None) -> RecordedLevels:
 
 
 def _read_solutions(file: Path, limit: int | None) -> tuple[Level, ...]:
-    solutions: defaultdict[str, list[tuple[list[str], bool]]] = defaultdict(list)
-    for row in file_rows(file):
-        problem, text, correct = _solution(row)
-        solutions[problem].append((split_steps(text), correct))
-    if not solutions:
-        raise DataError(f"{file}: holds no solutions")
     return tuple(
         level
-        for problem, written in list(solutions.items())[:limit]
+        for problem, written in list(read_solutions(file).items())[:limit]
         for depth in range(1, LEVELS + 1)
         if (level := _level_of(problem, written, depth)).right
     )
-
-
-def _solution(row: Row) -> tuple[str, str, bool]:
-    values = row.values
-    for name, kind in (("problem", (str, int)), ("text", str), ("correct", bool)):
-        if not isinstance(values.get(name), kind) or (name == "problem" and isinstance(values[name], bool)):
-            shown = "missing" if name not in values else repr(values[name])[:40]
-            raise DataError(
-                f"{row.where}: {name} is {shown}; a solution has problem, text, answer and correct (a bool)"
-            )
-    return str(values["problem"]), values["text"], values["correct"]
 
 
 def _level_of(problem: str, solutions: Sequence[tuple[list[str], bool]], depth: int) -> Level:

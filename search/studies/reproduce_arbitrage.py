@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from search.record import read_json
 from search.report import Run
 from search.studies import ablations, published
-from search.studies.document import NOT_RUN, UNKNOWN, Claim, Document, Verdict, machine, times
+from search.studies.document import NOT_RUN, UNKNOWN, Claim, Document, Verdict, times
 from search.studies.recipe import ArbitrageRecipe, Routers
-from search.studies.recipe_runs import Planned, Say, collect, execute
-from search.studies.router_chains import chain_of, outcomes_of, parameters_of, works_of
+from search.studies.recipe_runs import Planned, Say, collect, execute, provenance
+from search.studies.router_chains import Chain
 from search.studies.router_costs import COSTS
+from search.studies.router_table import ENDS, PROJECTED, Routed, compare_routers, plot_routers
 from search.tables import Cell, Table, difference, share
-
-RSD_DEFAULT = "rsd:0.7"
-ENDS = ("never", "always")
-IMAGES = ("routers-acceptance.png", "routers-latency.png")
 
 
 def chosen(recipe: ArbitrageRecipe, quick: bool) -> Routers:
@@ -55,8 +51,6 @@ def reproduce(
     Raises:
         ConfigError, SearchError: as `search.studies.recipe_runs.execute`.
     """
-    from search.studies.router_curves import Comparison
-
     planned = plan(recipe, quick=quick)
     execute([[one for name, one in planned.items() if not name.startswith("latency ")]], runs, recipe.turn, say)
     timed = [one for name, one in planned.items() if name.startswith("latency ")]
@@ -65,74 +59,72 @@ def reproduce(
     done = {name: collect(one, runs) for name, one in planned.items()}
     routers = {name: run for name, run in done.items() if not name.startswith("latency ")}
     latency = {name.removeprefix("latency "): run for name, run in done.items() if name.startswith("latency ")}
-    parameters = parameters_of(list(routers.values()))
-    outcomes = {name: outcomes_of(run, _kind(name), parameters) for name, run in routers.items()}
-    ends = [outcomes[name] for name in ENDS]
-    kinds = dict.fromkeys(_kind(name) for name in routers if name not in ENDS)
-    compare = Comparison(
-        {kind: [*(outcomes[name] for name in routers if _kind(name) == kind), *ends] for kind in kinds},
-        next(iter(routers.values())).settings.seed,
-    )
-    figures: dict[str, float | int | None] = {**compare.gain("arbitrage", "rsd"), **compare.areas()}
-    place = [name for name in routers if _kind(name) == "rsd"]
-    if RSD_DEFAULT in place:
-        figures |= compare.cost_ratios("arbitrage", "rsd", place.index(RSD_DEFAULT), COSTS)
+    parameters, routed = _parameters(routers.values()), _routed(routers)
+    rows = [one.row(parameters) for one in routed]
+    curves = {one.kind: one.kind for one in routed if one.name not in ENDS}
+    seed = next(iter(routers.values())).settings.seed
+    figures: dict[str, float | int | None] = {**compare_routers(routed, parameters, seed, curves)}
     measured = ablations.measure(recipe, chosen(recipe, quick).ablation_limit, runs, say)
     for name, run in routers.items():
         figures[f"accuracy_{name}"] = run.summary.accuracy
         figures[f"policy_tokens_{name}"] = round(sum(float(one.stats["policy_tokens"] or 0) for one in run.records))
-    names = () if images is None else _draw(routers, latency, images)
+    names: tuple[str, ...] = ()
+    if images is not None:
+        timed_rows = [{**one.row(parameters), "seconds": _seconds(latency[one.name])} for one in _routed(latency)]
+        names = plot_routers(rows, timed_rows, "latency, seconds a problem, one at a time", images)
     return Document(
         "arbitrage",
         recipe.title,
         _claims(figures),
         (
-            _router_table(routers, parameters),
+            _router_table(rows),
             _matched_table(recipe, figures),
             *([_latency_table(recipe, latency)] if latency else []),
             ablations.table(measured),
         ),
         figures | {f"spearman_{name}": one["spearman"] for name, one in measured.items()},
-        _provenance(routers, runs),
+        provenance(routers, runs, ("draft", "target")),
         recipe.notes,
         _shown(recipe, routers),
         names,
     )
 
 
-def _kind(name: str) -> str:
-    return name.partition(":")[0]
-
-
-def _acceptance(run: Run) -> float:
-    """Share of steps that are the draft's: steps are counted, not tokens."""
-    steps = [step for record in run.records for step in chain_of(record).steps]
-    return 1 - sum(step.escalated for step in steps) / max(1, len(steps))
-
-
-def _router_table(routers: Mapping[str, Run], parameters: Mapping[str, float]) -> Table:
-    from search.studies.router_costs import PAIRS, Hardware, flops, projected_seconds
-
-    rows: list[tuple[Cell, ...]] = []
+def _routed(routers: Mapping[str, Run]) -> list[Routed]:
+    """The chains of each run, from its records."""
+    found = []
     for name, run in routers.items():
-        summary, count = run.summary, len(run.records)
-        chains = [chain_of(record) for record in run.records]
-        works = works_of(run, _kind(name))
-        oracle = _kind(name) == "oracle"  # it sees both steps, so what it costs is no cost of a router
-        steps = [step for chain in chains for step in chain.steps]
-        assert summary.accuracy is not None
+        chains = []
+        for record in run.records:
+            assert record.tree is not None
+            chains.append(Chain.of(record.tree.nodes, record.correct))
+        found.append(Routed(name, chains))
+    return found
+
+
+def _parameters(runs: Iterable[Run]) -> dict[str, float]:
+    """Parameters by role, as the records' engines said; 0 where none did."""
+    found = {"draft": 0.0, "target": 0.0, "router": 0.0}
+    for run in runs:
+        for role, cost in run.summary.models.items():
+            if role in found:
+                found[role] = max(found[role], float(cost.num_parameters or 0))
+    return found
+
+
+def _router_table(table: Sequence[Mapping[str, Any]]) -> Table:
+    rows: list[tuple[Cell, ...]] = []
+    for row in table:
         rows.append(
             (
-                name,
-                count,
-                share(summary.accuracy, summary.accuracy_ci95),
-                f"{_acceptance(run):.3f}",
-                f"{sum(step.escalated for step in steps) / count:.2f}",
-                f"{sum(step.draft_tokens for step in steps if not step.escalated) / count:.1f}",
-                f"{sum(step.draft_tokens for step in steps if step.escalated) / count:.1f}",
-                f"{sum(step.target_tokens for step in steps) / count:.1f}",
-                None if oracle else f"{sum(flops(work, parameters) for work in works) / count:.3g}",
-                None if oracle else f"{projected_seconds(works, PAIRS[0], Hardware()):.2f}",
+                row["router"],
+                row["num_problems"],
+                share(row["accuracy"], (row["accuracy_lo"], row["accuracy_hi"])),
+                f"{1 - row['target_share']:.3f}",
+                f"{row['target_calls']:.2f}",
+                *(f"{row[key]:.1f}" for key in ("draft_tokens_kept", "draft_tokens_dropped", "target_tokens_kept")),
+                f"{row['flops']:.3g}" if PROJECTED in row else None,
+                f"{row[PROJECTED]:.2f}" if PROJECTED in row else None,
             )
         )
     columns = (
@@ -187,7 +179,7 @@ def _matched_table(recipe: ArbitrageRecipe, figures: Mapping[str, float | int | 
 
 
 def _latency_table(recipe: ArbitrageRecipe, latency: Mapping[str, Run]) -> Table:
-    rsd = next((run for name, run in latency.items() if _kind(name) == "rsd"), None)
+    rsd = next((run for name, run in latency.items() if name.startswith("rsd")), None)
     rows: list[tuple[Cell, ...]] = []
     for name, run in latency.items():
         summary = run.summary
@@ -230,44 +222,6 @@ def _claims(figures: Mapping[str, float | int | None]) -> tuple[Claim, ...]:
         shown = "never reaches it" if value is None else f"{value:.2f}x, at least {low:.2f}x"
         claims.append(Claim("at RSD's accuracy Arbitrage calls the target less often", shape, shown))
     return tuple(claims)
-
-
-def _draw(routers: Mapping[str, Run], latency: Mapping[str, Run], folder: Path) -> tuple[str, ...]:
-    from search.plots import Point, Series, plot_accuracy
-
-    def series(runs: Mapping[str, Run], place: Any) -> list[Series]:
-        kinds: dict[str, list[Point]] = {}
-        for name, run in runs.items():
-            summary = run.summary
-            assert summary.accuracy is not None and summary.accuracy_ci95 is not None
-            note = name.partition(":")[2]
-            kinds.setdefault(_kind(name), []).append(Point(place(run), summary.accuracy, *summary.accuracy_ci95, note))
-        return [Series(kind, tuple(points)) for kind, points in kinds.items()]
-
-    plot_accuracy(
-        series(routers, _acceptance), "acceptance rate, share of steps that are the draft's", folder / IMAGES[0]
-    )
-    if not latency:
-        return IMAGES[:1]
-    plot_accuracy(series(latency, _seconds), "latency, seconds a problem, one at a time", folder / IMAGES[1])
-    return IMAGES
-
-
-def _provenance(routers: Mapping[str, Run], runs: Path) -> dict[str, Any]:
-    first = next(iter(routers.values()))
-    kept = read_json(first.folder / "run.json")
-    settings = first.settings
-    return {
-        "commit": kept.get("commit"),
-        "version": kept.get("version"),
-        "machine": machine(),
-        "seed": settings.seed,
-        "data": settings.data,
-        "models": f"{settings.draft}, {settings.target}",
-        "grader": settings.grader,
-        "records": str(runs),
-        "runs": ", ".join(f"{name} {run.config_hash}" for name, run in routers.items()),
-    }
 
 
 def _shown(recipe: ArbitrageRecipe, routers: Mapping[str, Run]) -> tuple[str, ...]:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-from search.record import read_json
 from search.report import Run, is_flat, pass_at_1, plot_runs, revote
 from search.studies import published
-from search.studies.document import NOT_RUN, UNKNOWN, Claim, Document, above, machine, times
+from search.studies.document import NOT_RUN, UNKNOWN, Claim, Document, above, times
 from search.studies.recipe import EtsRecipe, Width
-from search.studies.recipe_runs import Planned, Say, collect, compared, execute, summed
+from search.studies.recipe_runs import Planned, Say, collect, compared, execute, provenance, summed
 from search.tables import Cell, Table, difference, share
 
 Runs = Mapping[tuple[int, str], Run]
@@ -65,7 +63,7 @@ def reproduce(
         _claims(done, votes),
         (_search_table(done), _vote_table(recipe, votes), *_baseline_tables(recipe)),
         figures,
-        _provenance(recipe, done, runs),
+        provenance({run.folder.name: run for run in done.values()}, runs, ("policy", "prm")),
         (*recipe.notes, published.ETS_SOURCE),
         _shown(recipe, done),
         names,
@@ -88,15 +86,13 @@ def _figures(done: Runs, votes: Votes) -> dict[str, float | int | None]:
         figures[f"num_problems_{end}"] = len(run.records)
         figures[f"accuracy_{end}"] = run.summary.accuracy
         if is_flat(run):
-            keys = (f"pass_at_1_{end}", f"pass_at_1_lo_{end}", f"pass_at_1_hi_{end}")
-            figures |= dict(zip(keys, pass_at_1(run), strict=True))
+            figures |= pass_at_1(run).figures("pass_at_1", f"_{end}")
         figures[f"seconds_a_problem_{end}"] = _seconds(run)
         for key in ("policy_tokens", "unique_tokens"):
             figures[f"{key}_{end}"] = round(summed(run, key))
         if base is None or name == BASELINE:
             continue
-        keys = (f"accuracy_diff_{end}", f"accuracy_diff_lo_{end}", f"accuracy_diff_hi_{end}")
-        figures |= dict(zip(keys, compared(run, base), strict=True))
+        figures |= compared(run, base).figures("accuracy_diff", f"_{end}")
         figures[f"kv_ratio_{end}"] = _kv_ratio(run, base)
         figures[f"speedup_{end}"] = _speedup(run, base, "problems_per_second")
         figures[f"cpu_speedup_{end}"] = _speedup(run, base, "problems_per_cpu_second")
@@ -282,22 +278,6 @@ def _ets_claim(width: int, run: Run, base: Run) -> Claim:
     holds = ratio is not None and ratio >= published.ETS_KV_REDUCTION and high >= 0
     text = f"ETS keeps {published.ETS_KV_REDUCTION}x less KV cache than REBASE at its accuracy"
     return Claim(text, "holds" if holds else "does not hold", detail)
-
-
-def _provenance(recipe: EtsRecipe, done: Runs, runs: Path) -> dict[str, Any]:
-    first = next(iter(done.values()))
-    kept = read_json(first.folder / "run.json")
-    return {
-        "commit": kept.get("commit"),
-        "version": kept.get("version"),
-        "machine": machine(),
-        "seed": first.settings.seed,
-        "data": first.settings.data,
-        "models": f"{first.settings.policy}, {first.settings.prm}",
-        "grader": first.settings.grader,
-        "records": str(runs),
-        "runs": ", ".join(f"{run.folder.name} {run.config_hash}" for run in done.values()),
-    }
 
 
 def _shown(recipe: EtsRecipe, done: Runs) -> tuple[str, ...]:

@@ -1,46 +1,67 @@
-"""Chains under a router, read back from records, as the routers' bench measures them: outcomes and work."""
+"""Chains under a router: what draft and target wrote, step by step, as searches and records of searches have it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
-from search.record import ProblemRecord
-from search.report import Run
-from search.studies.router_costs import JUDGE_OF, Work, costs_of, work_of
-from search.studies.router_curves import Outcomes
-from search.studies.traces import Chain, TracedStep
-
-TARGET = "target"
+from arbitrage.walks import TARGET
 
 
-def chain_of(record: ProblemRecord) -> Chain:
-    """A record's chain. Whether an escalation was in vain is not in a record: it needs both steps' rewards."""
-    assert record.tree is not None
-    root, *nodes = record.tree.nodes
-    steps = []
-    for node in nodes:
-        escalated = node.writer == TARGET
-        drafted = node.dropped_tokens if escalated else len(node.ids)
-        steps.append(TracedStep(escalated, drafted, len(node.ids) if escalated else 0, in_vain=False))
-    return Chain(len(root.ids), tuple(steps), record.correct is True)
+class WrittenNode(Protocol):
+    """A node, of a tree or of a record."""
+
+    @property
+    def ids(self) -> Sequence[int]:
+        """Its tokens."""
+
+    @property
+    def writer(self) -> str:
+        """Which model wrote it."""
+
+    @property
+    def dropped_tokens(self) -> int:
+        """Of the draft's step in whose place it stands."""
 
 
-def works_of(run: Run, kind: str) -> list[dict[str, Work]]:
-    """What draft, target and router did for each problem."""
-    judge = JUDGE_OF.get(kind, "none")
-    return [work_of(chain_of(record), judge, drafts=kind != "always") for record in run.records]
+@dataclass(frozen=True, slots=True)
+class ChainStep:
+    """One step of a chain.
+
+    Attributes:
+        escalated: whether the target's step was taken.
+        draft_tokens: of the draft's step; 0 where it was not asked.
+        target_tokens: of the target's; 0 where it was not asked.
+    """
+
+    escalated: bool
+    draft_tokens: int
+    target_tokens: int
 
 
-def parameters_of(runs: Sequence[Run]) -> dict[str, float]:
-    """Parameters by role, as the records' engines said; 0 where none did."""
-    found = {"draft": 0.0, TARGET: 0.0, "router": 0.0}
-    for run in runs:
-        for role, cost in run.summary.models.items():
-            if role in found:
-                found[role] = max(found[role], float(cost.num_parameters or 0))
-    return found
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """One problem under one router.
 
+    Attributes:
+        prompt_tokens: of the prompt.
+        steps: from the first to the last.
+        correct: whether its answer is right.
+    """
 
-def outcomes_of(run: Run, kind: str, parameters: Mapping[str, float]) -> Outcomes:
-    """A run for the comparison of curves, with the costs of `COSTS`."""
-    return Outcomes.of([chain_of(record) for record in run.records], costs_of(works_of(run, kind), parameters))
+    prompt_tokens: int
+    steps: tuple[ChainStep, ...]
+    correct: bool
+
+    @classmethod
+    def of(cls, nodes: Sequence[WrittenNode], correct: bool | None) -> Chain:
+        """From the nodes of a search of width 1, the prompt's first."""
+        prompt, *written = nodes
+        steps = (
+            ChainStep(True, node.dropped_tokens, len(node.ids))
+            if node.writer == TARGET
+            else ChainStep(False, len(node.ids), 0)
+            for node in written
+        )
+        return cls(len(prompt.ids), tuple(steps), correct is True)

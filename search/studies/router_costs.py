@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from search.studies.traces import Chain
+from search.studies.router_chains import Chain
 
 JUDGES = ("judge", "prm", "router", "none")
 """Who decides: the target itself, the reward model, the learned router, or nobody who computes."""

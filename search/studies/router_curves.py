@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from search.studies.traces import Chain
+from search.statistics import Estimate, bootstrap, percentile_interval
+from search.studies.router_chains import Chain
 
 SHARES = (0.10, 0.20, 0.30)
 NUM_DRAWS = 1000
@@ -52,13 +53,16 @@ class Outcomes:
             np.vstack([escalated, *(np.asarray(one, dtype=float) for one in costs)]),
         )
 
-    def points(self, counts: Counts) -> list[Point]:
-        """One point for each row of `counts`, (num_draws, num_problems): how often each problem was drawn."""
-        total = counts.sum(axis=1)
-        share = (counts @ self.escalated) / (counts @ self.steps)
-        accuracy = (counts @ self.right) / total
-        costs = (counts @ self.costs.T) / total[:, None]
-        return [Point(float(s), float(a), tuple(c)) for s, a, c in zip(share, accuracy, costs, strict=True)]
+    def points(self, seed: int) -> list[Point]:
+        """The point of the problems as they are, then one for each of `NUM_DRAWS` resamples of them."""
+        values = np.column_stack([self.right, self.escalated, self.steps, *self.costs])
+        sums = np.vstack([values.sum(axis=0), bootstrap(values, num_draws=NUM_DRAWS, seed=seed)])
+        right, escalated, steps, *costs = sums.T
+        per_problem = np.column_stack(costs) / len(values)
+        return [
+            Point(float(share), float(accuracy), tuple(one))
+            for share, accuracy, one in zip(escalated / steps, right / len(values), per_problem, strict=True)
+        ]
 
 
 def accuracy_at(points: Sequence[Point], share: float) -> float:
@@ -92,12 +96,8 @@ class Comparison:
 
     def __init__(self, curves: Mapping[str, Sequence[Outcomes]], seed: int = 0) -> None:
         """Compare curves, each a list of thresholds and the ends that all share: the draft and the target alone."""
-        count = len(next(iter(curves.values()))[0].right)
-        rng = np.random.default_rng(seed)
-        drawn = rng.multinomial(count, np.full(count, 1 / count), size=NUM_DRAWS).astype(float)
-        counts = np.vstack([np.ones(count), drawn])
         self._points: dict[str, list[tuple[Point, ...]]] = {
-            name: list(zip(*(one.points(counts) for one in curve), strict=True)) for name, curve in curves.items()
+            name: list(zip(*(one.points(seed) for one in curve), strict=True)) for name, curve in curves.items()
         }
 
     def points(self, name: str) -> tuple[Point, ...]:
@@ -149,5 +149,4 @@ class Comparison:
 
 def interval(name: str, values: Sequence[float]) -> dict[str, float]:
     """The first value under a name, and the 95% interval of the others, which are resamples, with `_lo` and `_hi`."""
-    low, high = np.quantile(values[1:], (0.025, 0.975))
-    return {name: float(values[0]), f"{name}_lo": float(low), f"{name}_hi": float(high)}
+    return Estimate(float(values[0]), *percentile_interval(values[1:])).figures(name)

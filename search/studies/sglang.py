@@ -30,7 +30,7 @@ from search.registry import make_engine, make_scorer, model_path
 from search.result import Result
 from search.session import loaded_for_good
 from search.studies.instant import STEPS, Script
-from search.studies.measured import Measured
+from search.studies.measured import Measured, spread
 from search.types import Problem
 
 ENGINE, PRM_ENGINE = "sglang:http://127.0.0.1:30000", "sglang:http://127.0.0.1:30001"
@@ -88,9 +88,7 @@ def run(
         "policy_work_ratio": (computed - samples) / unique,
         "policy_work_ratio_all": computed / unique,
         "prm_work_ratio": _total(results, "prm_tokens") / prm_unique,
-        "client_steps_per_second": statistics.median(rate.steps_per_second for rate in rates),
-        "client_steps_per_second_min": min(rate.steps_per_second for rate in rates),
-        "client_steps_per_second_max": max(rate.steps_per_second for rate in rates),
+        **spread("client_steps_per_second", [rate.steps_per_second for rate in rates]),
         "client_steps_per_cpu_second": statistics.median(rate.steps_per_cpu_second for rate in rates),
         "reward_max_abs_diff": asyncio.run(_reward_difference(results, build(SearchSettings, {"prm": prm}), policy)),
         "accuracy": row["accuracy"],

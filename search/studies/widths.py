@@ -60,13 +60,11 @@ def run(
             sys.stderr.write(f"{method} {width}: accuracy {row['accuracy']:.3f}, {row['seconds_wall']:.1f} s\n")
         if len(by_width) > 1:
             gain = paired_difference(by_width[max(by_width)], by_width[min(by_width)])
-            figures |= dict(zip((f"gain_{name}", f"gain_{name}_lo", f"gain_{name}_hi"), gain, strict=True))
+            figures |= gain.figures(f"gain_{name}")
         for width, measured in by_width.items():
             majority = majorities.setdefault(width, measured) if method == "self-consistency" else majorities.get(width)
             if majority is not None and majority is not measured:
-                key = f"over_majority_{name}_{width}"
-                gain = paired_difference(measured, majority)
-                figures |= dict(zip((key, f"{key}_lo", f"{key}_hi"), gain, strict=True))
+                figures |= paired_difference(measured, majority).figures(f"over_majority_{name}_{width}")
     return {
         "bench": "widths",
         "data": data,

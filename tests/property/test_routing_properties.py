@@ -9,8 +9,8 @@ from routing import PROMPT, Parts
 from arbitrage.walks import DRAFT, TARGET
 from search.driver import Limits
 from search.policies import BestOfN, Rebase
+from search.studies.router_chains import Chain, ChainStep
 from search.studies.router_costs import work_of
-from search.studies.traces import Chain, TracedStep
 from search.types import ROOT, NodeStatus, Problem
 
 KINDS = st.sampled_from(["never", "always", "random", "rsd", "judge", "arbitrage", "oracle"])
@@ -70,7 +70,7 @@ def test_a_search_of_any_width_is_the_same_twice(kind, seed, width):
 
 STEPS = st.lists(
     st.builds(
-        lambda escalated, draft, target: TracedStep(escalated, draft, target if escalated else 0, False),
+        lambda escalated, draft, target: ChainStep(escalated, draft, target if escalated else 0),
         st.booleans(), st.integers(1, 20), st.integers(1, 20),
     ),
     min_size=1, max_size=8,

@@ -6,12 +6,12 @@ import json
 import pytest
 from fake_engine import FakeEngine, Fault
 
-from search.bench import latency
 from search.driver import Driver
 from search.engines.virtual import Recall, VirtualEngine
 from search.engines.virtual_time import VirtualClock
 from search.errors import ConfigError, DataError, EngineError
 from search.policies import BestOfN, Rebase
+from search.studies import latency
 from search.types import Ahead, Child, Prefix, Problem, Sampling, Segment
 from search.writer import ModelWriter
 
@@ -204,7 +204,7 @@ def test_latency_of_recorded_solutions_is_exact_and_repeatable(recording):
 def test_a_recording_without_its_fields_is_refused(tmp_path):
     file = tmp_path / "solutions.jsonl"
     file.write_text('{"problem": "a", "text": "b"}\n')
-    with pytest.raises(DataError, match="a recorded solution has a problem, a text, and whether it is correct"):
+    with pytest.raises(DataError, match="correct is missing; a solution has problem, text, answer and correct"):
         latency.run(limit=2, data=str(file))
     file.write_text('{"problem": "a", "text": "b", "correct": true}\n')
     with pytest.raises(DataError, match="1 problems; at least 6 are needed"):

@@ -5,8 +5,8 @@ from fake_server import Script, serving
 from markov import story_model
 from story_checkpoints import POSITIONS, build_writer
 
-from search.bench import latency, wall_latency
 from search.errors import ConfigError
+from search.studies import latency, wall_latency
 
 STORY = story_model(answer=0.2)
 

@@ -3,7 +3,7 @@
 One token of every row is a tick, so a latency is a number of token steps: exact, repeatable, and the same on a busy
 machine. What is written comes from the mini family, or from recorded solutions; scoring and selecting take no time. A
 problem is searched alone, with as many rows as it likes; or 16 problems are searched together at 64 rows. With a model
-it is wall seconds instead (`search.bench.wall_latency`).
+it is wall seconds instead (`search.studies.wall_latency`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from search.api import Search
-from search.bench.wall_latency import measure
 from search.config import SearchSettings, build
 from search.data import load_problems
 from search.driver import SearchOutcome
@@ -25,9 +24,10 @@ from search.engines.virtual import Recall, VirtualEngine
 from search.engines.virtual_time import VirtualClock
 from search.errors import ConfigError
 from search.result import Result
-from search.statistics import paired_bootstrap
+from search.statistics import paired_estimate
 from search.studies.measured import Models
 from search.studies.recorded import RecordedEngine, RecordedScorer, Recording
+from search.studies.wall_latency import measure
 from search.types import Problem
 
 WIDTHS = (4, 16, 64)
@@ -113,7 +113,7 @@ def run(
             for a model any problems.
         widths: of the searches; default 4, 16 and 64, of a model 16.
         methods: to search with.
-        policy: a model by path or hub id, whose wall seconds are measured, as `search.bench.wall_latency` says; None
+        policy: a model by path or hub id, whose wall seconds are measured, as `search.studies.wall_latency` says; None
             for token steps of `data`.
         dtype: of that model; default float32.
         engine: where it runs, as in the settings; default in this process.
@@ -130,7 +130,7 @@ def run(
         trajectories of a problem. On the mini family also `accuracy_MODE_W`, and `accuracy_diff_rolling_W`, with `_lo`
         and `_hi`, the rolling frontier's accuracy less that of levels. The same with `_together` of 16 problems at once
         on 64 rows, where steps are those until all are done, and the least is what 64 rows could do at best. Other
-        methods than ets have their name as a suffix. For a model: as `search.bench.wall_latency.measure`.
+        methods than ets have their name as a suffix. For a model: as `search.studies.wall_latency.measure`.
 
     Raises:
         ConfigError: a setting of a model without one, or a model that cannot be used.
@@ -253,10 +253,7 @@ def _accuracy(ran: dict[str, _Ran], suffix: str) -> dict[str, float]:
     if not right["level"]:
         return {}
     figures = {f"accuracy_{name}{suffix}": _mean(one) for name, one in right.items()}
-    differences = [rolling - level for rolling, level in zip(right["rolling"], right["level"], strict=True)]
-    low, high = paired_bootstrap(differences)
-    figures[f"accuracy_diff_rolling{suffix}"] = _mean(differences)
-    return figures | {f"accuracy_diff_rolling{suffix}_lo": low, f"accuracy_diff_rolling{suffix}_hi": high}
+    return figures | paired_estimate(right["rolling"], right["level"]).figures(f"accuracy_diff_rolling{suffix}")
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,1 +1,0 @@
-"""Measurements: each module has a `run` that returns one object with flat `figures`."""
