@@ -28,7 +28,7 @@ def seed_notes(driver: Driver) -> tuple[str, ...]:
         return ()
     found = [engine.info for engine in writing_engines(driver.writer) if engine.info.seeds == "none"]
     return tuple(
-        f"speculate: engine {info.name} of {info.model} honours no seeds; results are those of a search without it in "
-        "distribution, not step for step"
+        f"speculate: engine {info.name} of {info.model} repeats no step exactly (it honours no seeds, or its rounding "
+        "depends on the batch); results are those of a search without it in distribution, not step for step"
         for info in found
     )

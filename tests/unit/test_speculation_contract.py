@@ -17,7 +17,7 @@ from tenacity import wait_none
 from virtual_clock import Embedded
 
 from search.ahead import AheadBuffer
-from search.api import Search, seed_notes
+from search.api import Search
 from search.catalogue import METHODS, ROUTERS
 from search.config import SearchSettings
 from search.engines.local import LocalEngine
@@ -25,6 +25,7 @@ from search.engines.remote import SglangEngine
 from search.engines.remote import engine as remote
 from search.engines.remote.http import RequestLimits
 from search.evaluation import flush_caches
+from search.notes import seed_notes
 from search.registry import make_policy
 from search.types import Problem
 
