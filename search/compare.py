@@ -103,6 +103,10 @@ class Comparison:
         rows = [row.to_dict() for row in self.rows]
         return {"num_problems": self.num_problems, "notes": list(self.notes), "runs": rows}
 
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        return self.table().html()
+
     def table(self) -> Table:
         """The table that people read."""
         varying = list(dict.fromkeys(name for row in self.rows for name in row.varies))

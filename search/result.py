@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 from search.answers.graders import Grader
 from search.ledger import ModelCost, Stats
 from search.outcome import SearchOutcome
 from search.record import ProblemRecord, costs_record, problem_record, stats_record
+from search.tables import Table
 from search.tree import SearchTree
 from search.types import NodeId, Problem, Reduce, Selected, VoteRule
 from search.verdict import Verdict, decide
@@ -116,6 +118,23 @@ class Result:
     def error(self) -> str | None:
         """Why the whole search failed, if nothing finished and something broke; else None."""
         return self.outcome.error
+
+    def _repr_html_(self) -> str:
+        """As a notebook shows it: the answer, its solution, the vote, the cost, and the tree to be opened."""
+        verdict = "" if self.correct is None else " (right)" if self.correct else " (wrong)"
+        rows = (
+            ("answer", "none" if self.answer is None else f"{self.answer}{verdict}"),
+            ("search", f"{self.method}, width {self.width}, seed {self.seed}"),
+            ("votes", ", ".join(f"{answer}: {weight:.3g}" for answer, weight in self.tally.items())),
+            ("tokens written", self.stats.policy_tokens),
+            ("KV tokens, peak", self.stats.kv_tokens_peak),
+            ("seconds", round(self.stats.seconds, 2)),
+            *((("error", self.error),) if self.error else ()),
+        )
+        table = Table("result", self.problem.text, ("", ""), rows, self.notes).html()
+        solution = f"<pre>{escape(self.text)}</pre>" if self.text else ""
+        tree = f"<details><summary>{len(self.tree)} nodes</summary>{self.tree._repr_html_()}</details>"
+        return f"<div>{table}{solution}{tree}</div>"
 
     def to_dict(self) -> dict[str, Any]:
         """As `ets solve --json` prints it."""

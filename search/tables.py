@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 
 Cell = str | int | float | None
 
@@ -48,6 +49,16 @@ class Table:
         ]
         return "\n".join([self.title, "", *lines, *(f"\n{note}" for note in self.notes)])
 
+    def html(self) -> str:
+        """As a table of a page, with its title as caption."""
+        heads = "".join(f"<th>{escape(column)}</th>" for column in self.columns)
+        rows = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in self.rows)
+        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        caption = f"<caption>{escape(self.title)}</caption>"
+        return f"<table>{caption}<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>{notes}"
+
+    _repr_html_ = html
+
     def csv(self) -> str:
         """Comma-separated, one line a row."""
         out = io.StringIO()
@@ -65,6 +76,11 @@ def share(value: float, interval: Sequence[float] | None = None) -> str:
 def difference(value: float, low: float, high: float) -> str:
     """A difference with its interval."""
     return f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+def _cell(cell: Cell) -> str:
+    number = ' class="number" style="text-align: right"' if isinstance(cell, int | float) else ""
+    return f"<td{number}>{escape(_shown(cell))}</td>"
 
 
 def _line(cells: Sequence[str]) -> str:

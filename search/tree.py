@@ -7,12 +7,16 @@ import math
 from collections.abc import Iterable, Iterator
 from copy import copy
 from dataclasses import dataclass, field, replace
+from html import escape as html_text
 
 from search.steps import open_thought, without_thoughts
 from search.types import ROOT, Ahead, NodeId, NodeStatus, Prefix, Reduce, Segment, Step
 
 STEP_ABOVE_FAILED = "a step above it failed"
 """Why a step failed that was written while the one above it was still being scored."""
+
+_OPEN_DEPTH = 2
+"""Levels of a tree that a notebook shows open."""
 
 _WRITTEN = (NodeStatus.OPEN, NodeStatus.EXPANDED, NodeStatus.FINISHED)
 
@@ -192,6 +196,30 @@ class SearchTree:
     def spoken_text(self, node_id: NodeId) -> str:
         """What of it is no thought; that of a node begins with that of its parent."""
         return without_thoughts(self.solution_text(node_id))
+
+    def _repr_html_(self) -> str:
+        """As a notebook shows it: the steps as nested lists, the first levels open."""
+        return f"<div>{html_text(self.question)}{self._html_below(ROOT)}</div>"
+
+    def _html_below(self, node_id: NodeId) -> str:
+        """The steps below a node. Chains of single children stay in one list, so that depth is that of branches."""
+        items = []
+        for child in self.children(node_id):
+            shown, last = [self._html_step(self.nodes[child])], child
+            while len(below := self.children(last)) == 1:
+                last = below[0]
+                shown.append(self._html_step(self.nodes[last]))
+            whole = "<br>".join(shown)
+            if self.children(last):
+                opened = " open" if self.nodes[child].depth <= _OPEN_DEPTH else ""
+                whole = f"<details{opened}><summary>{whole}</summary>{self._html_below(last)}</details>"
+            items.append(f"<li>{whole}</li>")
+        return f"<ul>{''.join(items)}</ul>" if items else ""
+
+    def _html_step(self, node: Node) -> str:
+        reward = "" if node.reward is None else f" <b>{node.reward:.2f}</b>"
+        reason = f" ({node.reason})" if node.reason else ""
+        return f"<small>{node.status.value}{html_text(reason)}</small>{reward} {html_text(node.text.strip())}"
 
     def path_reward(self, node_id: NodeId, how: Reduce) -> float:
         """One reward for the path to `node_id`; steps without a reward are left out.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from search.plots import check_plots
 
 if TYPE_CHECKING:
     from search.compare import Comparison
+    from search.report import Run
 
 FORMATS = ("text", "md", "csv", "json")
 
@@ -53,7 +54,14 @@ def show(comparison: Comparison, layout: str, plot: Path | None) -> None:
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...", type=click.Path(path_type=Path))
 @table_options
-def compare(runs: tuple[Path, ...], layout: str, plot: Path | None, as_json: bool) -> None:
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="write a page: table, plot, who solved what, with the trees",
+)
+def compare(runs: tuple[Path, ...], layout: str, plot: Path | None, as_json: bool, page: Path | None) -> None:
     """Compare runs that ets eval --out kept with the first of them, on the problems that all have.
 
     Accuracy with Wilson's interval; the paired difference to the first with its bootstrap interval; KV tokens kept,
@@ -65,4 +73,24 @@ def compare(runs: tuple[Path, ...], layout: str, plot: Path | None, as_json: boo
     from search.compare import compare as compared
     from search.report import read_run
 
-    show(compared([read_run(folder) for folder in runs]), "json" if as_json else layout, plot)
+    read = [read_run(folder) for folder in runs]
+    comparison = compared(read)
+    if page is not None:
+        _write_page(comparison, read, page)
+    show(comparison, "json" if as_json else layout, plot)
+
+
+def _write_page(comparison: Comparison, runs: Sequence[Run], folder: Path) -> None:
+    """The comparison's page, and one of trees for each run beside it."""
+    from search.compare_page import compare_page
+    from search.files import write_atomic
+    from search.view import page
+    from search.view.kept import read_kept
+
+    trees = []
+    for place, run in enumerate(runs, 1):
+        kept = read_kept(run.folder)
+        trees.append(f"trees-{place}.html")
+        write_atomic(folder / trees[-1], page(kept.title, kept.views))
+    write_atomic(folder / "index.html", compare_page(comparison, runs, trees))
+    sys.stderr.write(f"wrote {folder / 'index.html'}\n")

@@ -32,30 +32,45 @@ def page(title: str, problems: Sequence[Mapping[str, Any]], live: str | None = N
             for the search that is shown. None for a page of what is kept.
     """
     index = [{name: problem.get(name) for name in _IN_INDEX} for problem in problems]
-    parts = [_data("index", {"title": title, "live": live, "problems": index})]
-    parts += [_data(f"problem-{place}", problem) for place, problem in enumerate(problems)]
-    style, script = _asset("page.css"), "\n".join(_asset(f"script/{name}.js") for name in SCRIPTS)
-    policy = (
-        f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; img-src data:; "
+    parts = [data_element("index", {"title": title, "live": live, "problems": index})]
+    parts += [data_element(f"problem-{place}", problem) for place, problem in enumerate(problems)]
+    return viewer(html.escape(title.encode("utf-8", "replace").decode()), "\n".join(parts), live)
+
+
+def viewer(title: str, data: str, live: str | None = None) -> str:
+    """The page around its data: JSON elements, as `page` makes them. The title is HTML."""
+    style, script = asset("page.css"), viewer_script()
+    policy = html.escape(content_policy([style], [script], live))
+    return filled(asset("page.html"), title=title, policy=policy, style=style, script=script, data=data)
+
+
+def viewer_script() -> str:
+    """The page's one script."""
+    return "\n".join(asset(f"script/{name}.js") for name in SCRIPTS)
+
+
+def content_policy(styles: Sequence[str], scripts: Sequence[str], live: str | None = None) -> str:
+    """What a page may do: these very sources, requests to `live`, and nothing else."""
+    allowed = [" ".join(map(_hash, sources)) for sources in (styles, scripts)]
+    return (
+        f"default-src 'none'; style-src {allowed[0]}; script-src {allowed[1]}; img-src data:; "
         f"connect-src {_origin(live)}; base-uri 'none'; form-action 'none'"
     )
-    values = {
-        "title": html.escape(title.encode("utf-8", "replace").decode()),
-        "policy": html.escape(policy),
-        "style": style,
-        "script": script,
-        "data": "\n".join(parts),
-    }
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], _asset("page.html"))
 
 
-def _data(name: str, values: Mapping[str, Any]) -> str:
+def filled(template: str, **values: str) -> str:
+    """A template with its {{names}} replaced, in one go: what is put in is not read again."""
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], template)
+
+
+def data_element(name: str, values: Mapping[str, Any]) -> str:
     """A JSON element; nothing in it can end it, and letters beyond ASCII are escaped, lone surrogates included."""
     text = json.dumps(values, separators=(",", ":"), allow_nan=False).translate(_IN_SCRIPT)
     return f'<script type="application/json" id="{name}">{text}</script>'
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """A file of this package."""
     return (files("search.view") / name).read_text(encoding="utf-8")
 
 

@@ -79,13 +79,23 @@ function takeView(key, view) {
 
 // Start
 
+/** The problem that the address names after its #, by its id; -1 where it names none. */
+function namedPlace() {
+  const name = location.protocol === "about:" ? "" : decodeURIComponent(location.hash.slice(1));
+  return state.entries.findIndex((entry) => entry.key === name);
+}
+
+window.addEventListener("hashchange", () => {
+  if (namedPlace() >= 0) show(namedPlace());
+});
+
 function start() {
   const { live, problems } = readJson("index");
   state.live = live;
   state.entries = problems.map((summary, place) => ({ key: summary.id, summary, source: `problem-${place}`, view: null }));
   listen();
   byId("list").hidden = state.entries.length < 2 && live === null;
-  if (state.entries.length) show(0);
+  if (state.entries.length) show(Math.max(0, namedPlace()));
   else byId("toolbar").hidden = byId("detail").hidden = true;
   if (live !== null) poll();
 }
