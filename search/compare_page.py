@@ -22,7 +22,8 @@ _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 1.2rem auto; max-width: 82rem; padding: 0 1rem; }
 h1 { font-size: 1.3rem; } h2 { font-size: 1.05rem; margin-top: 1.6rem; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; } caption { display: none; } th, td { padding: .2rem .6rem; border-bottom: 1px solid var(--rule); }
+table { border-collapse: collapse; } caption { display: none; }
+th, td { padding: .2rem .6rem; border-bottom: 1px solid var(--rule); }
 th, td { text-align: left; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
 svg { max-width: 100%; height: auto; } svg text { fill: currentColor; font-size: 12px; }
