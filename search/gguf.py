@@ -47,6 +47,7 @@ class GgufFile:
         places: where each tensor's bytes begin and end in the file.
         quantization: as `Q4_K_M`: what the file calls itself, else the type of most of its bytes.
         num_bytes: the file's size.
+        num_parameters: elements of all tensors.
     """
 
     path: Path
@@ -55,6 +56,7 @@ class GgufFile:
     places: Mapping[str, tuple[int, int]]
     quantization: str
     num_bytes: int
+    num_parameters: int = 0
 
     @property
     def architecture(self) -> str:
@@ -150,6 +152,7 @@ class _Header:
                 f"model {model!r} is one of {metadata['split.count']} files; join them: llama-gguf-split --merge"
             )
         types: dict[str, str] = {}
+        num_parameters = 0
         weight: dict[str, int] = {}
         places: dict[str, tuple[int, int]] = {}
         for _ in range(num_tensors):
@@ -162,6 +165,7 @@ class _Header:
                 raise ConfigError(
                     f"model {model!r}: tensor {name} is of quantisation {number}, which is not known"
                 ) from None
+            num_parameters += prod(shape)
             block, block_bytes = GGML_QUANT_SIZES[kind]
             num_bytes = prod(shape) // block * block_bytes
             types[name] = kind.name
@@ -179,7 +183,7 @@ class _Header:
             kind_name = LlamaFileType(metadata["general.file_type"]).name.removeprefix("MOSTLY_").removeprefix("ALL_")
         except (KeyError, ValueError):
             kind_name = max(weight, key=weight.__getitem__)
-        return GgufFile(path, metadata, types, places, kind_name, found)
+        return GgufFile(path, metadata, types, places, kind_name, found, num_parameters)
 
     def _take(self, kinds: str) -> tuple[Any, ...]:
         found = struct.unpack_from("<" + kinds, self._content, self._at)

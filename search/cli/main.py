@@ -23,6 +23,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "grade": ("search.cli.grade:grade", "Grade a file of answers; compare graders."),
     "compare": ("search.cli.compare:compare", "Compare kept runs side by side, with paired intervals."),
     "sweep": ("search.cli.sweep:sweep", "Run a grid of settings in one process, and compare."),
+    "plan": ("search.cli.plan:plan", "Say what memory and time a search will take, from the models' shapes."),
     "view": ("search.cli.view:view", "Show the trees of a run, or of one problem, in the browser."),
     "repro": ("search.cli.repro:repro", "Reproduce the papers' tables beside the published figures."),
     "serve": ("search.cli.serve:serve", "Serve searched answers to any OpenAI client."),

@@ -59,7 +59,7 @@ def partings(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any
             todo += found
             if len(mine) != len(theirs):
                 alone.append(depth + 1)
-    parted = []
+    parted: list[dict[str, Any]] = []
     for one, other, depth in sorted(shared, key=lambda pair: (pair[2], pair[0])):
         fates = [tree.fate(node) for tree, node in zip(trees, (one, other), strict=True)]
         if fates[0][0] != fates[1][0]:

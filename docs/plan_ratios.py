@@ -1,0 +1,60 @@
+"""Measures what `ets plan` reckons with: each method's work on the mini family, at a few widths.
+
+    .venv/bin/python docs/plan_ratios.py [NUM_PROBLEMS]
+
+Writes `search/plan_ratios.json`. Counts, no times: any machine gives the same.
+"""
+
+import asyncio
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from search import Search
+from search.config import SearchSettings
+from search.mini.problems import problem
+from search.outcome import SearchOutcome
+from search.routing import Engines
+from search.types import Problem
+from search.work_ratios import WorkRatios
+
+METHODS = ("best-of-n", "beam", "dvts", "rebase", "particle", "ets-kv", "ets")
+WIDTHS = (4, 16, 64)
+DECIMALS = 3
+
+
+async def measure(num_problems: int) -> dict[str, dict[int, dict[str, float]]]:
+    """Ratios by method and width, over the first problems of the test split."""
+    asked = [Problem(str(index), problem("test", index).text) for index in range(num_problems)]
+    found: dict[str, dict[int, dict[str, float]]] = {}
+    async with Search() as first:
+        driver = first.driver
+        assert driver.scorer is not None
+        loaded = Engines(policy=driver.writer.engines["policy"], prm=driver.scorer.engines["prm"])
+        for method in METHODS:
+            for width in WIDTHS:
+                search = Search(settings=SearchSettings(method=method, width=width, until="spent"))
+                search.use(loaded.policy, None if search.settings.prm == "none" else loaded.prm)
+                results = [await search.asolve(one) for one in asked]
+                outcomes = [SearchOutcome(one.problem, one.tree, one.stats) for one in results]
+                ratios, _ = WorkRatios.measure(outcomes, width)
+                rounded = {name: round(value, DECIMALS) for name, value in asdict(ratios).items()}
+                found.setdefault(method, {})[width] = rounded
+                sys.stderr.write(f"{method} {width}: {rounded}\n")
+    return found
+
+
+def main() -> None:
+    """Measure, and write the file."""
+    num_problems = int(sys.argv[1]) if len(sys.argv) > 1 else 8
+    kept = {
+        "measured_by": f"docs/plan_ratios.py {num_problems}",
+        "until": "spent",
+        "methods": asyncio.run(measure(num_problems)),
+    }
+    target = Path(__file__).resolve().parents[1] / "search" / "plan_ratios.json"
+    target.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+
+
+main()

@@ -1,0 +1,176 @@
+"""`ets plan`: shapes read from files, work measured and put between widths, and what an engine then really held."""
+
+import asyncio
+import json
+import math
+
+import gguf_files
+import pytest
+from local_models import byte_tokenizer, network
+from ran import Ran
+
+from search import Search
+from search.config import SearchSettings
+from search.engines.local import LocalEngine
+from search.errors import ConfigError
+from search.mini.problems import problem
+from search.model_shape import ModelShape, read_shape
+from search.outcome import SearchOutcome
+from search.plan import GIB, Device, Plan, read_device
+from search.record import read_record
+from search.types import Problem
+from search.work_ratios import Lengths, WorkRatios, at_width, carried, measured
+
+PROBLEMS = [Problem(str(number), f"What is {number} + 2?") for number in range(24)]
+LIMITS = {"max_tokens": 48, "max_step_tokens": 8, "prompt": "plain", "system_prompt": "", "grader": "plain"}
+RATIOS = WorkRatios(kv=0.5, prm_kv=0.25, written=0.75, read=0.5, token_steps=2.0)
+
+
+def saved(folder, kind):
+    model = network(kind)
+    model.save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return model
+
+
+def outcomes(engine, method, width):
+    """Searches by an engine that is loaded."""
+    search = Search(
+        settings=SearchSettings(policy="own", prm="none", method=method, width=width, until="spent", **LIMITS)
+    )
+    search.use(engine, None)
+
+    async def all_of_them():
+        return await asyncio.gather(*map(search.asolve, PROBLEMS))
+
+    return [SearchOutcome(one.problem, one.tree, one.stats) for one in asyncio.run(all_of_them())]
+
+
+@pytest.mark.parametrize("kind", ["llama-gqa", "mistral", "neox"])
+def test_kv_tokens_and_bytes_are_what_the_engine_then_holds(tmp_path, kind):
+    """Planned from searches of width 8, held at width 16; bytes as the engine's own forward shows them."""
+    saved(tmp_path, kind)
+    shape = read_shape(str(tmp_path))
+    engine = LocalEngine.load(str(tmp_path), dtype="float32")
+    seen = engine._model.forward.shape
+    for method in ("best-of-n", "rebase", "beam", "ets"):
+        ratios, lengths = WorkRatios.measure(outcomes(engine, method, 8), 8)
+        plan = Plan(shape, None, "float32", method, 16, lengths, carried(ratios, method, 8, 16))
+        held = [one.stats.kv_tokens_engine_peak for one in outcomes(engine, method, 16)]
+        tokens = sum(held) / len(held)
+        num_bytes = tokens * 2 * math.prod(seen) * 4
+        assert plan.kv_tokens == pytest.approx(tokens, rel=0.2), method
+        assert plan.kv_bytes == pytest.approx(num_bytes, rel=0.2), method
+    asyncio.run(engine.aclose())
+
+
+@pytest.mark.parametrize("method", ["best-of-n", "rebase", "ets"])
+def test_the_mini_familys_ratios_hold_for_its_other_problems(method):
+    width, texts = 8, [problem("test", index).text for index in range(100, 106)]
+    with Search(method=method, width=width, until="spent", seed=1) as search:
+        results = [search.solve(text) for text in texts]
+        bits = search.driver.writer.engines["policy"]._model.forward.shape
+    _, lengths = WorkRatios.measure([SearchOutcome(one.problem, one.tree, one.stats) for one in results], width)
+    plan = Plan(
+        read_shape("mini:target"), read_shape("mini:prm"), "float32", method, width, lengths,
+        at_width(measured(method), width),
+    )  # fmt: skip
+    held = [one.stats.kv_tokens_engine_peak for one in results]
+    assert plan.kv_tokens == pytest.approx(sum(held) / len(held), rel=0.2)
+    assert plan.policy.kv_bytes("float32") == 2 * math.prod(bits) * 4
+    written = [one.stats.policy_tokens for one in results]
+    assert plan.written_tokens == pytest.approx(sum(written) / len(written), rel=0.2)
+
+
+@pytest.mark.parametrize("kind", ["llama", "llama-gqa", "qwen2", "mistral", "neox", "opt"])
+def test_a_shape_is_that_of_the_model_itself(tmp_path, kind):
+    model = saved(tmp_path, kind)
+    shape = read_shape(str(tmp_path))
+    kv_heads = getattr(model.config, "num_key_value_heads", model.config.num_attention_heads)
+    assert (shape.num_layers, shape.num_kv_heads, shape.head_dim) == (2, kv_heads, 8)
+    assert shape.num_parameters == model.num_parameters()
+    assert shape.weight_bytes("bfloat16") == 2 * model.num_parameters()
+    assert shape.kv_bytes("float32") == 2 * 2 * kv_heads * 8 * 4
+
+
+def test_a_shape_of_a_gguf_file_is_that_of_its_folder(tmp_path):
+    model = gguf_files.network("qwen2")
+    file = gguf_files.write_gguf(tmp_path / "model.gguf", model)
+    of_file, of_folder = read_shape(str(file)), read_shape(str(gguf_files.write_folder(tmp_path / "folder", model)))
+    assert (of_file.num_layers, of_file.num_kv_heads, of_file.head_dim) == (2, 2, 8)
+    assert of_file.num_parameters == of_folder.num_parameters
+
+
+def test_a_shape_that_files_do_not_tell_is_named(tmp_path):
+    saved(tmp_path, "llama")
+    config = json.loads((tmp_path / "config.json").read_text())
+    for change, said in (
+        ({"num_hidden_layers": None}, "does not say its number of layers"),
+        ({"kv_lora_rank": 512}, "keeps compressed keys and values"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
+        with pytest.raises(ConfigError, match=said):
+            read_shape(str(tmp_path))
+    with pytest.raises(ConfigError, match="no such folder"):
+        read_shape(str(tmp_path / "none"))
+
+
+def test_ratios_lie_between_those_of_the_widths_that_were_measured():
+    by_width = {4: WorkRatios(1, 0, 1, 0, 2), 16: WorkRatios(0.5, 0, 1, 0, 4)}
+    assert at_width(by_width, 8).kv == pytest.approx(0.75) and at_width(by_width, 8).token_steps == pytest.approx(3)
+    assert at_width(by_width, 2) == by_width[4] and at_width(by_width, 99) == by_width[16] == at_width(by_width, 16)
+    with pytest.raises(ConfigError, match="method mine: its work was not measured; measured: best-of-n"):
+        measured("mine")
+
+
+def test_ratios_are_carried_to_another_width_as_those_of_the_mini_family_change():
+    known = measured("beam")
+    found = carried(WorkRatios(known[4].kv / 2, 0, 1, 0, 2), "beam", 4, 16)
+    assert found.kv == pytest.approx(known[16].kv / 2) and found.prm_kv == 0
+    assert carried(RATIOS, "beam", 8, 8) == RATIOS == carried(RATIOS, "mine", 4, 8)
+
+
+def test_a_plan_adds_up():
+    policy, prm = ModelShape("p", 1_000, 2, 3, 4), ModelShape("r", 100, 1, 1, 8)
+    plan = Plan(policy, prm, "bfloat16", "ets", 10, Lengths(50, 100), RATIOS)
+    assert (plan.kv_tokens, plan.prm_kv_tokens, plan.written_tokens, plan.read_tokens) == (550, 300, 750, 550)
+    assert plan.weight_bytes == 2_200 and plan.kv_bytes == 550 * 2 * 24 * 2 + 300 * 2 * 8 * 2
+    assert plan.fitting is None and plan.seconds is None
+    room = (plan.weight_bytes + 3.5 * plan.kv_bytes) / 0.9 / GIB
+    tight = Plan(policy, prm, "bfloat16", "ets", 10, Lengths(50, 100), RATIOS, Device("d", room, 1, 1), 12, 8)
+    assert tight.fitting == 3
+    # 200 token steps for four batches of three: weights and half of three caches are read, in 1e9 bytes a second.
+    step = (2_000 + 3 * 550 * 96 / 2) / 1e9 / 0.6
+    judged = 2 * 100 * 550 * 3 / (1e12 * 0.6)
+    assert tight.seconds == pytest.approx(4 * (200 * step + judged))
+    assert "3 problems side by side" in tight.table("here").text()
+
+
+def test_devices_by_name_and_by_memory():
+    assert read_device("H100").bandwidth == 3350 and read_device("80GB").bandwidth == 2039
+    assert read_device("13") == Device("13", 13.0)
+    for wrong in ("big", "0", "-1GB", "nan"):
+        with pytest.raises(ConfigError, match=r"accepted: its memory, e\.g\. 80GB, or one of t4"):
+            read_device(wrong)
+
+
+def test_the_command_plans_from_shapes_and_from_a_run(inside, tmp_path):
+    shown = inside(
+        "plan", "--policy", "mini:target", "--prm", "mini:prm", "--width", 16, "--gpu", "80GB", "--problems", 1000
+    )
+    assert shown.code == 0 and "KV tokens of a problem, at its peak" in shown.out and "about" in shown.out
+    run = tmp_path / "run"
+    assert inside("eval", "--limit", 2, "--method", "rebase", "--width", 4, "--out", run).code == 0
+    found = json.loads(inside("plan", "--policy", "mini:target", "--width", 4, "--from", run, "--json").out)
+    assert found["method"] == "rebase" and found["source"] == f"{run}, rebase at width 4"
+    outcomes = [read_record(file).outcome() for file in sorted((run / "problems").glob("*.json"))]
+    held = [one.stats.kv_tokens_engine_peak for one in outcomes]
+    assert found["kv_tokens"] == pytest.approx(sum(held) / len(held), abs=1)
+    for args, said in (
+        (["--policy", "none/here/at/all"], "no such folder"),
+        (["--policy", "mini:target", "--gpu", "big"], "gpu 'big': accepted"),
+        (["--policy", "mini:target", "--tflops", "3"], "are of a --gpu"),
+        (["--policy", "mini:target", "--from", tmp_path], "holds no run"),
+    ):
+        wrong: Ran = inside("plan", *args)
+        assert (wrong.code, wrong.out) == (2, "") and said in wrong.err and len(wrong.err.splitlines()) == 1
