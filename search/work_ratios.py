@@ -56,11 +56,11 @@ class WorkRatios:
             prompt = len(tree.root.ids)
             length = math.fsum(ends) / len(ends) - prompt
             num, prompts, lengths = num + 1, prompts + prompt, lengths + length
-            held = stats.kv_tokens_engine_peak
-            sums["kv"] += (stats.kv_tokens_ledger_peak if held is None else held) - prompt
+            held = stats.kv_tokens_engine_peak or stats.kv_tokens_ledger_peak or prompt  # servers tell none
+            sums["kv"] += held - prompt
             sums["prm_kv"] += max(0, (stats.kv_tokens_prm_peak or 0) - prompt)
             sums["written"] += stats.policy_tokens
-            sums["read"] += max(0, stats.prm_tokens - prompt)
+            sums["read"] += max(0, (stats.prm_tokens or 0) - prompt)
             sums["token_steps"] += width * _token_steps(tree)
         if not num:
             raise ConfigError("no solution finished, so there is nothing to measure")
