@@ -257,6 +257,11 @@ class SearchSettings(BaseModel):
     dtype: Literal["float32", "bfloat16"] = Field(
         default="float32", description="precision of local models; only float32 is reproducible over batches"
     )
+    gguf_weights: Literal["dequantized", "packed"] = Field(
+        default="dequantized",
+        description="weights of .gguf files: dequantized to dtype, or packed: 4-bit ones (Q4_0, Q4_1, Q4_K) stay so, "
+        "in a third of the memory; on the CPU, with dtype bfloat16",
+    )
     max_kv_tokens: Count | None = Field(default=None, description="KV slots of the policy's engine; default: no limit")
     prm_max_kv_tokens: Count | None = Field(
         default=None, description="KV slots of the reward model's engine; default: no limit"

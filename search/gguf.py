@@ -44,6 +44,7 @@ class GgufFile:
         path: the file.
         metadata: its keys and values; an array's as a list.
         types: each tensor's type by its name, as `Q4_K`.
+        shapes: each tensor's, rows first.
         places: where each tensor's bytes begin and end in the file.
         quantization: as `Q4_K_M`: what the file calls itself, else the type of most of its bytes.
         num_bytes: the file's size.
@@ -53,6 +54,7 @@ class GgufFile:
     path: Path
     metadata: Mapping[str, Any]
     types: Mapping[str, str]
+    shapes: Mapping[str, tuple[int, ...]]
     places: Mapping[str, tuple[int, int]]
     quantization: str
     num_bytes: int
@@ -93,6 +95,16 @@ class GgufFile:
         with self.path.open("rb") as source:
             source.seek(first)
             return struct.unpack(f"<{(last - first) // 4}f", source.read(last - first))
+
+    def rows(self, name: str, first: int, last: int) -> Any:
+        """Some rows of a tensor as they lie in the file, (last - first, bytes of a row); one of a tensor of one row."""
+        import numpy as np
+
+        begin, end = self.places[name]
+        num_bytes = (end - begin) // prod(self.shapes[name][:-1])
+        # Read, not mapped: mapped pages would count as this process's memory.
+        data = np.fromfile(self.path, np.uint8, (last - first) * num_bytes, offset=begin + first * num_bytes)
+        return data.reshape(last - first, num_bytes)
 
     @contextmanager
     def alone(self) -> Iterator[Path]:
@@ -154,6 +166,7 @@ class _Header:
         types: dict[str, str] = {}
         num_parameters = 0
         weight: dict[str, int] = {}
+        shapes: dict[str, tuple[int, ...]] = {}
         places: dict[str, tuple[int, int]] = {}
         for _ in range(num_tensors):
             name = self._text()
@@ -169,6 +182,7 @@ class _Header:
             block, block_bytes = GGML_QUANT_SIZES[kind]
             num_bytes = prod(shape) // block * block_bytes
             types[name] = kind.name
+            shapes[name] = tuple(reversed(shape))
             weight[kind.name] = weight.get(kind.name, 0) + num_bytes
             places[name] = (offset, offset + num_bytes)
         if not types:
@@ -183,7 +197,7 @@ class _Header:
             kind_name = LlamaFileType(metadata["general.file_type"]).name.removeprefix("MOSTLY_").removeprefix("ALL_")
         except (KeyError, ValueError):
             kind_name = max(weight, key=weight.__getitem__)
-        return GgufFile(path, metadata, types, places, kind_name, found, num_parameters)
+        return GgufFile(path, metadata, types, shapes, places, kind_name, found, num_parameters)
 
     def _take(self, kinds: str) -> tuple[Any, ...]:
         found = struct.unpack_from("<" + kinds, self._content, self._at)

@@ -62,6 +62,16 @@ def _only_gguf(model: str, folder: Path) -> Path:
     return files[0]
 
 
+def holds_gguf(model: str) -> bool:
+    """Whether a model's path is that of a .gguf file, or of a folder of one; hub ids have none.
+
+    Raises:
+        ConfigError: a folder of several.
+    """
+    path = Path(model).expanduser()
+    return (_only_gguf(model, path) if path.is_dir() else path).suffix.lower() == ".gguf"
+
+
 def cached_model(model: str, patterns: Sequence[str] = CHECKPOINT_FILES) -> Path | None:
     """Where the hub's cache has a model; None where it has not. Nothing is reached.
 

@@ -12,6 +12,7 @@ from search.answers.graders import close_grader
 from search.catalogue import ENGINES, GRADERS, METHODS, SCORERS, ScorerKind, load, pick
 from search.config import METHOD_OPTIONS, Scalar, SearchSettings
 from search.errors import ConfigError
+from search.hub import holds_gguf
 
 if TYPE_CHECKING:
     from prm import NamedScorer, PrmConfig
@@ -205,6 +206,7 @@ def make_engine(spec: str, model: str, settings: SearchSettings, max_kv_tokens: 
             dtype=settings.dtype,
             max_kv_tokens=max_kv_tokens,
             trust_remote_code=trust,
+            gguf_weights=settings.gguf_weights if holds_gguf(path) else "dequantized",
         )
     else:
         room = {} if max_kv_tokens is None else {"max_total_tokens": max_kv_tokens}

@@ -11,6 +11,7 @@ from search.catalogue import METHODS, Method, pick
 from search.config import METHOD_OPTIONS, TRANSPORT, SearchSettings, build
 from search.engine_choice import choose_engine
 from search.errors import ConfigError
+from search.hub import holds_gguf
 from search.registry import make_policy, option_names, prm_config, runs_on_engine
 from search.routing import OWN, choose_router, read_router, router_kind
 
@@ -66,7 +67,7 @@ def parts(settings: SearchSettings) -> list[Part]:
 
 
 def settle(settings: S, *, own_models: bool = False, own_scorer: bool = False, own_policy: bool = False) -> Settled[S]:
-    """Settle models and method by their names alone; no file is read and nothing is reached.
+    """Settle models and method by their names alone; no file is opened and nothing is reached.
 
     A mini model never stands beside another model unless it is named. What the method does not use is left alone.
 
@@ -77,7 +78,8 @@ def settle(settings: S, *, own_models: bool = False, own_scorer: bool = False, o
         own_policy: whether one is the method.
 
     Raises:
-        ConfigError: an unknown name, an option that no method has, or models of which one must be named.
+        ConfigError: an unknown name, an option that no method has, models of which one must be named, or packed
+            weights without a .gguf file.
     """
     given = settings.model_fields_set
     values = settings.model_dump()
@@ -104,6 +106,7 @@ def settle(settings: S, *, own_models: bool = False, own_scorer: bool = False, o
     if values["engine"] == "auto":
         _settle_engine(build(type(settings), values), values, given, notes)
     settled = build(type(settings), values)
+    _check_packed(settled)
     for name, cause in _idle(settled, own_policy=own_policy).items():
         if (
             name not in TRANSPORT
@@ -273,9 +276,19 @@ def _idle_places(settings: SearchSettings, used: list[Part], *, embeds: bool) ->
         idle["max_kv_tokens"] = server
     if not any(part.role in ("prm", "router") for part in here):
         idle.setdefault("prm_max_kv_tokens", server)
+    if not any(part.engine == "local" for part in used):
+        idle["gguf_weights"] = "a model that does not run on engine local"
+    elif settings.gguf_weights == "dequantized":
+        idle["gguf_weights"] = "a run that is what it was before there was a choice"  # its record is the same, too
     if len(here) == len(used):
         idle |= dict.fromkeys(TRANSPORT, "a model in this process")
     return idle
+
+
+def _check_packed(settings: SearchSettings) -> None:
+    local = [part.model for part in parts(settings) if part.engine == "local"]
+    if settings.gguf_weights == "packed" and local and not any(map(holds_gguf, local)):
+        raise ConfigError(f"gguf_weights packed is for .gguf files, and none is among {', '.join(local)}")
 
 
 def _differs(settings: SearchSettings, name: str) -> bool:

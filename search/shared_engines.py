@@ -44,7 +44,9 @@ class SharedEngines:
 
 def _engine_keys(settings: SearchSettings) -> Iterator[tuple[str, tuple[object, ...]]]:
     """By role, all that decides what an engine is; target and policy are one role, no other two share an engine."""
-    own = settings.model_dump(include={"device", "dtype", "trust_remote_code", "request_timeout", "request_attempts"})
+    own = settings.model_dump(
+        include={"device", "dtype", "gguf_weights", "trust_remote_code", "request_timeout", "request_attempts"}
+    )
     for part in parts(settings):
         role = "policy" if part.role == "target" else part.role
         room = settings.max_kv_tokens if role in ("policy", "draft") else settings.prm_max_kv_tokens

@@ -16,6 +16,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
@@ -31,6 +33,8 @@ NAMES = {
     "model.embed_tokens.": "token_embd.",
     "model.norm.": "output_norm.",
     "lm_head.": "output.",
+    "self_attn.q_norm.": "attn_q_norm.",
+    "self_attn.k_norm.": "attn_k_norm.",
     "self_attn.q_proj.": "attn_q.",
     "self_attn.k_proj.": "attn_k.",
     "self_attn.v_proj.": "attn_v.",
@@ -44,8 +48,8 @@ NAMES = {
 }
 
 
-def network(kind: str) -> Any:
-    """A random float32 model, "llama", "llama3" (stretched positions) or "qwen2"."""
+def network(kind: str, **changed: Any) -> Any:
+    """A random float32 model, "llama", "llama3" (stretched positions), "qwen2" or "qwen3"; `changed`: sizes."""
     torch.manual_seed(3)
     sizes: dict[str, Any] = {
         "vocab_size": len(TOKENS),
@@ -61,10 +65,13 @@ def network(kind: str) -> Any:
         "eos_token_id": TOKENS.index("<|im_end|>"),
         "rope_parameters": {"rope_type": "default", "rope_theta": 5000.0},
         "tie_word_embeddings": False,
+        **changed,
     }
     if kind == "llama3":
         sizes["rope_parameters"] |= {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0}
         sizes["rope_parameters"] |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 32}
+    if kind == "qwen3":
+        return Qwen3ForCausalLM(Qwen3Config(**sizes, head_dim=sizes["hidden_size"] // 4)).eval()
     if kind != "qwen2":
         return LlamaForCausalLM(LlamaConfig(**sizes)).eval()
     model = Qwen2ForCausalLM(Qwen2Config(**sizes)).eval()
@@ -79,7 +86,7 @@ def tokenizer(kind: str) -> PreTrainedTokenizerFast:
     vocab = {token: number for number, token in enumerate(TOKENS)}
     inner = Tokenizer(models.BPE(vocab=vocab, merges=MERGES))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    if kind == "qwen2":
+    if kind in ("qwen2", "qwen3"):
         inner.normalizer = normalizers.NFC()
         inner.pre_tokenizer = pre_tokenizers.Sequence(
             [
@@ -93,9 +100,28 @@ def tokenizer(kind: str) -> PreTrainedTokenizerFast:
     return raw
 
 
+def quantise(weights: np.ndarray[Any, Any], kind: Kind) -> np.ndarray[Any, Any]:
+    """The bytes of a tensor's rows; Q4_K, which the gguf package only reads, by each group's least and greatest."""
+    if kind != Kind.Q4_K:
+        return gguf.quants.quantize(weights, kind)
+    groups = weights.reshape(-1, 8, 32)
+    least = np.minimum(groups.min(-1), 0)
+    steps = (groups.max(-1) - least) / 15
+    d, e = ((x.max(-1, keepdims=True) / 63).astype(np.float16) for x in (steps, -least))
+    a, b = (np.rint(x / y.astype(np.float32)).clip(0, 63).astype(np.uint8) for x, y in ((steps, d), (-least, e)))
+    q = np.rint(
+        (groups + (e * b)[..., None].astype(np.float32)) / np.maximum(d * a, 1e-9)[..., None].astype(np.float32)
+    )
+    q = q.clip(0, 15).astype(np.uint8).reshape(-1, 4, 2, 32)
+    third = a[:, 4:] & 15 | (b[:, 4:] & 15) << 4
+    six = np.concatenate((a[:, :4] | a[:, 4:] >> 4 << 6, b[:, :4] | b[:, 4:] >> 4 << 6, third), 1)
+    halves = (q[:, :, 0] | q[:, :, 1] << 4).reshape(len(q), -1)
+    return np.concatenate((d.view(np.uint8), e.view(np.uint8), six, halves), 1).reshape(len(weights), -1)
+
+
 def quantised(weights: np.ndarray[Any, Any], kind: Kind) -> np.ndarray[Any, Any]:
     """What a tensor is after it was quantised."""
-    return gguf.quants.dequantize(gguf.quants.quantize(weights, kind), kind)
+    return gguf.quants.dequantize(quantise(weights, kind), kind)
 
 
 def write_folder(folder: Path, model: Any) -> Path:
@@ -111,7 +137,7 @@ def write_gguf(path: Path, model: Any, kind: Kind = Kind.F32, **keys: str) -> Pa
     Args:
         path: of the file.
         model: of `network`.
-        kind: F32 or a quantisation of blocks of 32.
+        kind: F32, a quantisation of blocks of 32, or Q4_K for a model whose sizes are multiples of 256.
         keys: string values to be added, "__" for a dot.
     """
     config = model.config
@@ -123,12 +149,14 @@ def write_gguf(path: Path, model: Any, kind: Kind = Kind.F32, **keys: str) -> Pa
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(config.head_dim if name == "qwen3" else config.hidden_size // config.num_attention_heads)
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
-    writer.add_file_type(gguf.LlamaFileType.ALL_F32 if kind == Kind.F32 else gguf.LlamaFileType["MOSTLY_" + kind.name])
+    types = {Kind.F32: "ALL_F32", Kind.Q4_K: "MOSTLY_Q4_K_S"}
+    writer.add_file_type(gguf.LlamaFileType[types.get(kind, "MOSTLY_" + kind.name)])
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("qwen2" if name == "qwen2" else "gpt-2")
+    writer.add_tokenizer_pre("qwen2" if name.startswith("qwen") else "gpt-2")
     writer.add_token_list(TOKENS)
     writer.add_token_types([3 if token in CONTROL else 1 for token in TOKENS])
     writer.add_token_merges([" ".join(pair) for pair in MERGES])
@@ -155,7 +183,7 @@ def write_gguf(path: Path, model: Any, kind: Kind = Kind.F32, **keys: str) -> Pa
         if kind == Kind.F32 or weights.ndim == 1:
             writer.add_tensor(short, np.ascontiguousarray(weights))
         else:
-            writer.add_tensor(short, gguf.quants.quantize(np.ascontiguousarray(weights), kind), raw_dtype=kind)
+            writer.add_tensor(short, quantise(np.ascontiguousarray(weights), kind), raw_dtype=kind)
             # Rows are quantised one by one, so their order does not matter.
             parameter.data = torch.from_numpy(quantised(parameter.detach().numpy(), kind))
     writer.write_header_to_file()

@@ -90,6 +90,7 @@ class LocalEngine:
         max_batch_tokens: int = DEFAULT_BATCH_TOKENS,
         trust_remote_code: bool = False,
         attention: Attention = "auto",
+        gguf_weights: str = "dequantized",
     ) -> LocalEngine:
         """Load a decoder.
 
@@ -103,6 +104,7 @@ class LocalEngine:
             trust_remote_code: run code that comes with the model.
             attention: "paged" keeps the KV of all trees in one pool, "cascade" an arena a tree; "auto": paged on a GPU,
                 cascade on a CPU, where each is the faster one.
+            gguf_weights: "dequantized", or "packed": 4-bit weights of a .gguf file stay so; on the CPU in bfloat16.
 
         Raises:
             ConfigError: no such model, not a complete safetensors checkpoint of a causal decoder, or an
@@ -110,7 +112,14 @@ class LocalEngine:
         """
         from search.engines.local.loading import load_model
 
-        loaded = load_model(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code, attention=attention)
+        loaded = load_model(
+            model,
+            device=device,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            attention=attention,
+            gguf_weights=gguf_weights,
+        )
         return cls(loaded, max_kv_tokens=max_kv_tokens, max_rows=max_rows, max_batch_tokens=max_batch_tokens)
 
     @property

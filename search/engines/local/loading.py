@@ -157,7 +157,13 @@ def is_small(network: nn.Module) -> bool:
 
 
 def load_model(
-    model: str, *, device: str, dtype: str, trust_remote_code: bool, attention: Attention = "auto"
+    model: str,
+    *,
+    device: str,
+    dtype: str,
+    trust_remote_code: bool,
+    attention: Attention = "auto",
+    gguf_weights: str = "dequantized",
 ) -> LoadedModel:
     """Load and check a model; see `LocalEngine.load`."""
     torch = import_torch()
@@ -167,13 +173,16 @@ def load_model(
     if dtype not in dtypes:
         raise ConfigError(f"dtype {dtype!r} is not one of {', '.join(dtypes)}")
     place = read_device(device)
+    packed = _wants_packed(gguf_weights, place.type, dtype)
     folder = find_model(model)
+    if packed and not is_gguf(folder):
+        raise ConfigError(f"model {model!r}: gguf_weights packed is for .gguf files, and this is none")
     names = tensor_names(model, folder)
     # A head is made here, over the decoder that transformers has: code that comes with it is not needed.
     trust = trust_remote_code and not head_names(names)
     config = read_config(model, folder, trust, names)
     raw_tokenizer = read_tokenizer(model, folder, trust_remote_code)
-    network = read_weights(model, folder, config, dtypes[dtype], trust, names).to(place)
+    network = read_weights(model, folder, config, dtypes[dtype], trust, names, packed=packed).to(place)
     loaded = prepare(network, raw_tokenizer, name=model, attention=attention)
     loaded.head = read_head(model, sorted(folder.glob("*.safetensors")))
     if loaded.head is not None:
@@ -185,9 +194,24 @@ def load_model(
         loaded.has_language_model = _has_language_model(config, names)
         loaded.info = replace(loaded.info, details={**loaded.info.details, "head": f"{outputs.shape[-1]} outputs"})
     if is_gguf(folder):
-        details = gguf_details(read_gguf(model, folder))
+        details = gguf_details(read_gguf(model, folder), network)
         loaded.info = replace(loaded.info, details={**loaded.info.details, **details})
     return loaded
+
+
+def _wants_packed(gguf_weights: str, device: str, dtype: str) -> bool:
+    """Whether weights stay packed.
+
+    Raises:
+        ConfigError: another value, or they cannot be on this device or in this precision.
+    """
+    if gguf_weights not in ("dequantized", "packed"):
+        raise ConfigError(f"gguf_weights {gguf_weights!r} is not one of dequantized, packed")
+    if gguf_weights == "packed" and device != "cpu":
+        raise ConfigError(f"gguf_weights packed runs on the CPU, not on {device}; take gguf_weights dequantized")
+    if gguf_weights == "packed" and dtype != "bfloat16":
+        raise ConfigError(f"gguf_weights packed computes in bfloat16, not in {dtype}; take dtype bfloat16")
+    return gguf_weights == "packed"
 
 
 def prepare(network: Any, raw_tokenizer: Any, *, name: str, attention: Attention = "auto") -> LoadedModel:
@@ -202,6 +226,7 @@ def prepare(network: Any, raw_tokenizer: Any, *, name: str, attention: Attention
     Raises:
         ConfigError: an architecture whose attention this engine cannot reproduce, or a tokenizer of another model.
     """
+    from search.engines.local.packed import num_parameters as count_parameters
     from search.engines.local.selfcheck import choose_forward
 
     network.eval().requires_grad_(False)
@@ -213,7 +238,7 @@ def prepare(network: Any, raw_tokenizer: Any, *, name: str, attention: Attention
     vocab = min(vocab, int(network.get_input_embeddings().weight.shape[0]))
     table = TokenBytes(raw_tokenizer, vocab)
     eos_ids = _eos_ids(network, raw_tokenizer)
-    num_parameters = sum(p.numel() for p in network.parameters())
+    num_parameters = count_parameters(network)
     info = EngineInfo(
         name="local",
         model=name,
@@ -372,14 +397,16 @@ def read_weights(
     dtype: torch.dtype,
     trust_remote_code: bool,
     names: frozenset[str] | None = None,
+    *,
+    packed: bool = False,
 ) -> Any:
-    """A causal decoder with a checkpoint's weights.
+    """A causal decoder with a checkpoint's weights; those of a .gguf file stay packed on request.
 
     Raises:
         ConfigError: the weights are missing, broken, or of another form, or hold what is no finite number.
     """
     network = (
-        gguf_weights(model, folder, config, dtype)
+        gguf_weights(model, folder, config, dtype, packed=packed)
         if is_gguf(folder)
         else _safetensors_weights(model, folder, config, dtype, trust_remote_code, names)
     )
