@@ -21,8 +21,8 @@ from search.shared_engines import _engine_keys
 from search.types import Child, Prefix, Sampling, Segment
 
 KINDS = [Kind.Q4_0, Kind.Q4_1, Kind.Q4_K]
-DIGIT = 2.0**-8
-"""Of bfloat16, relative: twice the most that rounding to nearest is off by."""
+DIGIT = torch.finfo(torch.bfloat16).eps
+"""Twice the most, relative, that rounding to bfloat16 is off by."""
 LARGE = {"hidden_size": 256, "intermediate_size": 512}
 
 

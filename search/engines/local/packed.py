@@ -80,8 +80,9 @@ class PackedLinear(nn.Module):
         for first in range(0, self.out_features, _AT_ONCE):
             digits = _unpack(self.digits[first : first + _AT_ONCE], block).view(torch.int8).sub_(8)
             groups = digits.view(len(digits), -1, GROUP).to(dtype)
-            s, z = self.scales[:, first : first + _AT_ONCE].to(dtype).transpose(0, 1).unsqueeze(-1).unbind(2)
-            yield torch.addcmul(z, groups, s).view(len(digits), -1)
+            scales = self.scales[:, first : first + _AT_ONCE].to(dtype).transpose(0, 1).contiguous()
+            s, z = scales.unsqueeze(-1).unbind(2)
+            yield torch.addcmul(z, groups, s).reshape(len(digits), -1)
 
 
 def num_parameters(network: nn.Module) -> int:
