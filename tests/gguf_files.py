@@ -71,7 +71,7 @@ def network(kind: str, **changed: Any) -> Any:
         sizes["rope_parameters"] |= {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0}
         sizes["rope_parameters"] |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 32}
     if kind == "qwen3":
-        return Qwen3ForCausalLM(Qwen3Config(**sizes, head_dim=sizes["hidden_size"] // 4)).eval()
+        return Qwen3ForCausalLM(Qwen3Config(**sizes, head_dim=128)).eval()
     if kind != "qwen2":
         return LlamaForCausalLM(LlamaConfig(**sizes)).eval()
     model = Qwen2ForCausalLM(Qwen2Config(**sizes)).eval()

@@ -1,5 +1,7 @@
 """Weights of a .gguf file that stay packed are those that it dequantises to, and the model is the same one."""
 
+import re
+
 import gguf
 import gguf_files
 import numpy as np
@@ -91,7 +93,8 @@ def test_many_rows_take_the_way_that_is_faster_for_them(monkeypatch):
     [("llama", Kind.Q4_K), ("llama3", Kind.Q4_0), ("qwen2", Kind.Q4_1), ("qwen2", Kind.Q4_K), ("qwen3", Kind.Q4_K)],
 )
 def test_tensor_for_tensor_as_transformers_dequantises(kind, weights, tmp_path):
-    path = write_gguf(tmp_path / "a.gguf", gguf_files.network(kind, **LARGE), weights)
+    model = gguf_files.network(kind, **LARGE)
+    path = write_gguf(tmp_path / "a.gguf", model, weights)
     config = gguf_config("m", path)
     plain = gguf_weights("m", path, config, torch.bfloat16)
     packed = gguf_weights("m", path, config, torch.bfloat16, packed=True)
@@ -111,14 +114,12 @@ def test_tensor_for_tensor_as_transformers_dequantises(kind, weights, tmp_path):
     assert num_bytes <= 0.35 * 2 * sum(m.num_parameters for m in layers.values())
     ids = torch.randint(len(TOKENS), (4, 60), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        ours, theirs, exact = (
-            model(ids).logits.float() for model in (packed.eval(), plain.eval(), plain.float().eval())
-        )
-    rounding = (theirs - exact).square().mean().sqrt()
-    assert (ours - exact).square().mean().sqrt() < 3 * rounding
+        ours, theirs, exact = (one.eval()(ids).logits.float() for one in (packed, plain, model))
+    error, rounding = ((found - exact).square().mean(-1).sqrt() for found in (ours, theirs))
+    assert error.mean() < 2 * rounding.mean()
     best = exact.topk(2).values
-    clear = best[..., 0] - best[..., 1] > 8 * rounding
-    assert clear.float().mean() > 0.3
+    clear = best[..., 0] - best[..., 1] > 12 * rounding.clamp(min=rounding.mean())
+    assert clear.sum() >= 5
     assert (ours.argmax(-1) == exact.argmax(-1))[clear].all()
 
 
@@ -237,4 +238,4 @@ def test_the_command_line_refuses_in_one_line(file, inside):
     assert (ran.code, ran.out) == (2, "")
     assert "take dtype bfloat16" in ran.err and "Traceback" not in ran.err
     ran = inside("doctor", "--policy", str(file), "--prm", "none", "--gguf-weights", "packed", "--dtype", "bfloat16")
-    assert ran.code == 0 and "gguf_weights 8" in ran.out.replace("gguf_weights 7", "gguf_weights 8")
+    assert ran.code == 0 and re.search(r"gguf_weights \d\d\.\d% packed", ran.out)
