@@ -44,6 +44,7 @@ class PackedLinear(nn.Module):
     """
 
     digits: Tensor
+    bias: nn.Parameter | None
 
     def __init__(self, digits: Tensor, scales: Tensor) -> None:
         """Pack.
