@@ -152,8 +152,10 @@ def read_device(name: str) -> torch.device:
 
 def is_small(network: nn.Module) -> bool:
     """Whether one thread of the processor computes it faster than several."""
+    from search.engines.local.packed import num_parameters
+
     on_cpu = next(network.parameters()).device.type == "cpu"
-    return on_cpu and sum(weight.numel() for weight in network.parameters()) < _SMALL_PARAMETERS
+    return on_cpu and num_parameters(network) < _SMALL_PARAMETERS
 
 
 def load_model(
