@@ -61,7 +61,7 @@ def test_scale_and_zero_of_a_group_say_what_its_block_says(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_packed_layer_is_the_layer_but_for_a_last_digit(kind, shape):
     data, wanted = blocks(kind, *shape)
-    layer = PackedLinear(*read_blocks(kind.name, data))
+    layer = PackedLinear(shape[1], shape[0]).fill(kind.name, data)
     assert ((weights_of(layer) - wanted).abs() <= room(layer)).all()
     own = weights_of(layer)
     layer.bias = nn.Parameter(torch.arange(shape[0]).to(torch.bfloat16))
@@ -75,7 +75,7 @@ def test_a_packed_layer_is_the_layer_but_for_a_last_digit(kind, shape):
 
 def test_many_rows_take_the_way_that_is_faster_for_them(monkeypatch):
     data, _ = blocks(Kind.Q4_K, 320, 256)
-    layer = PackedLinear(*read_blocks("Q4_K", data))
+    layer = PackedLinear(256, 320).fill("Q4_K", data)
     x = torch.randn(packed_module._MANY_ROWS, 256).to(torch.bfloat16)
     seen = []
     monkeypatch.setattr(packed_module, "linear", lambda rows, w: seen.append(w.shape) or nn.functional.linear(rows, w))

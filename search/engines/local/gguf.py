@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _FACTORS = "rope_freqs.weight"
 _PACKED = ("llama", "qwen2", "qwen3")
 """Architectures whose tensors are the model's own, but for the order of rows that llama.cpp gives Llama's heads."""
-_AT_ONCE = 2**20
-"""Numbers that are dequantised at a time: numpy holds several copies of them."""
+_AT_ONCE = 2**18
+"""Numbers that are dequantised at a time: numpy holds several copies of them, and leaves holes where they were."""
 
 # What broken or unknown files make transformers raise is not to be listed, so all of it becomes one line.
 
@@ -128,7 +128,7 @@ def _packed_weights(model: str, file: GgufFile, config: Any, dtype: torch.dtype)
     from torch import nn
     from transformers import AutoModelForCausalLM
 
-    from search.engines.local.packed import BLOCK_BYTES, PackedLinear, read_blocks
+    from search.engines.local.packed import BLOCK_BYTES, PackedLinear
 
     if file.architecture not in _PACKED:
         raise ConfigError(
@@ -160,7 +160,8 @@ def _packed_weights(model: str, file: GgufFile, config: Any, dtype: torch.dtype)
         kind = file.types[name]
         linear = isinstance(module, nn.Linear) and module is not output and leaf == "weight"
         if linear and kind in BLOCK_BYTES and shape[0] % 16 == 0:  # as the kernel takes them
-            network.set_submodule(owner, PackedLinear(*read_blocks(kind, file.rows(name, 0, shape[0])[order])))
+            layer = PackedLinear(shape[1], shape[0]).fill(kind, file.rows(name, 0, shape[0])[order])
+            network.set_submodule(owner, layer)
         else:
             weights = _dequantized(model, file, name, dtype)
             setattr(module, leaf, nn.Parameter(weights[torch.from_numpy(order)] if found else weights))

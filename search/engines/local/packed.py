@@ -28,7 +28,7 @@ on one core (Xeon with AMX, 8960 x 1536): the kernel takes 1.4 ms for one row an
 product 4 to 13 ms whatever the rows, the taking out 56 ms."""
 
 _AT_ONCE = 256
-"""Output features taken out of their packing at a time, which the processor's caches hold."""
+"""Output features taken into or out of their packing at a time, which the processor's caches hold."""
 
 Bytes = NDArray[np.uint8]
 
@@ -46,18 +46,23 @@ class PackedLinear(nn.Module):
     digits: Tensor
     bias: nn.Parameter | None
 
-    def __init__(self, digits: Tensor, scales: Tensor) -> None:
-        """Pack.
-
-        Args:
-            digits: (out_features, in_features) q, of any integer type; out_features are a multiple of 16.
-            scales: (out_features, in_features / 32, 2) s and z.
-        """
+    def __init__(self, in_features: int, out_features: int) -> None:
+        """Make room: `in_features` are a multiple of 32, `out_features` one of 16."""
         super().__init__()
-        self.out_features, self.in_features = digits.shape
-        self.register_buffer("digits", _pack(digits))
-        self.scales = nn.Parameter(scales.transpose(0, 1).to(torch.bfloat16).contiguous(), requires_grad=False)
+        self.in_features, self.out_features = in_features, out_features
+        self.register_buffer("digits", torch.empty((out_features, in_features // 2), dtype=torch.uint8))
+        scales = torch.empty((in_features // GROUP, out_features, 2), dtype=torch.bfloat16)
+        self.scales = nn.Parameter(scales, requires_grad=False)
         self.register_parameter("bias", None)
+
+    def fill(self, kind: str, data: Bytes) -> PackedLinear:
+        """Take the weights from GGUF blocks, (out_features, bytes of a row), and return this layer."""
+        # Some features at a time: what the whole needs for a moment would stay with the process as holes in its memory.
+        for first in range(0, self.out_features, _AT_ONCE):
+            digits, scales = read_blocks(kind, data[first : first + _AT_ONCE])
+            self.digits[first : first + _AT_ONCE] = _pack(digits)
+            self.scales.data[:, first : first + _AT_ONCE] = scales.transpose(0, 1)
+        return self
 
     @property
     def num_parameters(self) -> int:
