@@ -458,7 +458,7 @@ def test_of_many_requests_with_deadlines_none_is_lost_and_none_is_late():
         answer.json["search"]["deadline_reached"] if answer.status == 200 else answer.error["code"]
         for answer, _ in answers.values()
     )
-    assert ends.keys() == {False, True, "deadline"} and ends[False] > num_requests / 8, ends
+    assert ends.keys() <= {False, True, "deadline"} and ends[False] > num_requests / 2 and ends[True], ends
 
 
 # What is refused
