@@ -3,10 +3,12 @@
 import asyncio
 import random
 import re
+import time
+from collections import Counter
 
 import httpx
 import pytest
-from serve_client import chat
+from serve_client import chat, ets_serve
 
 from search.api import Search
 from search.mini.problems import problem
@@ -59,6 +61,42 @@ def test_no_answer_is_lost_or_another_problems_and_memory_stays_flat(server):
     half = len(memory) // 2
     grown = max(memory[half:]) - max(memory[:half])
     assert len(memory) >= 6 and grown < 24e6, [round(one / 1e6) for one in memory]
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(900)
+def test_none_of_many_requests_with_a_deadline_is_lost_or_late():
+    """More than the machine can do in time: each gets the best answer by then, or hears that its turn did not come."""
+    deadline, ends, late, memory = 4.0, Counter(), [], []
+
+    async def run(server):
+        todo = iter(range(NUM_REQUESTS))
+
+        async def client(web):
+            for index in todo:
+                began = time.perf_counter()
+                answer = await web.post(CHAT, json=chat(problem("test", index).text, model=MODEL, seed=index))
+                late.append(time.perf_counter() - began - deadline)
+                body = answer.json()
+                assert answer.status_code in (200, 429), answer.text
+                ends[body["search"]["deadline_reached"] if answer.status_code == 200 else body["error"]["code"]] += 1
+                if len(late) % 32 == 0:
+                    memory.append((await asyncio.to_thread(server.metrics))["process_resident_memory_bytes"])
+
+        limits = httpx.Limits(max_connections=NUM_CLIENTS)
+        async with httpx.AsyncClient(base_url=server.url, timeout=600, limits=limits) as web:
+            await asyncio.gather(*(client(web) for _ in range(NUM_CLIENTS)))
+
+    with ets_serve(
+        "--deadline", deadline, "--width", WIDTH, "--max-concurrent", 16, "--max-queue", NUM_CLIENTS
+    ) as server:
+        asyncio.run(run(server))
+        held = [value for name, value in server.metrics().items() if name.startswith("ets_kv_tokens_held")]
+    assert ends.total() == NUM_REQUESTS and set(ends) <= {False, True, "deadline"}
+    assert max(late) <= 0.5, (sorted(late)[-5:], ends)
+    assert held and sum(held) == 0
+    half = len(memory) // 2
+    assert max(memory[half:]) - max(memory[:half]) < 24e6, [round(one / 1e6) for one in memory]
 
 
 @pytest.mark.nightly
