@@ -18,6 +18,11 @@ def out_of_time(seconds: float | None) -> str:
     return f"limit of {seconds} seconds"
 
 
+def is_out_of_time(reason: str) -> bool:
+    """Whether a node's reason is one that `out_of_time` began."""
+    return reason.startswith("limit of ") and " seconds" in reason
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Where a search stops although the model would go on.

@@ -15,7 +15,7 @@ from search.api import Search
 from search.config import SearchSettings
 from search.conversation import as_problem
 from search.errors import ConfigError
-from search.limits import out_of_time
+from search.limits import is_out_of_time, out_of_time
 from search.plain_text import is_unicode
 from search.result import Result
 from search.routing import Engines
@@ -265,7 +265,7 @@ class Service:
                 self.metrics.waited(job.seconds_queued)
                 job.state, job.began, began = "running", True, time.perf_counter()
                 result = await self._solve(job)
-            if result.error is not None:
+            if result.error is not None and not is_out_of_time(result.error):
                 raise from_failure(result.error)
             state = "finished"
             return result

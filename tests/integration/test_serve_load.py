@@ -1,9 +1,9 @@
 """`ets serve` under load: many clients at once, none lost and none mixed up, memory flat; and clients that leave."""
 
 import asyncio
+import json
 import random
 import re
-import time
 from collections import Counter
 
 import httpx
@@ -65,22 +65,24 @@ def test_no_answer_is_lost_or_another_problems_and_memory_stays_flat(server):
 
 @pytest.mark.nightly
 @pytest.mark.timeout(900)
-def test_none_of_many_requests_with_a_deadline_is_lost_or_late():
-    """More than the machine can do in time: each gets the best answer by then, or hears that its turn did not come."""
-    deadline, ends, late, memory = 4.0, Counter(), [], []
+def test_none_of_many_requests_with_a_deadline_is_lost_or_late(tmp_path):
+    """More than the machine can do in time: each gets the best answer by then, or hears that its turn did not come.
+
+    Late is what the server's own log says, from a request's arrival to its answer's end: clients that share the cores
+    with it are slow to read.
+    """
+    deadline, ends, memory, log = 4.0, Counter(), [], tmp_path / "log"
 
     async def run(server):
         todo = iter(range(NUM_REQUESTS))
 
         async def client(web):
             for index in todo:
-                began = time.perf_counter()
                 answer = await web.post(CHAT, json=chat(problem("test", index).text, model=MODEL, seed=index))
-                late.append(time.perf_counter() - began - deadline)
                 body = answer.json()
                 assert answer.status_code in (200, 429), answer.text
                 ends[body["search"]["deadline_reached"] if answer.status_code == 200 else body["error"]["code"]] += 1
-                if len(late) % 32 == 0:
+                if ends.total() % 32 == 0:
                     memory.append((await asyncio.to_thread(server.metrics))["process_resident_memory_bytes"])
 
         limits = httpx.Limits(max_connections=NUM_CLIENTS)
@@ -88,12 +90,15 @@ def test_none_of_many_requests_with_a_deadline_is_lost_or_late():
             await asyncio.gather(*(client(web) for _ in range(NUM_CLIENTS)))
 
     with ets_serve(
-        "--deadline", deadline, "--width", WIDTH, "--max-concurrent", 16, "--max-queue", NUM_CLIENTS
-    ) as server:
+        "--deadline", deadline, "--width", WIDTH, "--max-concurrent", 16, "--max-queue", NUM_CLIENTS,
+        "--access-log", log,
+    ) as server:  # fmt: skip
         asyncio.run(run(server))
         held = [value for name, value in server.metrics().items() if name.startswith("ets_kv_tokens_held")]
     assert ends.total() == NUM_REQUESTS and set(ends) <= {False, True, "deadline"}
-    assert max(late) <= 0.5, (sorted(late)[-5:], ends)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    late = sorted(line["seconds"] - deadline for line in lines if line["path"] == CHAT)
+    assert len(late) == NUM_REQUESTS and late[-1] <= 0.5, (late[-5:], ends)
     assert held and sum(held) == 0
     half = len(memory) // 2
     assert max(memory[half:]) - max(memory[:half]) < 24e6, [round(one / 1e6) for one in memory]

@@ -414,6 +414,38 @@ def test_at_its_deadline_a_request_gets_the_best_answer_so_far_marked(stream):
     assert seconds == pytest.approx(0.3, abs=0.002)
 
 
+class Silent:
+    """A scorer that never answers."""
+
+    engines = MappingProxyType({})
+
+    async def score(self, tree, nodes):
+        await asyncio.Event().wait()
+
+    def usage(self, tree):
+        return {}
+
+    def num_unique_tokens(self, tree):
+        return 0
+
+    async def release(self, tree, nodes=None):
+        pass
+
+
+def test_a_deadline_before_the_first_reward_is_no_fault_of_the_engine():
+    """Solutions that were written and not yet scored have no part in a vote, but nothing broke."""
+
+    async def whole():
+        async with running(limits=ServeLimits(deadline=0.3), max_tokens=2) as server:
+            search = await server.service.searches.get({})
+            search.driver.scorer = Silent()
+            answer = await server.ask()
+            assert answer.status == 200 and answer.json["search"]["deadline_reached"]
+            assert answer.json["search"]["answer"] is None and answer.json["choices"][0]["finish_reason"] == "length"
+
+    timed(whole())
+
+
 def test_a_deadline_that_comes_in_the_queue_is_said_and_one_that_does_not_come_marks_nothing():
     async def whole():
         limits = ServeLimits(max_concurrent=1, deadline=60)
