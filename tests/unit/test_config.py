@@ -19,7 +19,10 @@ from search.run_key import config_hash
         ({"temperature": -0.1}, "temperature = -0.1: input should be greater than or equal to 0"),
         ({"temperature": float("nan")}, "temperature = nan"),
         ({"top_p": 0}, "top_p = 0"),
-        ({"vote": "loudest"}, "vote = 'loudest': input should be 'auto', 'majority', 'weighted' or 'best'"),
+        (
+            {"vote": "loudest"},
+            "vote = 'loudest': input should be 'auto', 'majority', 'weighted', 'normalised' or 'best'",
+        ),
         ({"widht": 3}, "unknown setting 'widht'; known: .*cluster_distance, .*coverage_weight"),
     ],
 )

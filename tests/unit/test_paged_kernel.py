@@ -17,12 +17,8 @@ NAME = "search.engines.local.paged_kernel"
 
 @pytest.fixture(scope="module")
 def kernel():
-    """Interpreted: whether a kernel is, is settled when its module is imported."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITON_INTERPRET", "1")
-        sys.modules.pop(NAME, None)
-        yield importlib.import_module(NAME).kernel
-        del sys.modules[NAME]
+    """Interpreted, as tests/conftest.py has it: whether a kernel is, is settled when its module is imported."""
+    return importlib.import_module(NAME).kernel
 
 
 def paths(lengths, shared, slots):

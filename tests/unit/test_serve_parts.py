@@ -130,7 +130,7 @@ def test_a_router_needs_a_draft_and_its_model():
         ({"width": 0}, "width = 0: input should be greater than or equal to 1"),
         ({"width": "4"}, "width = '4': input should be a valid integer"),
         ({"width": True}, "width = True: input should be a valid integer"),
-        ({"vote": "loud"}, "vote = 'loud': input should be 'auto', 'majority', 'weighted' or 'best'"),
+        ({"vote": "loud"}, "vote = 'loud': input should be 'auto', 'majority', 'weighted', 'normalised' or 'best'"),
         ({"temperature": float("inf")}, "temperature = inf: input should be a finite number"),
         (
             {"system_prompt": "@/etc/passwd"},

