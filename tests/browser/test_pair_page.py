@@ -54,8 +54,8 @@ def test_both_trees_their_costs_and_where_they_part(visit, artefacts):
     shown.keyboard.press("k")  # the first place where they part
     expect(selected(left)).to_have_attribute("data-id", "2")
     shown.keyboard.press("[")
-    expect(left.locator("#depth")).to_have_value("1")
-    expect(right.locator("#depth")).to_have_value("1")
+    expect(left.locator("#replay")).to_have_value("1")
+    expect(right.locator("#replay")).to_have_value("1")
     shown.keyboard.press("n")
     expect(shown.locator("#summary")).to_contain_text("They do not part.")
     expect(right.locator("#header")).to_contain_text("7")

@@ -57,7 +57,7 @@ function showProblem(place) {
 
 /** Both replays go as far as the deeper tree does. */
 function takeDepth() {
-  const own = SIDES.map((side) => Number(pairById(side).contentDocument?.getElementById("depth")?.max ?? 0));
+  const own = SIDES.map((side) => Number(pairById(side).contentDocument?.getElementById("replay")?.max ?? 0));
   pairById("depth").max = pairById("depth").value = String(Math.max(...own));
 }
 
@@ -111,7 +111,7 @@ function showParting(at) {
 function replay(depth) {
   const slider = pairById("depth"), wanted = Math.min(Number(slider.max), Math.max(0, depth));
   slider.value = String(wanted);
-  for (const side of SIDES) pairById(side).contentWindow.setDepth(wanted);
+  for (const side of SIDES) pairById(side).contentWindow.setMoment(wanted);
 }
 
 const move = (by) => showProblem((seen.place + by + pair.problems.length) % pair.problems.length);
