@@ -52,9 +52,9 @@ def uneven_tree():
     tree.finish(late, "end of text")
     tree.prune(deeper, "no width left")
     selections = [
-        Selected((first, waiting), (first, waiting), 3),
-        Selected((waiting, deeper), (waiting, deeper), 4),
-        Selected((deeper,), (), 5),
+        Selected((first, waiting), (first, waiting), num_nodes=3),
+        Selected((waiting, deeper), (waiting, deeper), num_nodes=4),
+        Selected((deeper,), (), num_nodes=5),
     ]
     return tree, selections, late
 
