@@ -98,8 +98,7 @@ def test_none_of_many_requests_with_a_deadline_is_lost_or_late(tmp_path):
     assert ends.total() == NUM_REQUESTS and set(ends) <= {False, True, "deadline"}
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     late = sorted(line["seconds"] - deadline for line in lines if line["path"] == CHAT)
-    # test_serve_app holds all of them to 0.5 s, exactly, on a virtual clock; here another program may have the cores.
-    assert len(late) == NUM_REQUESTS and late[-NUM_REQUESTS // 50] <= 0.5 and late[-1] <= 3.0, (late[-5:], ends)
+    assert len(late) == NUM_REQUESTS and late[-1] <= 0.5, (late[-5:], ends)
     assert held and sum(held) == 0
     half = len(memory) // 2
     assert max(memory[half:]) - max(memory[:half]) < 24e6, [round(one / 1e6) for one in memory]
