@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -153,7 +154,7 @@ class _Scored:
         await self._steps.release(tree, nodes)
 
 
-class _DraftScored(_Scored):
+class _DraftScored(_Scored, ABC):
     """Decides by a score of the draft's step, read before the target is asked."""
 
     async def route(self, tree: SearchTree, draft: Step | None, target: Step | None) -> Decision:
@@ -167,8 +168,9 @@ class _DraftScored(_Scored):
             self._steps.keep(tree, draft.node, scored)
         return decision
 
+    @abstractmethod
     def _decide(self, score: float) -> Decision:
-        raise NotImplementedError
+        """Whether a draft's step of this score is to be written anew."""
 
 
 class RsdRouter(_DraftScored):

@@ -99,22 +99,32 @@ class ScorerKind:
         scorer: its class, a `prm.codec.NamedScorer`.
         written: the names there are, and what they stand for, for a person.
         loads: whether a checkpoint's name follows the colon, which runs on `prm_engine`.
+        has_files: whether a path follows the colon, whose files are a part of what ran.
     """
 
     scorer: str
     written: str
     loads: bool = False
+    has_files: bool = False
 
 
 SCORERS: Mapping[str, ScorerKind] = {
     "probe": ScorerKind(
-        "prm.probe_scorer:ProbeScorer", "a probe on the policy's own states, as ets probe train makes it: probe:FOLDER"
+        "prm.probe_scorer:ProbeScorer",
+        "a probe on the policy's own states, as ets probe train makes it: probe:FOLDER",
+        has_files=True,
     ),
     "confidence": ScorerKind(
         "prm.confidence:ConfidenceScorer",
         "the policy's own probabilities: confidence:mean-logprob, lowest-group or tail",
     ),
 }
+
+
+def scorer_kind(prm: str) -> ScorerKind | None:
+    """The kind that a reward model's name begins with; None for a checkpoint of a family."""
+    kind, colon, _ = prm.partition(":")
+    return SCORERS.get(kind) if colon else None
 
 
 @dataclass(frozen=True, slots=True)

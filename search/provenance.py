@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from search.api import Search
+from search.catalogue import scorer_kind
 from search.config import SearchSettings
 from search.registry import weights_of
 from search.resolve import parts
@@ -34,7 +35,7 @@ def provenance(search: Search) -> dict[str, Any]:
 def model_weights(settings: SearchSettings) -> dict[str, str]:
     """Fingerprints of the checkpoints that run in this process, by role, as far as their files are at hand."""
     found = {part.role: weights_of(part.model) for part in parts(settings) if not part.served}
-    if settings.prm.startswith("probe:"):
+    if (kind := scorer_kind(settings.prm)) is not None and kind.has_files:
         found["prm"] = weights_of(settings.prm)
     return {role: value for role, value in found.items() if value is not None}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from search.answers.graders import close_grader
-from search.catalogue import ENGINES, GRADERS, METHODS, SCORERS, ScorerKind, load, pick
+from search.catalogue import ENGINES, GRADERS, METHODS, load, pick, scorer_kind
 from search.config import METHOD_OPTIONS, Scalar, SearchSettings
 from search.errors import ConfigError
 from search.hub import holds_gguf
@@ -212,12 +212,6 @@ def make_engine(spec: str, model: str, settings: SearchSettings, max_kv_tokens: 
         room = {} if max_kv_tokens is None else {"max_total_tokens": max_kv_tokens}
         engine = cls.load(path, trust_remote_code=trust, device=settings.device, dtype=settings.dtype, **room)
     return engine
-
-
-def scorer_kind(prm: str) -> ScorerKind | None:
-    """The kind that a reward model's name begins with; None for a checkpoint of a family."""
-    kind, colon, _ = prm.partition(":")
-    return SCORERS.get(kind) if colon else None
 
 
 def runs_on_engine(prm: str) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from search.catalogue import scorer_kind
 from search.config import TRANSPORT, SearchSettings
 
 _PATHS = ("policy", "prm", "draft", "target", "router_model", "data")
@@ -36,11 +37,12 @@ def config_hash(settings: SearchSettings | Mapping[str, Any]) -> str:
 
 
 def _place(name: str) -> str:
-    """A path as the place that it leads to, also behind "probe:"; a name of another kind as it is."""
-    kind = "probe:" if name.startswith("probe:") else ""
+    """A path as the place that it leads to, also behind a scorer's kind; a name of another kind as it is."""
+    kind = scorer_kind(name)
+    before = name[: name.index(":") + 1] if kind is not None and kind.has_files else ""
     try:
-        path = Path(name.removeprefix(kind)).expanduser()
-        return f"{kind}{path.resolve()}" if path.exists() else name
+        path = Path(name.removeprefix(before)).expanduser()
+        return f"{before}{path.resolve()}" if path.exists() else name
     except (OSError, RuntimeError, ValueError):
         return name
 

@@ -101,6 +101,7 @@ class Rolling:
             reasons,
             selection.note,
             {node: cluster for node, cluster in selection.clusters.items() if node in leaves},
+            selection.cluster_distance,
         )
 
     @staticmethod

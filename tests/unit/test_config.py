@@ -80,6 +80,8 @@ def test_the_hash_takes_a_path_for_the_place_it_leads_to(tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     names = ("policy", "./policy", str(tmp_path / "policy"))
     assert len({config_hash(SearchSettings(policy=name)) for name in names}) == 1
+    probes = ["probe:policy", "probe:./policy", f"probe:{tmp_path}/policy"]
+    assert len({config_hash(SearchSettings(prm=name)) for name in probes}) == 1
     assert config_hash(SearchSettings(policy="./other")) != config_hash(SearchSettings(policy="./policy"))
 
 

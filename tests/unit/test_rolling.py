@@ -130,6 +130,7 @@ def test_a_search_does_not_depend_on_who_was_faster(options):
     known, _ = virtually(**options)
     assert any(node.status is NodeStatus.PRUNED for node in known.tree)
     assert len({node.depth for node in known.tree.leaves(NodeStatus.FINISHED)}) > 1
+    assert any(one.cluster_distance is not None for one in known.selections), "as the policy says it on levels"
     others = [solve(Jittery(chance), **options) for chance in range(4)]
     others += [solve(FakeEngine(LONG), **options), virtually(capacity=3, **options)[0]]
     for other in others:
