@@ -32,16 +32,16 @@ def choose_engine(model: str, others: Sequence[str], device: str | None) -> Engi
     if device is None:
         device = "cuda" if torch.cuda.is_available() and not model.startswith("mini:") else "cpu"
     if not device.startswith("cuda"):
-        reason = "there is no CUDA device" if not torch.cuda.is_available() else "SGLang gains nothing there"
+        reason = (
+            "there is no CUDA device" if not torch.cuda.is_available() else "SGLang is chosen on CUDA devices alone"
+        )
         return EngineChoice("local", device, reason)
     if model.lower().endswith(".gguf"):
         return EngineChoice("local", device, "it takes a .gguf file as it is")
     if others:
         named = " and ".join(others)
-        return EngineChoice(
-            "local", device, f"SGLang would leave {named} no memory; it is faster as a server elsewhere"
-        )
+        return EngineChoice("local", device, f"SGLang would leave {named} no memory there; servers share it as you say")
     try:
         return EngineChoice("sglang", device, f"SGLang {version('sglang')} is installed")
     except PackageNotFoundError:
-        return EngineChoice("local", device, f"SGLang, which is faster there, is not: {install('sglang')}")
+        return EngineChoice("local", device, f"SGLang is not installed: {install('sglang')}")
