@@ -6,6 +6,7 @@ import random
 import re
 from collections import Counter
 from contextlib import ExitStack
+from itertools import cycle
 
 import pytest
 from fake_engine import FakeEngine
@@ -44,6 +45,10 @@ these small trees by a prompt or so."""
 
 ATTEMPTS = frozenset({"policy_tokens", "sampled_tokens"})
 """What a server wrote and could not tell to the end is counted as well."""
+
+
+WAIT = 0.08
+"""Seconds by which a server answers every other request later: time to write ahead, however fast the machine is."""
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +120,9 @@ def bench(request):
         elif request.param == "local":
             engines = [LocalEngine.load(folder) for folder in request.getfixturevalue("folders")]
         else:
-            engines, _ = served(stack, request.getfixturevalue("folders"))
+            engines, scripts = served(stack, request.getfixturevalue("folders"))
+            for script in scripts[:2]:
+                script.statuses = cycle(("", WAIT))
         made = Bench(request.param, engines)
         yield made
         made.close()
@@ -211,8 +218,7 @@ def test_however_a_search_ends_and_is_scored(bench, begun, settings):
     plain, ahead = (bench.solve(**settings, speculate=one) for one in (None, share))
     for one, other in zip(plain, ahead, strict=True):
         check_same(bench.kind, one, other)
-    # On servers that hangs on who is faster: a short search may be over before anything could be asked.
-    assert begun or (bench.kind == "sglang" and "max_depth" in settings)
+    assert begun
     if "confidence" in settings and bench.kind == "fake":
         assert any("certain" in note for one in plain for note in one.notes)
 
