@@ -13,7 +13,7 @@ from arbitrage.models import ModelView
 from arbitrage.walks import DRAFT, TARGET, StepPair, Walk, read_shard, shard_file, shard_text
 from search.errors import ConfigError, ContextOverflowError, DataError, EngineError
 from search.protocols import Scorer
-from search.streams import closing
+from search.support.streams import closing
 from search.tree import SearchTree
 from search.types import ROOT, Child, FinishReason, Generation, NodeId, Problem, Prompt, Sampling, Step
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from arbitrage.walks import StepPair, Walk
-from search.statistics import auc, calibration_error, clustered_bootstrap
+from search.support.statistics import auc, calibration_error, clustered_bootstrap
 
 if TYPE_CHECKING:
     import numpy as np

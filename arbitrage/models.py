@@ -9,7 +9,7 @@ from search.ahead import AheadBuffer
 from search.ledger import StageClock
 from search.plain_text import encode_text
 from search.protocols import Engine, Tokenizer
-from search.streams import closing
+from search.support.streams import closing
 from search.tree import SearchTree
 from search.types import Child, FinishReason, Generation, NodeId, Prefix, Sampling, Segment, Step, Usage
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from arbitrage.reading import Classes, Label, RouterReader, advantage_class, estimate, num_outputs
 from arbitrage.walks import Walk
 from search.errors import ConfigError, DataError
-from search.statistics import auc
-from search.training import Optimisation, accumulate, adamw, optimise
+from search.support.statistics import auc
+from search.support.training import Optimisation, accumulate, adamw, optimise
 
 if TYPE_CHECKING:
     import torch

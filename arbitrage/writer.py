@@ -11,7 +11,7 @@ from arbitrage.walks import DRAFT, TARGET
 from search.errors import EngineError, ScoringError
 from search.ledger import StageClock
 from search.protocols import Engine, Router, Tokenizer
-from search.streams import apply, closing, merge
+from search.support.streams import apply, closing, merge
 from search.tree import SearchTree
 from search.types import (
     Ahead,

@@ -2,7 +2,7 @@
 
     .venv/bin/python docs/plan_ratios.py [NUM_PROBLEMS]
 
-Writes `search/plan_ratios.json`. Counts, no times: any machine gives the same.
+Writes `search/planning/ratios.json`. Counts, no times: any machine gives the same.
 """
 
 import asyncio
@@ -13,11 +13,11 @@ from pathlib import Path
 
 from search import Search
 from search.config import SearchSettings
+from search.loop.outcome import SearchOutcome
 from search.mini.problems import problem
-from search.outcome import SearchOutcome
-from search.routing import Engines
+from search.planning.work_ratios import WorkRatios
+from search.setup.routing import Engines
 from search.types import Problem
-from search.work_ratios import WorkRatios
 
 METHODS = ("best-of-n", "beam", "dvts", "rebase", "particle", "ets-kv", "ets")
 WIDTHS = (4, 16, 64)
@@ -53,7 +53,7 @@ def main() -> None:
         "until": "spent",
         "methods": asyncio.run(measure(num_problems)),
     }
-    target = Path(__file__).resolve().parents[1] / "search" / "plan_ratios.json"
+    target = Path(__file__).resolve().parents[1] / "search" / "planning" / "ratios.json"
     target.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 

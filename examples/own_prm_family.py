@@ -19,7 +19,7 @@ from prm.codec import LabelCodec, label_ids, two_way
 from search import Problem, Search, SearchSettings
 from search.mini import problem
 from search.protocols import Tokenizer
-from search.registry import make_engine
+from search.setup.registry import make_engine
 from search.tree import Node, SearchTree
 
 TEMPERATURE = 2.0

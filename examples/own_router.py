@@ -17,7 +17,7 @@ from arbitrage.routers import Needs
 from search import Problem, Search, SearchSettings, SearchTree
 from search.mini import problem
 from search.protocols import Engine
-from search.registry import make_engine
+from search.setup.registry import make_engine
 from search.types import Decision, NodeId, Step, Usage
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from search.checkpoints.gguf import is_gguf, read_gguf
 from search.errors import ConfigError
-from search.gguf import is_gguf, read_gguf
 
 CONFIG_FILE = "prm_config.json"
 HEAD_PREFIXES = ("score.", "v_head.", "pretrained_model.v_head.")

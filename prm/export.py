@@ -10,7 +10,7 @@ from typing import Any
 
 from prm.checkpoint import CONFIG_FILE, PrmConfig
 from prm.train import TrainResult, TrainSettings
-from search.files import filled_folder
+from search.support.files import filled_folder
 
 
 def save_prm(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from search.errors import ConfigError, ContextOverflowError
 from search.protocols import Engine, Scorer
-from search.streams import closing
+from search.support.streams import closing
 from search.tree import Node, SearchTree
 from search.types import ROOT, Child, FinishReason, NodeId, NodeStatus, Sampling, Step, Usage
 

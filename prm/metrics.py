@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prm.labels import LabelledSolution
-from search.statistics import auc, calibration_error
+from search.support.statistics import auc, calibration_error
 
 
 def first_below(rewards: Sequence[float], threshold: float) -> int:

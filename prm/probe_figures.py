@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prm.probe_features import Features
-from search.statistics import auc, calibration_error, paired_estimate
+from search.support.statistics import auc, calibration_error, paired_estimate
 from search.tree import reduce_rewards
 from search.types import Reduce
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from prm.probe_features import Features
 from prm.probe_figures import difference, flat, solution_rewards
-from search.statistics import standing_weights
+from search.support.statistics import standing_weights
 from search.types import Reduce
 
 Floats = NDArray[np.float64]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from prm.codec import PrmCodec
 from prm.labels import LabelledSolution
 from search.errors import ConfigError, DataError
-from search.training import Optimisation, accumulate, adamw, load_state, optimise, save_state
+from search.support.training import Optimisation, accumulate, adamw, load_state, optimise, save_state
 from search.tree import SearchTree
 from search.types import ROOT, FinishReason, Step
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from search.api import Failure, Search
     from search.config import SearchSettings
     from search.errors import ConfigError, DataError, EngineError, ScoringError, SearchError
-    from search.result import Result, Trajectory
+    from search.results.result import Result, Trajectory
     from search.tree import SearchTree
     from search.types import Problem
 
@@ -22,13 +22,13 @@ _HOMES = {
     "EngineError": "search.errors",
     "Failure": "search.api",
     "Problem": "search.types",
-    "Result": "search.result",
+    "Result": "search.results.result",
     "ScoringError": "search.errors",
     "Search": "search.api",
     "SearchError": "search.errors",
     "SearchSettings": "search.config",
     "SearchTree": "search.tree",
-    "Trajectory": "search.result",
+    "Trajectory": "search.results.result",
 }
 
 __all__ = [

@@ -15,7 +15,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from search.errors import EngineError
 from search.protocols import Engine
-from search.streams import closing, merge
+from search.support.streams import closing, merge
 from search.types import Ahead, Child, FinishReason, Generation, Prefix, Sampling, Usage
 
 T = TypeVar("T")

@@ -13,16 +13,19 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 from search.answers.graders import Grader, close_grader
-from search.background import BackgroundLoop
 from search.config import SearchSettings, build
-from search.conversation import Turn
-from search.driver import Driver, Limits
+from search.decision.stopping import Decided
 from search.errors import ConfigError, SearchError
-from search.notes import context_notes, seed_notes
-from search.prompt_files import with_files
-from search.prompts import PromptRenderer
+from search.loop.driver import Driver, Limits
+from search.loop.thoughts import ThoughtLimit
+from search.loop.writer import ModelWriter
+from search.prompt.conversation import Turn
+from search.prompt.files import with_files
+from search.prompt.prompts import PromptRenderer
 from search.protocols import Engine, FeatureProvider, Policy, Scorer, Watch, Writer
-from search.registry import (
+from search.results.result import Result, conclude
+from search.setup.notes import context_notes, seed_notes
+from search.setup.registry import (
     check_hidden_embedder,
     make_engine,
     make_features,
@@ -32,15 +35,12 @@ from search.registry import (
     make_scorer,
     runs_on_engine,
 )
-from search.resolve import record_of, resolve
-from search.result import Result, conclude
-from search.routing import Engines, make_writer
-from search.run_key import config_hash
+from search.setup.resolve import record_of, resolve
+from search.setup.routing import Engines, make_writer
+from search.setup.run_key import config_hash
 from search.steps import line_end_tokens
-from search.stopping import Decided
-from search.thoughts import ThoughtLimit
+from search.support.background import BackgroundLoop
 from search.types import Problem, Prompt, Reduce, Sampling, VoteRule
-from search.writer import ModelWriter
 
 _log = logging.getLogger("search")
 

@@ -34,7 +34,7 @@ class Replayed:
 
 
 def replay(tree: SearchTree, selections: Sequence[Selected]) -> Iterator[Replayed]:
-    """The selections of a search in their order, as `search.driver.SearchOutcome` has them.
+    """The selections of a search in their order, as `search.loop.outcome.SearchOutcome` has them.
 
     Args:
         tree: as the search left it, or as far as it has come.

@@ -23,7 +23,7 @@ VoteRule = Literal["majority", "weighted", "normalised", "best"]
 Pace = Literal["leaf", "level", "rolling"]
 """When a search method is asked. "level": when all that it ordered is written and scored, so that it may compare the
 leaves. "leaf": whenever a step is written, scored or not, as it compares none with another and none waits. "rolling":
-whenever steps are written and scored while others are still being written, in the order of `search.pacing`."""
+whenever steps are written and scored while others are still being written, in the order of `search.loop.pacing`."""
 
 
 class FinishReason(StrEnum):

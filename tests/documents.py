@@ -15,9 +15,9 @@ from search.catalogue import ENGINES, pick
 from search.cli.main import cli
 from search.cli.options import read_settings
 from search.config import EvalSettings, SearchSettings
-from search.registry import BENCHES
-from search.resolve import settle
-from search.routing import parse_router
+from search.setup.registry import BENCHES
+from search.setup.resolve import settle
+from search.setup.routing import parse_router
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))

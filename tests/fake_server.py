@@ -19,8 +19,8 @@ from typing import Any
 from fake_engine import FakeEngine
 from markov import EOS, STEP_END, FakeModel, LabelModel, MarkovModel, hashed_hidden, hashed_reward
 
-from search.background import BackgroundLoop
-from search.streams import closing
+from search.support.background import BackgroundLoop
+from search.support.streams import closing
 from search.types import Child, FinishReason, Generation, Prefix, Sampling, Segment
 
 WORDS = (EOS, STEP_END, "How", " many", "?", *(f" w{number}" for number in range(15)), " x", "y")

@@ -15,7 +15,7 @@ from arbitrage.routers import RouterParts
 from arbitrage.writer import DraftTargetWriter
 from prm import LabelTokenCodec, PrmScorer
 from search.catalogue import ROUTERS, load
-from search.driver import Driver
+from search.loop.driver import Driver
 from search.policies import BestOfN
 from search.protocols import Engine
 from search.types import Problem

@@ -3,7 +3,7 @@
 import random
 
 from search.ledger import Stats
-from search.outcome import SearchOutcome
+from search.loop.outcome import SearchOutcome
 from search.tree import SearchTree
 from search.types import FinishReason, NodeId, Problem, Selected, Step
 from search.view import problem_view

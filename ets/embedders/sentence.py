@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Protocol, cast
 import numpy as np
 
 from ets.embedders.base import Vectors
+from search.checkpoints.hub import CHECKPOINT_FILES, find_model
 from search.errors import ConfigError
-from search.extras import install
-from search.hub import CHECKPOINT_FILES, find_model
+from search.support.extras import install
 
 MATHS_MODEL = "math-similarity/Bert-MLM_arXiv-MP-class_zbMath"
 """What ETS (arXiv 2502.13575) uses; the choice for real mathematics."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ets.problem import PruneProblem, PruneSolution
 from ets.solvers.base import DEFAULT_SECONDS, optimal, without
 from search.errors import ConfigError
-from search.extras import install, install_packages
+from search.support.extras import install, install_packages
 
 if TYPE_CHECKING:
     import pulp

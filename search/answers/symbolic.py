@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 
 from search.answers.values import Verdict
 from search.errors import ConfigError, SearchError
-from search.extras import install_packages
+from search.support.extras import install_packages
 
 _WALL_SECONDS = 120.0
 _START_SECONDS = 300.0

@@ -13,8 +13,8 @@ from search.catalogue import load, pick
 from search.cli.show import print_json
 from search.config import flag
 from search.errors import ConfigError
-from search.plots import check_plots
-from search.registry import BENCHES
+from search.setup.registry import BENCHES
+from search.support.plots import check_plots
 
 
 @click.command()

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from search.cli.show import print_json
-from search.plots import check_plots
+from search.support.plots import check_plots
 
 if TYPE_CHECKING:
-    from search.compare import Comparison
-    from search.report import Run
+    from search.runs.compare import Comparison
+    from search.runs.report import Run
 
 FORMATS = ("text", "md", "csv", "json")
 
@@ -36,7 +36,7 @@ def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def show(comparison: Comparison, layout: str, plot: Path | None) -> None:
     """Print a comparison in one of `FORMATS`, and draw it where that is asked for."""
-    from search.compare import plot as draw
+    from search.runs.compare import plot as draw
 
     table = comparison.table()
     if layout == "json":
@@ -70,8 +70,8 @@ def compare(runs: tuple[Path, ...], layout: str, plot: Path | None, as_json: boo
     if plot is not None:
         check_plots()
 
-    from search.compare import compare as compared
-    from search.report import read_run
+    from search.runs.compare import compare as compared
+    from search.runs.report import read_run
 
     read = [read_run(folder) for folder in runs]
     comparison = compared(read)
@@ -82,8 +82,8 @@ def compare(runs: tuple[Path, ...], layout: str, plot: Path | None, as_json: boo
 
 def _write_page(comparison: Comparison, runs: Sequence[Run], folder: Path) -> None:
     """The comparison's page, and one of trees for each run beside it."""
-    from search.compare_page import compare_page
-    from search.files import write_atomic
+    from search.runs.compare_page import compare_page
+    from search.support.files import write_atomic
     from search.view import page
     from search.view.kept import read_kept
 

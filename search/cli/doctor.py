@@ -17,8 +17,8 @@ from search.cli.options import read_settings, settings_options
 from search.cli.show import print_json
 from search.config import SearchSettings
 from search.errors import SearchError
-from search.extras import install_packages
-from search.resolve import settle
+from search.setup.resolve import settle
+from search.support.extras import install_packages
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "scipy", "numpy", "pydantic")
 
@@ -77,7 +77,7 @@ def _packages() -> list[Check]:
 
 def _engines(settings: SearchSettings) -> list[Check]:
     """Load each model, and have it do the smallest real piece of work."""
-    from search.registry import make_engine, prm_config, runs_on_engine
+    from search.setup.registry import make_engine, prm_config, runs_on_engine
 
     checks: list[Check] = []
     roles = [("policy", settings.engine, settings.policy, settings.max_kv_tokens)]
@@ -111,7 +111,7 @@ def _engines(settings: SearchSettings) -> list[Check]:
 
 def _reading(settings: SearchSettings, engine: Any) -> str:
     """Which family the reward model was taken for, and why."""
-    from search.registry import make_scorer, prm_config
+    from search.setup.registry import make_scorer, prm_config
 
     config = prm_config(settings.prm, settings.prm_codec, settings.prm_engine)
     make_scorer(settings, engine, engine.tokenizer)

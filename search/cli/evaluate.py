@@ -38,7 +38,7 @@ def evaluate(
     """Search every problem of a data set and print the accuracy with its cost."""
     settings = read_settings(EvalSettings, ctx, config)
 
-    from search.evaluation import Evaluation
+    from search.runs.evaluation import Evaluation
 
     evaluation = Evaluation(settings, out)
     if line := evaluation.data.described(settings.data):

@@ -19,7 +19,7 @@ from search.cli.show import print_json
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def grade(file: Path, grader: str, against: str | None, solutions: bool, as_json: bool) -> None:
     """Grade a file of answers: one JSON object a line, with answer, reference and, if known, verdict."""
-    from search.grading import grade_file
+    from search.runs.grading import grade_file
 
     found = grade_file(file, grader, against, solutions=solutions)
     if as_json:

@@ -58,7 +58,7 @@ def train(role: str, out: Path | None, seed: int, resume: bool, scale: float, as
             done = train_one(name, base / name, seed=seed, resume=resume, scale=scale, report=report, policies=base)
             results[name] = {"folder": str(done.folder), "cpu_seconds": done.cpu_seconds, **done.figures}
     if "router" in names:
-        from search.mini_router import train_mini_router
+        from search.learning.mini_router import train_mini_router
 
         data = None if out is None else base / "router-data"
         results["router"] = train_mini_router(base, data, seed=seed, scale=scale, say=_say)

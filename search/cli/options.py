@@ -18,7 +18,7 @@ from pydantic_core import PydanticUndefined
 
 from search.config import ESCAPED, SearchSettings, build, flag, load_yaml
 from search.errors import ConfigError
-from search.prompt_files import with_files
+from search.prompt.files import with_files
 
 Command = Callable[..., Any]
 Settings = TypeVar("Settings", bound=SearchSettings)

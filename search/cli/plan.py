@@ -65,9 +65,9 @@ def plan(
     KV tokens are what the engine holds for one problem at its peak; a method that prunes or shares holds fewer than
     width times a solution's length, by a ratio that was measured.
     """
-    from search.model_shape import read_shape
-    from search.plan import Plan, read_device
-    from search.work_ratios import Lengths, at_width, carried, measured, read_run_ratios
+    from search.planning.model_shape import read_shape
+    from search.planning.plan import Plan, read_device
+    from search.planning.work_ratios import Lengths, at_width, carried, measured, read_run_ratios
 
     device = None if gpu is None else read_device(gpu)
     if device is None and (bandwidth or tflops):

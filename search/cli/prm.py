@@ -75,7 +75,7 @@ def train(base: str, data: tuple[Path, ...], out: Path, dev: Path | None, as_jso
 
     DATA may be in the layout of Math-Shepherd, of PRM800K or of ProcessBench.
     """
-    from search.prm_training import PrmTraining, train_prm
+    from search.learning.prm import PrmTraining, train_prm
 
     wanted = PrmTraining(base, data, out, dev, take_settings(TrainSettings, options), **options)
     with progress("train prm", 1000) as bar:
@@ -121,8 +121,8 @@ def evaluate(model: str, data: Path, rewards: Path | None, as_json: bool, **opti
     """
     from prm.labels import load_labelled
     from prm.metrics import figures
-    from search.files import write_atomic
-    from search.registry import make_engine, make_scorer, prm_config
+    from search.setup.registry import make_engine, make_scorer, prm_config
+    from search.support.files import write_atomic
 
     solutions = load_labelled(data, options["limit"])
     settings = build(
@@ -157,7 +157,7 @@ async def _score(
     engine: Engine, scorer: Scorer, solutions: list[LabelledSolution], concurrency: int, report: Any
 ) -> list[tuple[float, ...] | None]:
     from prm.evaluate import score_solutions
-    from search.prompts import PromptRenderer
+    from search.prompt.prompts import PromptRenderer
 
     tokenizer = engine.tokenizer
     prompts = PromptRenderer(SearchSettings(), tokenizer)

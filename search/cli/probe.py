@@ -68,8 +68,8 @@ def collect(out: Path, as_json: bool, **options: Any) -> None:
 
     Labels are the share of right answers among the solutions that go on from a step.
     """
-    from search.probes import Collection, num_steps
-    from search.probes import collect as read
+    from search.learning.probes import Collection, num_steps
+    from search.learning.probes import collect as read
 
     own = {name: options.pop(name) for name in ("solutions", "runs", "data", "layers", "limit", "shard_size")}
     concurrency = options.pop("concurrency")
@@ -203,7 +203,7 @@ def evaluate(model: Path, features: tuple[Path, ...], reduce: str | None, plot: 
 
 def _plot(record: Mapping[str, Any], folder: Path) -> None:
     """Draw what a probe's training record says of layers, and of less data."""
-    from search.plots import Point, Series, plot_accuracy
+    from search.support.plots import Point, Series, plot_accuracy
 
     label = "AUC of steps within problems, held out"
     for name, axis in (("layer", "layer"), ("data", "share of the problems trained on")):

@@ -10,7 +10,7 @@ import click
 
 from search.catalogue import GRADERS
 from search.cli.show import print_json
-from search.plots import check_plots
+from search.support.plots import check_plots
 from search.types import Reduce, VoteRule
 
 
@@ -27,7 +27,7 @@ def report(
     runs: tuple[Path, ...], rule: str | None, reduce: str | None, grader: str | None, plot: Path | None, as_json: bool
 ) -> int:
     """Sum up runs that ets eval --out kept; an option that is not given stays as it ran."""
-    from search.report import plot_runs, read_run, report_dict, revote
+    from search.runs.report import plot_runs, read_run, report_dict, revote
 
     if plot is not None:
         check_plots()

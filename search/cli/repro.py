@@ -10,7 +10,7 @@ import click
 
 from search.cli.show import print_json
 from search.errors import ConfigError
-from search.plots import check_plots
+from search.support.plots import check_plots
 
 
 @click.command()

@@ -56,7 +56,7 @@ def collect(out: Path, as_json: bool, **options: Any) -> None:
 
     A path goes on with the better-scored step. A run under another seed or temperature takes a folder of its own.
     """
-    from search.router_collection import Collection, collect_walks
+    from search.learning.collection import Collection, collect_walks
 
     _complete(options)
     engines = (options.pop("draft_engine"), options.pop("engine"), options.pop("prm_engine"))
@@ -140,7 +140,7 @@ def train(data: tuple[Path, ...], dev: Path, out: Path, as_json: bool, **options
     """Train a router on the shards in DATA, starting from the reward model's weights."""
     from arbitrage.reading import CONFIG_FILE, as_classes
     from arbitrage.walks import read_walks
-    from search.router_training import add_lora, new_router, save_router, train_router
+    from search.learning.router import add_lora, new_router, save_router, train_router
 
     if (out / CONFIG_FILE).exists():
         raise ConfigError(f"{out} holds a router already; give another folder")
@@ -192,7 +192,7 @@ def evaluate(model: str, data: tuple[Path, ...], device: str, trust_remote_code:
     from arbitrage.evaluation import figures
     from arbitrage.training import texts_of
     from arbitrage.walks import read_walks
-    from search.router_training import load_router
+    from search.learning.router import load_router
 
     origin, walks = read_walks(data)
     parts = load_router(model, device=device, tree_model=origin["target"], trust=trust_remote_code)

@@ -11,7 +11,7 @@ import click
 from search.cli.options import read_settings, settings_options
 from search.config import SearchSettings
 from search.errors import ConfigError
-from search.extras import install
+from search.support.extras import install
 
 
 @click.command()

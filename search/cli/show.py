@@ -15,7 +15,7 @@ from rich.text import Text
 
 from search.cli.tree_text import draw_tree, legend, one_line, printable
 from search.replay import is_by_depth, rebase_kv_tokens, replay
-from search.result import Result
+from search.results.result import Result
 from search.types import NodeStatus, Reduce
 
 _PLAIN_EVERY_SECONDS = 10.0

@@ -44,7 +44,7 @@ def solve(
         _check_writable(tree)
 
     from search.api import Search
-    from search.files import write_atomic
+    from search.support.files import write_atomic
 
     async def run() -> int:
         async with Search(settings=settings) as search:
@@ -63,8 +63,8 @@ def solve(
 async def _show_prompt(settings: SearchSettings, question: str, as_json: bool) -> int:
     """The prompt on standard output as it is, and its number of tokens beside it; only the policy is loaded."""
     from search.api import Search
-    from search.prompts import PromptRenderer
-    from search.registry import make_engine
+    from search.prompt.prompts import PromptRenderer
+    from search.setup.registry import make_engine
 
     chosen = Search(settings=settings).settings
     name = chosen.policy if chosen.writer == "model" else chosen.target
@@ -102,7 +102,7 @@ def _problem(text: str | None, mini_index: int | None) -> Problem:
 
 def _check_writable(file: Path) -> None:
     """Say before the search, not after it, that its tree has no place to go."""
-    from search.files import write_atomic
+    from search.support.files import write_atomic
 
     if file.is_dir():
         raise ConfigError(f"cannot write {file}: it is a directory")

@@ -12,7 +12,7 @@ import click
 from search.cli.compare import show, table_options
 from search.cli.show import progress
 from search.errors import SearchError
-from search.plots import check_plots
+from search.support.plots import check_plots
 
 
 @click.command()
@@ -33,7 +33,7 @@ def sweep(file: Path, out: Path | None, layout: str, plot: Path | None, as_json:
     if plot is not None:
         check_plots()
 
-    from search.sweep import read_sweep, run_sweep
+    from search.runs.sweep import read_sweep, run_sweep
 
     wanted = read_sweep(file)
     for note in wanted.notes:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from search.training import Optimisation
+from search.support.training import Optimisation
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Settings = TypeVar("Settings", bound=Optimisation)

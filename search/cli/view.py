@@ -78,7 +78,7 @@ def _names(path: Path, other: Path) -> tuple[str, str]:
 
 def _write(html: str, path: Path, out: Path | None, other: Path | None = None) -> Path:
     """Write the page where it was asked for, or beside what it shows, or if that cannot be to a temporary file."""
-    from search.files import write_atomic
+    from search.support.files import write_atomic
 
     if out is not None:
         if out.is_dir():

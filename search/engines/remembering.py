@@ -8,7 +8,7 @@ from typing import Literal
 
 from search.errors import ConfigError
 from search.protocols import Engine, Tokenizer
-from search.streams import closing
+from search.support.streams import closing
 from search.types import Child, EngineInfo, FinishReason, Generation, Prefix, Sampling, Usage
 
 

@@ -9,12 +9,12 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Seq
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
-from search.background import BackgroundLoop
 from search.engines.remembering import RememberingEngine
 from search.engines.virtual_time import VirtualClock
 from search.errors import ConfigError, EngineError
 from search.protocols import Engine, Tokenizer
-from search.streams import closing
+from search.support.background import BackgroundLoop
+from search.support.streams import closing
 from search.types import Ahead, Child, EngineInfo, FinishReason, Generation, Prefix, Sampling, Usage
 
 _Answer = TypeVar("_Answer")

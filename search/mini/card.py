@@ -6,12 +6,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from search.files import write_atomic
 from search.mini.checkpoint import write_json
 from search.mini.fit import FitResult
 from search.mini.model import MiniModel
 from search.mini.recipes import Recipe
 from search.mini.solutions import DRAFT_RATES, SPLIT_RATE, TARGET_RATES, SlipRates
+from search.support.files import write_atomic
 
 TRAINING_FILE = "training.json"
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from search.errors import DataError
-from search.files import write_atomic
 from search.mini.model import MAX_POSITIONS, NORM_EPSILON, ROPE_THETA, MiniModel, ModelShape
 from search.mini.tokenizer import EOS_TOKEN, PAD_TOKEN, save_tokenizer, token_id
+from search.support.files import write_atomic
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from search import statistics
 from search.mini.checker import Verdict, answer_of, check_steps, split_steps
 from search.mini.corpus import Document, checked_document
 from search.mini.model import MiniModel
 from search.mini.problems import MiniProblem, format_prompt
 from search.mini.sample import sample, step_rewards
 from search.mini.tokenizer import decode, encode
+from search.support import statistics
 
 CURVE_SEED = 7
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from search.mini.corpus import Batch
 from search.mini.model import MiniModel
 from search.mini.muon import MuonAdam, OptimiserSettings
-from search.training import load_state, save_state
+from search.support.training import load_state, save_state
 
 BatchSource = Callable[[int], Sequence[Batch]]
 Evaluate = Callable[[MiniModel], dict[str, float]]

@@ -8,7 +8,7 @@ from pathlib import Path
 from search.errors import DataError
 from search.mini.card import TRAINING_FILE
 from search.mini.recipes import ROLES
-from search.plots import check_plots
+from search.support.plots import check_plots
 
 _SHOWN = {
     "target": ("pass1", "greedy", "wrong_steps"),

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from search.ledger import ModelCost
-from search.record import stats_record
-from search.result import Result, Trajectory
+from search.results.record import stats_record
+from search.results.result import Result, Trajectory
 from search.serve.best import best
 from search.serve.forms import Told
 from search.serve.jobs import Job, ProgressEvent

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from search.result import Result, Trajectory
+from search.results.result import Result, Trajectory
 
 
 def best(result: Result, num_choices: int) -> list[Trajectory]:

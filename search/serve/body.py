@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from search.config import METHOD_OPTIONS
-from search.conversation import Turn
+from search.prompt.conversation import Turn
 from search.serve.errors import wrong
 
 PER_REQUEST = (

@@ -8,7 +8,6 @@ from typing import Any
 
 from starlette.responses import Response
 
-from search.driver import PRM_CONTEXT_FULL
 from search.errors import (
     ConfigError,
     ContextOverflowError,
@@ -17,6 +16,7 @@ from search.errors import (
     SearchError,
     SolverError,
 )
+from search.loop.driver import PRM_CONTEXT_FULL
 
 INVALID, SERVER = "invalid_request_error", "server_error"
 CLIENT_GONE = 499

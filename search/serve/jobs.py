@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from search.api import Search
 from search.ledger import Stats
-from search.outcome import SearchOutcome
+from search.loop.outcome import SearchOutcome
 from search.protocols import Progress
-from search.result import Result
+from search.results.result import Result
 from search.serve.best import best
 from search.serve.body import Asked
 from search.serve.decided import DecidedSteps

@@ -18,7 +18,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from search.protocols import Engine
-from search.result import Result
+from search.results.result import Result
 from search.serve.gate import Gate
 
 if TYPE_CHECKING:

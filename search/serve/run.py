@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 import uvicorn
 
 from search.errors import ConfigError
+from search.runs.session import loaded_for_good
 from search.serve.access_log import AccessLog
 from search.serve.app import make_app
 from search.serve.service import Service
-from search.session import loaded_for_good
 
 _BACKLOG = 2048
 """Connections that wait to be taken up."""

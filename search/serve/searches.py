@@ -15,12 +15,12 @@ from search.api import Search
 from search.catalogue import ENGINES, METHODS
 from search.config import SearchSettings
 from search.errors import ConfigError
-from search.prompt_files import with_files
+from search.prompt.files import with_files
 from search.protocols import Engine, FeatureProvider
-from search.registry import make_engine, make_features, make_grader, runs_on_engine
-from search.routing import Engines
 from search.serve.names import scorer_name, served_name, short_name
 from search.serve.settings import merge
+from search.setup.registry import make_engine, make_features, make_grader, runs_on_engine
+from search.setup.routing import Engines
 
 MAX_KEPT = 64
 """Searches that are kept for the next request of the same settings."""

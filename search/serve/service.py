@@ -13,12 +13,11 @@ from typing import Any
 
 from search.api import Search
 from search.config import SearchSettings
-from search.conversation import as_problem
 from search.errors import ConfigError
-from search.limits import is_out_of_time, out_of_time
+from search.loop.limits import is_out_of_time, out_of_time
 from search.plain_text import is_unicode
-from search.result import Result
-from search.routing import Engines
+from search.prompt.conversation import as_problem
+from search.results.result import Result
 from search.serve.body import Asked, ChatRequest, CompletionRequest, read_body
 from search.serve.budget import Budget
 from search.serve.errors import from_failure, from_search, stopping, wrong
@@ -29,6 +28,7 @@ from search.serve.names import listed, parse_name, parse_path, short_name
 from search.serve.searches import Extra, Searches
 from search.serve.settings import check_changes
 from search.serve.spans import searching
+from search.setup.routing import Engines
 from search.types import Problem, Prompt
 
 _log = logging.getLogger(__name__)

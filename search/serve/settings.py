@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from search.catalogue import METHODS, pick
 from search.config import METHOD_OPTIONS, SearchSettings, build, explain, first_error
 from search.errors import ConfigError
-from search.prompt_files import names_file
-from search.registry import runs_on_engine
-from search.routing import router_kind
+from search.prompt.files import names_file
 from search.serve.errors import ApiError, wrong
+from search.setup.registry import runs_on_engine
+from search.setup.routing import router_kind
 
 
 def check_changes(changes: Mapping[str, Any]) -> None:

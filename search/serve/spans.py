@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from search.result import Result
+from search.results.result import Result
 from search.serve.metrics import STAGES
 
 if TYPE_CHECKING:

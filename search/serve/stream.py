@@ -10,7 +10,7 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from search.result import Result
+from search.results.result import Result
 from search.serve.answer import Chunks, completion
 from search.serve.errors import CLIENT_GONE, dump, from_search, reply, stopping
 from search.serve.jobs import Event, Job, ProgressEvent

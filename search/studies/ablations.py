@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.config import EvalSettings
-from search.files import write_atomic
-from search.record import read_json
-from search.resolve import settle
+from search.results.record import read_json
+from search.setup.resolve import settle
 from search.studies import published
 from search.studies.document import NOT_RUN
 from search.studies.recipe import Ablation, ArbitrageRecipe, Steps
 from search.studies.recipe_runs import Say
-from search.tables import Cell, Table
+from search.support.files import write_atomic
+from search.support.tables import Cell, Table
 
 if TYPE_CHECKING:
     from arbitrage.walks import Walk
@@ -36,13 +36,13 @@ def measure(recipe: ArbitrageRecipe, limit: int, runs: Path, say: Say) -> dict[s
         say: told of progress.
 
     Raises:
-        ConfigError, SearchError: as `search.router_training.collect_walks` and `train_router`.
+        ConfigError, SearchError: as `search.learning.router.collect_walks` and `train_router`.
     """
     if not limit or not recipe.ablations:
         return {}
     from arbitrage.evaluation import figures
     from arbitrage.training import texts_of
-    from search.router_training import load_router
+    from search.learning.router import load_router
 
     data = recipe.evaluation({}, limit).data
     held_out = _walks(recipe, Steps(data=data, skip=recipe.ablation_skip, limit=limit), runs / f"held-out-{limit}")
@@ -69,7 +69,7 @@ def _pair(recipe: ArbitrageRecipe) -> EvalSettings:
 
 def _walks(recipe: ArbitrageRecipe, steps: Steps, folder: Path) -> list[Walk]:
     """Walks of the recipe's pair; those that are there are read back."""
-    from search.router_collection import Collection, collect_walks
+    from search.learning.collection import Collection, collect_walks
 
     settings = _pair(recipe)
     wanted = Collection(
@@ -90,7 +90,7 @@ def _trained(recipe: ArbitrageRecipe, wanted: Ablation, runs: Path, say: Say) ->
     """The folder of a router trained as `wanted` says; one that is there is taken as it is."""
     from arbitrage.reading import CONFIG_FILE
     from arbitrage.training import TrainPoint
-    from search.router_training import new_router, save_router, train_router
+    from search.learning.router import new_router, save_router, train_router
 
     plan = recipe.ablation_training
     assert plan is not None, "the recipe's schema asks for it"

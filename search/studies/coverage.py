@@ -15,13 +15,13 @@ from ets import Ets, EtsKv, EtsPaper
 from ets.embedders import make_embedder
 from search.allocate import rebase_allocation
 from search.errors import ConfigError
-from search.plots import Point, Series, plot_accuracy
 from search.policies import Dvts, Rebase
 from search.protocols import Policy
-from search.statistics import mean_estimate, paired_estimate
 from search.studies.recorded import AUC
 from search.studies.recorded_cases import Allocation, Cases, Chooser, Measured, by_policy
 from search.studies.recorded_levels import Level, read_levels
+from search.support.plots import Point, Series, plot_accuracy
+from search.support.statistics import mean_estimate, paired_estimate
 from search.tree import derive_seed
 from search.types import Reduce
 

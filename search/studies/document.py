@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from search.files import write_atomic
-from search.tables import Cell, Table
+from search.support.files import write_atomic
+from search.support.tables import Cell, Table
 
 UNKNOWN = "not published"
 NOT_RUN = "not run"

@@ -21,10 +21,10 @@ from prm import PrmScorer
 from prm.hidden import HiddenFeature
 from search.api import Search
 from search.config import SearchSettings, build
-from search.data import load_problems
+from search.problems.data import load_problems
 from search.protocols import FeatureProvider
-from search.registry import make_scorer
-from search.resolve import settle
+from search.setup.registry import make_scorer
+from search.setup.resolve import settle
 from search.studies.measured import Measured, Models, measure, paired_difference
 from search.tree import Node, SearchTree
 from search.types import Problem

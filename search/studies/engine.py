@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from search.engines.local import LocalEngine
-from search.registry import model_path
-from search.streams import closing
+from search.setup.registry import model_path
 from search.studies.measured import spread
+from search.support.streams import closing
 from search.tree import derive_seed
 from search.types import Child, Prefix, Sampling, Segment
 

@@ -18,16 +18,16 @@ from typing import Any
 
 from search.api import Search
 from search.config import SearchSettings, build
-from search.data import load_problems
-from search.driver import SearchOutcome
 from search.engines.virtual import Recall, VirtualEngine
 from search.engines.virtual_time import VirtualClock
 from search.errors import ConfigError
-from search.result import Result
-from search.statistics import paired_estimate
+from search.loop.driver import SearchOutcome
+from search.problems.data import load_problems
+from search.results.result import Result
 from search.studies.measured import Models
 from search.studies.recorded import RecordedEngine, RecordedScorer, Recording
 from search.studies.wall_latency import measure
+from search.support.statistics import paired_estimate
 from search.types import Problem
 
 WIDTHS = (4, 16, 64)

@@ -14,10 +14,10 @@ from search.api import Failure, Search
 from search.config import SearchSettings, build
 from search.engines.local import LocalEngine
 from search.protocols import Engine
-from search.registry import model_path
-from search.result import Result
-from search.statistics import Estimate, paired_estimate, wilson_interval
-from search.summary import sum_stats
+from search.results.result import Result
+from search.runs.summary import sum_stats
+from search.setup.registry import model_path
+from search.support.statistics import Estimate, paired_estimate, wilson_interval
 from search.types import Problem
 
 CONCURRENCY = 16

@@ -10,22 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from search.answers.graders import PlainGrader
-from search.data import load_problems
+from search.decision.vote import candidates, vote
 from search.engines.local import LocalEngine
 from search.errors import ConfigError
+from search.learning.collection import step_checker
 from search.mini.assets import weights_folder
 from search.mini.checker import check_steps
 from search.mini.evaluate import auc, up_to_first_error
 from search.mini.gate import GateResult, judge
 from search.mini.problems import MiniProblem, problems
+from search.problems.data import load_problems
 from search.protocols import Engine
-from search.result import Result
-from search.router_collection import step_checker
-from search.statistics import mean_estimate, paired_estimate
+from search.results.result import Result
 from search.studies.checker_router import CheckerRouter, routed_chain
 from search.studies.measured import Measured, Models, measure
+from search.support.statistics import mean_estimate, paired_estimate
 from search.types import NodeStatus, Problem
-from search.vote import candidates, vote
 
 WIDTH = 16
 """Independent samples of a problem."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from search.engines.local import LocalEngine
-from search.registry import model_path
+from search.setup.registry import model_path
 from search.studies.engine import Baseline, Clock, Schedule, Work, endless_engine, make_prompt, search_all, step
 from search.studies.measured import spread
 from search.tree import derive_seed

@@ -13,10 +13,10 @@ from typing import Any
 
 from search.api import Search
 from search.config import SearchSettings, build
-from search.data import load_problems
 from search.ledger import total_costs
-from search.record import costs_record
-from search.result import Result
+from search.problems.data import load_problems
+from search.results.record import costs_record
+from search.results.result import Result
 from search.studies.measured import nodes_of, spread, take_turns
 
 

@@ -221,7 +221,7 @@ def _recorded(seed: int) -> list[Sample]:
     """The largest program of each of some real searches; none where the mini family is not here."""
     from ets.embedders import make_embedder
     from search.api import Search
-    from search.data import load_problems
+    from search.problems.data import load_problems
 
     samples = []
     for width in RECORDED_WIDTHS:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from search.catalogue import METHODS
 from search.config import EvalSettings, build, load_yaml
 from search.errors import ConfigError
-from search.resolve import settle
+from search.setup.resolve import settle
 from search.studies.published import ABLATIONS, REBASE_TABLE_4
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from search.config import EvalSettings
-from search.resolve import settle
+from search.setup.resolve import settle
 from search.studies.recipe import Model, Recipe
 from search.studies.recipe_runs import Planned
-from search.tables import Cell, Table
+from search.support.tables import Cell, Table
 
 GIB = 1 << 30
 

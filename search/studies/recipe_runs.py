@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from search.compare import paired
 from search.config import EvalSettings
-from search.data import settings_data
 from search.errors import SearchError
-from search.evaluation import Evaluation
-from search.record import read_json
-from search.report import Run, read_run
-from search.shared_engines import SharedEngines
-from search.statistics import Estimate
+from search.problems.data import settings_data
+from search.results.record import read_json
+from search.runs.compare import paired
+from search.runs.evaluation import Evaluation
+from search.runs.report import Run, read_run
+from search.runs.shared_engines import SharedEngines
 from search.studies.document import machine
+from search.support.statistics import Estimate
 
 Say = Callable[[str], None]
 

@@ -21,8 +21,8 @@ from typing import Literal, NamedTuple
 
 from search.engines.counter import uniform
 from search.errors import DataError, EngineError
+from search.problems.rows import file_rows
 from search.protocols import Engine
-from search.rows import file_rows
 from search.steps import split_steps
 from search.tree import SearchTree
 from search.types import Child, EngineInfo, FinishReason, Generation, NodeId, Prefix, Problem, Prompt, Sampling, Usage

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.protocols import FeatureProvider, Policy
-from search.statistics import auc
 from search.studies.recorded import SEPARATION
 from search.studies.recorded_levels import Level
+from search.support.statistics import auc
 from search.tree import derive_seed
 from search.types import NodeId
 

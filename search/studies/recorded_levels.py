@@ -10,10 +10,10 @@ from typing import Any, NamedTuple, get_args
 
 from search.answers.graders import Grader
 from search.errors import ConfigError, DataError
-from search.record import ProblemRecord, tree_from_record
-from search.registry import make_grader
 from search.replay import replay
-from search.report import read_run
+from search.results.record import ProblemRecord, tree_from_record
+from search.runs.report import read_run
+from search.setup.registry import make_grader
 from search.studies.recorded import PieceTokenizer, read_solutions
 from search.tree import SearchTree
 from search.types import ROOT, FinishReason, NodeId, NodeStatus, Reduce, Step

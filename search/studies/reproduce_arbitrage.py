@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from search.report import Run
+from search.runs.report import Run
 from search.studies import ablations, published
 from search.studies.document import NOT_RUN, UNKNOWN, Claim, Document, Verdict, times
 from search.studies.recipe import ArbitrageRecipe, Routers
@@ -15,7 +15,7 @@ from search.studies.recipe_runs import Planned, Say, collect, execute, provenanc
 from search.studies.router_chains import Chain
 from search.studies.router_costs import COSTS
 from search.studies.router_table import ENDS, PROJECTED, Routed, compare_routers, plot_routers
-from search.tables import Cell, Table, difference, share
+from search.support.tables import Cell, Table, difference, share
 
 
 def chosen(recipe: ArbitrageRecipe, quick: bool) -> Routers:

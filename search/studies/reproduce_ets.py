@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
-from search.report import Run, is_flat, pass_at_1, plot_runs, revote
+from search.runs.report import Run, is_flat, pass_at_1, plot_runs, revote
 from search.studies import published
 from search.studies.document import NOT_RUN, UNKNOWN, Claim, Document, above, times
 from search.studies.recipe import EtsRecipe, Width
 from search.studies.recipe_runs import Planned, Say, collect, compared, execute, provenance, summed
-from search.tables import Cell, Table, difference, share
+from search.support.tables import Cell, Table, difference, share
 
 Runs = Mapping[tuple[int, str], Run]
 """By width and name in the table."""

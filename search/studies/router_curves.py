@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from search.statistics import Estimate, bootstrap, percentile_interval
 from search.studies.router_chains import Chain
+from search.support.statistics import Estimate, bootstrap, percentile_interval
 
 SHARES = (0.10, 0.20, 0.30)
 NUM_DRAWS = 1000

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search.plots import Point, Series, plot_accuracy
-from search.statistics import wilson_interval
 from search.studies.router_chains import Chain
 from search.studies.router_costs import (
     COSTS,
@@ -22,6 +20,8 @@ from search.studies.router_costs import (
     work_of,
 )
 from search.studies.router_curves import Comparison, Outcomes
+from search.support.plots import Point, Series, plot_accuracy
+from search.support.statistics import wilson_interval
 
 RSD_DEFAULT = "rsd:0.7"
 ENDS = ("never", "always")

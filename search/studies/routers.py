@@ -14,16 +14,16 @@ from arbitrage.routers import JUDGE_QUESTION
 from arbitrage.walks import DRAFT, TARGET
 from search.api import Search
 from search.config import SearchSettings, build
-from search.data import load_problems
-from search.driver import Driver
 from search.engines.local import LocalEngine
 from search.engines.remembering import RememberingEngine
+from search.learning.collection import step_checker
 from search.ledger import total_costs
+from search.loop.driver import Driver
+from search.problems.data import load_problems
 from search.protocols import Engine, Scorer
-from search.record import costs_record
-from search.registry import make_scorer, model_path
-from search.result import Result
-from search.router_collection import step_checker
+from search.results.record import costs_record
+from search.results.result import Result
+from search.setup.registry import make_scorer, model_path
 from search.studies.checker_router import CheckerRouter, routed_chain
 from search.studies.measured import Measured, nodes_of, paired_difference, take_turns
 from search.studies.router_chains import Chain

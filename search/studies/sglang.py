@@ -20,15 +20,15 @@ from typing import Any, NamedTuple
 
 from search.api import Search
 from search.config import SearchSettings, build
-from search.data import load_problems
 from search.engines.remote import SglangEngine
 from search.engines.remote.facts import ServerFacts
 from search.engines.remote.http import HttpClient, RequestLimits
 from search.engines.remote.model import read_model
 from search.engines.remote.transport import HttpServer
-from search.registry import make_engine, make_scorer, model_path
-from search.result import Result
-from search.session import loaded_for_good
+from search.problems.data import load_problems
+from search.results.result import Result
+from search.runs.session import loaded_for_good
+from search.setup.registry import make_engine, make_scorer, model_path
 from search.studies.instant import STEPS, Script
 from search.studies.measured import Measured, spread
 from search.types import Problem

@@ -18,9 +18,9 @@ from typing import Any
 from search.api import Search
 from search.config import SearchSettings, build
 from search.errors import SearchError
-from search.evaluation import flush_caches
 from search.protocols import Engine
-from search.result import Result
+from search.results.result import Result
+from search.runs.evaluation import flush_caches
 from search.studies.measured import nodes_of
 from search.types import Problem
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from search.catalogue import METHODS, pick
-from search.data import load_problems
+from search.problems.data import load_problems
 from search.studies.measured import Measured, Models, measure, paired_difference
 
 WIDTHS = (1, 4, 16)

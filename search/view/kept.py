@@ -12,12 +12,12 @@ from typing import Any, get_args
 
 from search.answers.graders import Grader
 from search.config import method_name
+from search.decision.verdict import Verdict, decide
 from search.errors import ConfigError, DataError
-from search.record import ProblemRecord, read_json, read_record
-from search.registry import opened_grader
+from search.results.record import ProblemRecord, read_json, read_record
+from search.setup.registry import opened_grader
 from search.tree import SearchTree
 from search.types import NodeId, NodeStatus, Reduce, VoteRule
-from search.verdict import Verdict, decide
 from search.view.problem import problem_view
 
 

@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable
 from typing import Any, Final
 
-from search.outcome import SearchOutcome
-from search.record import costs_record, stats_record
+from search.decision.verdict import Verdict
+from search.loop.outcome import SearchOutcome
 from search.replay import Replayed, being_written, is_by_depth, replay
+from search.results.record import costs_record, stats_record
 from search.tree import Node, SearchTree
 from search.types import Problem
-from search.verdict import Verdict
 
 VIEW_VERSION: Final = 1
 

@@ -6,9 +6,9 @@ import sys
 from playwright.sync_api import expect
 from trees import add, small_tree, view_of, wide_tree
 
+from search.decision.verdict import Verdict
 from search.tree import SearchTree
 from search.types import Selected
-from search.verdict import Verdict
 from search.view import page
 from search.view.pairs import pair_page
 

@@ -10,11 +10,11 @@ import pytest
 from playwright.sync_api import expect
 from trees import add, small_tree, uneven_tree, view_of, wide_tree
 
+from search.decision.verdict import Verdict
 from search.ledger import Stats
-from search.outcome import SearchOutcome
+from search.loop.outcome import SearchOutcome
 from search.tree import SearchTree
 from search.types import Problem, Selected
-from search.verdict import Verdict
 from search.view import page, problem_view
 
 HOSTILE = '</script><img src=x onerror="window.broken=1"><b>bold</b>'

@@ -20,7 +20,7 @@ from search.engines.local import LocalEngine
 from search.engines.local.paged_attention import Jobs, best_paged
 from search.engines.local.paged_plan import Reader, job_width, make_plan
 from search.mini.problems import problems
-from search.registry import model_path
+from search.setup.registry import model_path
 from search.studies.model_engine import measure
 from search.studies.turns import ops_per_turn
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from search.engines.local import LocalEngine
-from search.statistics import wilson_interval
+from search.support.statistics import wilson_interval
 
 BASE = ("eval", "--data", "mini:test", "--width", 4)
 

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from search.cli.grade import grade
 from search.errors import DataError
-from search.grading import grade_file
+from search.runs.grading import grade_file
 
 ROWS = [
     {"answer": "0.5", "reference": "\\frac{1}{2}", "verdict": True},

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from safetensors.torch import load_file, save_file
 
-from search.registry import model_path
+from search.setup.registry import model_path
 
 LITTLE = ("--data", "mini:test", "--limit", 2, "--width", 2)
 
@@ -138,7 +138,7 @@ def test_a_solution_without_an_answer_is_shown_all_the_same(inside):
 
 def test_plots_are_checked_before_the_work_and_tables_come_without_them(inside, tmp_path, monkeypatch):
     assert inside("eval", *LITTLE, "--method", "rebase", "--out", "run").code == 0
-    monkeypatch.setattr("search.plots.find_spec", lambda name: None)
+    monkeypatch.setattr("search.support.plots.find_spec", lambda name: None)
     ran = inside("report", "run", "--plot", "plots")
     assert ran.code == 2 and ran.out == "" and "plots need matplotlib: " in ran.err
     (tmp_path / "recipe.yaml").write_text(

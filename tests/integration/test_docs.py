@@ -27,7 +27,7 @@ from documents import (
 import search
 from search.config import EvalSettings, build
 from search.errors import SearchError
-from search.sweep import read_sweep
+from search.runs.sweep import read_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from search.files import sweep_parts
-from search.record import RunDirectory, read_record
+from search.results.record import RunDirectory, read_record
+from search.support.files import sweep_parts
 
 ARGS = ["eval", "--data", "mini:test", "--limit", "60", "--width", "4", "--out", "run", "--concurrency", "8"]
 

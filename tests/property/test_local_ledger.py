@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from local_models import engine, run
 
 from search.engines.local.paged import PagedTree
-from search.streams import closing
+from search.support.streams import closing
 from search.types import Child, Prefix, Sampling, Segment, Usage
 
 Operation = tuple[str, int, int, int]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from routing import PROMPT, Parts
 
 from arbitrage.walks import DRAFT, TARGET
-from search.driver import Limits
+from search.loop.driver import Limits
 from search.policies import BestOfN, Rebase
 from search.studies.router_chains import Chain, ChainStep
 from search.studies.router_costs import work_of

@@ -15,7 +15,7 @@ from cli import ets, say
 from test_search import metrics, solved
 
 from search.api import Search
-from search.data import load_problems
+from search.problems.data import load_problems
 
 
 def records(folder):

@@ -10,8 +10,8 @@ import pytest
 from cli import ets, say
 
 from search.api import Failure, Search
-from search.data import load_problems
-from search.statistics import wilson_interval
+from search.problems.data import load_problems
+from search.support.statistics import wilson_interval
 
 NUM_PROBLEMS = 20
 

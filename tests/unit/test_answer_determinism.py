@@ -14,7 +14,7 @@ from search.answers.compare import same_value
 from search.answers.mathematical import MathGrader
 from search.answers.reading import read_value
 from search.answers.values import Verdict
-from search.vote import Candidate, vote
+from search.decision.vote import Candidate, vote
 
 # fmt: off
 GOLDS = [

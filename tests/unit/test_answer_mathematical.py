@@ -11,9 +11,9 @@ import pytest
 from search.answers.graders import ComparingGrader, Grader
 from search.answers.mathematical import MathGrader
 from search.answers.values import Verdict
+from search.decision.vote import Candidate, vote
 from search.errors import ConfigError
-from search.registry import make_grader
-from search.vote import Candidate, vote
+from search.setup.registry import make_grader
 
 INTEGRAL = ("\\int_0^1 x^2 dx", "\\int_0^1 y^2 dy")
 """What only math-verify can read."""

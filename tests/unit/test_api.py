@@ -10,9 +10,9 @@ from markov import BAD, GOOD, LabelModel
 from prm import LabelTokenCodec, PrmScorer
 from search import ConfigError, Failure, Problem, Search
 from search.errors import ScoringError
+from search.loop.writer import ModelWriter
 from search.policies import Beam
 from search.types import Expansion, Selection
-from search.writer import ModelWriter
 
 QUESTION = "Add 3."
 

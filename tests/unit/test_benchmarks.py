@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from search.benchmarks import BENCHMARKS
-from search.data import load_problems, read_data
 from search.errors import ConfigError, DataError
+from search.problems.benchmarks import BENCHMARKS
+from search.problems.data import load_problems, read_data
 from search.types import Problem
 
 ROWS = {
@@ -64,7 +64,7 @@ for hub_id, subset, split, rows in json.loads(sys.argv[2]):
 
 READ = """
 import json, sys
-from search.data import load_problems
+from search.problems.data import load_problems
 print(json.dumps({name: [[p.id, p.text, p.answer] for p in load_problems(name)] for name in sys.argv[1:]}))
 """
 

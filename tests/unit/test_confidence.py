@@ -12,8 +12,8 @@ from prm.confidence import CONFIDENCES, GROUP_TOKENS, ConfidenceScorer
 from search.api import Search
 from search.errors import ConfigError, ScoringError
 from search.protocols import Scorer
-from search.record import tree_from_record, tree_record
-from search.registry import make_engine, runs_on_engine
+from search.results.record import tree_from_record, tree_record
+from search.setup.registry import make_engine, runs_on_engine
 from search.tree import SearchTree
 from search.types import ROOT, FinishReason, Step
 

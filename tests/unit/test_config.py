@@ -6,8 +6,8 @@ import pytest
 
 from search.config import EvalSettings, SearchSettings, build, load_yaml
 from search.errors import ConfigError
-from search.registry import make_policy
-from search.run_key import config_hash
+from search.setup.registry import make_policy
+from search.setup.run_key import config_hash
 
 
 @pytest.mark.parametrize(

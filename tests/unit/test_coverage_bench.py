@@ -6,18 +6,18 @@ import json
 import numpy as np
 import pytest
 
+from search.decision.verdict import Verdict
 from search.errors import ConfigError, DataError
 from search.ledger import Stats
-from search.outcome import SearchOutcome
+from search.loop.outcome import SearchOutcome
 from search.policies import Rebase
-from search.record import problem_record
+from search.results.record import problem_record
 from search.studies import coverage
 from search.studies.recorded import AUC
 from search.studies.recorded_cases import Cases, Measured, by_policy
 from search.studies.recorded_levels import Level, read_levels
 from search.tree import SearchTree
 from search.types import ROOT, FinishReason, NodeId, Problem, Selected, Step
-from search.verdict import Verdict
 
 HEAD, LONG = "We add 3 and 4.\n\n", "First we think about it for quite a long while.\n\n"
 

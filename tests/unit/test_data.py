@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from search.data import load_problems, read_data
 from search.errors import ConfigError, DataError
+from search.problems.data import load_problems, read_data
 
 ROWS = [{"question": "1 + 1", "answer": "2"}, {"question": "2 + 2", "answer": "4"}]
 READ = [("0", "1 + 1", "2"), ("1", "2 + 2", "4")]

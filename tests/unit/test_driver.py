@@ -10,12 +10,12 @@ from markov import BAD, GOOD, LabelModel, story_model
 from virtual_clock import timed
 
 from prm import LabelTokenCodec, PrmScorer
-from search.driver import Driver, Limits
 from search.errors import ConfigError, PolicyError, ScoringError
+from search.loop.driver import Driver, Limits
+from search.loop.writer import ModelWriter
 from search.policies import Beam, BestOfN, Dvts, Mcts, ParticleFilter, Rebase
 from search.tree import SearchTree, derive_seed
 from search.types import ROOT, Expansion, NodeStatus, Problem, Sampling, Selection
-from search.writer import ModelWriter
 
 POLICIES = [BestOfN(), Beam(), Dvts(), Rebase(), ParticleFilter()]
 PROMPT = "Add 3.\n\n"

@@ -2,9 +2,9 @@
 
 import pytest
 
-from search import engine_choice
 from search.config import EvalSettings, build
-from search.resolve import record_of, settle
+from search.setup import engine_choice
+from search.setup.resolve import record_of, settle
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from markov import EOS, STEP_END, story_model
 
 from search.errors import ContextOverflowError, EngineError
 from search.protocols import Engine, Tokenizer
-from search.streams import closing
+from search.support.streams import closing
 from search.types import Child, FinishReason, Generation, Prefix, Sampling, Segment, Usage
 
 

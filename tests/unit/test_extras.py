@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from search import extras
+from search.support import extras
 
 
 def words(command):

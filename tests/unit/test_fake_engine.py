@@ -11,7 +11,7 @@ from markov import EOS, FakeTokenizer, LabelModel, MarkovModel, hashed_reward, s
 
 from search.errors import ConfigError, ContextOverflowError, EngineError
 from search.protocols import Engine, Tokenizer
-from search.streams import closing
+from search.support.streams import closing
 from search.types import Child, FinishReason, Prefix, Sampling, Segment, Usage
 
 ABC = MarkovModel.from_probabilities(

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from search.data import load_problems, read_data
 from search.errors import ConfigError, DataError
+from search.problems.data import load_problems, read_data
 
 LIST = {"text": ["two", "three", "four"], "label": ["A", "B", "C"]}
 

@@ -7,7 +7,7 @@ import local_models
 import pytest
 from local_models import engine, run
 
-from search.streams import closing
+from search.support.streams import closing
 from search.types import Ahead, Child, Prefix, Sampling, Segment
 
 SAMPLING = Sampling(max_new_tokens=24, stop=())

@@ -21,7 +21,7 @@ from search.engines.local import LocalEngine
 from search.engines.local.loading import prepare
 from search.engines.local.worker import shared_worker
 from search.errors import ConfigError, ContextOverflowError, EngineError
-from search.streams import closing
+from search.support.streams import closing
 from search.types import Child, FinishReason, Generation, Prefix, Sampling, Segment, Usage
 
 PROMPT = tuple(random.Random(5).randrange(256) for _ in range(20))

@@ -3,11 +3,11 @@
 import pytest
 from local_models import engine, run
 
-from search.driver import Driver, Limits
 from search.engines.local import engine as module
+from search.loop.driver import Driver, Limits
+from search.loop.writer import ModelWriter
 from search.policies import BestOfN
 from search.types import NodeStatus, Problem, Sampling
-from search.writer import ModelWriter
 
 SHORT_STEPS = Sampling(stop=("e", "a", "t", "o", "i"), max_new_tokens=9)
 

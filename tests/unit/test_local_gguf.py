@@ -9,10 +9,10 @@ from gguf_files import CONTROL, TOKENS, Kind, write_folder, write_gguf
 from local_models import run
 
 from prm.checkpoint import read_checkpoint
+from search.checkpoints.hub import find_model
 from search.engines.local import LocalEngine
 from search.engines.remote.model import read_model
 from search.errors import ConfigError
-from search.hub import find_model
 from search.types import Child, Prefix, Sampling, Segment
 
 TEXT = "the cat 12 é<|im_start|> \n\n3 the"
@@ -119,7 +119,7 @@ def test_what_is_no_such_file(tmp_path, content):
 
 
 def test_bytes_changed_anywhere_in_the_header_never_end_in_a_traceback(file, tmp_path):
-    from search.gguf import read_gguf
+    from search.checkpoints.gguf import read_gguf
 
     whole = file.read_bytes()
     for at in range(4, 1500, 7):
@@ -218,7 +218,7 @@ def test_a_reward_model_of_label_tokens_is_read_from_a_file(file, tmp_path):
 def test_without_the_packages_one_line_says_which(file, monkeypatch):
     import importlib.util
 
-    from search import gguf
+    from search.checkpoints import gguf
 
     monkeypatch.setattr(gguf.importlib.util, "find_spec", lambda name: None)
     refuse(file, r"needs gguf and accelerate: .*-m pip install 'accelerate>=.*' 'gguf>=")

@@ -17,9 +17,9 @@ from search.engines.local import packed as packed_module
 from search.engines.local.gguf import gguf_config, gguf_weights
 from search.engines.local.packed import PackedLinear, read_blocks
 from search.errors import ConfigError
-from search.registry import make_engine
-from search.resolve import record_of, settle
-from search.shared_engines import _engine_keys
+from search.runs.shared_engines import _engine_keys
+from search.setup.registry import make_engine
+from search.setup.resolve import record_of, settle
 from search.types import Child, Prefix, Sampling, Segment
 
 KINDS = [Kind.Q4_0, Kind.Q4_1, Kind.Q4_K]

@@ -8,11 +8,11 @@ from markov import hashed_reward
 from test_driver import LONG, PROBLEM, make_scorer, run
 
 from prm.lookahead import LookaheadScorer
-from search.driver import Driver, Limits
 from search.errors import ConfigError
+from search.loop.driver import Driver, Limits
+from search.loop.writer import ModelWriter
 from search.policies import Beam
 from search.types import ROOT, Child, FinishReason, NodeStatus, Prefix, Sampling, Segment
-from search.writer import ModelWriter
 
 
 def searched(num_steps, width=8, **options):

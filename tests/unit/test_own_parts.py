@@ -9,7 +9,7 @@ import pytest
 from search import ConfigError, Problem, Search
 from search.catalogue import PRM_FAMILIES, ROUTERS, RouterKind
 from search.mini import problem
-from search.registry import model_path
+from search.setup.registry import model_path
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 ASKED = problem("test", 3)

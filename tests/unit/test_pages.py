@@ -8,11 +8,11 @@ import pytest
 from trees import add, small_tree, view_of
 
 from search import Search
-from search.compare import compare
-from search.compare_page import compare_page, verdicts
 from search.errors import ConfigError
-from search.report import read_run
-from search.tables import Table
+from search.runs.compare import compare
+from search.runs.compare_page import compare_page, verdicts
+from search.runs.report import read_run
+from search.support.tables import Table
 from search.tree import SearchTree
 from search.types import Selected
 from search.view.kept import Kept

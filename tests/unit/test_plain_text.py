@@ -24,8 +24,8 @@ from prm.trl import TrlCodec
 from search.config import Example, SearchSettings
 from search.engines.local.stops import TokenBytes
 from search.plain_text import encode_text, protect, unprotect
-from search.prompts import PromptRenderer
-from search.registry import model_path
+from search.prompt.prompts import PromptRenderer
+from search.setup.registry import model_path
 from search.types import FinishReason, Generation, Step
 
 FAMILIES = ("qwen", "llama", "plain", "sentencepiece", "mini", "thinking")

@@ -13,13 +13,13 @@ from search import Search
 from search.config import SearchSettings
 from search.engines.local import LocalEngine
 from search.errors import ConfigError
+from search.loop.outcome import SearchOutcome
 from search.mini.problems import problem
-from search.model_shape import ModelShape, read_shape
-from search.outcome import SearchOutcome
-from search.plan import GIB, Device, Plan, read_device
-from search.record import read_record
+from search.planning.model_shape import ModelShape, read_shape
+from search.planning.plan import GIB, Device, Plan, read_device
+from search.planning.work_ratios import Lengths, WorkRatios, at_width, carried, measured
+from search.results.record import read_record
 from search.types import Problem
-from search.work_ratios import Lengths, WorkRatios, at_width, carried, measured
 
 PROBLEMS = [Problem(str(number), f"What is {number} + 2?") for number in range(24)]
 LIMITS = {"max_tokens": 48, "max_step_tokens": 8, "prompt": "plain", "system_prompt": "", "grader": "plain"}

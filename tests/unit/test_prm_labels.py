@@ -8,7 +8,7 @@ import pytest
 from prm.labels import LabelledSolution, load_labelled
 from prm.metrics import figures, first_below
 from search.errors import ConfigError, DataError
-from search.statistics import auc, calibration_error
+from search.support.statistics import auc, calibration_error
 
 QUESTION = "What is 2 + 2 - 1?"
 TAGGED = f"{QUESTION} Step 1: 2 + 2 = 4. ки\nStep 2: 4 - 1 = 3. ки\nStep 3: The answer is: 3 ки"

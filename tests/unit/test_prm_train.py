@@ -14,7 +14,7 @@ from prm.labels import LabelledSolution
 from prm.math_shepherd import MathShepherdCodec
 from prm.train import STATE_FILE, TrainSettings, encode_solution, label_logits, train
 from search.errors import ConfigError, DataError
-from search.prm_training import PrmTraining, train_prm
+from search.learning.prm import PrmTraining, train_prm
 
 # A step of 'a's is right, one of 'b's is wrong.
 SOLUTIONS = [

@@ -14,11 +14,11 @@ from prm.probe_scorer import ProbeScorer
 from search.api import Search
 from search.engines.local import LocalEngine
 from search.errors import ConfigError, ScoringError
+from search.loop.writer import ModelWriter
 from search.protocols import Scorer, StateWriter
-from search.registry import make_engine, prm_config, runs_on_engine, weights_of
+from search.setup.registry import make_engine, prm_config, runs_on_engine, weights_of
 from search.tree import SearchTree
 from search.types import ROOT, EngineInfo, FinishReason, Step
-from search.writer import ModelWriter
 
 QUESTION = "How many?"
 

@@ -10,7 +10,7 @@ from search.api import Search
 from search.cli.options import read_settings, settings_options
 from search.config import EvalSettings, SearchSettings, build
 from search.errors import ConfigError
-from search.run_key import config_hash
+from search.setup.run_key import config_hash
 
 
 @click.command()

@@ -9,15 +9,15 @@ from prm_checkpoints import byte_tokenizer, wrapped
 from transformers import AutoTokenizer
 
 from search.config import SearchSettings, build
-from search.conversation import Turn, as_problem
-from search.driver import Driver, Limits
 from search.errors import ConfigError
+from search.loop.driver import Driver, Limits
+from search.loop.writer import ModelWriter
 from search.policies import Rebase
-from search.prompt_template import PromptTemplate
-from search.prompts import PromptRenderer, choose_format
-from search.registry import model_path
+from search.prompt.conversation import Turn, as_problem
+from search.prompt.prompts import PromptRenderer, choose_format
+from search.prompt.template import PromptTemplate
+from search.setup.registry import model_path
 from search.types import NodeStatus, Problem
-from search.writer import ModelWriter
 
 EXAMPLES = [{"question": "2 + 2?", "answer": "It is 4."}, {"question": "3 + 3?", "answer": "It is 6."}]
 

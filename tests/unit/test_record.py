@@ -7,14 +7,21 @@ import os
 import pytest
 from fake_engine import FakeEngine
 
-from search.driver import Driver
+from search.decision.verdict import Verdict
 from search.errors import ConfigError, DataError
-from search.files import write_atomic
+from search.loop.driver import Driver
+from search.loop.writer import ModelWriter
 from search.policies import Rebase
-from search.record import RunDirectory, failed_record, problem_record, read_record, tree_from_record, tree_record
+from search.results.record import (
+    RunDirectory,
+    failed_record,
+    problem_record,
+    read_record,
+    tree_from_record,
+    tree_record,
+)
+from search.support.files import write_atomic
 from search.types import Problem
-from search.verdict import Verdict
-from search.writer import ModelWriter
 
 PROBLEM = Problem("p/1 é", "Add 3.\n\n", "4")
 

@@ -9,7 +9,7 @@ from markov import story_model
 
 from search.engines.remembering import RememberingEngine
 from search.errors import ConfigError, EngineError
-from search.streams import closing
+from search.support.streams import closing
 from search.types import Child, Prefix, Sampling, Segment
 
 

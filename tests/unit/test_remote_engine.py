@@ -14,11 +14,11 @@ from search.config import build as settings_of
 from search.engines.remote import OpenAIEngine, SglangEngine
 from search.engines.remote.http import RequestLimits
 from search.errors import ConfigError, ContextOverflowError, EngineError
-from search.evaluation import Evaluation
-from search.provenance import command_line
-from search.registry import make_engine
-from search.run_key import config_hash
-from search.streams import closing
+from search.runs.evaluation import Evaluation
+from search.runs.provenance import command_line
+from search.setup.registry import make_engine
+from search.setup.run_key import config_hash
+from search.support.streams import closing
 from search.types import Child, FinishReason, Prefix, Sampling, Segment
 
 PROMPT = (2, 3, 4, 1)

@@ -8,14 +8,14 @@ import pytest
 import yaml
 
 from search.errors import ConfigError
-from search.registry import make_policy
+from search.setup.registry import make_policy
 from search.studies import published
 from search.studies import reproduce_arbitrage as arbitrage
 from search.studies import reproduce_ets as ets
 from search.studies.document import Claim, Document
 from search.studies.recipe import ArbitrageRecipe, EtsRecipe, load_recipe, recipe_names
 from search.studies.recipe_plan import plan_dict, plan_text
-from search.tables import Table
+from search.support.tables import Table
 
 ETS = {
     "title": "small",

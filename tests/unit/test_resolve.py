@@ -9,8 +9,8 @@ from search import Search
 from search.catalogue import METHODS
 from search.config import EvalSettings, SearchSettings, build
 from search.errors import ConfigError
-from search.registry import make_policy
-from search.resolve import record_of, resolve, settle
+from search.setup.registry import make_policy
+from search.setup.resolve import record_of, resolve, settle
 
 
 def settled(**values):

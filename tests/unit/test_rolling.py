@@ -15,18 +15,18 @@ from ets.embedders import make_embedder
 from search.answers.graders import PlainGrader
 from search.api import Search
 from search.config import SearchSettings
-from search.data import load_problems
-from search.driver import Driver
+from search.decision.stopping import Decided
 from search.engines.local import LocalEngine
 from search.engines.virtual import Recall, VirtualEngine
 from search.engines.virtual_time import VirtualClock
 from search.errors import ConfigError
-from search.pacing import WINDOW_TOKENS
+from search.loop.driver import Driver
+from search.loop.pacing import WINDOW_TOKENS
+from search.loop.writer import ModelWriter
 from search.policies import Rebase, Rolling
-from search.registry import make_policy, model_path
-from search.stopping import Decided
+from search.problems.data import load_problems
+from search.setup.registry import make_policy, model_path
 from search.types import ROOT, FinishReason, NodeStatus, Step
-from search.writer import ModelWriter
 
 
 def select(policy, tree, width):

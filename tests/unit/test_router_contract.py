@@ -15,16 +15,16 @@ from arbitrage.walks import DRAFT, TARGET
 from ets import Ets, EtsKv
 from ets.embedders import make_embedder
 from search.catalogue import ROUTERS
-from search.driver import Driver, Limits
 from search.errors import ConfigError
+from search.loop.driver import Driver, Limits
+from search.loop.thoughts import ThoughtLimit
+from search.loop.writer import ModelWriter
 from search.policies import BestOfN, Rebase
 from search.protocols import Router, Writer
-from search.routing import parse_router
-from search.streams import closing
-from search.thoughts import ThoughtLimit
+from search.setup.routing import parse_router
+from search.support.streams import closing
 from search.tree import SearchTree
 from search.types import ROOT, FinishReason, NodeStatus, Problem, Sampling, Step, StepFailure, WriteJob
-from search.writer import ModelWriter
 
 ALONE = ("never", "random", "rsd", "judge", "arbitrage")
 """Routers that look at the draft's step alone."""

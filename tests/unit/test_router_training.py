@@ -20,10 +20,10 @@ from arbitrage.training import RouterTraining, helps, texts_of, train
 from arbitrage.walks import DRAFT, TARGET, StepPair, Walk, read_shard, read_walks, shard_file, shard_text
 from search.config import SearchSettings
 from search.errors import ConfigError, DataError, EngineError, ScoringError
-from search.files import write_atomic
-from search.registry import make_engine, make_scorer
-from search.router_training import add_lora, load_router, new_router, save_router
-from search.statistics import clustered_bootstrap
+from search.learning.router import add_lora, load_router, new_router, save_router
+from search.setup.registry import make_engine, make_scorer
+from search.support.files import write_atomic
+from search.support.statistics import clustered_bootstrap
 from search.types import Problem, Prompt, Sampling
 
 ORIGIN = {
@@ -178,7 +178,7 @@ def walk_of(scores, parts, name="w", rights=None):
 
 @pytest.fixture(scope="module")
 def mini_walks(tmp_path_factory):
-    from search.router_collection import Collection, collect_walks
+    from search.learning.collection import Collection, collect_walks
 
     folder = tmp_path_factory.mktemp("walks")
     return collect_walks(Collection(limit=24, skip=40_000_000, shard_size=24), folder)
@@ -281,7 +281,7 @@ def test_a_checkers_label_needs_its_verdicts_and_two_classes(mini_walks):
 def test_the_saved_router_gives_the_engine_the_same_estimates(tmp_path, mini_walks):
     from arbitrage.routers import LearnedRouter
     from prm import PrmScorer
-    from search.routing import router_reader
+    from search.setup.routing import router_reader
 
     parts = started(annotate=True)
     train(

@@ -15,7 +15,6 @@ from virtual_clock import timed
 from search import Search
 from search.config import SearchSettings
 from search.errors import ConfigError
-from search.routing import Engines
 from search.serve import searches as searches_module
 from search.serve import stream as stream_module
 from search.serve.access_log import AccessLog
@@ -23,6 +22,7 @@ from search.serve.app import make_app
 from search.serve.jobs import Job
 from search.serve.searches import Extra
 from search.serve.service import ServeLimits, Service
+from search.setup.routing import Engines
 from search.types import Problem
 
 TEXT = "Add 3."

@@ -9,10 +9,11 @@ from fake_engine import FakeEngine
 from pydantic import ValidationError
 
 from search.config import SearchSettings
-from search.conversation import Turn
-from search.driver import Driver
 from search.errors import ConfigError, ContextOverflowError, EngineError, PolicyError, SolverError
+from search.loop.driver import Driver
+from search.loop.writer import ModelWriter
 from search.policies import Beam, BestOfN, Rebase
+from search.prompt.conversation import Turn
 from search.serve.body import PER_REQUEST, ChatRequest, CompletionRequest, read_body
 from search.serve.budget import Budget
 from search.serve.decided import DecidedSteps
@@ -25,7 +26,6 @@ from search.serve.run import listen
 from search.serve.settings import check_changes, merge
 from search.tree import SearchTree
 from search.types import ROOT, FinishReason, NodeStatus, Problem, Step
-from search.writer import ModelWriter
 
 # Model names
 

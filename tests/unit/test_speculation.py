@@ -16,12 +16,12 @@ from virtual_clock import Embedded, timed
 
 from ets import Ets, EtsKv
 from prm import LabelTokenCodec, PrmScorer
-from search.driver import Driver, Limits
 from search.errors import ConfigError, EngineError
+from search.loop.driver import Driver, Limits
+from search.loop.writer import ModelWriter
 from search.policies import Beam, BestOfN, Dvts, Mcts, ParticleFilter, Rebase
-from search.streams import closing
+from search.support.streams import closing
 from search.types import FinishReason, NodeStatus
-from search.writer import ModelWriter
 
 METHODS = [Beam(), Dvts(), Rebase(), ParticleFilter(), Mcts(num_leaves=2), EtsKv(), Ets()]
 TICK = 0.01

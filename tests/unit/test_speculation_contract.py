@@ -25,9 +25,9 @@ from search.engines.local import LocalEngine
 from search.engines.remote import SglangEngine
 from search.engines.remote import engine as remote
 from search.engines.remote.http import RequestLimits
-from search.evaluation import flush_caches
-from search.notes import seed_notes
-from search.registry import make_policy
+from search.runs.evaluation import flush_caches
+from search.setup.notes import seed_notes
+from search.setup.registry import make_policy
 from search.types import Problem
 
 DRAFT, TARGET = story_model(right=0.2, answer=0.2), RatingStory(story_model(right=0.8, answer=0.3))

@@ -9,7 +9,7 @@ from fake_engine import FakeEngine
 from fake_server import Script, serving
 from script_model import SCRIPTS, build, script_model, start, vocabulary
 
-from search.streams import closing
+from search.support.streams import closing
 from search.types import Child, FinishReason, Prefix, Segment
 
 

@@ -9,13 +9,13 @@ from virtual_clock import timed
 
 from prm import LabelTokenCodec, PrmScorer
 from search.answers.graders import PlainGrader
-from search.driver import Driver
+from search.decision.stopping import Decided, probability_ahead
+from search.decision.vote import candidates, vote
+from search.loop.driver import Driver
+from search.loop.writer import ModelWriter
 from search.policies import Beam, BestOfN, Dvts, ParticleFilter, Rebase
-from search.stopping import Decided, probability_ahead
 from search.tree import SearchTree
 from search.types import ROOT, FinishReason, NodeStatus, Problem, Step
-from search.vote import candidates, vote
-from search.writer import ModelWriter
 
 POLICIES = [BestOfN(), Beam(), Dvts(), Rebase(), ParticleFilter()]
 GRADER = PlainGrader()

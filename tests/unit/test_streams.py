@@ -5,7 +5,7 @@ from contextlib import aclosing
 
 import pytest
 
-from search.streams import closing, merge
+from search.support.streams import closing, merge
 
 
 async def count(to, delay=0.0, ended=None, error_at=None):

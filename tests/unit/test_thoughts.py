@@ -9,15 +9,15 @@ from markov import EOS, FakeTokenizer, MarkovModel
 
 from search import Search
 from search.answers.graders import PlainGrader
-from search.driver import Driver, Limits
+from search.decision.vote import candidates
 from search.errors import ConfigError
+from search.loop.driver import Driver, Limits
+from search.loop.thoughts import ThoughtLimit, closed_thought, thinking_option
+from search.loop.writer import ModelWriter
 from search.policies import BestOfN
 from search.steps import THOUGHT_TAGS, StepReader, open_thought, without_thoughts
-from search.thoughts import ThoughtLimit, closed_thought, thinking_option
 from search.tree import SearchTree
 from search.types import ROOT, FinishReason, NodeStatus, Problem, Sampling, Step
-from search.vote import candidates
-from search.writer import ModelWriter
 
 CHARACTERS = [*map(chr, range(0x20, 0x7F)), "◁", "▷", "\n"]
 

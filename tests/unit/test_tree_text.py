@@ -9,9 +9,9 @@ from rich.console import Console
 from search.answers.graders import PlainGrader
 from search.cli.show import print_result
 from search.cli.tree_text import draw_tree, legend
-from search.driver import SearchOutcome
 from search.ledger import Stats
-from search.result import conclude
+from search.loop.driver import SearchOutcome
+from search.results.result import conclude
 from search.tree import SearchTree
 from search.types import FinishReason, NodeId, Problem, Selected, Step
 

@@ -11,20 +11,20 @@ from fake_engine import FakeEngine
 from ets import Ets
 from search.answers.graders import PlainGrader
 from search.catalogue import GRADERS
-from search.driver import Driver
+from search.decision.verdict import Verdict, decide
 from search.errors import ConfigError, DataError, PolicyError
 from search.ledger import ModelCost, Stats
-from search.outcome import SearchOutcome
+from search.loop.driver import Driver
+from search.loop.outcome import SearchOutcome
+from search.loop.writer import ModelWriter
 from search.policies import Mcts, Rebase, Rolling
-from search.record import RunDirectory, problem_record, read_record, tree_from_record
 from search.replay import rebase_kv_tokens, replay
-from search.report import read_run, revote
+from search.results.record import RunDirectory, problem_record, read_record, tree_from_record
+from search.runs.report import read_run, revote
 from search.tree import SearchTree
 from search.types import FinishReason, NodeStatus, Problem, Selected, Step
-from search.verdict import Verdict, decide
 from search.view import page, problem_view
 from search.view.kept import read_kept
-from search.writer import ModelWriter
 
 WIDTH = 24
 PROBLEM = Problem("p-1", "Add 3.\n\n", "4")

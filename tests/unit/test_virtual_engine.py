@@ -6,14 +6,14 @@ import json
 import pytest
 from fake_engine import FakeEngine, Fault
 
-from search.driver import Driver
 from search.engines.virtual import Recall, VirtualEngine
 from search.engines.virtual_time import VirtualClock
 from search.errors import ConfigError, DataError, EngineError
+from search.loop.driver import Driver
+from search.loop.writer import ModelWriter
 from search.policies import BestOfN, Rebase
 from search.studies import latency
 from search.types import Ahead, Child, Prefix, Problem, Sampling, Segment
-from search.writer import ModelWriter
 
 PROMPT = "Add 3.\n\n"
 

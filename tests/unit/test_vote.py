@@ -5,10 +5,10 @@ import math
 import pytest
 
 from search.answers.graders import PlainGrader
+from search.decision.vote import Candidate, candidates, vote
 from search.errors import ConfigError
 from search.tree import SearchTree
 from search.types import ROOT, FinishReason, NodeId, Step
-from search.vote import Candidate, candidates, vote
 
 
 def c(node, answer, reward=None, key=None):

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from search.checkpoints.gguf import GgufFile, read_gguf
 from search.engines.local.quiet import line, quiet
 from search.errors import ConfigError
-from search.gguf import GgufFile, read_gguf
 
 if TYPE_CHECKING:
     import torch

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from search.checkpoints.gguf import is_gguf, read_gguf
+from search.checkpoints.hub import find_model
 from search.engines.local.gguf import gguf_config, gguf_details, gguf_tokenizer, gguf_weights
 from search.engines.local.quiet import line, quiet
 from search.engines.local.stops import TokenBytes
 from search.engines.local.tokenizer import HFTokenizer
 from search.errors import ConfigError
-from search.gguf import is_gguf, read_gguf
-from search.hub import find_model
 from search.types import EngineInfo
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from search.engines.remote.samples import Read, Sample, ask_for, judge
 from search.engines.remote.workers import Worker, Workers
 from search.engines.stops import Writing
 from search.errors import ContextOverflowError, EngineError
-from search.streams import closing
+from search.support.streams import closing
 from search.types import Child, EngineInfo, FinishReason, Generation, Prefix, Sampling, Segment, Usage
 
 T = TypeVar("T")

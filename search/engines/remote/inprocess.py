@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from search.background import BackgroundLoop
 from search.errors import ConfigError, ContextOverflowError, EngineError
-from search.extras import install
+from search.support.background import BackgroundLoop
+from search.support.extras import install
 
 T = TypeVar("T")
 

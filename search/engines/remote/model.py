@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from search.checkpoints.gguf import is_gguf
+from search.checkpoints.hub import find_model
 from search.engines.local.gguf import gguf_config
 from search.engines.local.loading import check_sizes, context_tokens, read_tokenizer
 from search.engines.local.quiet import line, quiet
@@ -15,8 +17,6 @@ from search.engines.local.stops import TokenBytes
 from search.engines.local.tokenizer import HFTokenizer
 from search.engines.stops import StopRule, StopRules, TokenTable
 from search.errors import ConfigError
-from search.gguf import is_gguf
-from search.hub import find_model
 from search.protocols import Tokenizer
 from search.types import EngineInfo
 

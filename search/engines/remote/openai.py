@@ -9,12 +9,12 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from search.background import BackgroundLoop
 from search.engines.remote.engine import RemoteEngine
 from search.engines.remote.http import HttpClient, RequestLimits, nonsense
 from search.engines.remote.model import PROBE_TEXT, RemoteModel, check_same, parse_urls, read_model
 from search.engines.remote.samples import Read, Sample
 from search.errors import ConfigError, EngineError
+from search.support.background import BackgroundLoop
 from search.types import Child, Prefix, Sampling
 
 _FEW_LABELS = 20

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
-from search.background import BackgroundLoop
 from search.engines.remote.engine import RemoteEngine
 from search.engines.remote.facts import ServerFacts, agree, honours_seeds, read_facts
 from search.engines.remote.gather import Gatherer
@@ -23,6 +22,7 @@ from search.engines.remote.model import PROBE_TEXT, RemoteModel, check_same, par
 from search.engines.remote.samples import Read, Sample
 from search.engines.remote.transport import HttpServer, SglangServer
 from search.errors import ConfigError, EngineError
+from search.support.background import BackgroundLoop
 from search.types import Child, Prefix, Sampling
 
 STREAM_INTERVAL_TOKENS = 64

@@ -1,0 +1,1 @@
+"""What finished trajectories come to: the vote, its grade, and when more of them cannot change it."""

@@ -1,0 +1,1 @@
+"""Training: reward models, routers and probes, from collected data to a checkpoint."""

@@ -1,0 +1,173 @@
+"""`ets router collect`: the parts of arbitrage's collection put together on real models."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from search.answers.graders import PlainGrader
+from search.config import SearchSettings, build
+from search.problems.data import read_data
+from search.prompt.prompts import PromptRenderer
+from search.setup.registry import make_engine, make_scorer, prm_config
+from search.setup.routing import prompt_for
+from search.steps import line_end_tokens
+from search.support.files import write_atomic
+from search.types import Problem, Sampling
+
+if TYPE_CHECKING:
+    from arbitrage.collect import Collector, Verdict
+    from arbitrage.walks import Walk
+    from search.protocols import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """What is to be collected, and on what.
+
+    Attributes:
+        data: problems, as `ets eval --data`.
+        field, reference: how its columns are read, and whether it has reference answers, as there.
+        limit, skip: problems taken, and left out before them.
+        draft, target, prm: models by path, hub id or `mini:ROLE`.
+        engines: where they run, in this order.
+        temperature, num_samples: of the steps; see `arbitrage.collect.CollectSettings`.
+        max_step_tokens, max_tokens, max_depth: limits, as for a search.
+        seed: of the run.
+        shard_size: problems in one file.
+        concurrency: problems side by side.
+        device, dtype, trust_remote_code: of local models.
+        family: the folder that `mini:ROLE` stands for; None: the shipped one.
+    """
+
+    data: str = "mini:train"
+    field: str | None = None
+    reference: bool = True
+    limit: int | None = None
+    skip: int = 0
+    draft: str = "mini:draft"
+    target: str = "mini:target"
+    prm: str = "mini:prm"
+    engines: tuple[str, str, str] = ("local", "local", "local")
+    temperature: float = 0.0
+    num_samples: int = 1
+    max_step_tokens: int = 256
+    max_tokens: int = 1024
+    max_depth: int = 25
+    seed: int = 0
+    shard_size: int = 100
+    concurrency: int = 64
+    device: str = "cpu"
+    dtype: str = "float32"
+    trust_remote_code: bool = False
+    family: Path | None = None
+
+    def path(self, name: str) -> str:
+        """Where a model lies."""
+        if self.family is not None and name.startswith("mini:"):
+            return str(self.family / name.removeprefix("mini:"))
+        return name
+
+
+def collect_walks(
+    wanted: Collection,
+    folder: Path,
+    report: Callable[[int, str], None] = lambda done, note: None,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[Walk]:
+    """Collect walks into a folder; shards that are finished are read back.
+
+    Args:
+        wanted: what, and on what.
+        folder: of the shards.
+        report: told of problems that are done, and a note.
+        say: told how the data was read.
+
+    Raises:
+        ConfigError: a model or the data is wrong, or the folder holds shards of other settings.
+        DataError: a line of the data is broken.
+        EngineError, ScoringError: a model could not do its work; finished shards are kept.
+    """
+    from arbitrage.collect import SETTINGS, collect
+
+    data = read_data(wanted.data, wanted.limit, wanted.skip, wanted.field, wanted.reference)
+    if line := data.described(wanted.data):
+        say(line)
+    origin = {name: getattr(wanted, name) for name in SETTINGS}
+
+    async def run() -> list[Walk]:
+        collector, engines = await asyncio.to_thread(_collector, wanted)
+        try:
+            return await collect(
+                collector, data.problems, folder, origin, write_atomic, concurrency=wanted.concurrency, report=report
+            )
+        finally:
+            for engine in engines:
+                await engine.aclose()
+
+    return asyncio.run(run())
+
+
+def _collector(wanted: Collection) -> tuple[Collector, list[Engine]]:
+    from arbitrage.collect import Collector, CollectSettings
+    from arbitrage.models import ModelView
+
+    settings = build(
+        SearchSettings,
+        {"prm": wanted.path(wanted.prm), "device": wanted.device, "dtype": wanted.dtype,
+         "trust_remote_code": wanted.trust_remote_code},
+    )  # fmt: skip
+    prm_config(settings.prm, "auto", wanted.engines[2])
+    names = [wanted.path(name) for name in (wanted.draft, wanted.target, wanted.prm)]
+    draft, target, prm = engines = [
+        make_engine(spec, name, settings, None) for spec, name in zip(wanted.engines, names, strict=True)
+    ]
+    prompts = PromptRenderer(settings, target.tokenizer)
+    collector = Collector(
+        ModelView(draft, target.tokenizer, prompt_for(settings, draft.tokenizer)),
+        ModelView(target, target.tokenizer),
+        make_scorer(settings, prm, target.tokenizer),
+        CollectSettings(
+            Sampling(
+                wanted.temperature,
+                max_new_tokens=wanted.max_step_tokens,
+                line_end_tokens=line_end_tokens(wanted.max_step_tokens),
+            ),
+            wanted.num_samples,
+            wanted.seed,
+            wanted.max_tokens,
+            wanted.max_depth,
+        ),
+        prompt=lambda problem: prompts.render(problem.text),
+        verdict=step_checker(wanted.data, wanted.skip),
+        grade=_grade,
+    )
+    return collector, engines
+
+
+def _grade(problem: Problem, text: str) -> bool | None:
+    grader = PlainGrader()
+    return None if problem.answer is None else grader.correct(grader.extract(text), problem.answer)
+
+
+def step_checker(data: str, skip: int = 0) -> Verdict | None:
+    """The mini family's exact checker for its own problems after the first `skip`; other data has none."""
+    if not data.startswith("mini:"):
+        return None
+    from search.mini.checker import check_steps
+    from search.mini.problems import MiniProblem, problems
+
+    split = data.removeprefix("mini:")
+    known: dict[str, MiniProblem] = {}
+    made = problems(split, 10**12, skip)
+
+    def verdict(problem: Problem, steps: Sequence[str]) -> bool:
+        while problem.id not in known:
+            one = next(made)
+            known[one.id] = one
+        return check_steps(known[problem.id], [step.strip("\n") for step in steps]).steps[-1].right
+
+    return verdict

@@ -1,0 +1,1 @@
+"""What searches will take, before they run."""

@@ -1,0 +1,1 @@
+"""From a problem to the ids that a policy model continues."""

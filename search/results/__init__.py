@@ -1,0 +1,1 @@
+"""What is handed to a person and kept on disk of a search."""

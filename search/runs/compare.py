@@ -1,0 +1,252 @@
+"""Kept runs side by side: accuracy with paired differences, KV cache, tokens and time, on the problems they share."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from search.catalogue import METHODS
+from search.config import METHOD_OPTIONS, TRANSPORT
+from search.errors import ConfigError
+from search.support.plots import Point, Series, plot_accuracy
+from search.results.record import ProblemRecord
+from search.runs.report import Run
+from search.setup.resolve import record_of
+from search.support.statistics import Estimate, Interval, paired_estimate, wilson_interval
+from search.support.tables import Cell, Table, difference, share
+
+_FOLLOWS = frozenset(
+    {"method", "width", "writer", "limit", "reduce", "search_reduce", "prm_codec", "prm_engine", "vote", *TRANSPORT}
+)
+"""Settings that have a column already, or follow from others."""
+
+_SHOWN_CHARACTERS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One run's figures.
+
+    Attributes:
+        run: its folder.
+        name: method, and the router if there is one.
+        width: trajectories.
+        varies: settings in which the compared runs differ, as far as this one uses them.
+        accuracy, interval: share of right answers and Wilson's 95% interval; None without references.
+        less_first: accuracy less the first run's, paired; None for the first one itself, and without references.
+        num_failed: problems whose search failed; they count as wrong.
+        kv_tokens: unique tokens of the trajectories kept after a selection, prompt included, mean over the selections
+            of a problem, then over problems.
+        policy_tokens: tokens that models wrote for a problem, dropped ones included.
+        target_tokens: those of them that the target wrote; a single model is its own target.
+        seconds_wall: in which problems were being solved, over all calls of the run, also where fewer are compared.
+        problems_per_hour: solved in those calls; None where no call was kept.
+    """
+
+    run: Path
+    name: str
+    width: int
+    varies: Mapping[str, Any]
+    accuracy: float | None
+    interval: Interval | None
+    less_first: Estimate | None
+    num_failed: int
+    kv_tokens: float
+    policy_tokens: float
+    target_tokens: float
+    seconds_wall: float
+    problems_per_hour: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Flat, for other programs."""
+        low, high = self.interval or (None, None)
+        less, less_low, less_high = self.less_first or (None, None, None)
+        return {
+            "run": str(self.run),
+            "method": self.name,
+            "width": self.width,
+            "varies": dict(self.varies),
+            "accuracy": self.accuracy,
+            "accuracy_lo": low,
+            "accuracy_hi": high,
+            "accuracy_diff": less,
+            "accuracy_diff_lo": less_low,
+            "accuracy_diff_hi": less_high,
+            "num_failed": self.num_failed,
+            "kv_tokens_mean": self.kv_tokens,
+            "policy_tokens": self.policy_tokens,
+            "target_tokens": self.target_tokens,
+            "seconds_wall": self.seconds_wall,
+            "problems_per_hour": self.problems_per_hour,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Runs over the same problems.
+
+    Attributes:
+        rows: in the order in which the runs were named; the first is what the others are compared with.
+        num_problems: that all of them have.
+        notes: what must be known to read the table.
+    """
+
+    rows: tuple[Row, ...]
+    num_problems: int
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `--format json` prints it."""
+        rows = [row.to_dict() for row in self.rows]
+        return {"num_problems": self.num_problems, "notes": list(self.notes), "runs": rows}
+
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        return self.table().html()
+
+    def table(self) -> Table:
+        """The table that people read."""
+        varying = list(dict.fromkeys(name for row in self.rows for name in row.varies))
+        columns = (
+            "run", "method", "width", *(name.replace("_", " ") for name in varying), "accuracy (95%)",
+            "less the first (95%)", "KV tokens", "policy tokens", "target tokens", "wall s", "problems/h",
+        )  # fmt: skip
+        return Table(
+            "compare",
+            f"{len(self.rows)} runs on the same {self.num_problems} problems",
+            columns,
+            tuple(tuple(_cells(row, varying)) for row in self.rows),
+            self.notes,
+        )
+
+
+def compare(runs: Sequence[Run]) -> Comparison:
+    """Compare runs on the problems that all of them have: the same id, text and reference.
+
+    Raises:
+        ConfigError: fewer than two runs, or no problem that all have.
+    """
+    if len(runs) < 2:
+        raise ConfigError("give two runs or more; ets report sums up a single one")
+    shared = set.intersection(*({_key(record) for record in run.records} for run in runs))
+    if not shared:
+        sources = dict.fromkeys(run.settings.data for run in runs)
+        raise ConfigError(f"these runs have no problem in common; their data: {', '.join(sources)}")
+    notes = []
+    if any(len(run.records) != len(shared) for run in runs):
+        counts = ", ".join(f"{run.folder} {len(run.records)}" for run in runs)
+        notes.append(f"On the {len(shared)} problems that all runs have; each has: {counts}.")
+    graders = dict.fromkeys(run.settings.grader for run in runs)
+    if len(graders) > 1:
+        notes.append(f"The answers were graded by different graders: {', '.join(graders)}.")
+    votes = {run.name: run.settings.vote for run in runs}
+    if len(set(votes.values())) > 1:
+        notes.append("Votes: " + ", ".join(f"{name} {vote}" for name, vote in votes.items()) + ".")
+    # Sorted, so that pairs are pairs, and a resumed run gives the same interval.
+    kept = [sorted((one for one in run.records if _key(one) in shared), key=_key) for run in runs]
+    varies = _varying(runs)
+    rows = [
+        _row(run, records, kept[0] if place else None, varies[place])
+        for place, (run, records) in enumerate(zip(runs, kept, strict=True))
+    ]
+    return Comparison(tuple(rows), len(shared), tuple(notes))
+
+
+def plot(comparison: Comparison, file: Path) -> None:
+    """Draw accuracy against the KV cache kept: a line for each method, its widths the points.
+
+    Raises:
+        ConfigError: matplotlib is not installed, a run has no accuracy, or the file cannot be written.
+    """
+    points: defaultdict[str, list[Point]] = defaultdict(list)
+    for row in comparison.rows:
+        if row.accuracy is None or row.interval is None:
+            raise ConfigError(f"{row.run}: its problems have no reference answers, so there is no accuracy to plot")
+        points[row.name].append(Point(row.kv_tokens, row.accuracy, *row.interval, f"{row.width}"))
+    series = [Series(name, tuple(found)) for name, found in points.items()]
+    plot_accuracy(series, "KV cache kept, tokens a problem (mean over steps)", file)
+
+
+def paired(one: Sequence[ProblemRecord], other: Sequence[ProblemRecord]) -> Estimate:
+    """Accuracy of `one` less that of `other`, record by record of the same problems."""
+    return paired_estimate(*([float(record.correct is True) for record in records] for records in (one, other)))
+
+
+def _key(record: ProblemRecord) -> tuple[str, str, str]:
+    return record.problem_id, record.problem, record.reference or ""
+
+
+def _row(
+    run: Run, records: Sequence[ProblemRecord], first: Sequence[ProblemRecord] | None, varies: Mapping[str, Any]
+) -> Row:
+    graded = [place for place, record in enumerate(records) if record.reference is not None]
+    right = sum(records[place].correct is True for place in graded)
+    written = sum(float(record.stats["policy_tokens"] or 0) for record in records)
+    by_target = [record.models["target"].sampled_tokens for record in records if "target" in record.models]
+    less_first = None
+    if first is not None and graded:
+        less_first = paired([records[place] for place in graded], [first[place] for place in graded])
+    rate = run.problems_per_second
+    return Row(
+        run=run.folder,
+        name=run.name,
+        width=run.settings.width,
+        varies=varies,
+        accuracy=right / len(graded) if graded else None,
+        interval=wilson_interval(right, len(graded)) if graded else None,
+        less_first=less_first,
+        num_failed=sum(record.error is not None for record in records),
+        kv_tokens=sum(float(record.stats["kv_tokens_mean"] or 0) for record in records) / len(records),
+        policy_tokens=written / len(records),
+        target_tokens=(written if run.settings.writer == "model" else sum(by_target)) / len(records),
+        seconds_wall=run.summary.seconds_wall,
+        problems_per_hour=None if rate is None else 3600 * rate,
+    )
+
+
+def _varying(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """For each run, the settings in which the runs differ: options of a method among the runs of that method alone."""
+    kept = [_chosen(run) for run in runs]
+    names: dict[str, None] = {}
+    for place, one in enumerate(kept):
+        for at, other in enumerate(kept[:place]):
+            alike = (runs[place].name, runs[place].settings.writer) == (runs[at].name, runs[at].settings.writer)
+            for name in one.keys() & other.keys():
+                own = name in METHOD_OPTIONS or name.startswith("options.") or name == "embedder"
+                if one[name] != other[name] and (alike or not own):
+                    names[name] = None
+    return [{name: one[name] for name in sorted(names) if name in one} for one in kept]
+
+
+def _chosen(run: Run) -> dict[str, Any]:
+    """A run's settings that somebody may have chosen, options of the method one by one."""
+    values = record_of(run.settings)
+    fixed = METHODS[run.settings.method].fixed
+    options = {f"options.{name}": value for name, value in values.pop("options", {}).items()}
+    return {name: value for name, value in (values | options).items() if name not in _FOLLOWS and name not in fixed}
+
+
+def _cells(row: Row, varying: Sequence[str]) -> list[Cell]:
+    return [
+        str(row.run),
+        row.name,
+        row.width,
+        *(_short(row.varies.get(name)) for name in varying),
+        "unknown" if row.accuracy is None or row.interval is None else share(row.accuracy, row.interval),
+        None if row.less_first is None else difference(*row.less_first),
+        round(row.kv_tokens),
+        round(row.policy_tokens),
+        round(row.target_tokens),
+        round(row.seconds_wall, 1),
+        None if row.problems_per_hour is None else round(row.problems_per_hour),
+    ]
+
+
+def _short(value: Any) -> Cell:
+    if value is None or isinstance(value, int | float):
+        return value
+    text = " ".join(str(value).split())
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."

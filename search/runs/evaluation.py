@@ -1,0 +1,187 @@
+"""A search over a data set: what is done is read back, what is missing is run, the rest is a summary."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from search.answers.graders import close_grader
+from search.api import Failure, Search
+from search.config import EvalSettings, build
+from search.problems.data import settings_data
+from search.errors import ConfigError, EngineError
+from search.support.files import write_atomic
+from search.protocols import CachingEngine
+from search.runs.provenance import model_weights, provenance
+from search.results.record import ProblemRecord, RunDirectory, failed_record, read_json
+from search.results.result import Result
+from search.runs.session import Session, loaded_for_good
+from search.runs.summary import Summary, summarise
+
+OnProgress = Callable[[int, str], None]
+"""Called with the number of problems done and a short note."""
+
+
+def with_grader(settings: EvalSettings) -> EvalSettings:
+    """Settle the grader: the mini family's answers are integers and need no more than their digits."""
+    if settings.grader != "auto":
+        return settings
+    grader = "plain" if settings.data.startswith("mini:") else "math"
+    return build(type(settings), {**settings.model_dump(include=settings.model_fields_set), "grader": grader})
+
+
+class Evaluation:
+    """One data set under one configuration; with a directory it is kept and can be gone on with."""
+
+    def __init__(self, settings: EvalSettings, out: Path | None = None) -> None:
+        """Read the problems, and what of them is done.
+
+        Args:
+            settings: what to run.
+            out: where the run is kept; None keeps nothing.
+
+        Raises:
+            ConfigError: the data or a setting is wrong, or `out` holds another run, one of other data, or cannot be
+                written.
+            DataError: a line of the data is broken.
+        """
+        self.data = settings_data(settings)
+        self.problems = self.data.problems
+        self.search = Search(settings=with_grader(settings))
+        self.config_hash = self.search.config_hash
+        self._directory = None if out is None else RunDirectory(out)
+        self._records: dict[str, ProblemRecord] = {}
+        self._session = Session()
+        self._sessions: list[dict[str, Any]] = []
+        if self._directory is not None:
+            run = {**provenance(self.search), "data": self.data.record()}
+            self._sessions = self._directory.open(run).get("sessions", [])
+            for problem in self.problems:
+                if (record := self._directory.load(problem, self.config_hash)) is not None:
+                    self._records[problem.id] = record
+        self.num_done = len(self._records)
+
+    async def run(
+        self,
+        concurrency: int,
+        on_progress: OnProgress = lambda done, note: None,
+        load: Callable[[Search], None] | None = None,
+    ) -> Summary:
+        """Run what is missing and sum up everything.
+
+        Records are written as problems end, so an interruption loses only the problems in flight.
+
+        Args:
+            concurrency: problems side by side.
+            on_progress: told of every problem that ends.
+            load: gives the search models that outlive it; None: it loads its own, and they end with it.
+        """
+        self._session = Session()
+        todo = [problem for problem in self.problems if problem.id not in self._records]
+        if todo:
+            async with self.search if load is None else nullcontext():
+                # Models that cannot be had are wrong input, said once and not for every problem.
+                start = time.perf_counter()
+                if load is not None:
+                    await asyncio.to_thread(load, self.search)
+                infos = await asyncio.to_thread(engine_infos, self.search)
+                if self.search.settings.flush_cache:
+                    await flush_caches(self.search)
+                self._begin_session(infos)
+                self._session.seconds_loading = time.perf_counter() - start
+                try:
+                    with loaded_for_good(), self._session.running():
+                        async for item in self.search.asolve_many(todo, concurrency):
+                            self._keep(item)
+                            on_progress(len(self._records), self._note())
+                finally:
+                    self._end_session(concurrency, infos)
+                    close_grader(self.search.grader)
+        self.search.say()
+        ordered = [self._records[problem.id] for problem in self.problems]
+        summary = summarise(
+            ordered,
+            self.search.settings,
+            self.config_hash,
+            sessions=self._sessions,
+            num_resumed=self.num_done,
+        )
+        if self._directory is not None:
+            write_atomic(self._directory.path / "summary.json", json.dumps(summary.to_dict(), indent=1) + "\n")
+        return summary
+
+    def _keep(self, found: Result | Failure) -> None:
+        if isinstance(found, Failure):
+            record = failed_record(self.config_hash, found.problem, str(found.error))
+        else:
+            record = found.to_record(self.config_hash)
+        self._records[record.problem_id] = record
+        self._session.add(record)
+        if self._directory is not None:
+            self._directory.save(record)
+
+    def _begin_session(self, infos: Mapping[str, Any]) -> None:
+        """Keep what runs now; what ran before must have been the same models at the same precision.
+
+        Raises:
+            ConfigError: a model has another precision than the run began with.
+        """
+        if self._directory is None:
+            return
+        kept = read_json(self._directory.path / "run.json")
+        for role, info in infos.items():
+            before = kept.get("engines", {}).get(role, {}).get("details", {}).get("dtype")
+            now = info["details"].get("dtype")
+            if before and now and before != now:
+                raise ConfigError(
+                    f"{self._directory.path} holds a run whose {role} computed in {before}, and this one computes in "
+                    f"{now}; give another --out, or the same precision"
+                )
+        self._directory.note(
+            engines={**infos, **kept.get("engines", {})},
+            settings=self.search.record,
+            weights={**model_weights(self.search.settings), **kept.get("weights", {})},
+            notes=list(self.search.notes),
+        )
+
+    def _end_session(self, concurrency: int, infos: Mapping[str, Any]) -> None:
+        """Keep how long it took, session by session; only one that was killed outright is not there."""
+        undecided = getattr(self.search.grader, "num_undecided", 0)
+        session = self._session.to_dict()
+        self._sessions = [
+            *self._sessions,
+            {**session, "concurrency": concurrency, "num_undecided_grades": undecided, "engines": infos},
+        ]
+        if self._directory is not None:
+            self._directory.note(sessions=self._sessions)
+
+    def _note(self) -> str:
+        """Accuracy so far, and this session's speed and cache."""
+        graded = [record.correct is True for record in self._records.values() if record.reference is not None]
+        accuracy = f"accuracy {sum(graded) / len(graded):.3f}, " if graded else ""
+        return f"{accuracy}{self._session.tokens_per_second:.0f} tokens/s, KV {self._session.kv_tokens:.0f}"
+
+
+async def flush_caches(search: Search) -> None:
+    """Empty the caches that outlive a search, so that a run pays for its own prompts.
+
+    Raises:
+        ConfigError: a server does not do so.
+    """
+    for engine in dict.fromkeys(search.engines.values()):
+        if isinstance(engine, CachingEngine):
+            try:
+                await engine.flush_cache()
+            except EngineError as error:
+                raise ConfigError(f"flush_cache: {error}") from error
+
+
+def engine_infos(search: Search) -> dict[str, Any]:
+    """What the engines of a search are, by role; loads them."""
+    return {role: asdict(engine.info) for role, engine in search.engines.items()}

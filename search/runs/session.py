@@ -1,0 +1,77 @@
+"""One call's part of a run: what it solved, and how long that took."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+
+from search.results.record import ProblemRecord
+
+
+@dataclass(slots=True)
+class Session:
+    """One call's part of a run: what it solved, and how long that took.
+
+    Attributes:
+        num_problems: solved in it.
+        seconds: wall time in which problems were being solved.
+        seconds_loading: wall time before that, in which models were loaded or servers asked.
+        cpu_seconds: of this process, all threads.
+        policy_tokens: sampled in it.
+        kv_tokens_sum: `kv_tokens_mean` summed over its problems.
+    """
+
+    num_problems: int = 0
+    seconds: float = 0.0
+    seconds_loading: float = 0.0
+    cpu_seconds: float = 0.0
+    policy_tokens: int = 0
+    kv_tokens_sum: float = 0.0
+    _started: float = field(default=0.0, repr=False)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count the time inside the block, also where it is left by an error or an interruption."""
+        self._started, cpu = time.perf_counter(), time.process_time()
+        try:
+            yield
+        finally:
+            self.seconds, self.cpu_seconds = time.perf_counter() - self._started, time.process_time() - cpu
+
+    def add(self, record: ProblemRecord) -> None:
+        """Count a problem that was solved."""
+        self.num_problems += 1
+        self.policy_tokens += int(record.stats["policy_tokens"] or 0)
+        self.kv_tokens_sum += float(record.stats["kv_tokens_mean"] or 0)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens sampled so far over the wall time so far."""
+        return self.policy_tokens / max(1e-9, time.perf_counter() - self._started)
+
+    @property
+    def kv_tokens(self) -> float:
+        """KV tokens kept, mean over its problems."""
+        return self.kv_tokens_sum / max(1, self.num_problems)
+
+    def to_dict(self) -> dict[str, float | int]:
+        """As the run keeps it."""
+        return {item.name: getattr(self, item.name) for item in fields(self) if not item.name.startswith("_")}
+
+
+@contextmanager
+def loaded_for_good() -> Iterator[None]:
+    """Have the garbage collector leave alone what is loaded by now.
+
+    Beside torch and transformers each of its full passes takes half a second, in which no answer is read: with fast
+    servers it cost half of a client's time.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

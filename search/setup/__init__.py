@@ -1,0 +1,1 @@
+"""From settings to running parts: defaults settled, models loaded, writers put together."""

@@ -1,0 +1,280 @@
+"""From settings to parts, by the names of the catalogue."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from search.answers.graders import close_grader
+from search.catalogue import ENGINES, GRADERS, METHODS, load, pick, scorer_kind
+from search.checkpoints.hub import holds_gguf
+from search.config import METHOD_OPTIONS, Scalar, SearchSettings
+from search.errors import ConfigError
+
+if TYPE_CHECKING:
+    from prm import NamedScorer, PrmConfig
+    from search.answers.graders import Grader
+    from search.protocols import Engine, FeatureProvider, Policy, Scorer, Tokenizer, Writer
+    from search.types import Sampling
+
+
+BENCHES: Mapping[str, str] = {
+    "coverage": "search.studies.coverage:run",
+    "embedders": "search.studies.embedders:run",
+    "engine": "search.studies.engine:run",
+    "latency": "search.studies.latency:run",
+    "methods": "search.studies.methods:run",
+    "pipeline": "search.studies.pipeline:run",
+    "prune": "search.studies.prune:run",
+    "routers": "search.studies.routers:run",
+    "sampling": "search.studies.sampling:run",
+    "sglang": "search.studies.sglang:run",
+    "widths": "search.studies.widths:run",
+}
+
+
+def option_names(method: str) -> frozenset[str]:
+    """The options that a method's policy has."""
+    return frozenset(_options(load(pick("method", method, METHODS).policy)))
+
+
+def _options(cls: Any) -> dict[str, dataclasses.Field[Any]]:
+    return {item.name: item for item in dataclasses.fields(cls) if item.init and item.name != "reduce"}
+
+
+def make_policy(settings: SearchSettings, reduce: str) -> Policy:
+    """The search policy with its options.
+
+    Args:
+        settings: `method`, `options`, `frontier` and the `METHOD_OPTIONS` are read.
+        reduce: the path reward that the policy reads.
+
+    Raises:
+        ConfigError: unknown method, unknown option, an option's value out of range, or a frontier that cannot roll.
+    """
+    method = pick("method", settings.method, METHODS)
+    if settings.frontier == "rolling" and not method.rolls:
+        rolling = ", ".join(name for name, one in METHODS.items() if one.rolls)
+        raise ConfigError(f"frontier rolling: method {settings.method} has none; those that have: {rolling}")
+    cls = load(method.policy)
+    known = _options(cls)
+    flags = {name: getattr(settings, name) for name in METHOD_OPTIONS}
+    options = {**{name: value for name, value in flags.items() if value is not None}, **settings.options}
+    for name in options:
+        if name not in known:
+            accepted = ", ".join(sorted(known)) or "none"
+            raise ConfigError(f"method {settings.method} has no option {name!r}; it has: {accepted}")
+    policy: Policy = cls(**_typed(options, known), reduce=reduce)
+    return policy if settings.frontier == "level" else cast("Policy", load("search.policies:Rolling")(policy))
+
+
+def make_grader(name: str) -> Grader:
+    """What finds and compares answers.
+
+    Raises:
+        ConfigError: unknown, or its library is not installed.
+    """
+    grader: Grader = load(pick("grader", name, GRADERS))()
+    return grader
+
+
+@contextmanager
+def opened_grader(name: str) -> Iterator[Grader]:
+    """As `make_grader`, closed at the end of the block."""
+    grader = make_grader(name)
+    try:
+        yield grader
+    finally:
+        close_grader(grader)
+
+
+def make_features(settings: SearchSettings, wanted: frozenset[str]) -> list[FeatureProvider]:
+    """Providers for the features that a policy declares, as far as they need no model of the search.
+
+    Raises:
+        ConfigError: an unknown embedder, or one whose model is not at hand.
+    """
+    if "embedding" not in wanted or settings.embedder == "prm":
+        return []
+    return [load("ets.embedders:make_embedder")(settings.embedder, device=settings.device)]
+
+
+def check_hidden_embedder(settings: SearchSettings) -> None:
+    """Refuse the embedder "prm" where no reward model gives its hidden states.
+
+    Raises:
+        ConfigError: there is no reward model, or it is not on the local engine.
+    """
+    if not runs_on_engine(settings.prm):
+        raise ConfigError("embedder prm needs a reward model; known without one: tfidf, minilm, or a model's name")
+    if settings.prm_engine != "local":
+        raise ConfigError(
+            f"embedder prm needs the reward model's hidden states, which prm_engine {settings.prm_engine} does not "
+            "give; set prm_engine to local, or choose another embedder"
+        )
+
+
+def _typed(options: Mapping[str, Scalar], known: Mapping[str, dataclasses.Field[Any]]) -> dict[str, Scalar]:
+    """Options with whole numbers made floats where the field is a float; all else must fit as it is."""
+    typed: dict[str, Scalar] = {}
+    for name, value in options.items():
+        kind = str(known[name].type)
+        if kind.startswith("float") and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        accepted = {"float": float, "int": int, "bool": bool, "str": str}.get(kind.split(" ")[0])
+        wrong = accepted is not None and (
+            not isinstance(value, accepted) or isinstance(value, bool) != (accepted is bool)
+        )
+        if wrong:
+            raise ConfigError(f"option {name} = {value!r}: must be {kind}")
+        typed[name] = value
+    return typed
+
+
+def model_path(name: str) -> str:
+    """A checkpoint's path or hub id; `mini:ROLE` names the shipped family, KIND:MODEL what that kind of scorer loads.
+
+    Raises:
+        ConfigError: no such member of the mini family.
+    """
+    if scorer_kind(name) is not None:
+        name = name.partition(":")[2]
+    if name.startswith("mini:"):
+        from search.mini.assets import checkpoint_path
+
+        return str(checkpoint_path(name.removeprefix("mini:")))
+    return name
+
+
+def weights_of(model: str) -> str | None:
+    """The fingerprint of a checkpoint that is at hand; see `search.checkpoints.weights`. None where it is not.
+
+    Args:
+        model: a path, a hub id, or `mini:ROLE`.
+
+    Raises:
+        ConfigError: no such member of the mini family, or its files cannot be read.
+    """
+    from huggingface_hub.errors import HFValidationError
+
+    from search.checkpoints.hub import cached_model
+    from search.checkpoints.weights import fingerprint
+
+    path = Path(model_path(model)).expanduser()
+    if path.exists():
+        return fingerprint(path)
+    try:
+        found = cached_model(model)
+    except HFValidationError:
+        return None
+    return None if found is None else fingerprint(found)
+
+
+def make_engine(spec: str, model: str, settings: SearchSettings, max_kv_tokens: int | None) -> Engine:
+    """Load a model on an engine, or connect to the servers that serve it.
+
+    Args:
+        spec: a kind, or a kind and an address, e.g. "local" or "sglang:http://127.0.0.1:30000".
+        model: a path, a hub id, or `mini:ROLE`.
+        settings: `device`, `dtype` and the like for a local engine; how requests travel for servers.
+        max_kv_tokens: KV slots of a local engine.
+
+    Raises:
+        ConfigError: unknown engine, a wrong address, no server there, or a checkpoint that cannot be used.
+    """
+    if model != "none" and not runs_on_engine(model):
+        raise ConfigError(f"{model} is no model to load: it scores the steps of a search, as prm, and nothing else")
+    kind, colon, address = spec.partition(":")
+    cls = load(pick("engine", kind, ENGINES))
+    path, trust = model_path(model), settings.trust_remote_code
+    engine: Engine
+    if colon and not hasattr(cls, "connect"):
+        raise ConfigError(f"engine {spec!r}: engine {kind} takes no address")
+    if colon or not hasattr(cls, "load"):
+        from search.engines.remote.http import RequestLimits
+
+        api_key = "" if settings.engine_api_key is None else settings.engine_api_key.get_secret_value()
+        limits = RequestLimits(settings.request_timeout, settings.request_attempts, settings.max_requests, api_key)
+        engine = cls.connect(path, address, limits=limits, trust_remote_code=trust)
+    elif kind == "local":
+        engine = cls.load(
+            path,
+            device=settings.device,
+            dtype=settings.dtype,
+            max_kv_tokens=max_kv_tokens,
+            trust_remote_code=trust,
+            gguf_weights=settings.gguf_weights if holds_gguf(path) else "dequantized",
+        )
+    else:
+        room = {} if max_kv_tokens is None else {"max_total_tokens": max_kv_tokens}
+        engine = cls.load(path, trust_remote_code=trust, device=settings.device, dtype=settings.dtype, **room)
+    return engine
+
+
+def runs_on_engine(prm: str) -> bool:
+    """Whether a reward model is one that an engine loads: neither "none" nor what the writer's own numbers give."""
+    kind = scorer_kind(prm)
+    return prm != "none" if kind is None else kind.loads
+
+
+def prm_config(model: str, codec: str = "auto", engine: str = "local") -> PrmConfig:
+    """How a reward model is read, found out from its files, and why.
+
+    Args:
+        model: a path, a hub id, `mini:ROLE`, or one of the `SCORERS`, e.g. `confidence:NAME`.
+        codec: a codec's name, or "auto" to recognise the family.
+        engine: where it is to run; only the local engine fetches files that are not here.
+
+    Raises:
+        ConfigError: no such checkpoint, or it is no reward model; see `prm.detect`.
+    """
+    from prm import detect_prm
+
+    if (kind := scorer_kind(model)) is not None:
+        named: type[NamedScorer] = load(kind.scorer)
+        config = named.read(model)
+        if codec not in ("auto", config.codec):
+            raise ConfigError(f"prm {model} is of no family, so prm_codec {codec!r} means nothing; leave it at auto")
+        return config
+    path = model_path(model)
+    folder = Path(path).expanduser()
+    if engine == "local" or folder.is_dir():
+        from search.checkpoints.hub import find_model
+
+        folder = find_model(path)
+    return detect_prm(model, folder, codec)
+
+
+def make_scorer(
+    settings: SearchSettings, engine: Engine | None, policy_tokenizer: Tokenizer, writer: Writer | None = None
+) -> Scorer:
+    """A reward model by its name.
+
+    Args:
+        settings: `prm`, `prm_codec` and `prm_engine` are read.
+        engine: that has loaded it; None for one that no engine loads.
+        policy_tokenizer: whose ids stand in the trees.
+        writer: writes them, for scorers that read its model's states.
+
+    Raises:
+        ConfigError: the checkpoint is no reward model, or its codec does not fit the tokenizer.
+    """
+    from prm import PrmScorer, codec_of
+
+    if (kind := scorer_kind(settings.prm)) is not None:
+        named: type[NamedScorer] = load(kind.scorer)
+        return named.build(settings.prm, engine, writer, None if writer is None else weights_of(settings.policy))
+    assert engine is not None
+    config = prm_config(settings.prm, settings.prm_codec, settings.prm_engine)
+    return PrmScorer(engine, codec_of(config, engine.tokenizer, policy_tokenizer))
+
+
+def make_lookahead(scorer: Scorer, writer: Writer, sampling: Sampling, num_steps: int) -> Scorer:
+    """A scorer that looks ahead with the model in whose ids the trees are: the policy, or the target."""
+    from prm.lookahead import LookaheadScorer
+
+    engine = writer.engines.get("policy") or writer.engines["target"]
+    return LookaheadScorer(scorer, engine, sampling, num_steps)

@@ -1,0 +1,49 @@
+"""How to get what an optional part needs: the command that works in this environment, checkout or wheel."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
+
+DISTRIBUTION = "ets-arbitrage"
+
+
+def install(extra: str) -> str:
+    """The command that installs an extra's packages here, by their own names: this project itself is on no index.
+
+    Args:
+        extra: as in pyproject.toml, e.g. "plots".
+    """
+    return install_packages(*_from_checkout(extra) or _from_metadata(extra) or (f"{DISTRIBUTION}[{extra}]",))
+
+
+def install_packages(*requirements: str) -> str:
+    """The command that installs these here."""
+    python = Path(sys.executable)
+    if python.is_relative_to(Path.cwd()):
+        python = python.relative_to(Path.cwd())
+    return shlex.join([str(python), "-m", "pip", "install", *requirements])
+
+
+def _from_checkout(extra: str) -> list[str]:
+    """From the project file, which is newer than what an editable install noted once."""
+    try:
+        project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    named = project.get("project", {}).get("name") == DISTRIBUTION
+    return list(project["project"].get("optional-dependencies", {}).get(extra, [])) if named else []
+
+
+def _from_metadata(extra: str) -> list[str]:
+    try:
+        asked = requires(DISTRIBUTION) or []
+    except PackageNotFoundError:
+        return []
+    marker = re.compile(rf"""extra\s*==\s*['"]{re.escape(extra)}['"]""")
+    parted = (line.partition(";") for line in asked)
+    return [name.strip() for name, _, condition in parted if marker.search(condition)]
