@@ -140,14 +140,14 @@ class SearchSettings(BaseModel):
     begin: Literal["all", "needed"] = Field(
         default="all",
         description="chains of a method that compares nothing: all at once, or no more than the vote needs to be "
-        "decided if they agree, others as they disagree; same answer for fewer tokens, later",
+        "decided (or certain by --confidence) if they agree, others as they disagree; same answer for fewer tokens, later",
     )
     confidence: float | None = Field(
         default=None,
         gt=0.5,
         lt=1,
-        description="stop already when the leading answer is ahead with this probability; the whole width may then "
-        "have had another answer",
+        description="stop already when the leading answer will still lead with this probability when the whole width "
+        "is in; it may then have had another answer; saves most with --begin needed",
     )
     frontier: Literal["level", "rolling"] = Field(
         default="level",

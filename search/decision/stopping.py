@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from typing import NamedTuple
 
 from search.answers.graders import ComparingGrader, Grader
 from search.decision.vote import POINTWISE, Candidate, candidates
@@ -27,6 +28,22 @@ class _Remembering:
         return self._grader.key(answer)
 
 
+class _Standing(NamedTuple):
+    """How a vote stands.
+
+    Attributes:
+        leader: weight of the leading answer.
+        second: of the next one.
+        others: the most that one other answer may turn out to have.
+        num_unscored: finished trajectories that have no weight yet.
+    """
+
+    leader: float
+    second: float
+    others: float
+    num_unscored: int
+
+
 class Decided:
     """Watches one search's vote.
 
@@ -35,9 +52,9 @@ class Decided:
     (perhaps written in another way, or by another trajectory). Other votes than those of `POINTWISE` are never decided
     early.
 
-    With `confidence` it also stops when the leading answer is ahead of the second with that probability, if the votes
-    so far were independent draws: the posterior of their shares is Beta(w1 + 1, w2 + 1), as in Adaptive-Consistency
-    (arXiv 2305.11860). Differs: weights of the vote stand for counts.
+    With `confidence` it also stops when the leading answer will still lead the second with that probability once all
+    trajectories are in, if they are independent draws (`probability_kept`). Differs from Adaptive-Consistency
+    (arXiv 2305.11860), which asks whether it would lead among infinitely many: fewer are left, so less can change.
     """
 
     def __init__(self, rule: VoteRule, reduce: Reduce, grader: Grader, confidence: float | None = None) -> None:
@@ -63,21 +80,20 @@ class Decided:
         """
         if self._rule not in POINTWISE:
             return ""
-        leader, rival, num_unscored = self._standing(tree, unscored)
-        num_left += num_unscored
-        if not leader:
+        standing = self._standing(tree, unscored)
+        num_left += standing.num_unscored
+        if not standing.leader:
             return ""
-        stands = f"{leader:g} against {rival:g} with {num_left} trajectories left"
-        if leader > rival + num_left:
-            return f"the vote is decided: {stands}"
-        if self._confidence is not None:
-            ahead = probability_ahead(leader, rival)
-            if ahead >= self._confidence:
-                return f"the vote is {ahead:.3f} certain: {stands}"
-        return ""
+        probability = self._probability(standing, num_left)
+        if probability < (self._confidence or 1.0):
+            return ""
+        certain = "decided" if probability == 1.0 else f"{probability:.3f} certain"
+        return (
+            f"the vote is {certain}: {standing.leader:g} against {standing.second:g} with {num_left} trajectories left"
+        )
 
     def num_needed(self, tree: SearchTree, num_running: int, num_held: int, unscored: Collection[NodeId]) -> int:
-        """How many further trajectories to begin: the fewest with which the vote could be decided.
+        """How many further trajectories to begin: the fewest with which the vote could be decided, or certain enough.
 
         That is if all that come give the answer that leads. A vote that is never decided early needs all at once.
 
@@ -89,37 +105,53 @@ class Decided:
         """
         if self._rule not in POINTWISE:
             return num_held
-        leader, rival, num_unscored = self._standing(tree, unscored)
-        # The least n with leader + num_running + n > rival + num_held - n.
-        behind = rival + num_held - leader - num_running - num_unscored
-        return min(num_held, max(0, math.floor(behind / 2) + 1))
+        standing = self._standing(tree, unscored)
+        coming = num_running + standing.num_unscored
 
-    def _standing(self, tree: SearchTree, unscored: Collection[NodeId]) -> tuple[float, float, int]:
-        """The weights of the leading answer and of its rival, and how many finished trajectories have no weight yet."""
+        def enough(num_begun: int) -> bool:
+            agreed = standing._replace(leader=standing.leader + coming + num_begun)
+            return self._probability(agreed, num_held - num_begun) >= (self._confidence or 1.0)
+
+        return next((number for number in range(num_held) if enough(number)), num_held)
+
+    def _probability(self, standing: _Standing, num_left: int) -> float:
+        """That the leading answer is the vote's when all are in; 1 only if it is certain."""
+        if standing.leader > standing.others + num_left:
+            return 1.0
+        if self._confidence is None:
+            return 0.0
+        # Below 1, as the float nearest to a probability may be 1 itself.
+        return min(probability_kept(standing.leader, standing.second, num_left), math.nextafter(1.0, 0.0))
+
+    def _standing(self, tree: SearchTree, unscored: Collection[NodeId]) -> _Standing:
         weights: dict[str, float] = {}
         num_unscored = 0
-        for one in candidates(tree, self._reduce, self._reader):
-            if any(node.id in unscored for node in tree.path(one.node)):
+        for candidate in candidates(tree, self._reduce, self._reader):
+            if any(node.id in unscored for node in tree.path(candidate.node)):
                 num_unscored += 1
-            elif one.key is not None:
-                weights[one.key] = weights.get(one.key, 0.0) + self._weight(one)
+            elif candidate.key is not None:
+                weights[candidate.key] = weights.get(candidate.key, 0.0) + self._weight(candidate)
         leader, *others = sorted(weights.values(), reverse=True) or [0.0]
+        second = others[0] if others else 0.0
         # Where a grader may find answers of two keys to be one after all, the others could turn out to be a single one.
-        rival = math.fsum(others) if self._merges else others[0] if others else 0.0
-        return leader, rival, num_unscored
+        return _Standing(leader, second, math.fsum(others) if self._merges else second, num_unscored)
 
-    def _weight(self, one: Candidate) -> float:
-        return 1.0 if self._rule == "majority" or one.reward is None else one.reward
+    def _weight(self, candidate: Candidate) -> float:
+        return 1.0 if self._rule == "majority" or candidate.reward is None else candidate.reward
 
 
-def probability_ahead(leader: float, rival: float) -> float:
-    """P(p > 1/2) for p ~ Beta(leader + 1, rival + 1): that the first of two answers is given more often.
+def probability_kept(leader: float, second: float, num_left: int) -> float:
+    """That the first of two answers still has more votes than the second when `num_left` more are in.
+
+    The votes so far tell how the two share what comes, Beta(leader + 1, second + 1), and all that comes goes to one of
+    them: what goes to neither changes nothing between them.
 
     Args:
-        leader: its votes so far, at least 0.
-        rival: the other's.
+        leader: votes of the first so far, at least 0; weights may stand for counts.
+        second: those of the other.
+        num_left: votes of 1 that are still to come, at least 0.
     """
-    from scipy.special import betainc
+    from scipy.stats import betabinom
 
-    # By symmetry it is the distribution function of the other share at 1/2.
-    return float(betainc(rival + 1, leader + 1, 0.5))
+    most_too_few = math.floor((second + num_left - leader) / 2)
+    return float(betabinom.sf(most_too_few, num_left, leader + 1, second + 1))

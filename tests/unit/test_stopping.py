@@ -9,7 +9,7 @@ from virtual_clock import timed
 
 from prm import LabelTokenCodec, PrmScorer
 from search.answers.graders import PlainGrader
-from search.decision.stopping import Decided, probability_ahead
+from search.decision.stopping import Decided, probability_kept
 from search.decision.vote import candidates, vote
 from search.loop.driver import Driver
 from search.loop.writer import ModelWriter
@@ -89,21 +89,38 @@ def test_what_is_decided_no_continuation_changes(rule, grader):
     assert num_decided > 100
 
 
-def test_the_posterior_of_being_ahead():
-    # Beta(n + 1, 1): P(p > 1/2) = 1 - 2^-(n + 1); equal counts give 1/2; integers by the binomial sum.
-    for n in (0, 3, 40):
-        assert probability_ahead(n, 0) == pytest.approx(1 - 0.5 ** (n + 1), abs=1e-9)
-    assert probability_ahead(7.5, 7.5) == pytest.approx(0.5)
-    assert probability_ahead(4, 1) == pytest.approx(1 - (1 + 6) / 2**6)
-    # A rival of hardly any weight: Beta's density falls to 0 in the last moment, which a rule of equal steps misses.
-    assert probability_ahead(30, 0.02) == pytest.approx(1 - 0.5**31, abs=1e-6)
-    assert 0.99 < probability_ahead(250, 200) < probability_ahead(250, 100) <= 1
+def test_the_probability_that_the_leader_stays_ahead():
+    assert probability_kept(3, 1, 0) == probability_kept(3, 1, 1) == 1.0 and probability_kept(2, 2, 0) == 0.0
+    # One vote between equals: a fair draw. Polya's urn of 2 and 1: two more keep it ahead unless both go to the rival.
+    assert probability_kept(2, 2, 1) == pytest.approx(0.5)
+    assert probability_kept(1, 0, 2) == pytest.approx(1 - (1 / 3) * (2 / 4))
+    # Of ever more to come it is the posterior that its share is above a half: 1 - 2^-(n + 1) for n against none.
+    assert probability_kept(3, 0, 100_000) == pytest.approx(1 - 0.5**4, abs=1e-4)
+    assert 0.99 < probability_kept(250, 200, 1000) < probability_kept(250, 200, 100) <= 1
+
+
+@pytest.mark.parametrize("num_before", [1, 3, 5])
+def test_that_probability_is_how_often_it_stays_ahead(num_before):
+    """Shares drawn evenly, as the prior has it; among those where the votes so far stand alike."""
+    rng, stays = random.Random(num_before), {}
+    for _ in range(20_000):
+        share = rng.random()
+        votes = [rng.random() < share for _ in range(12)]
+        first = sum(votes[:num_before])
+        if 2 * first > num_before:
+            stays.setdefault(first, []).append(2 * sum(votes) > 12)
+    for first, kept in stays.items():
+        expected = probability_kept(first, num_before - first, 12 - num_before)
+        assert sum(kept) / len(kept) == pytest.approx(expected, abs=0.03)
 
 
 def test_confidence_stops_where_certainty_does_not():
     tree = voted(*[("7", 1.0)] * 4)
     assert not reason(tree, 12) and not reason(tree, 12, confidence=0.99)
-    assert reason(tree, 12, confidence=0.95) == "the vote is 0.969 certain: 4 against 0 with 12 trajectories left"
+    assert reason(tree, 12, confidence=0.95) == "the vote is 0.980 certain: 4 against 0 with 12 trajectories left"
+    # What may turn out to be one answer is not taken for one: that alone is what certainty needs.
+    split = voted(*[("7", 1.0)] * 6, ("1", 1.0), ("2", 1.0), ("3", 1.0))
+    assert not reason(split, 4, grader=Comparing()) and reason(split, 4, grader=Comparing(), confidence=0.95)
 
 
 def solve(policy, stopping, number, sparing=False, **options):
@@ -151,8 +168,8 @@ def test_a_flat_search_stops_what_is_being_written():
 def test_chains_are_begun_as_the_vote_needs_them():
     """Nine of sixteen that agree decide; each that disagrees makes more needed, and what runs may still be enough."""
 
-    def needed(votes, num_running, num_held, rule="majority", unscored=()):
-        return Decided(rule, "last", GRADER).num_needed(voted(*votes), num_running, num_held, unscored)
+    def needed(votes, num_running, num_held, rule="majority", unscored=(), confidence=None):
+        return Decided(rule, "last", GRADER, confidence).num_needed(voted(*votes), num_running, num_held, unscored)
 
     assert needed([], 0, 16) == 9
     assert needed([("7", 1.0)] * 3, 6, 7) == 0
@@ -162,6 +179,8 @@ def test_chains_are_begun_as_the_vote_needs_them():
     assert needed([("7", 1.0), ("8", 1.0)] * 3, 0, 2) == 2, "a tie so far"
     assert needed([("7", 0.5)] * 9, 0, 7, "weighted") == 2
     assert needed([("7", 0.5)] * 9, 0, 7, "weighted", unscored={1, 2}) == 1
+    assert needed([], 0, 16, confidence=0.95) == 4 and needed([("7", 1.0)] * 2, 0, 14, confidence=0.95) == 2
+    assert needed([("7", 1.0)] * 3 + [("8", 1.0)], 0, 12, confidence=0.95) == 2, "5 for 7 against 1 for 8, 10 to come"
     assert needed([("7", 1.0)], 0, 15, "best") == needed([("7", 1.0)], 0, 15, "normalised") == 15
 
 
