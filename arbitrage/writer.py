@@ -193,8 +193,11 @@ class DraftTargetWriter:
         return {DRAFT: self.draft.usage(tree), TARGET: self.target.usage(tree), **router}
 
     async def release(self, tree: SearchTree, nodes: Collection[NodeId] | None) -> None:
-        """Free what is cached for these nodes, or for the whole tree, wherever it is."""
+        """Free what is cached for these nodes, or for the whole tree, wherever it is.
+
+        No part waits for another's engine: what a part does for the steps that come next is then always asked of it
+        after this, and whether it shares a text with what goes here does not depend on the clock.
+        """
         if nodes is None:
             self._routing.pop(tree.id, None)
-        for part in (self.draft, self.target, self.router):
-            await part.release(tree, nodes)
+        await asyncio.gather(*(part.release(tree, nodes) for part in (self.draft, self.target, self.router)))

@@ -108,21 +108,22 @@ class Speculation:
                 alive.add(key)
                 continue
             del self._ghosts[key]
-            if ghost.task is not None:
-                ghost.task.cancel()
             if key not in ordered:
-                self._start(self._drop(ghost))
+                self._give_up(ghost)
+            elif ghost.task is not None:
+                ghost.task.cancel()
         self._queue.clear()
         self._num_seen, self._level = 0, self._level + 1
 
     async def stop(self) -> None:
-        """Give everything up."""
+        """Give everything up; when this returns nothing is done ahead any more, so what was done can be counted."""
         self._queue.clear()
-        for task in self._tasks:
-            task.cancel()
+        if self._forecasting is not None:
+            self._forecasting.cancel()
+        for ghost in self._ghosts.values():
+            self._give_up(ghost)
+        self._ghosts.clear()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for key in tuple(self._ghosts):
-            await self._drop(self._ghosts.pop(key))
 
     @property
     def _num_free(self) -> int:
@@ -246,8 +247,13 @@ class Speculation:
         ghost.task = None
         self.look()
 
-    async def _drop(self, ghost: _Ghost) -> None:
+    def _give_up(self, ghost: _Ghost) -> None:
         """Stop what is done for a step, and give back what is held for it."""
+        if ghost.task is not None:
+            ghost.task.cancel()
+        self._start(self._drop(ghost))
+
+    async def _drop(self, ghost: _Ghost) -> None:
         tree, nodes = ghost.wanted.tree, {ghost.wanted.node}
         await self._writer.release(tree, nodes)
         if self._driver.scorer is not None:

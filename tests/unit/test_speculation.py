@@ -178,6 +178,44 @@ def test_a_search_that_is_cancelled_or_out_of_time_leaves_nothing_behind(moment)
     assert outcome.stats.policy_tokens >= sum(len(node.ids) for node in outcome.tree if node.id)
 
 
+def test_nothing_is_written_ahead_any_more_when_the_search_is_counted():
+    """A count while an engine works in a thread of its own may have a token in one figure and not in the other."""
+
+    class Counted(FakeEngine):
+        """Works in a thread: it stops soon after it is told to, and surely before it has given back."""
+
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            self.running, self.when_counted = [], []
+
+        async def generate(self, prefix, children, sampling):
+            marks = [] if prefix.ahead is None else [prefix.ahead]
+            self.running += marks
+            try:
+                async with closing(super().generate(prefix, children, sampling)) as made:
+                    async for step in made:
+                        yield step
+            finally:
+                asyncio.get_running_loop().call_later(TICK / 2, self.stopped, marks)
+
+        def stopped(self, marks):
+            for mark in marks:
+                self.running.remove(mark)
+
+        async def release(self, tree, keys=None):
+            await asyncio.sleep(TICK)
+            await super().release(tree, keys)
+
+        def usage(self, tree):
+            self.when_counted.append(sum(not mark.wanted for mark in self.running))
+            return super().usage(tree)
+
+    for moment in range(1, 60):
+        engine = Counted(story_model(answer=0.15), seconds_per_token=TICK)
+        solve(model_driver(Rebase(), 1.0, engine=engine, limits=Limits(max_seconds=moment * TICK / 3)))
+        assert engine.when_counted and not any(engine.when_counted)
+
+
 def test_a_method_that_refuses_parts_of_a_level_is_searched_as_without():
     class Whole(Rebase):
         """Made for whole levels: it stumbles over anything else."""
