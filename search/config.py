@@ -140,7 +140,8 @@ class SearchSettings(BaseModel):
     begin: Literal["all", "needed"] = Field(
         default="all",
         description="chains of a method that compares nothing: all at once, or no more than the vote needs to be "
-        "decided (or certain by --confidence) if they agree, others as they disagree; same answer for fewer tokens, later",
+        "decided (or certain by --confidence) if they agree, others as they disagree; same answer for fewer tokens, "
+        "later",
     )
     confidence: float | None = Field(
         default=None,
