@@ -23,9 +23,9 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from search.engines.huggingface.token_bytes import byte_alphabet
 from search.engines.local import LocalEngine
 from search.engines.local.loading import prepare
-from search.engines.local.stops import byte_alphabet
 
 T = TypeVar("T")
 VOCAB = 260

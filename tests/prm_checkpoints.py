@@ -24,8 +24,8 @@ from transformers import (
     Qwen2Model,
 )
 
-from search.engines.local.stops import TokenBytes, byte_alphabet
-from search.engines.local.tokenizer import HFTokenizer
+from search.engines.huggingface.token_bytes import TokenBytes, byte_alphabet
+from search.engines.huggingface.tokenizer import HFTokenizer
 from search.tree import SearchTree
 from search.types import ROOT, FinishReason, NodeId, Step
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from markov import EOS, MarkovModel
 
-from search.engines.local.stops import byte_alphabet
+from search.engines.huggingface.token_bytes import byte_alphabet
 from search.types import Sampling
 
 SCRIPTS: Mapping[str, tuple[Sampling, Sequence[bytes], Sequence[str]]] = {

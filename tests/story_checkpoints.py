@@ -7,7 +7,7 @@ from pathlib import Path
 
 from markov import EOS, STORY_VOCABULARY, MarkovModel
 
-from search.engines.local.stops import byte_alphabet
+from search.engines.huggingface.token_bytes import byte_alphabet
 
 POSITIONS = 519
 """Tokens of their context."""

@@ -12,7 +12,7 @@ from prm.probe_features import Sampled, Solution, collect_features
 from search.answers.graders import ComparingGrader, Grader, close_grader
 from search.config import SearchSettings
 from search.decision.vote import Candidate, candidates, vote
-from search.engines.local.tokenizer import HFTokenizer
+from search.engines.huggingface.tokenizer import HFTokenizer
 from search.engines.stops import StopRule
 from search.errors import ConfigError, DataError
 from search.problems.data import read_data

@@ -81,7 +81,7 @@ def _load_parts(
     name: str, config: RouterConfig, device: str, tree_model: str, trust: bool, made_head: Callable[[Any], Any]
 ) -> RouterParts:
     from arbitrage.training import RouterModel
-    from search.engines.local.heads import read_head
+    from search.engines.huggingface.reward_head import read_head
     from search.learning.trainable import load_trainable, read_tokenizer
     from search.setup.routing import router_reader
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.checkpoints.hub import find_model
-from search.engines.local import loading
-from search.engines.local.stops import TokenBytes
-from search.engines.local.tokenizer import HFTokenizer
+from search.engines.huggingface import checkpoint
+from search.engines.huggingface.devices import import_torch, is_small, read_device
+from search.engines.huggingface.token_bytes import TokenBytes
+from search.engines.huggingface.tokenizer import HFTokenizer
 from search.setup.registry import model_path
 
 if TYPE_CHECKING:
@@ -47,16 +48,16 @@ def load_trainable(name: str, device: str, *, trust: bool = False, headed: bool 
     Raises:
         ConfigError: no such device, or a checkpoint that cannot be used.
     """
-    torch = loading.import_torch()
-    place = loading.read_device(device)
+    torch = import_torch()
+    place = read_device(device)
     folder = find_model(model_path(name))
-    names = loading.tensor_names(name, folder)
-    config = loading.read_config(name, folder, trust, names if headed else frozenset())
+    names = checkpoint.tensor_names(name, folder)
+    config = checkpoint.read_config(name, folder, trust, names if headed else frozenset())
     raw, tokenizer = read_tokenizer(name, trust=trust)
-    network = loading.read_weights(name, folder, config, torch.float32, trust, names).to(place)
-    if loading.is_small(network):
+    network = checkpoint.read_weights(name, folder, config, torch.float32, trust, names).to(place)
+    if is_small(network):
         torch.set_num_threads(1)
-    return Trainable(folder, network, raw, tokenizer, loading.context_tokens(config, raw))
+    return Trainable(folder, network, raw, tokenizer, checkpoint.context_tokens(config, raw))
 
 
 def read_tokenizer(name: str, *, trust: bool = False) -> tuple[Any, Tokenizer]:
@@ -65,5 +66,5 @@ def read_tokenizer(name: str, *, trust: bool = False) -> tuple[Any, Tokenizer]:
     Raises:
         ConfigError: it has none that can be used.
     """
-    raw = loading.read_tokenizer(name, find_model(model_path(name)), trust)
+    raw = checkpoint.read_tokenizer(name, find_model(model_path(name)), trust)
     return raw, HFTokenizer(raw, TokenBytes(raw, len(raw)), frozenset())

@@ -239,7 +239,7 @@ class Baseline:
         import torch
         import transformers
 
-        from search.engines.local.loading import plain_model
+        from search.engines.huggingface.checkpoint import plain_model
 
         self.num_threads = num_threads
         self._model: Any = plain_model(path, dtype).to(device)

@@ -3,7 +3,7 @@
 import pytest
 from local_models import engine, run
 
-from search.engines.local import engine as module
+from search.engines.local import turns as module
 from search.loop.driver import Driver, Limits
 from search.loop.writer import ModelWriter
 from search.policies import BestOfN

@@ -12,10 +12,10 @@ from local_models import run
 from torch import nn
 
 from search.config import SearchSettings
+from search.engines.huggingface import packed as packed_module
+from search.engines.huggingface.gguf import gguf_config, gguf_weights
+from search.engines.huggingface.packed import PackedLinear, read_blocks
 from search.engines.local import LocalEngine
-from search.engines.local import packed as packed_module
-from search.engines.local.gguf import gguf_config, gguf_weights
-from search.engines.local.packed import PackedLinear, read_blocks
 from search.errors import ConfigError
 from search.runs.shared_engines import _engine_keys
 from search.setup.registry import make_engine
@@ -135,7 +135,7 @@ def test_packed_weights_are_never_dequantised_while_they_are_read(tmp_path, monk
     path = write_gguf(tmp_path / "a.gguf", gguf_files.network("llama", **LARGE), Kind.Q4_0)
     taken = []
     whole = gguf.dequantize
-    monkeypatch.setattr("search.engines.local.gguf._AT_ONCE", 16 * 256)
+    monkeypatch.setattr("search.engines.huggingface.gguf._AT_ONCE", 16 * 256)
     monkeypatch.setattr(gguf, "dequantize", lambda data, kind: taken.append(len(data)) or whole(data, kind))
     gguf_weights("m", path, gguf_config("m", path), torch.bfloat16, packed=True)
     assert max(taken) == 16
@@ -194,7 +194,7 @@ def test_where_it_cannot_be(file, tmp_path, monkeypatch):
 
 
 def test_an_architecture_whose_tensors_transformers_changes(file, monkeypatch):
-    monkeypatch.setattr("search.engines.local.gguf._PACKED", ("qwen2",))
+    monkeypatch.setattr("search.engines.huggingface.gguf._PACKED", ("qwen2",))
     refuse(file, "gguf_weights packed reads qwen2, not llama; take gguf_weights dequantized")
 
 

@@ -22,7 +22,7 @@ from prm.rlhflow import RlhflowCodec
 from prm.skywork import SkyworkCodec
 from prm.trl import TrlCodec
 from search.config import Example, SearchSettings
-from search.engines.local.stops import TokenBytes
+from search.engines.huggingface.token_bytes import TokenBytes
 from search.plain_text import encode_text, protect, unprotect
 from search.prompt.prompts import PromptRenderer
 from search.setup.registry import model_path

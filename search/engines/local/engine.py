@@ -6,15 +6,12 @@ This file imports neither torch nor transformers, so that importing it is cheap;
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from search.engines.local.tokenizer import HFTokenizer
-from search.engines.local.worker import shared_worker
+from search.engines.huggingface.tokenizer import HFTokenizer
+from search.engines.local.turns import Turns
 from search.errors import ConfigError, ContextOverflowError, EngineError
 from search.types import Child, EngineInfo, Generation, Prefix, Sampling, Usage
 
@@ -27,10 +24,6 @@ if TYPE_CHECKING:
 DEFAULT_MAX_ROWS = 256
 DEFAULT_BATCH_TOKENS = 1024
 _SEED_MASK = 2**64 - 1
-_REPLY_ROUNDS = 8
-"""Rounds of an event loop in which whoever got a step has asked for the next one, if that depends on nothing else."""
-_REPLY_SECONDS = 0.1
-"""How long the next turn waits for those rounds at most."""
 
 
 class PoolUse(NamedTuple):
@@ -70,13 +63,7 @@ class LocalEngine:
         self._model = loaded
         self._capacity = max_kv_tokens
         self._scheduler: Scheduler = loaded.scheduler(max_kv_tokens, max_rows, max_batch_tokens)
-        self._lock = threading.Lock()
-        self._inbox: deque[Callable[[], None]] = deque()
-        self._queued = False
-        self._closed = False
-        self._outbox: dict[asyncio.AbstractEventLoop, list[Callable[[], None]]] = {}
-        self._step_ended = False
-        self._replying: list[threading.Event] = []
+        self._turns = Turns(self._scheduler, loaded)
 
     @classmethod
     def load(
@@ -222,14 +209,14 @@ class LocalEngine:
         known = asyncio.Event()
 
         def tell() -> None:
-            self._outbox.setdefault(loop, []).append(known.set)
+            self._turns.reply(loop, known.set)
 
-        self._post(lambda: self._scheduler.watch(tree, key, num_tokens, tell))
+        self._turns.post(lambda: self._scheduler.watch(tree, key, num_tokens, tell))
         try:
             await known.wait()
         finally:
-            if not known.is_set() and not self._closed:
-                self._post(lambda: self._scheduler.unwatch(tell))
+            if not known.is_set() and not self._turns.closed:
+                self._turns.post(lambda: self._scheduler.unwatch(tell))
 
     def usage(self, tree: str) -> Usage:
         """What was done for a tree since it was first seen or last closed; zeros for an unknown tree."""
@@ -246,21 +233,21 @@ class LocalEngine:
 
         Steps still being written below end with `FinishReason.ABORT`.
         """
-        if self._closed:
+        if self._turns.closed:
             return
         chosen = None if keys is None else tuple(keys)
-        await self._call(lambda: self._scheduler.release(tree, chosen))
+        await self._turns.call(lambda: self._scheduler.release(tree, chosen))
 
     async def aclose(self) -> None:
         """Stop, and free everything. Calls in flight end with `EngineError`."""
-        if self._closed:
+        if self._turns.closed:
             return
 
         def work() -> None:
             self._scheduler.fail_all(lambda: self._error("the engine was closed"))
             self._scheduler.trees.clear()
 
-        await self._call(work, last=True)
+        await self._turns.call(work, last=True)
 
     # Requests
 
@@ -292,17 +279,6 @@ class LocalEngine:
     def _error(self, message: str) -> EngineError:
         return EngineError(message, endpoint=self.info.model)
 
-    def _failure(self, cause: Exception) -> Callable[[], EngineError]:
-        """Makes errors for what happened in the worker, one for each caller: raising one marks it."""
-        message = f"the model failed: {type(cause).__name__}: {cause}"
-
-        def make() -> EngineError:
-            error = self._error(message)
-            error.__cause__ = cause
-            return error
-
-        return make
-
     def _submit(
         self,
         prefix: Prefix,
@@ -320,8 +296,7 @@ class LocalEngine:
         box: list[Request] = []
 
         def deliver(result: Result) -> None:
-            self._step_ended |= isinstance(result, Generation)
-            self._outbox.setdefault(loop, []).append(lambda: put(result))
+            self._turns.reply(loop, lambda: put(result), a_step=isinstance(result, Generation))
 
         def work() -> None:
             box.append(
@@ -337,7 +312,7 @@ class LocalEngine:
                 )
             )
 
-        self._post(work)
+        self._turns.post(work)
         return box
 
     def _cancel(self, box: list[Request]) -> None:
@@ -345,110 +320,5 @@ class LocalEngine:
         def work() -> None:
             self._scheduler.cancel(box[0])
 
-        if not self._closed:
-            self._post(work)
-
-    # The worker's side
-
-    async def _call(self, work: Callable[[], None], *, last: bool = False) -> None:
-        """Have the worker do something, and wait for it; `last`: take no message after it."""
-        done: Future[None] = Future()
-
-        def message() -> None:
-            # Once it runs it cannot be cancelled; a caller that left before leaves nobody to tell.
-            awaited = done.set_running_or_notify_cancel()
-            try:
-                work()
-            except BaseException as error:
-                if awaited:
-                    done.set_exception(error)
-                raise
-            if awaited:
-                done.set_result(None)
-
-        self._post(message, last=last)
-        await asyncio.wrap_future(done)
-
-    def _post(self, message: Callable[[], None], *, last: bool = False) -> None:
-        with self._lock:
-            if self._closed:
-                raise self._error("the engine is closed")
-            self._closed = last
-            self._inbox.append(message)
-            if self._queued:
-                return
-            self._queued = True
-        self._enqueue()
-
-    def _wake(self) -> None:
-        """Look again at a request that waited for room."""
-        with self._lock:
-            if self._queued or self._closed:
-                return
-            self._queued = True
-        self._enqueue()
-
-    def _enqueue(self) -> None:
-        try:
-            shared_worker().submit(self._turn)
-        except RuntimeError:
-            # The interpreter is shutting down: nobody waits any more.
-            with self._lock:
-                self._queued = False
-
-    def _turn(self) -> None:
-        """One job of the worker: take messages, run one forward, send results, and come again while there is work.
-
-        After a turn in which steps ended the next one begins when those who got them had time to go on: a chain that
-        nobody compares with others then loses no turn between its steps.
-        """
-        from search.engines.local.pool import GRACE_SECONDS
-
-        worked = False
-        while self._replying:
-            self._replying.pop().wait(_REPLY_SECONDS)
-        try:
-            with self._model.computing():
-                while self._inbox:
-                    self._inbox.popleft()()
-                worked = self._scheduler.turn()
-        except Exception as error:  # Whatever went wrong, every caller must hear of it.
-            self._scheduler.fail_all(self._failure(error))
-        self._scheduler.tell_watchers()
-        self._send()
-        with self._lock:
-            again = worked or bool(self._inbox)
-            self._queued = again
-        if again:
-            self._enqueue()
-        elif self._scheduler.pool.blocked:
-            timer = threading.Timer(GRACE_SECONDS * 1.1, self._wake)
-            timer.daemon = True
-            timer.start()
-
-    def _send(self) -> None:
-        outbox, self._outbox = self._outbox, {}
-        wait, self._step_ended = self._step_ended, False
-        for loop, calls in outbox.items():
-            replied = threading.Event()
-
-            def run(calls: list[Callable[[], None]] = calls) -> None:
-                for call in calls:
-                    call()
-
-            try:
-                loop.call_soon_threadsafe(run)
-                if wait:
-                    loop.call_soon_threadsafe(_after_rounds, loop, _REPLY_ROUNDS, replied.set)
-                    self._replying.append(replied)
-            except RuntimeError:
-                # The loop that asked is gone; its requests end when their results have nowhere to go.
-                continue
-
-
-def _after_rounds(loop: asyncio.AbstractEventLoop, rounds: int, call: Callable[[], None]) -> None:
-    """Call when the loop has run so many times through all that was ready."""
-    if rounds:
-        loop.call_soon(_after_rounds, loop, rounds - 1, call)
-    else:
-        call()
+        if not self._turns.closed:
+            self._turns.post(work)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from search.engines.local.arena import KVShape
 from search.engines.local.attention import attend, best_partial
 from search.engines.local.batch import ArenaBatch, Batch
-from search.engines.local.heads import FINAL, HiddenTap
+from search.engines.local.hidden_states import FINAL, HiddenTap
 from search.engines.local.paged import PagedBatch, PagedStore, attend_paged
 from search.engines.local.paged_attention import best_paged
 from search.engines.local.store import ArenaStore, Store

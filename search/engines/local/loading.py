@@ -1,22 +1,27 @@
-"""A Hugging Face checkpoint or a .gguf file, by path or hub id, as a model that the engine can serve."""
+"""A checkpoint as a model that the engine can serve: read, checked against its own code, and ready to run."""
 
 from __future__ import annotations
 
-import math
-import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.checkpoints.gguf import is_gguf, read_gguf
 from search.checkpoints.hub import find_model
-from search.engines.local.gguf import gguf_config, gguf_details, gguf_tokenizer, gguf_weights
-from search.engines.local.quiet import line, quiet
-from search.engines.local.stops import TokenBytes
-from search.engines.local.tokenizer import HFTokenizer
+from search.engines.huggingface.checkpoint import (
+    check_finite,
+    check_sizes,
+    context_tokens,
+    read_config,
+    read_tokenizer,
+    read_weights,
+    tensor_names,
+)
+from search.engines.huggingface.devices import import_torch, is_small, read_device
+from search.engines.huggingface.gguf import gguf_details
+from search.engines.huggingface.token_bytes import TokenBytes
+from search.engines.huggingface.tokenizer import HFTokenizer
 from search.errors import ConfigError
 from search.types import EngineInfo
 
@@ -27,29 +32,6 @@ if TYPE_CHECKING:
     from search.engines.local.forward import Forward
     from search.engines.local.scheduler import Scheduler
     from search.engines.local.selfcheck import Attention
-
-_HEADED = (
-    "ForSequenceClassification",
-    "ForTokenClassification",
-    "ForRewardModel",
-    "ForProcessRewardModel",
-    "ForPrmModel",
-)
-_SMALL_PARAMETERS = 20_000_000
-"""Below this one thread is faster than several: a forward's matrices are too small to share."""
-
-
-def import_torch() -> Any:
-    """Import torch, telling OpenMP first not to spin.
-
-    Threads that spin while they wait take the cores from each other: on a busy machine a tenth of the speed is left.
-    The variable is read once, when torch is imported, and one that is set is left alone.
-    """
-    if "torch" not in sys.modules:
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import torch
-
-    return torch
 
 
 @dataclass(slots=True)
@@ -113,51 +95,6 @@ class LoadedModel:
             yield
 
 
-def plain_model(model: str, dtype: str) -> Any:
-    """A checkpoint as transformers runs it, on the CPU: what the engine is measured and checked against.
-
-    Args:
-        model: a folder, a .gguf file, or a hub id.
-        dtype: `float32` or `bfloat16`.
-
-    Raises:
-        ConfigError: it cannot be found or read.
-    """
-    torch = import_torch()
-    folder = find_model(model)
-    names = tensor_names(model, folder)
-    config = read_config(model, folder, False, names)
-    return read_weights(model, folder, config, getattr(torch, dtype), False, names).eval()
-
-
-def read_device(name: str) -> torch.device:
-    """A device by its name.
-
-    Raises:
-        ConfigError: it is none, or is not there.
-    """
-    import_torch()
-    import torch
-
-    try:
-        place = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"device {name!r} is not one of cpu, cuda, cuda:N") from None
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device cuda: no CUDA device can be used here")
-    if place.type not in ("cpu", "cuda") or (place.index or 0) >= max(1, torch.cuda.device_count()):
-        raise ConfigError(f"device {name!r} is not one of cpu, cuda, cuda:N with a device N that is there")
-    return place
-
-
-def is_small(network: nn.Module) -> bool:
-    """Whether one thread of the processor computes it faster than several."""
-    from search.engines.local.packed import num_parameters
-
-    on_cpu = next(network.parameters()).device.type == "cpu"
-    return on_cpu and num_parameters(network) < _SMALL_PARAMETERS
-
-
 def load_model(
     model: str,
     *,
@@ -169,7 +106,7 @@ def load_model(
 ) -> LoadedModel:
     """Load and check a model; see `LocalEngine.load`."""
     torch = import_torch()
-    from search.engines.local.heads import head_names, read_head
+    from search.engines.huggingface.reward_head import head_names, read_head
 
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if dtype not in dtypes:
@@ -228,7 +165,7 @@ def prepare(network: Any, raw_tokenizer: Any, *, name: str, attention: Attention
     Raises:
         ConfigError: an architecture whose attention this engine cannot reproduce, or a tokenizer of another model.
     """
-    from search.engines.local.packed import num_parameters as count_parameters
+    from search.engines.huggingface.packed import num_parameters as count_parameters
     from search.engines.local.selfcheck import choose_forward
 
     network.eval().requires_grad_(False)
@@ -268,208 +205,10 @@ def prepare(network: Any, raw_tokenizer: Any, *, name: str, attention: Attention
     )
 
 
-def check_sizes(model: str, raw_tokenizer: Any, num_embeddings: int) -> None:
-    """Refuse a tokenizer that gives ids for which a model has no embedding; one that only pads with them may.
-
-    Raises:
-        ConfigError: it does.
-    """
-    beyond = {number for number in raw_tokenizer.get_vocab().values() if number >= num_embeddings}
-    if beyond - {raw_tokenizer.pad_token_id}:
-        raise ConfigError(
-            f"model {model!r}: its tokenizer has {len(raw_tokenizer)} tokens, its embeddings {num_embeddings}: "
-            "they are not of one model"
-        )
-
-
-def context_tokens(config: Any, raw_tokenizer: Any) -> int:
-    """The longest sequence for which a model's positions are what they were in training."""
-    text = config.get_text_config(decoder=True)
-    rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
-    kind = rope.get("rope_type", rope.get("type", "default")) if isinstance(rope, dict) else "default"
-    names = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
-    found = next((int(v) for name in names if isinstance(v := getattr(text, name, None), int) and v > 0), None)
-    if found is None:
-        limit = int(raw_tokenizer.model_max_length)
-        found = limit if limit < 10**7 else 4096
-    if kind in ("dynamic", "longrope"):
-        # Beyond the original length these stretch all positions by the sequence's length, which voids cached keys.
-        original = rope.get("original_max_position_embeddings") or getattr(
-            text, "original_max_position_embeddings", None
-        )
-        found = min(found, int(original)) if original else found
-    return found
-
-
-def tensor_names(model: str, folder: Path) -> frozenset[str]:
-    """Names of all tensors of a checkpoint; none of a .gguf file, which has names of its own, and no heads.
-
-    Raises:
-        ConfigError: there are no safetensors files, or one is damaged.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    if is_gguf(folder):
-        return frozenset()
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ConfigError(
-            f"model {model!r} has no safetensors weights in {folder}; other formats are not read, convert them "
-            "once: torch.load(FILE, weights_only=True), then safetensors.torch.save_file"
-        )
-    names: set[str] = set()
-    for file in files:
-        try:
-            with safe_open(file, framework="pt") as opened:
-                names.update(opened.keys())
-        except (SafetensorError, OSError) as error:
-            raise ConfigError(f"model {model!r}: {file.name} is damaged or cut short: {line(error)}") from None
-    return frozenset(names)
-
-
 def _has_language_model(config: Any, names: frozenset[str]) -> bool:
     """Whether a checkpoint with a reward head can also write: its output embeddings are there, and it says it can."""
     there = config.tie_word_embeddings or bool({"lm_head.weight", "pretrained_model.lm_head.weight"} & names)
     return bool(there) and any("ForCausalLM" in name for name in config.architectures or ())
-
-
-def read_config(model: str, folder: Path, trust_remote_code: bool, names: frozenset[str] = frozenset()) -> Any:
-    """A checkpoint's configuration; with a reward head among its tensors (`names`), that of the decoder below it.
-
-    Raises:
-        ConfigError: it is of no causal decoder.
-    """
-    from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
-
-    from search.engines.local.heads import head_names
-
-    if is_gguf(folder):
-        config = gguf_config(model, folder)
-    elif not (folder / "config.json").is_file():
-        raise ConfigError(f"model {model!r} has no config.json in {folder}")
-    else:
-        try:
-            with quiet():
-                config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        except Exception as error:  # what a broken file makes transformers raise is not to be listed
-            raise ConfigError(f"model {model!r}: its config.json cannot be used: {line(error)}") from None
-    architectures = list(config.architectures or [])
-    known = {name for names in CAUSAL.values() for name in ([names] if isinstance(names, str) else names)}
-    remote = trust_remote_code and bool(getattr(config, "auto_map", None))
-    headed = bool(head_names(names))
-    foreign = bool(architectures) and not remote and not known & set(architectures)
-    if foreign and not headed and config.model_type in CAUSAL and any(one.endswith(_HEADED) for one in architectures):
-        raise ConfigError(
-            f"model {model!r} is a {', '.join(architectures)} without its head: no score.* or v_head.* tensor"
-        )
-    if config.is_encoder_decoder or (foreign and not headed):
-        raise ConfigError(
-            f"model {model!r} is a {', '.join(architectures) or config.model_type}, not a causal language model"
-        )
-    if not remote and config.model_type not in CAUSAL:
-        raise ConfigError(f"model {model!r}: type {config.model_type!r} is not a causal language model")
-    return config
-
-
-def read_tokenizer(model: str, folder: Path, trust_remote_code: bool) -> Any:
-    """A checkpoint's transformers tokenizer.
-
-    Raises:
-        ConfigError: there is none, or it is broken.
-    """
-    from transformers import AutoTokenizer
-
-    if is_gguf(folder):
-        return gguf_tokenizer(model, folder)
-    names = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
-    if not any((folder / name).is_file() for name in names):
-        raise ConfigError(f"model {model!r} has no tokenizer in {folder}")
-    try:
-        with quiet():
-            return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except Exception as error:  # The Rust tokenizer raises plain Exception for a broken file.
-        raise ConfigError(f"model {model!r}: its tokenizer cannot be read: {line(error)}") from None
-
-
-def read_weights(
-    model: str,
-    folder: Path,
-    config: Any,
-    dtype: torch.dtype,
-    trust_remote_code: bool,
-    names: frozenset[str] | None = None,
-    *,
-    packed: bool = False,
-) -> Any:
-    """A causal decoder with a checkpoint's weights; those of a .gguf file stay packed on request.
-
-    Raises:
-        ConfigError: the weights are missing, broken, or of another form, or hold what is no finite number.
-    """
-    network = (
-        gguf_weights(model, folder, config, dtype, packed=packed)
-        if is_gguf(folder)
-        else _safetensors_weights(model, folder, config, dtype, trust_remote_code, names)
-    )
-    check_finite(model, network)
-    return network
-
-
-def check_finite(model: str, module: nn.Module) -> None:
-    """Refuse weights that hold NaN or infinity.
-
-    Raises:
-        ConfigError: names the first such tensor.
-    """
-    import torch
-
-    for name, weight in module.named_parameters():
-        # One pass and no copy: a sum is finite only if every summand is.
-        if not math.isfinite(float(torch.sum(weight.detach(), dtype=torch.float64))):
-            bad = int((~torch.isfinite(weight)).sum())
-            raise ConfigError(
-                f"model {model!r}: {bad} of {weight.numel()} numbers in its tensor {name} are NaN or infinite"
-            )
-
-
-def _safetensors_weights(
-    model: str,
-    folder: Path,
-    config: Any,
-    dtype: torch.dtype,
-    trust_remote_code: bool,
-    names: frozenset[str] | None = None,
-) -> Any:
-    import copy
-
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
-
-    names = tensor_names(model, folder) if names is None else names
-    wrapped = any(name.startswith("pretrained_model.") for name in names)
-    config = copy.deepcopy(config)
-    if not {"lm_head.weight", "pretrained_model.lm_head.weight"} & names and any(n.startswith("score.") for n in names):
-        # Its head stands in place of the output embeddings: tied ones cost no memory, and are never read.
-        config.tie_word_embeddings = True
-    try:
-        with quiet():
-            loader: Any = AutoModelForCausalLM
-            network, report = loader.from_pretrained(
-                folder,
-                config=config,
-                dtype=dtype,
-                use_safetensors=True,
-                trust_remote_code=trust_remote_code,
-                output_loading_info=True,
-                **({"key_mapping": {"^pretrained_model\\.": ""}} if wrapped else {}),
-            )
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
-        raise ConfigError(f"model {model!r}: its weights cannot be loaded: {line(error)}") from None
-    missing = sorted(report.get("missing_keys") or ())
-    if missing:
-        raise ConfigError(f"model {model!r}: its weights lack {missing[0]} and {len(missing) - 1} others")
-    return network
 
 
 def _eos_ids(network: Any, raw_tokenizer: Any) -> frozenset[int]:

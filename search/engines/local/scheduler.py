@@ -20,8 +20,8 @@ from search.engines.local.arena import Node
 from search.engines.local.cache import TreeCache
 from search.engines.local.decoding import Decoding, Ended
 from search.engines.local.forward import Forward
-from search.engines.local.heads import FINAL
-from search.engines.local.kept import KeptLogits
+from search.engines.local.hidden_states import FINAL
+from search.engines.local.kept_logits import KeptLogits
 from search.engines.local.layout import Piece
 from search.engines.local.pool import Pool
 from search.engines.local.rows import Reads, Request, Result, Row

@@ -22,6 +22,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from search.engines.huggingface.quiet import line
 from search.engines.local.arena import BLOCKED
 from search.engines.local.batch import Batch
 from search.engines.local.forward import (
@@ -34,7 +35,6 @@ from search.engines.local.forward import (
     attention_of,
 )
 from search.engines.local.paged_attention import has_kernel
-from search.engines.local.quiet import line
 from search.engines.local.rounding import Call, call_wider, call_with, hidden_of, last_digits, rms, watching
 from search.engines.local.rows import Result
 from search.engines.local.scheduler import Scheduler

@@ -10,11 +10,11 @@ from typing import Any
 
 from search.checkpoints.gguf import is_gguf
 from search.checkpoints.hub import find_model
-from search.engines.local.gguf import gguf_config
-from search.engines.local.loading import check_sizes, context_tokens, read_tokenizer
-from search.engines.local.quiet import line, quiet
-from search.engines.local.stops import TokenBytes
-from search.engines.local.tokenizer import HFTokenizer
+from search.engines.huggingface.checkpoint import check_sizes, context_tokens, read_tokenizer
+from search.engines.huggingface.gguf import gguf_config
+from search.engines.huggingface.quiet import line, quiet
+from search.engines.huggingface.token_bytes import TokenBytes
+from search.engines.huggingface.tokenizer import HFTokenizer
 from search.engines.stops import StopRule, StopRules, TokenTable
 from search.errors import ConfigError
 from search.protocols import Tokenizer

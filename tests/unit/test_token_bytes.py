@@ -4,8 +4,8 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from search.engines.local.stops import TokenBytes, byte_alphabet
-from search.engines.local.tokenizer import HFTokenizer
+from search.engines.huggingface.token_bytes import TokenBytes, byte_alphabet
+from search.engines.huggingface.tokenizer import HFTokenizer
 from search.engines.stops import StopRule
 from search.types import Prefix, Sampling, Segment
 

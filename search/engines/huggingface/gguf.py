@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from search.checkpoints.gguf import GgufFile, read_gguf
-from search.engines.local.quiet import line, quiet
+from search.engines.huggingface.quiet import line, quiet
 from search.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _packed_weights(model: str, file: GgufFile, config: Any, dtype: torch.dtype)
     from torch import nn
     from transformers import AutoModelForCausalLM
 
-    from search.engines.local.packed import BLOCK_BYTES, PackedLinear
+    from search.engines.huggingface.packed import BLOCK_BYTES, PackedLinear
 
     if file.architecture not in _PACKED:
         raise ConfigError(
@@ -205,7 +205,7 @@ def _stretch(model: str, file: GgufFile, network: Any) -> None:
 
 def gguf_details(file: GgufFile, network: Any) -> dict[str, str]:
     """What a record says of the file, and of how much of it is kept packed in a network."""
-    from search.engines.local.packed import num_packed, num_parameters
+    from search.engines.huggingface.packed import num_packed, num_parameters
 
     packed = num_packed(network)
     kept = f"{packed / num_parameters(network):.1%} packed" if packed else "dequantized"
