@@ -1,0 +1,1 @@
+"""Runs over data sets: evaluated, resumed, reported, compared and swept."""
