@@ -227,7 +227,7 @@ class Driver:
             if unsure:
                 return False
             for result in pacing.take(time):
-                self._take(run, result, tasks)
+                self._put_into_tree(run, result, tasks)
             pacing.fresh = True
         return pacing.fresh and not run.unscored
 
@@ -338,9 +338,9 @@ class Driver:
             run.pacing.arrive(result)
             run.news.set()
         else:
-            self._take(run, result, tasks)
+            self._put_into_tree(run, result, tasks)
 
-    def _take(self, run: Running, result: Step | StepFailure, tasks: asyncio.TaskGroup) -> None:
+    def _put_into_tree(self, run: Running, result: Step | StepFailure, tasks: asyncio.TaskGroup) -> None:
         """Put a step into the tree, and have it scored."""
         if self.accept(run.tree, result) and self.scorer is not None:
             run.unscored.add(result.node)

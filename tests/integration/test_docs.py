@@ -1,5 +1,7 @@
 """The documents' snippets run, and their claims about files and start-up hold."""
 
+import ast
+import json
 import re
 import runpy
 import subprocess
@@ -134,6 +136,76 @@ def test_pages_written_by_a_script_are_as_it_would_write_them(script):
     command = [sys.executable, str(ROOT / "docs" / script), "--check"]
     checked = subprocess.run(command, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr
+
+
+ARCHITECTURE = (ROOT / "docs/architecture.md").read_text()
+
+
+def stops(text):
+    """The functions that a text names, in order, as (file, name in it): `a/b.py`: `f`, `C.g`."""
+    named = re.findall(r"`([\w/]+\.py)`:\s((?:`[\w.]+`(?:,\s)?)+)", text)
+    return [(file, name) for file, names in named for name in re.findall(r"`([\w.]+)`", names)]
+
+
+def functions(file):
+    """The names of a file's functions and methods."""
+    tree = ast.parse((ROOT / file).read_text())
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    names = {one.name for one in tree.body if isinstance(one, kinds)}
+    classes = [one for one in tree.body if isinstance(one, ast.ClassDef)]
+    return names | {f"{one.name}.{method.name}" for one in classes for method in one.body if isinstance(method, kinds)}
+
+
+def test_a_function_that_the_architecture_names_is_in_its_file():
+    assert len(stops(ARCHITECTURE)) > 50
+    for file, name in stops(ARCHITECTURE):
+        assert name in functions(file), f"{file} has no {name}"
+
+
+TRACED = """
+import json, sys, threading
+from search.cli.main import cli
+
+line, stops, root = json.loads(sys.argv[1]), {tuple(stop) for stop in json.loads(sys.argv[2])}, sys.argv[3] + "/"
+files, called = {file for file, _ in stops}, []
+
+def note(frame, event, argument):
+    if event == "call" and (file := frame.f_code.co_filename.removeprefix(root)) in files:
+        if (stop := (file, frame.f_code.co_qualname)) in stops:
+            called.append(stop)
+
+threading.setprofile(note)
+sys.setprofile(note)
+try:
+    cli.main(line, standalone_mode=False)
+finally:
+    sys.setprofile(None)
+    print(json.dumps(called))
+"""
+
+
+def test_the_walk_of_a_problem_is_the_one_it_takes(tmp_path):
+    walk = ARCHITECTURE.partition("## One problem's way")[2].partition("What the list leaves out")[0]
+    named = stops(walk)
+    line = re.search(r"`ets (solve [^`]*) FILE`", walk)[1].split()
+    command = [
+        sys.executable,
+        "-c",
+        TRACED,
+        json.dumps([*line, str(tmp_path / "tree.json")]),
+        json.dumps(named),
+        str(ROOT),
+    ]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    called = iter(json.loads(ran.stdout.splitlines()[-1]))
+    for stop in named:
+        assert list(stop) in called, f"{stop} is not called after the stop before it"
+
+
+def test_the_layers_are_those_that_are_checked():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = [layer.replace("search.", "").replace(" | ", ", ") for layer in contracts[0]["layers"]]
+    assert " < ".join(f"`{layer}`" for layer in reversed(layers)) in ARCHITECTURE
 
 
 def python(code):
