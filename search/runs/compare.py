@@ -11,10 +11,10 @@ from typing import Any
 from search.catalogue import METHODS
 from search.config import METHOD_OPTIONS, TRANSPORT
 from search.errors import ConfigError
-from search.support.plots import Point, Series, plot_accuracy
 from search.results.record import ProblemRecord
 from search.runs.report import Run
 from search.setup.resolve import record_of
+from search.support.plots import Point, Series, plot_accuracy
 from search.support.statistics import Estimate, Interval, paired_estimate, wilson_interval
 from search.support.tables import Cell, Table, difference, share
 

@@ -8,8 +8,8 @@ from html import escape
 from typing import NamedTuple
 from urllib.parse import quote
 
-from search.runs.compare import Comparison, Row
 from search.results.record import ProblemRecord
+from search.runs.compare import Comparison, Row
 from search.runs.report import Run
 
 _COLOURS = ("#1f5fae", "#a13a1c", "#2e7d4f", "#8a5a00", "#6a4fb0", "#b0306a", "#2f7f8f", "#555555")

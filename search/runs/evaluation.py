@@ -14,15 +14,15 @@ from typing import Any
 from search.answers.graders import close_grader
 from search.api import Failure, Search
 from search.config import EvalSettings, build
-from search.problems.data import settings_data
 from search.errors import ConfigError, EngineError
-from search.support.files import write_atomic
+from search.problems.data import settings_data
 from search.protocols import CachingEngine
-from search.runs.provenance import model_weights, provenance
 from search.results.record import ProblemRecord, RunDirectory, failed_record, read_json
 from search.results.result import Result
+from search.runs.provenance import model_weights, provenance
 from search.runs.session import Session, loaded_for_good
 from search.runs.summary import Summary, summarise
+from search.support.files import write_atomic
 
 OnProgress = Callable[[int, str], None]
 """Called with the number of problems done and a short note."""

@@ -12,17 +12,17 @@ from typing import Any, get_args
 from search.answers.graders import Grader
 from search.catalogue import METHODS
 from search.config import EvalSettings, build
-from search.problems.data import load_problems
-from search.errors import ConfigError, DataError
-from search.support.plots import Point, Series, plot_accuracy, plot_depth
-from search.results.record import ProblemRecord, read_json, read_record, tree_from_record
-from search.setup.registry import opened_grader
-from search.replay import replay
-from search.support.statistics import Estimate, mean_estimate
-from search.runs.summary import Summary, summarise
-from search.types import Reduce, VoteRule
 from search.decision.verdict import decide
 from search.decision.vote import candidates
+from search.errors import ConfigError, DataError
+from search.problems.data import load_problems
+from search.replay import replay
+from search.results.record import ProblemRecord, read_json, read_record, tree_from_record
+from search.runs.summary import Summary, summarise
+from search.setup.registry import opened_grader
+from search.support.plots import Point, Series, plot_accuracy, plot_depth
+from search.support.statistics import Estimate, mean_estimate
+from search.types import Reduce, VoteRule
 
 PLOTS = ("accuracy-kv.png", "accuracy-latency.png", "kv-depth.png")
 

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search.runs.compare import Comparison, compare
 from search.config import EvalSettings, build, load_yaml
 from search.errors import ConfigError, SearchError
+from search.runs.compare import Comparison, compare
 from search.runs.evaluation import Evaluation, OnProgress
-from search.support.files import write_atomic
 from search.runs.report import read_run
+from search.runs.shared_engines import SharedEngines
 from search.setup.resolve import record_of, settle
 from search.setup.run_key import config_hash
-from search.runs.shared_engines import SharedEngines
+from search.support.files import write_atomic
 
 COMPARISON_FILE = "compare.json"
 _KEYS = ("settings", "grid", "concurrency")
