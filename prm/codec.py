@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, Self
 
@@ -80,7 +80,14 @@ class NamedScorer(Scorer, Protocol):
         """
 
     @classmethod
-    def build(cls, name: str, engine: Engine | None, writer: Writer | None, weights: str | None) -> Self:
+    def build(
+        cls,
+        name: str,
+        engine: Engine | None,
+        writer: Writer | None,
+        weights: str | None,
+        options: Mapping[str, object],
+    ) -> Self:
         """The scorer.
 
         Args:
@@ -88,6 +95,7 @@ class NamedScorer(Scorer, Protocol):
             engine: of the checkpoint that it loads; None where it loads none.
             writer: writes the trees; None where nothing writes.
             weights: the fingerprint of the policy's files; None where they are not at hand.
+            options: the settings that its entry of the catalogue names.
 
         Raises:
             ConfigError: an engine that it needs is not there, or does not fit.

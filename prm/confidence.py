@@ -86,9 +86,16 @@ class ConfidenceScorer:
         return PrmConfig("confidence", "it is computed from the policy's own log-probabilities", reduce="mean")
 
     @classmethod
-    def build(cls, name: str, engine: Engine | None, writer: Writer | None, weights: str | None) -> Self:
+    def build(
+        cls,
+        name: str,
+        engine: Engine | None,
+        writer: Writer | None,
+        weights: str | None,
+        options: Mapping[str, object],
+    ) -> Self:
         """The scorer; it needs none of these, as the numbers come with the steps."""
-        del engine, writer, weights
+        del engine, writer, weights, options
         return cls(name)
 
     @property

@@ -67,13 +67,20 @@ class ProbeScorer:
         return PrmConfig("probe", f"it reads layer {config.layer} of the policy's own states", reduce=config.reduce)
 
     @classmethod
-    def build(cls, name: str, engine: Engine | None, writer: Writer | None, weights: str | None) -> Self:
+    def build(
+        cls,
+        name: str,
+        engine: Engine | None,
+        writer: Writer | None,
+        weights: str | None,
+        options: Mapping[str, object],
+    ) -> Self:
         """The scorer of what a writer writes.
 
         Raises:
             ConfigError: nothing writes, two models do, or it is another model than the probe's.
         """
-        del engine
+        del engine, options
         if writer is None:
             raise ConfigError(f"prm {name} scores what its policy writes, and nothing else; ets probe eval measures it")
         if not isinstance(writer, StateWriter):

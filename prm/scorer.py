@@ -99,12 +99,7 @@ class PrmScorer:
         return state.rewards[content]
 
     async def _ask(self, tree: SearchTree, node_id: NodeId) -> float:
-        prefix = self._prefix(tree, node_id)
-        if self.codec.reads == "labels":
-            outputs = await self._buffer.label_logprobs(prefix, self.codec.labels)
-        else:
-            outputs = await self._buffer.read(prefix, "head")
-        reward = self.codec.reward(outputs)
+        reward = await self._judge(tree, node_id)
         if math.isnan(reward) or not 0.0 <= reward <= 1.0:
             path = "/".join(str(node.id) for node in tree.path(node_id))
             text = tree[node_id].text.strip()
@@ -113,6 +108,15 @@ class PrmScorer:
                 f"({text[:80]!r}); a reward must be a number from 0 to 1"
             )
         return reward
+
+    async def _judge(self, tree: SearchTree, node_id: NodeId) -> float:
+        """What the model says of a node's step."""
+        prefix = self._prefix(tree, node_id)
+        if self.codec.reads == "labels":
+            outputs = await self._buffer.label_logprobs(prefix, self.codec.labels)
+        else:
+            outputs = await self._buffer.read(prefix, "head")
+        return self.codec.reward(outputs)
 
     async def hidden(self, tree: SearchTree, nodes: Sequence[NodeId]) -> tuple[tuple[float, ...], ...]:
         """The model's last hidden state at the end of each node's own step, in order; equal paths are read once.
@@ -161,7 +165,11 @@ class PrmScorer:
             self._trees.pop(tree.id, None)
             await self._buffer.release(self._tree_name(tree), None)
         elif tree.id in self._trees and (gone := self._trees[tree.id].release(tree.keys(nodes))):
-            await self._buffer.release(self._tree_name(tree), gone)
+            await self._buffer.release(self._tree_name(tree), [key for content in gone for key in self._keys(content)])
+
+    def _keys(self, content: int) -> tuple[int, ...]:
+        """What the engine may hold for a content, by its keys."""
+        return (content,)
 
     @staticmethod
     def _tree_name(tree: SearchTree) -> str:

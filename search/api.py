@@ -27,6 +27,7 @@ from search.results.result import Result, conclude
 from search.setup.notes import context_notes, seed_notes
 from search.setup.registry import (
     check_hidden_embedder,
+    criticises_itself,
     make_engine,
     make_features,
     make_grader,
@@ -193,7 +194,11 @@ class Search:
         settings, scorer = self._asked, self._own_scorer
         prm = engines.prm
         if scorer is None and runs_on_engine(settings.prm) and prm is None:
-            prm = make_engine(settings.prm_engine, settings.prm, settings, settings.prm_max_kv_tokens)
+            if self._own_writer is None and criticises_itself(settings):
+                prm = engines.policy or make_engine(settings.engine, settings.policy, settings, settings.max_kv_tokens)
+                engines = replace(engines, policy=prm)
+            else:
+                prm = make_engine(settings.prm_engine, settings.prm, settings, settings.prm_max_kv_tokens)
         writer = self._own_writer or make_writer(settings, replace(engines, prm=prm))
         if scorer is None and settings.prm != "none":
             scorer = make_scorer(settings, prm, writer.tokenizer, writer)
@@ -360,7 +365,7 @@ class Search:
         close_grader(self.grader)
         engines = {} if self._driver is None else self.engines
         self._driver = None
-        for engine in engines.values():
+        for engine in dict.fromkeys(engines.values()):  # one may have several roles
             await engine.aclose()
 
     def close(self) -> None:

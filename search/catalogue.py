@@ -100,12 +100,14 @@ class ScorerKind:
         written: the names there are, and what they stand for, for a person.
         loads: whether a checkpoint's name follows the colon, which runs on `prm_engine`.
         has_files: whether a path follows the colon, whose files are a part of what ran.
+        options: settings that are its own.
     """
 
     scorer: str
     written: str
     loads: bool = False
     has_files: bool = False
+    options: tuple[str, ...] = ()
 
 
 SCORERS: Mapping[str, ScorerKind] = {
@@ -117,6 +119,18 @@ SCORERS: Mapping[str, ScorerKind] = {
     "confidence": ScorerKind(
         "prm.confidence:ConfidenceScorer",
         "the policy's own probabilities: confidence:mean-logprob, lowest-group or tail",
+    ),
+    "critic": ScorerKind(
+        "prm.critic:CriticScorer",
+        "any instruct model, asked whether a step is right: critic:PATH_OR_HUB_ID",
+        loads=True,
+        options=("critic_prompt",),
+    ),
+    "critic-cot": ScorerKind(
+        "prm.critic:CriticScorer",
+        "the same after a critique of its own: critic-cot:PATH_OR_HUB_ID",
+        loads=True,
+        options=("critic_prompt", "critic_samples"),
     ),
 }
 

@@ -87,6 +87,14 @@ class SearchSettings(BaseModel):
         default="auto",
         description=f"how the reward model is read: auto (found out from its files), {listed(PRM_FAMILIES)}",
     )
+    critic_prompt: Text | None = Field(
+        default=None,
+        description="critic, critic-cot: how the critic is asked, in place of its kind's own words: FILE.yaml",
+        json_schema_extra={"metavar": "FILE.yaml"},
+    )
+    critic_samples: Count = Field(
+        default=4, description="critic-cot: critiques of each step, whose verdicts are averaged"
+    )
     engine: str = Field(
         default="local",
         description="where the policy runs: local (in this process), sglang:http://HOST:PORT (servers or a router, "

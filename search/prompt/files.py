@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, TypeVar
 
+from prm.critic_prompt import PROMPTS, parse_prompt
+from search.catalogue import scorer_kind
 from search.config import Example, SearchSettings, build
 from search.errors import ConfigError
 from search.prompt.template import PromptTemplate
@@ -31,6 +33,11 @@ def with_files(settings: Settings) -> Settings:
     template = settings.prompt_template
     if template is not None and not _is_template(template):
         changes["prompt_template"] = template = _read("prompt_template", template)
+    critic, kind = settings.critic_prompt, settings.prm.partition(":")[0]
+    if critic is not None and not _is_yaml(critic):
+        changes["critic_prompt"] = critic = _read("critic_prompt", critic)
+    if critic is not None and scorer_kind(settings.prm) and kind in PROMPTS:
+        parse_prompt(critic, kind)
     if isinstance(settings.few_shot, str):
         changes["few_shot"] = _examples(settings.few_shot)
     if template is not None:
@@ -46,6 +53,11 @@ def names_file(system_prompt: str) -> bool:
 def _is_template(text: str) -> bool:
     """A template has an expression or a statement, for without one it could not ask; a file's name has none."""
     return "{{" in text or "{%" in text
+
+
+def _is_yaml(text: str) -> bool:
+    """A mapping has a colon and something behind it; a file's name has not."""
+    return "\n" in text or ": " in text
 
 
 def _check(template: PromptTemplate, settings: SearchSettings) -> None:

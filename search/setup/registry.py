@@ -167,7 +167,7 @@ def weights_of(model: str) -> str | None:
     if path.exists():
         return fingerprint(path)
     try:
-        found = cached_model(model)
+        found = cached_model(model_path(model))
     except HFValidationError:
         return None
     return None if found is None else fingerprint(found)
@@ -220,6 +220,15 @@ def runs_on_engine(prm: str) -> bool:
     return prm != "none" if kind is None else kind.loads
 
 
+def criticises_itself(settings: SearchSettings) -> bool:
+    """Whether the reward model is the very model that writes, loaded for the same engine, so that one is enough."""
+    kind = scorer_kind(settings.prm)
+    if kind is None or not kind.loads or settings.writer != "model" or settings.prm_max_kv_tokens is not None:
+        return False
+    places = {str(Path(model_path(model)).expanduser().absolute()) for model in (settings.policy, settings.prm)}
+    return len(places) == 1 and settings.engine == settings.prm_engine
+
+
 def prm_config(model: str, codec: str = "auto", engine: str = "local") -> PrmConfig:
     """How a reward model is read, found out from its files, and why.
 
@@ -266,7 +275,9 @@ def make_scorer(
 
     if (kind := scorer_kind(settings.prm)) is not None:
         named: type[NamedScorer] = load(kind.scorer)
-        return named.build(settings.prm, engine, writer, None if writer is None else weights_of(settings.policy))
+        weights = None if writer is None else weights_of(settings.policy)
+        options = {name: getattr(settings, name) for name in kind.options}
+        return named.build(settings.prm, engine, writer, weights, options)
     assert engine is not None
     config = prm_config(settings.prm, settings.prm_codec, settings.prm_engine)
     return PrmScorer(engine, codec_of(config, engine.tokenizer, policy_tokenizer))

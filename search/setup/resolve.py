@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Set
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from search.catalogue import METHODS, Method, pick
+from search.catalogue import METHODS, SCORERS, Method, pick, scorer_kind
 from search.checkpoints.hub import holds_gguf
 from search.config import METHOD_OPTIONS, TRANSPORT, SearchSettings, build
 from search.errors import ConfigError
@@ -242,6 +242,11 @@ def _idle(settings: SearchSettings, *, own_policy: bool) -> dict[str, str]:
     elif not runs_on_engine(settings.prm):
         idle |= dict.fromkeys(("prm_engine", *(() if read else ("prm_codec",))), f"prm {settings.prm}")
         idle |= {} if routed else {"prm_max_kv_tokens": f"prm {settings.prm}"}
+    kinds = [scorer_kind(model) for model in (settings.prm, settings.router_model if read else "none")]
+    wanted = {name for kind in kinds if kind is not None for name in kind.options}
+    for name in (name for kind in SCORERS.values() for name in kind.options):
+        if name not in wanted:
+            idle[name] = f"prm {settings.prm}"
     if settings.until == "spent" or settings.vote in ("normalised", "best"):
         cause = "until spent" if settings.until == "spent" else f"vote {settings.vote}"
         idle |= dict.fromkeys(("confidence", "begin"), cause)

@@ -13,7 +13,7 @@ from search.errors import ConfigError
 from search.loop.writer import ModelWriter
 from search.prompt.prompts import PromptRenderer
 from search.protocols import Engine, Router, Scorer, Tokenizer, Writer
-from search.setup.registry import make_engine, model_path, prm_config
+from search.setup.registry import make_engine, make_scorer, model_path, prm_config
 from search.tree import SearchTree
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ def _make_router(settings: SearchSettings, draft: ModelView, target: ModelView, 
 
 def _router_scorer(settings: SearchSettings, kind: RouterKind, tokenizer: Tokenizer, engines: Engines) -> Scorer:
     """The reward model or the learned router behind a router, read by its codec."""
-    from prm import PrmScorer, codec_of
+    from prm import PrmScorer
 
     engine = engines.router
     if engine is None and engines.prm is not None and settings.router_model == settings.prm:
@@ -257,8 +257,8 @@ def _router_scorer(settings: SearchSettings, kind: RouterKind, tokenizer: Tokeni
     if kind.judge == "router":
         config = router_config(settings.router_model, settings.router_engine)
         return PrmScorer(engine, router_reader(config, engine.tokenizer, tokenizer))
-    found = prm_config(settings.router_model, _router_codec(settings), settings.router_engine)
-    return PrmScorer(engine, codec_of(found, engine.tokenizer, tokenizer))
+    read = {"prm": settings.router_model, "prm_codec": _router_codec(settings), "prm_engine": settings.router_engine}
+    return make_scorer(settings.model_copy(update=read), engine, tokenizer)
 
 
 def router_reader(config: RouterConfig, tokenizer: Tokenizer, tree_tokenizer: Tokenizer) -> RouterReader:

@@ -39,7 +39,7 @@ def config_hash(settings: SearchSettings | Mapping[str, Any]) -> str:
 def _place(name: str) -> str:
     """A path as the place that it leads to, also behind a scorer's kind; a name of another kind as it is."""
     kind = scorer_kind(name)
-    before = name[: name.index(":") + 1] if kind is not None and kind.has_files else ""
+    before = name[: name.index(":") + 1] if kind is not None and (kind.has_files or kind.loads) else ""
     try:
         path = Path(name.removeprefix(before)).expanduser()
         return f"{before}{path.resolve()}" if path.exists() else name
