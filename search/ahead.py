@@ -115,7 +115,7 @@ class AheadBuffer:
         return replace(
             usage,
             computed_tokens=None if usage.computed_tokens is None else usage.computed_tokens - computed,
-            sampled_tokens=usage.sampled_tokens - thrown,
+            sampled_tokens=None if usage.sampled_tokens is None else usage.sampled_tokens - thrown,
             num_calls=usage.num_calls - state.num_ahead + state.num_answered,
             thrown_tokens=thrown,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
@@ -24,7 +25,7 @@ from search.prompt.files import with_files
 from search.prompt.prompts import PromptRenderer
 from search.protocols import Engine, FeatureProvider, Policy, Scorer, Watch, Writer
 from search.results.result import Result, conclude
-from search.setup.notes import context_notes, seed_notes
+from search.setup.notes import chat_notes, context_notes, seed_notes
 from search.setup.registry import (
     check_hidden_embedder,
     criticises_itself,
@@ -183,11 +184,13 @@ class Search:
             self._take(Engines(policy, prm, draft, router))
 
     def _take(self, engines: Engines) -> None:
-        self._driver = self._load(engines)
+        driver = self._load(engines)
+        told = chat_notes(driver, self._asked)
+        self._driver = driver
         # Now it is known what "auto" means for this model's template.
         if self._prompts is not None:
             self.settings = self._asked.model_copy(update=self._prompts.settled())
-        self.notes += (*context_notes(self._driver, self.settings), *seed_notes(self._driver))
+        self.notes += (*told, *context_notes(driver, self.settings), *seed_notes(driver))
         self.say()
 
     def _load(self, engines: Engines) -> Driver:
@@ -206,10 +209,13 @@ class Search:
         if self._embeds_by_prm:
             features = (*features, _hidden_feature(scorer))
         self._prompts = prompts = PromptRenderer(settings, writer.tokenizer)
+        # Where ids are no tokens the server alone keeps limits, of a request each.
+        counted = getattr(writer.tokenizer, "counts_tokens", True)
+        whole = any(not getattr(engine, "continues", True) for engine in writer.engines.values())
         sampling = Sampling(
             settings.temperature,
             settings.top_p,
-            settings.max_step_tokens,
+            settings.max_tokens if whole else settings.max_step_tokens,
             prompts.style.stop,
             settings.min_step_tokens,
             line_end_tokens(settings.max_step_tokens),
@@ -223,7 +229,13 @@ class Search:
             scorer,
             width=settings.width,
             sampling=sampling,
-            limits=Limits(settings.max_tokens, settings.max_depth, settings.max_seconds, prompts.style.final),
+            limits=Limits(
+                settings.max_tokens if counted else sys.maxsize,
+                settings.max_depth,
+                settings.max_seconds,
+                prompts.style.final,
+                whole,
+            ),
             seed=settings.seed,
             features=features,
             thoughts=None

@@ -65,6 +65,7 @@ ENGINES: Mapping[str, str] = {
     "local": "search.engines.local:LocalEngine",
     "sglang": "search.engines.remote:SglangEngine",
     "openai": "search.engines.remote:OpenAIEngine",
+    "chat": "search.engines.remote:ChatEngine",
 }
 """Kinds of engines. `load` starts one in this process; `connect` takes the address that follows the kind."""
 

@@ -25,6 +25,7 @@ from pydantic_core import ErrorDetails
 
 from search.catalogue import METHODS, PRM_FAMILIES, SCORERS, listed, router_names
 from search.errors import ConfigError
+from search.ledger import Price
 
 Count = Annotated[int, Field(ge=1)]
 Scalar = bool | int | float | str
@@ -63,6 +64,21 @@ Examples = Annotated[
 ]
 
 
+def parse_price(text: str) -> Price:
+    """What "INPUT,OUTPUT" says.
+
+    Raises:
+        ValueError: it is not two numbers from 0 on.
+    """
+    try:
+        prompt, written = map(float, text.split(","))
+    except ValueError:
+        prompt = written = -1.0
+    if not (0 <= prompt < float("inf") and 0 <= written < float("inf")):
+        raise ValueError("must be two numbers with a comma between them, as 0.15,0.6, for a million tokens each")
+    return Price(prompt, written)
+
+
 class SearchSettings(BaseModel):
     """Everything that decides what a search does. Two runs with equal settings are the same run."""
 
@@ -99,7 +115,8 @@ class SearchSettings(BaseModel):
         default="local",
         description="where the policy runs: local (in this process), sglang:http://HOST:PORT (servers or a router, "
         "with commas between them), sglang (SGLang in this process), openai:http://HOST:PORT, or auto (sglang on "
-        "a CUDA device where it is installed and no other model needs room there, else local)",
+        "a CUDA device where it is installed and no other model needs room there, else local), or chat:https://HOST "
+        "(any OpenAI-compatible chat API; policy is then the model's name there)",
     )
     prm_engine: str = Field(default="local", description="where the reward model runs, as for engine")
     method: str = Field(
@@ -293,10 +310,24 @@ class SearchSettings(BaseModel):
         "of their own, also --api-key and ETS_API_KEY",
     )
 
+    price: str | None = Field(
+        default=None,
+        description="engine chat: what the policy's server asks for a million tokens of prompts and for a million that "
+        "it writes, in any currency: INPUT,OUTPUT; tables then have a cost",
+        json_schema_extra={"metavar": "INPUT,OUTPUT"},
+    )
+
     @property
     def method_name(self) -> str:
         """The method as tables name it."""
         return method_name(self.method, self.frontier)
+
+    @field_validator("price")
+    @classmethod
+    def _is_price(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_price(value)
+        return value
 
     @field_validator("engine_api_key")
     @classmethod
@@ -314,8 +345,8 @@ class SearchSettings(BaseModel):
         return values
 
 
-TRANSPORT = frozenset({"request_timeout", "request_attempts", "max_requests", "flush_cache", "engine_api_key"})
-"""Settings of how requests travel, and of the servers' state before; they decide no result."""
+TRANSPORT = frozenset({"request_timeout", "request_attempts", "max_requests", "flush_cache", "engine_api_key", "price"})
+"""Settings of how requests travel, of the servers' state before, and of what they cost; they decide no result."""
 
 ESCAPED = frozenset({"assistant_prefix", "stop", "final"})
 """Settings in which the command line and the environment read `\\n` as a line break, `\\t` as a tab, `\\\\` as `\\`."""

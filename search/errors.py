@@ -27,6 +27,7 @@ class EngineError(SearchError):
         status: the HTTP status, or None where there was none.
         hint: what a person may do about it; empty if nothing is known.
         retryable: whether the same request may succeed later.
+        wait_seconds: how long to wait before that, as a server asked; 0 where it did not.
     """
 
     def __init__(
@@ -37,12 +38,14 @@ class EngineError(SearchError):
         status: int | None = None,
         hint: str = "",
         retryable: bool = False,
+        wait_seconds: float = 0.0,
     ) -> None:
         super().__init__(f"{message} ({hint})" if hint else message)
         self.endpoint = endpoint
         self.status = status
         self.hint = hint
         self.retryable = retryable
+        self.wait_seconds = wait_seconds
 
 
 class ContextOverflowError(EngineError):

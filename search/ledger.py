@@ -75,17 +75,17 @@ class Stats:
         seconds_select: wall time in the policy's selection.
     """
 
-    policy_tokens: int = 0
+    policy_tokens: int | None = 0
     tokens_thrown: int = 0
     computed_tokens: int | None = 0
-    unique_tokens: int = 0
+    unique_tokens: int | None = 0
     prm_tokens: int | None = 0
     prm_unique_tokens: int = 0
-    kv_tokens_mean: float = 0.0
-    kv_tokens_peak: int = 0
-    kv_tokens_code: int = 0
+    kv_tokens_mean: float | None = 0.0
+    kv_tokens_peak: int | None = 0
+    kv_tokens_code: int | None = 0
     kv_tokens_engine_peak: int | None = 0
-    kv_tokens_ledger_peak: int = 0
+    kv_tokens_ledger_peak: int | None = 0
     kv_tokens_prm_peak: int | None = 0
     num_nodes: int = 0
     num_finished: int = 0
@@ -101,6 +101,13 @@ class Stats:
     seconds_select: float = 0.0
 
 
+class Price(NamedTuple):
+    """What a server asks for a million tokens of prompts, and for a million that it writes."""
+
+    prompt: float
+    written: float
+
+
 @dataclass(frozen=True, slots=True)
 class ModelCost:
     """What one model did for a search, or for many.
@@ -111,26 +118,37 @@ class ModelCost:
         sampled_tokens: tokens it wrote.
         kept_tokens: those of them that stand in the tree.
         dropped_tokens: those of them that a router replaced by another model's.
-        computed_tokens: token positions that went through it; None: its engine cannot tell.
+        computed_tokens: token positions that went through it; None: its engine cannot tell, as may be for what it
+            wrote.
         seconds: wall time with such a request in flight.
         num_parameters: its weights; None where unknown.
         ahead_tokens: tokens that it wrote ahead and that nobody wanted; no count above has them.
+        prompt_tokens: tokens of all prompts that it was sent, as its server says that sells them; None for others.
     """
 
     model: str
     num_calls: int = 0
-    sampled_tokens: int = 0
-    kept_tokens: int = 0
+    sampled_tokens: int | None = 0
+    kept_tokens: int | None = 0
     dropped_tokens: int = 0
     computed_tokens: int | None = 0
     seconds: float = 0.0
     num_parameters: int | None = None
     ahead_tokens: int = 0
+    prompt_tokens: int | None = None
 
     @property
-    def thrown_tokens(self) -> int:
+    def thrown_tokens(self) -> int | None:
         """Tokens written for nothing: ahead of a decision that fell otherwise, or for an oracle's comparison."""
+        if self.sampled_tokens is None or self.kept_tokens is None:
+            return None
         return self.ahead_tokens + max(0, self.sampled_tokens - self.kept_tokens - self.dropped_tokens)
+
+    def cost(self, price: Price) -> float | None:
+        """What its server asks for it; None where it does not say how many tokens."""
+        if self.prompt_tokens is None or self.sampled_tokens is None:
+            return None
+        return (price.prompt * self.prompt_tokens + price.written * self.sampled_tokens) / 1e6
 
     @property
     def flops(self) -> float | None:
@@ -154,17 +172,21 @@ def _added(one: ModelCost, other: ModelCost) -> ModelCost:
     return ModelCost(
         one.model,
         one.num_calls + other.num_calls,
-        one.sampled_tokens + other.sampled_tokens,
-        one.kept_tokens + other.kept_tokens,
+        _sum([one.sampled_tokens, other.sampled_tokens]),
+        _sum([one.kept_tokens, other.kept_tokens]),
         one.dropped_tokens + other.dropped_tokens,
         _sum([one.computed_tokens, other.computed_tokens]),
         one.seconds + other.seconds,
         one.num_parameters,
         one.ahead_tokens + other.ahead_tokens,
+        _sum([one.prompt_tokens, other.prompt_tokens]),
     )
 
 
 _MAXIMA = frozenset({"depth"})
+
+TREE_TOKENS = ("unique_tokens", "kv_tokens_mean", "kv_tokens_peak", "kv_tokens_code", "kv_tokens_ledger_peak")
+"""Figures of `Stats` that count the tree's own ids."""
 
 
 def total(stats: list[Stats]) -> Stats:
@@ -214,7 +236,7 @@ class Ledger:
         """
         by_status = {status: len(tree.leaves(status)) for status in NodeStatus}
         return Stats(
-            policy_tokens=sum(usage.sampled_tokens for usage in policy.values()),
+            policy_tokens=_sum(usage.sampled_tokens for usage in policy.values()),
             tokens_thrown=sum(usage.thrown_tokens for usage in policy.values()),
             computed_tokens=_sum(usage.computed_tokens for usage in policy.values()),
             unique_tokens=sum(len(node.ids) + node.dropped_tokens for node in tree),
@@ -241,7 +263,9 @@ class Ledger:
         )
 
 
-def model_cost(tree: SearchTree, role: str, info: EngineInfo, usage: Usage, seconds: float) -> ModelCost:
+def model_cost(
+    tree: SearchTree, role: str, info: EngineInfo, usage: Usage, seconds: float, *, counted: bool = True
+) -> ModelCost:
     """What the model in a role did for a finished tree.
 
     Args:
@@ -250,18 +274,22 @@ def model_cost(tree: SearchTree, role: str, info: EngineInfo, usage: Usage, seco
         info: of the model's engine.
         usage: taken before the tree was closed.
         seconds: of its stage, where the usage does not say.
+        counted: whether the tree's ids are tokens.
     """
     steps = [node for node in tree if node.parent is not None]
     return ModelCost(
         model=info.model,
         num_calls=usage.num_calls,
         sampled_tokens=usage.sampled_tokens,
-        kept_tokens=sum(len(node.ids) - node.forced_tokens for node in steps if role in ("policy", node.writer)),
+        kept_tokens=sum(len(node.ids) - node.forced_tokens for node in steps if role in ("policy", node.writer))
+        if counted or role not in ("policy", *(node.writer for node in steps))
+        else None,
         dropped_tokens=sum(node.dropped_tokens for node in steps) if role == "draft" else 0,
         computed_tokens=usage.computed_tokens,
         seconds=seconds if usage.seconds is None else usage.seconds,
         num_parameters=info.num_parameters,
         ahead_tokens=usage.thrown_tokens,
+        prompt_tokens=usage.prompt_tokens,
     )
 
 

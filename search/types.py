@@ -181,16 +181,18 @@ class Usage:
         recomputed_tokens: positions computed again after eviction; part of `computed_tokens`.
         seconds: wall time with a request in flight, where a writer measures its engines one by one; else None.
         thrown_tokens: tokens written ahead that nobody wanted in the end; they are in no figure above.
+        prompt_tokens: tokens of all requests' prompts, as a server says that sells them; None for any other engine.
     """
 
     computed_tokens: int | None = 0
-    sampled_tokens: int = 0
+    sampled_tokens: int | None = 0
     num_calls: int = 0
     kv_tokens_held: int | None = 0
     kv_tokens_peak: int | None = 0
     recomputed_tokens: int | None = 0
     seconds: float | None = None
     thrown_tokens: int = 0
+    prompt_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

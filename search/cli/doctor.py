@@ -98,7 +98,9 @@ def _engines(settings: SearchSettings) -> list[Check]:
             Check(
                 role,
                 True,
-                f"{model}{parameters}, context {info.context_tokens}, vocabulary {info.vocab_size},"
+                f"{model}{details}"
+                if info.name == "chat"  # whose ids are no tokens
+                else f"{model}{parameters}, context {info.context_tokens}, vocabulary {info.vocab_size},"
                 f" seeds {info.seeds}{details}",
             )
         )
@@ -130,6 +132,8 @@ async def _probe(engine: Any, role: str) -> str:
 
     ids = engine.tokenizer.encode("1 + 1 = 2")
     try:
+        if engine.info.name == "chat":
+            return "it answered the requests by which this was found out"
         prefix = Prefix("doctor", (Segment(0, ids),))
         if "head" in engine.info.details:
             outputs = ", ".join(f"{output:.3f}" for output in await engine.read(prefix, "head"))

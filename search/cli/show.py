@@ -104,12 +104,18 @@ def _cost_table(result: Result, reduce: Reduce) -> Table:
     rows: list[tuple[str, str, str]] = [
         ("method", f"{result.method}", f"width {result.width}, seed {result.seed}"),
         ("tree", f"{stats.num_nodes}", f"nodes, {stats.num_pruned} pruned, {stats.num_finished} finished"),
-        ("policy tokens", _count(stats.computed_tokens), f"computed, of {stats.unique_tokens} in the tree"),
+        ("policy tokens", _count(stats.computed_tokens), f"computed, of {_count(stats.unique_tokens)} in the tree"),
         *([("thrown away", f"{stats.tokens_thrown}", "tokens, written ahead in vain")] if stats.tokens_thrown else []),
         ("reward tokens", _count(stats.prm_tokens), f"computed, of {stats.prm_unique_tokens} in the tree"),
-        ("KV kept", f"{stats.kv_tokens_mean:.0f}", f"tokens on average, {stats.kv_tokens_peak} at most"),
-        *_rebase_row(result, reduce),
-        ("KV unshared", f"{apart}", "tokens, had each finished solution a cache of its own"),
+        *(
+            [
+                ("KV kept", f"{stats.kv_tokens_mean:.0f}", f"tokens on average, {stats.kv_tokens_peak} at most"),
+                *_rebase_row(result, reduce),
+                ("KV unshared", f"{apart}", "tokens, had each finished solution a cache of its own"),
+            ]
+            if stats.kv_tokens_mean is not None
+            else []
+        ),
         (
             "seconds",
             f"{stats.seconds:.2f}",
@@ -143,7 +149,7 @@ def _model_table(result: Result) -> Table:
     for role, cost in result.models.items():
         tokens = (cost.sampled_tokens, cost.dropped_tokens, cost.thrown_tokens)
         flops = "unknown" if cost.flops is None else f"{cost.flops:.3g}"
-        table.add_row(role, str(cost.num_calls), *map(str, tokens), f"{cost.seconds:.2f}", flops)
+        table.add_row(role, str(cost.num_calls), *map(_count, tokens), f"{cost.seconds:.2f}", flops)
     return table
 
 

@@ -32,12 +32,14 @@ class Limits:
         max_depth: steps of one trajectory.
         max_seconds: wall seconds of one problem; None for no limit.
         final: phrases by which a step is known to be a solution's last, for models that would go on.
+        whole: whether a step that its limit ended ends its trajectory, as steps are cut from whole solutions.
     """
 
     max_tokens: int = 1024
     max_depth: int = 25
     max_seconds: float | None = None
     final: tuple[str, ...] = ()
+    whole: bool = False
 
     def room(self, tree: SearchTree, node_id: NodeId, max_step_tokens: int) -> int:
         """Tokens that are left for one step below a node, at least 1."""
@@ -55,6 +57,8 @@ class Limits:
         node = tree[node_id]
         if finish in _END_REASONS:
             return _END_REASONS[finish]
+        if self.whole and finish is FinishReason.LENGTH:
+            return "limit of a solution's tokens"
         if _written_tokens(tree, node_id) >= self.max_tokens:
             return f"limit of {self.max_tokens} tokens"
         if node.depth >= self.max_depth:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from search.ledger import ModelCost, Stats, model_cost
+from search.ledger import TREE_TOKENS, ModelCost, Stats, model_cost
 from search.loop.running import Running
 from search.protocols import Scorer, Writer
 from search.replay import replay
@@ -46,8 +46,10 @@ def outcome_of(run: Running, writer: Writer, scorer: Scorer | None) -> SearchOut
     writing, scoring = writer.usage(tree), {} if scorer is None else scorer.usage(tree)
     prm_tokens = 0 if scorer is None else scorer.num_unique_tokens(tree)
     engines = {**writer.engines, **({} if scorer is None else scorer.engines)}
+    # A chat server's tree has ids that are no tokens: counting them would be a guess.
+    counted = getattr(writer.tokenizer, "counts_tokens", True)
     models = {
-        role: model_cost(tree, role, engines[role].info, usage, clock.seconds)
+        role: model_cost(tree, role, engines[role].info, usage, clock.seconds, counted=counted)
         for usages, clock in ((writing, ledger.policy), (scoring, ledger.prm))
         for role, usage in usages.items()
     }
@@ -55,4 +57,6 @@ def outcome_of(run: Running, writer: Writer, scorer: Scorer | None) -> SearchOut
     reading = {role: usage for role, usage in scoring.items() if role != "lookahead"}
     policies = {role: usage for role, usage in {**writing, **scoring}.items() if role not in ("router", *reading)}
     stats = ledger.stats(tree, kv_tokens, policies, reading, prm_tokens)
+    if not counted:
+        stats = replace(stats, **dict.fromkeys(TREE_TOKENS))
     return SearchOutcome(run.problem, tree, stats, tuple(run.notes), run.selections, models)

@@ -59,7 +59,7 @@ class WorkRatios:
             held = stats.kv_tokens_engine_peak or stats.kv_tokens_ledger_peak or prompt  # servers tell none
             sums["kv"] += held - prompt
             sums["prm_kv"] += max(0, (stats.kv_tokens_prm_peak or 0) - prompt)
-            sums["written"] += stats.policy_tokens
+            sums["written"] += stats.policy_tokens or 0
             sums["read"] += max(0, (stats.prm_tokens or 0) - prompt)
             sums["token_steps"] += width * _token_steps(tree)
         if not num:

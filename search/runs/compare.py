@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ class Row:
         target_tokens: those of them that the target wrote; a single model is its own target.
         seconds_wall: in which problems were being solved, over all calls of the run, also where fewer are compared.
         problems_per_hour: solved in those calls; None where no call was kept.
+        cost: a problem's, by the run's own price; None without one, or where its server told no tokens.
     """
 
     run: Path
@@ -54,11 +55,12 @@ class Row:
     interval: Interval | None
     less_first: Estimate | None
     num_failed: int
-    kv_tokens: float
-    policy_tokens: float
-    target_tokens: float
+    kv_tokens: float | None
+    policy_tokens: float | None
+    target_tokens: float | None
     seconds_wall: float
     problems_per_hour: float | None
+    cost: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Flat, for other programs."""
@@ -81,6 +83,7 @@ class Row:
             "target_tokens": self.target_tokens,
             "seconds_wall": self.seconds_wall,
             "problems_per_hour": self.problems_per_hour,
+            "cost": self.cost,
         }
 
 
@@ -113,14 +116,19 @@ class Comparison:
         columns = (
             "run", "method", "width", *(name.replace("_", " ") for name in varying), "accuracy (95%)",
             "less the first (95%)", "KV tokens", "policy tokens", "target tokens", "wall s", "problems/h",
+            *(("cost a problem",) if self._priced else ()),
         )  # fmt: skip
         return Table(
             "compare",
             f"{len(self.rows)} runs on the same {self.num_problems} problems",
             columns,
-            tuple(tuple(_cells(row, varying)) for row in self.rows),
+            tuple(tuple(_cells(row, varying, priced=self._priced)) for row in self.rows),
             self.notes,
         )
+
+    @property
+    def _priced(self) -> bool:
+        return any(row.cost is not None for row in self.rows)
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
@@ -163,6 +171,8 @@ def plot(comparison: Comparison, file: Path) -> None:
     """
     points: defaultdict[str, list[Point]] = defaultdict(list)
     for row in comparison.rows:
+        if row.kv_tokens is None:
+            raise ConfigError(f"{row.run}: its server tells no tokens, so there is no KV cache to plot accuracy against")
         if row.accuracy is None or row.interval is None:
             raise ConfigError(f"{row.run}: its problems have no reference answers, so there is no accuracy to plot")
         points[row.name].append(Point(row.kv_tokens, row.accuracy, *row.interval, f"{row.width}"))
@@ -184,8 +194,11 @@ def _row(
 ) -> Row:
     graded = [place for place, record in enumerate(records) if record.reference is not None]
     right = sum(records[place].correct is True for place in graded)
-    written = sum(float(record.stats["policy_tokens"] or 0) for record in records)
-    by_target = [record.models["target"].sampled_tokens for record in records if "target" in record.models]
+    written = _sum(record.stats["policy_tokens"] for record in records)
+    by_target = _sum(record.models["target"].sampled_tokens for record in records if "target" in record.models)
+    kv_tokens = _sum(record.stats["kv_tokens_mean"] for record in records)
+    price = run.summary.price
+    costs = [record.models["policy"].cost(price) for record in records if price is not None and "policy" in record.models]
     less_first = None
     if first is not None and graded:
         less_first = paired([records[place] for place in graded], [first[place] for place in graded])
@@ -199,12 +212,23 @@ def _row(
         interval=wilson_interval(right, len(graded)) if graded else None,
         less_first=less_first,
         num_failed=sum(record.error is not None for record in records),
-        kv_tokens=sum(float(record.stats["kv_tokens_mean"] or 0) for record in records) / len(records),
-        policy_tokens=written / len(records),
-        target_tokens=(written if run.settings.writer == "model" else sum(by_target)) / len(records),
+        kv_tokens=_each(kv_tokens, records),
+        policy_tokens=_each(written, records),
+        target_tokens=_each(written if run.settings.writer == "model" else by_target, records),
         seconds_wall=run.summary.seconds_wall,
         problems_per_hour=None if rate is None else 3600 * rate,
+        cost=_each(_sum(costs), records) if costs else None,
     )
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    """The sum; None where one is not known."""
+    known = list(values)
+    return None if None in known else sum(float(one) for one in known if one is not None)
+
+
+def _each(value: float | None, records: Sequence[ProblemRecord]) -> float | None:
+    return None if value is None else value / len(records)
 
 
 def _varying(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -229,7 +253,7 @@ def _chosen(run: Run) -> dict[str, Any]:
     return {name: value for name, value in (values | options).items() if name not in _FOLLOWS and name not in fixed}
 
 
-def _cells(row: Row, varying: Sequence[str]) -> list[Cell]:
+def _cells(row: Row, varying: Sequence[str], *, priced: bool) -> list[Cell]:
     return [
         str(row.run),
         row.name,
@@ -237,11 +261,10 @@ def _cells(row: Row, varying: Sequence[str]) -> list[Cell]:
         *(_short(row.varies.get(name)) for name in varying),
         "unknown" if row.accuracy is None or row.interval is None else share(row.accuracy, row.interval),
         None if row.less_first is None else difference(*row.less_first),
-        round(row.kv_tokens),
-        round(row.policy_tokens),
-        round(row.target_tokens),
+        *(None if one is None else round(one) for one in (row.kv_tokens, row.policy_tokens, row.target_tokens)),
         round(row.seconds_wall, 1),
         None if row.problems_per_hour is None else round(row.problems_per_hour),
+        *((None if row.cost is None else float(f"{row.cost:.3g}"),) if priced else ()),
     ]
 
 

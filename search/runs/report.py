@@ -202,7 +202,9 @@ def _against(runs: Sequence[Run], cost: str) -> list[Series]:
         summary = run.summary
         if summary.accuracy is None or summary.accuracy_ci95 is None:
             raise ConfigError(f"{run.folder}: its problems have no reference answers, so there is no accuracy to plot")
-        value = float(summary.stats[cost] or 0)
+        if (told := summary.stats[cost]) is None:
+            raise ConfigError(f"{run.folder}: its server tells no {cost}, so there is nothing to plot accuracy against")
+        value = float(told)
         value = value / summary.num_problems if cost == "seconds" else value
         points[run.name].append(Point(value, summary.accuracy, *summary.accuracy_ci95, f"{run.settings.width}"))
     return [Series(name, tuple(found)) for name, found in points.items()]

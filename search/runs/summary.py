@@ -9,8 +9,8 @@ from dataclasses import dataclass, fields
 from statistics import fmean
 from typing import Any
 
-from search.config import SearchSettings
-from search.ledger import ModelCost, Stats, total, total_costs
+from search.config import SearchSettings, parse_price
+from search.ledger import ModelCost, Price, Stats, total, total_costs
 from search.results.record import ProblemRecord, costs_record, stats_record
 from search.setup.resolve import record_of
 from search.support.statistics import wilson_interval
@@ -64,6 +64,30 @@ class Summary:
         return "" if self.num_timed == self.num_problems else f" (of {self.num_timed} of {self.num_problems} problems)"
 
     @property
+    def price(self) -> Price | None:
+        """What the policy's server asks; None where nobody said."""
+        return None if self.settings.price is None else parse_price(self.settings.price)
+
+    @property
+    def cost(self) -> float | None:
+        """What the run cost by `price`, in its currency; None without one, or where the server told no tokens."""
+        policy = self.models.get("policy")
+        return None if self.price is None or policy is None else policy.cost(self.price)
+
+    @property
+    def _kv_line(self) -> tuple[str, ...]:
+        mean, peak = (self.stats[name] for name in ("kv_tokens_mean", "kv_tokens_peak"))
+        told = "unknown" if mean is None or peak is None else f"{mean:.0f} kept on average, {peak:.0f} at most"
+        return (f"KV tokens         {told}, mean over problems" if mean is not None else f"KV tokens         {told}",)
+
+    @property
+    def _cost_line(self) -> tuple[str, ...]:
+        if self.price is None:
+            return ()
+        told = "unknown" if self.cost is None else f"{self.cost:.4g}"
+        return (f"cost              {told}, at {self.price.prompt:g} and {self.price.written:g} a million tokens",)
+
+    @property
     def _clusters_line(self) -> tuple[str, ...]:
         if self.leaves_mean is None:
             return ()
@@ -76,6 +100,8 @@ class Summary:
         stats = {"num_failed_nodes" if name == "num_failed" else name: value for name, value in self.stats.items()}
         settings = record_of(self.settings)
         models = costs_record(self.models)
+        if self.price is not None:
+            values["cost"] = self.cost
         return {**values, "failures": list(self.failures), "settings": settings, **stats, "models": models}
 
     def to_text(self) -> str:
@@ -93,15 +119,15 @@ class Summary:
                 f"{settings.method_name}, width {settings.width}, seed {settings.seed}, run {self.config_hash}",
                 f"problems          {self.num_problems}, {self.num_failed} failed, {self.num_resumed} done before",
                 f"accuracy          {accuracy}",
-                f"policy tokens     {count(stats['computed_tokens'])} computed, {stats['unique_tokens']} unique",
+                f"policy tokens     {count(stats['computed_tokens'])} computed, {count(stats['unique_tokens'])} unique",
                 *(
                     [f"thrown away       {stats['tokens_thrown']} tokens written ahead"]
                     if stats["tokens_thrown"]
                     else []
                 ),
                 f"reward tokens     {count(stats['prm_tokens'])} computed, {stats['prm_unique_tokens']} unique",
-                f"KV tokens         {stats['kv_tokens_mean']:.0f} kept on average,"
-                f" {stats['kv_tokens_peak']:.0f} at most, mean over problems",
+                *self._kv_line,
+                *self._cost_line,
                 *self._clusters_line,
                 f"seconds           {self.seconds_wall:.1f} wall{self._untimed}, {stats['seconds']:.1f} summed over "
                 f"problems; loading {self.seconds_loading:.1f}",
@@ -121,6 +147,8 @@ def describe_cost(cost: ModelCost) -> str:
     written = f", {cost.sampled_tokens} tokens written" if cost.sampled_tokens else ""
     dropped = f" ({cost.dropped_tokens} dropped, {cost.thrown_tokens} thrown away)" if cost.kept_tokens else ""
     flops = "unknown" if cost.flops is None else f"{cost.flops:.3g}"
+    written = ", unknown tokens written" if cost.sampled_tokens is None else written
+    written += "" if cost.prompt_tokens is None else f" for prompts of {cost.prompt_tokens}"
     return f"{cost.num_calls} calls{written}{dropped}, {cost.seconds:.2f} s, {flops} FLOPs"
 
 

@@ -82,7 +82,8 @@ class Metrics:
         for stage in STAGES:
             self._stages.labels(stage).inc(getattr(result.stats, f"seconds_{stage}"))
         for role, cost in result.models.items():
-            self._tokens.labels(role, "sampled").inc(cost.sampled_tokens)
+            if cost.sampled_tokens is not None:
+                self._tokens.labels(role, "sampled").inc(cost.sampled_tokens)
             self._tokens.labels(role, "dropped").inc(cost.dropped_tokens)
             if cost.computed_tokens is not None:
                 self._tokens.labels(role, "computed").inc(cost.computed_tokens)

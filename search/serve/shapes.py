@@ -88,7 +88,7 @@ class ModelUsage(BaseModel):
     """What one model did; null: its engine cannot tell."""
 
     num_calls: int
-    sampled_tokens: int
+    sampled_tokens: int | None
     dropped_tokens: int
     computed_tokens: int | None
 
@@ -97,12 +97,12 @@ class SearchUsage(BaseModel):
     """What the whole search took, by the models' roles."""
 
     models: dict[str, ModelUsage]
-    sampled_tokens: int
+    sampled_tokens: int | None
     dropped_tokens: int
     tokens_thrown: int
-    unique_tokens: int
-    kv_tokens_mean: float
-    kv_tokens_peak: int
+    unique_tokens: int | None
+    kv_tokens_mean: float | None
+    kv_tokens_peak: int | None
 
 
 class UsageBody(BaseModel):

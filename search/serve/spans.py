@@ -32,9 +32,11 @@ class _Span:
     def of(self, result: Result, *, late: bool) -> None:
         stats = result.stats
         self._span.set_attribute("gen_ai.usage.input_tokens", len(result.tree.root.ids))
-        self._span.set_attribute("gen_ai.usage.output_tokens", stats.policy_tokens)
+        if stats.policy_tokens is not None:
+            self._span.set_attribute("gen_ai.usage.output_tokens", stats.policy_tokens)
         self._span.set_attribute("ets.nodes", stats.num_nodes)
-        self._span.set_attribute("ets.kv_tokens_peak", stats.kv_tokens_peak)
+        if stats.kv_tokens_peak is not None:
+            self._span.set_attribute("ets.kv_tokens_peak", stats.kv_tokens_peak)
         self._span.set_attribute("ets.deadline_reached", late)
         for stage in STAGES:
             self._span.set_attribute(f"ets.seconds.{stage}", getattr(stats, f"seconds_{stage}"))

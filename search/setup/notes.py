@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from search.config import SearchSettings
+from search.engines.remote.chat_tokens import WHOLE
+from search.errors import ConfigError
 from search.loop.driver import Driver
 from search.loop.writer import writing_engines
 
@@ -20,6 +22,38 @@ def context_notes(driver: Driver, settings: SearchSettings) -> tuple[str, ...]:
         f"the reward model reads {read} tokens, prompt included, and a solution may have {longest}: longer ones fail "
         "after they are written; max_tokens makes them shorter",
     )
+
+
+def chat_notes(driver: Driver, settings: SearchSettings) -> tuple[str, ...]:
+    """How a model behind a chat API writes, as was found out by asking.
+
+    Raises:
+        ConfigError: the search goes step by step, and the server writes whole solutions alone.
+    """
+    notes: list[str] = []
+    for info in (engine.info for engine in driver.writer.engines.values()):
+        if info.name != "chat":
+            continue
+        told, continues = info.details, info.details["steps"] != WHOLE
+        if not continues and (driver.policy.pace != "leaf" or settings.lookahead):
+            what = "lookahead" if driver.policy.pace == "leaf" else f"method {driver.policy.name}"
+            raise ConfigError(
+                f"{what} goes on from steps, and {settings.engine} does not continue an assistant's turn; it writes "
+                "whole solutions, for self-consistency and best-of-n (with a critic or another reward model), and "
+                "servers of vLLM and SGLang continue one"
+            )
+        how = (
+            "continues an assistant's turn, so it writes step by step; max_tokens is not kept, only max_step_tokens "
+            "and max_depth are"
+            if continues
+            else "writes whole solutions of max_tokens, which are cut into steps here"
+        )
+        notes.append(f"engine chat: {info.model} {how}; tokens of the tree and of its KV cache are not known")
+        if told["usage"] != "told":
+            notes.append(
+                "engine chat: the server does not say how many tokens it reads and writes, so none are counted"
+            )
+    return tuple(notes)
 
 
 def seed_notes(driver: Driver) -> tuple[str, ...]:

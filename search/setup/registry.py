@@ -198,7 +198,8 @@ def make_engine(spec: str, model: str, settings: SearchSettings, max_kv_tokens: 
 
         api_key = "" if settings.engine_api_key is None else settings.engine_api_key.get_secret_value()
         limits = RequestLimits(settings.request_timeout, settings.request_attempts, settings.max_requests, api_key)
-        engine = cls.connect(path, address, limits=limits, trust_remote_code=trust)
+        # A chat API knows its models by names of its own.
+        engine = cls.connect(model if kind == "chat" else path, address, limits=limits, trust_remote_code=trust)
     elif kind == "local":
         engine = cls.load(
             path,

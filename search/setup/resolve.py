@@ -14,6 +14,7 @@ from search.errors import ConfigError
 from search.setup.engine_choice import choose_engine
 from search.setup.registry import make_policy, option_names, prm_config, runs_on_engine
 from search.setup.routing import OWN, choose_router, read_router, router_kind
+from search.setup.run_key import engine_kind
 
 S = TypeVar("S", bound=SearchSettings)
 
@@ -47,7 +48,7 @@ class Part(NamedTuple):
     def served(self) -> bool:
         """Whether it runs on servers, which then decide its precision and its room."""
         kind, colon, _ = self.engine.partition(":")
-        return bool(colon) or kind == "openai"
+        return bool(colon) or kind in ("openai", "chat")
 
 
 def parts(settings: SearchSettings) -> list[Part]:
@@ -107,9 +108,10 @@ def settle(settings: S, *, own_models: bool = False, own_scorer: bool = False, o
         _settle_engine(build(type(settings), values), values, given, notes)
     settled = build(type(settings), values)
     _check_packed(settled)
+    _check_chat(settled)
     for name, cause in _idle(settled, own_policy=own_policy).items():
         if (
-            name not in TRANSPORT
+            (name not in TRANSPORT or name == "price")
             and name in given
             and name not in ignored
             and _differs(settings, name)
@@ -285,6 +287,8 @@ def _idle_places(settings: SearchSettings, used: list[Part], *, embeds: bool) ->
         idle["gguf_weights"] = "a model that does not run on engine local"
     elif settings.gguf_weights == "dequantized":
         idle["gguf_weights"] = "a run that is what it was before there was a choice"  # its record is the same, too
+    if not any(engine_kind(part.engine) == "chat" for part in used):
+        idle["price"] = "a search without engine chat"
     if len(here) == len(used):
         idle |= dict.fromkeys(TRANSPORT, "a model in this process")
     return idle
@@ -294,6 +298,23 @@ def _check_packed(settings: SearchSettings) -> None:
     local = [part.model for part in parts(settings) if part.engine == "local"]
     if settings.gguf_weights == "packed" and local and not any(map(holds_gguf, local)):
         raise ConfigError(f"gguf_weights packed is for .gguf files, and none is among {', '.join(local)}")
+
+
+def _check_chat(settings: SearchSettings) -> None:
+    """A chat API gives text, and nothing else: it can write whole texts, and no more than that."""
+    for part in parts(settings):
+        if engine_kind(part.engine) != "chat":
+            continue
+        if part.role != "policy":
+            raise ConfigError(
+                f"a chat API gives neither token ids nor probabilities, so no {part.role} runs on {part.engine}: it "
+                "takes local, sglang or openai; the policy of writer model may run on chat"
+            )
+        if settings.prompt in ("plain", "math-shepherd") or settings.chat_options:
+            named = f"prompt {settings.prompt}" if not settings.chat_options else "chat_options"
+            raise ConfigError(f"{named}: a chat server puts conversations into a template of its own; prompt is chat")
+        if settings.max_thought_tokens is not None:
+            raise ConfigError("max_thought_tokens: a chat API does not say how many tokens a thought has")
 
 
 def _differs(settings: SearchSettings, name: str) -> bool:

@@ -197,7 +197,7 @@ def _together(source: _Source, settings: dict[str, Any]) -> _Ran:
 
             done = runner.run(all_of())
             ran.ticks.append(clock.time())
-            num_tokens = sum(one.stats.policy_tokens for one in done)
+            num_tokens = sum(map(_tokens, done))
             ran.least.append(max(math.ceil(num_tokens / CAPACITY), *(_longest(one) for one in done)))
             ran.done += done
     return ran
@@ -224,8 +224,8 @@ def _figures(ran: dict[str, _Ran], suffix: str) -> dict[str, float]:
         if name != "level":
             figures[f"speedup_{name}{suffix}"] = sum(level.ticks) / sum(one.ticks)
         stats = [done.stats for done in one.done]
-        figures[f"tokens_{name}{suffix}"] = _mean([each.policy_tokens for each in stats])
-        figures[f"kv_tokens_{name}{suffix}"] = _mean([each.kv_tokens_mean for each in stats])
+        figures[f"tokens_{name}{suffix}"] = _mean([each.policy_tokens or 0 for each in stats])
+        figures[f"kv_tokens_{name}{suffix}"] = _mean([each.kv_tokens_mean or 0.0 for each in stats])
         figures[f"finished_{name}{suffix}"] = _mean([each.num_finished for each in stats])
     thrown, kept = (sum(done.stats.tokens_thrown for done in ran["speculate"].done), sum(map(_tokens, level.done)))
     figures[f"thrown_share{suffix}"] = thrown / (thrown + kept)
@@ -236,7 +236,7 @@ def _figures(ran: dict[str, _Ran], suffix: str) -> dict[str, float]:
 
 
 def _tokens(done: Result | SearchOutcome) -> int:
-    return done.stats.policy_tokens
+    return done.stats.policy_tokens or 0
 
 
 def _nodes(done: Result | SearchOutcome) -> list[tuple[object, ...]]:

@@ -89,7 +89,7 @@ class Measured:
     @property
     def kv_tokens(self) -> float:
         """`kv_tokens`, mean over steps, summed over problems."""
-        return sum(result.stats.kv_tokens_mean for result in self.results)
+        return sum(result.stats.kv_tokens_mean or 0.0 for result in self.results)
 
     @property
     def problems_per_second(self) -> float:

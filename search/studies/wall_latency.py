@@ -109,7 +109,9 @@ def _figures(ran: Sequence[Mapping[str, list[Result]]], suffix: str) -> dict[str
     for name in ran[0]:
         seconds = [_mean([one.stats.seconds for one in every[name]]) for every in ran]
         figures[f"wall_{name}{suffix}"] = statistics.median(seconds)
-        figures[f"tokens_{name}{suffix}"] = _mean([one.stats.policy_tokens for every in ran for one in every[name]])
+        figures[f"tokens_{name}{suffix}"] = _mean(
+            [one.stats.policy_tokens or 0 for every in ran for one in every[name]]
+        )
         if name != "level":
             levels = [_mean([one.stats.seconds for one in every["level"]]) for every in ran]
             ratios = [level / own for level, own in zip(levels, seconds, strict=True)]

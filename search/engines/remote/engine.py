@@ -10,7 +10,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from dataclasses import replace
 from typing import Any, Generic, Literal, TypeVar
 
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_exponential,
+    wait_random,
+)
 
 from search.engines.remote.books import Books, Job
 from search.engines.remote.http import RequestLimits, nonsense
@@ -28,6 +35,12 @@ Server = TypeVar("Server")
 _FIRST_WAIT_SECONDS = 0.5
 _BACKOFF = wait_exponential(multiplier=1.0, max=8.0) + wait_random(0.0, 0.5)
 """Seconds before a request is sent again: doubled each time, and never the same for all that failed together."""
+
+
+def _wait(state: RetryCallState) -> float:
+    """Seconds before the next attempt: longer each time, and no sooner than the server asked."""
+    error = None if state.outcome is None else state.outcome.exception()
+    return max(_BACKOFF(state), error.wait_seconds if isinstance(error, EngineError) else 0.0)
 
 
 class RemoteEngine(ABC, Generic[Server]):
@@ -370,10 +383,11 @@ class RemoteEngine(ABC, Generic[Server]):
         except EngineError as error:
             if not error.retryable or self._limits.attempts == 1:
                 raise
-        await asyncio.sleep(random.uniform(0.0, _FIRST_WAIT_SECONDS))
+            wait_seconds = error.wait_seconds
+        await asyncio.sleep(wait_seconds + random.uniform(0.0, _FIRST_WAIT_SECONDS))
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self._limits.attempts - 1),
-            wait=_BACKOFF,
+            wait=_wait,
             retry=retry_if_exception(lambda error: isinstance(error, EngineError) and error.retryable),
             reraise=True,
         )

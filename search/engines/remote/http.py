@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import httpx
@@ -21,6 +21,8 @@ _RETRYABLE_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 _OVERFLOW_WORDS = ("longer than the model's context", "maximum context length", "maximum allowed length")
 _MAX_MESSAGE = 300
 _CONNECT_SECONDS, _SHORT_SECONDS = 10.0, 5.0
+_MOST_WAIT_SECONDS = 120.0
+"""The longest that a server is waited for on its word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,14 @@ class RequestLimits:
     def impatient(self) -> RequestLimits:
         """The same for questions that a person waits for: asked once."""
         return replace(self, timeout_seconds=30.0, attempts=1)
+
+
+class _Response(NamedTuple):
+    """What came back, and how long the server asks to wait before the same is sent again."""
+
+    status: int
+    content: bytes
+    wait_seconds: float
 
 
 class _Session:
@@ -96,13 +106,14 @@ class HttpClient:
 
     async def _whole(
         self, session: _Session, method: str, url: str, content: bytes, key: str, seconds: float
-    ) -> tuple[int, bytes]:
-        """Send a request and read its whole response: status and content."""
+    ) -> _Response:
+        """Send a request and read its whole response."""
         with _failures(url):
             response = await self._open(session, method, url, content, key, seconds)
             stream = _stream_of(response)
             try:
-                return response.status_code, b"".join([piece async for piece in stream])
+                content = b"".join([piece async for piece in stream])
+                return _Response(response.status_code, content, _wait_seconds(response))
             finally:
                 await stream.aclose()
 
@@ -119,8 +130,8 @@ class HttpClient:
         """
         session = await self._session()
         async with session.slots:
-            status, content = await self._whole(session, "POST", url, _encode(body), key, self.limits.timeout_seconds)
-        return _answer(url, status, content)
+            found = await self._whole(session, "POST", url, _encode(body), key, self.limits.timeout_seconds)
+        return _answer(url, *found)
 
     async def stream(self, url: str, body: Mapping[str, Any], key: str = "") -> AsyncGenerator[dict[str, Any], None]:
         """Send a request and yield the objects of its event stream. Closing the generator closes the connection.
@@ -135,7 +146,8 @@ class HttpClient:
                 stream = _stream_of(response)
                 try:
                     if response.status_code != httpx.codes.OK:
-                        _answer(url, response.status_code, b"".join([piece async for piece in stream]))
+                        content = b"".join([piece async for piece in stream])
+                        _answer(url, response.status_code, content, _wait_seconds(response))
                     events = _Events(url)
                     async for piece in stream:
                         for event in events.of(piece):
@@ -150,8 +162,7 @@ class HttpClient:
         Raises:
             EngineError: as for `post`.
         """
-        status, content = await self._whole(await self._session(), "GET", url, b"", "", _SHORT_SECONDS)
-        return _answer(url, status, content)
+        return _answer(url, *await self._whole(await self._session(), "GET", url, b"", "", _SHORT_SECONDS))
 
     async def notify(self, url: str, body: Mapping[str, Any]) -> None:
         """Send a short message, e.g. to abort a request, outside the limit on requests.
@@ -167,9 +178,9 @@ class HttpClient:
         Raises:
             EngineError: as for `post`, but the answer may be any text.
         """
-        status, content = await self._whole(await self._session(), "POST", url, b"{}", "", self.limits.timeout_seconds)
-        if status != httpx.codes.OK:
-            _answer(url, status, content)
+        found = await self._whole(await self._session(), "POST", url, b"{}", "", self.limits.timeout_seconds)
+        if found.status != httpx.codes.OK:
+            _answer(url, *found)
 
     async def aclose(self) -> None:
         """Close the connections of this event loop."""
@@ -222,7 +233,15 @@ class _failures:  # noqa: N801  (read as a word: `with _failures(url)`)
             raise EngineError(f"{self._url} is no URL: {error}", endpoint=self._url) from error
 
 
-def _answer(url: str, status: int, content: bytes) -> Any:
+def _wait_seconds(response: httpx.Response) -> float:
+    """What a server asks to wait for, in seconds, by its Retry-After; 0 where it names none, or a date."""
+    try:
+        return min(_MOST_WAIT_SECONDS, max(0.0, float(response.headers.get("retry-after", 0))))
+    except ValueError:
+        return 0.0
+
+
+def _answer(url: str, status: int, content: bytes, wait_seconds: float = 0.0) -> Any:
     if status == httpx.codes.OK:
         try:
             return json.loads(content)
@@ -238,6 +257,7 @@ def _answer(url: str, status: int, content: bytes) -> Any:
         status=status,
         hint="give its key as ETS_ENGINE_API_KEY or --engine-api-key" if refused else "",
         retryable=status in _RETRYABLE_STATUS,
+        wait_seconds=wait_seconds,
     )
 
 

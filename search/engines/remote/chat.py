@@ -1,0 +1,404 @@
+"""Any OpenAI-compatible chat API: conversations go out and text comes back, no token ids and no probabilities.
+
+A tree's ids are then the bytes of its text. What is counted in tokens is what the server's `usage` says, and what it
+does not say is not known. A server that continues an assistant's turn writes step by step; any other one writes whole
+solutions, which are cut into their steps here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
+
+from search.engines.remote.books import Books, Job
+from search.engines.remote.chat_tokens import END, WHOLE, ChatTokenizer, conversation
+from search.engines.remote.engine import RemoteEngine
+from search.engines.remote.http import HttpClient, RequestLimits, nonsense
+from search.engines.remote.model import RemoteModel, parse_urls
+from search.engines.remote.samples import Read, Sample
+from search.engines.remote.workers import Worker
+from search.errors import ConfigError, EngineError
+from search.steps import BLANK_LINE
+from search.support.background import BackgroundLoop
+from search.types import Child, EngineInfo, FinishReason, Prefix, Sampling, Usage
+
+_NO_LIMIT = 1 << 40
+"""Bytes of a context whose length in tokens only the server knows."""
+
+_SEED_MASK = 2**31 - 1
+_MOST_CHOICES = 8
+"""Samples asked for in one request; servers refuse many more."""
+
+_BEGUN, _REST = "Monday, Tuesday, Wednes", "day"
+"""A turn that breaks off inside a word: whoever continues it goes on with the rest, a new turn begins anew."""
+
+
+class ChatServer(NamedTuple):
+    """One server, and what it takes.
+
+    Attributes:
+        client: how it is reached.
+        url: the API's base, e.g. https://api.openai.com/v1.
+        model: its name there.
+        limit: what it calls the limit of a reply's tokens.
+        seeds: whether it takes seeds.
+        continues: whether it continues an assistant's turn.
+    """
+
+    client: HttpClient
+    url: str
+    model: str
+    limit: str = "max_tokens"
+    seeds: bool = True
+    continues: bool = False
+
+    def __str__(self) -> str:
+        return self.url
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What a server said of the requests of one tree; None once it did not say."""
+
+    prompt_tokens: int | None = 0
+    sampled_tokens: int | None = 0
+    rests: dict[int, tuple[tuple[int, ...], FinishReason]] = field(default_factory=dict)
+
+    def add(self, usage: object) -> None:
+        """Count a request."""
+        told = usage if isinstance(usage, dict) else {}
+        for name, key in (("prompt_tokens", "prompt_tokens"), ("sampled_tokens", "completion_tokens")):
+            one, known = told.get(key), getattr(self, name)
+            counts = isinstance(one, int) and not isinstance(one, bool) and known is not None
+            setattr(self, name, known + one if counts else None)
+
+
+class ChatEngine(RemoteEngine[ChatServer]):
+    """A model behind one or several servers of the same chat API.
+
+    Attributes:
+        continues: whether all servers continue an assistant's turn, so that it can be searched step by step.
+    """
+
+    def __init__(self, model: RemoteModel, servers: Sequence[ChatServer], limits: RequestLimits) -> None:
+        """Ask `servers`."""
+        super().__init__(model, servers, limits)
+        self.continues = all(server.continues for server in servers)
+        self._tallies: dict[str, _Tally] = {}
+
+    @classmethod
+    def connect(
+        cls, model: str, address: str, *, limits: RequestLimits | None = None, trust_remote_code: bool = False
+    ) -> ChatEngine:
+        """An engine over a chat API; three short requests find out what it takes.
+
+        Args:
+            model: its name on the server.
+            address: the API's base; /v1 is added to one without a path. Several with commas between them.
+            limits: how requests are sent.
+            trust_remote_code: there is no code.
+
+        Raises:
+            ConfigError: no server there, a wrong key, or no such model.
+        """
+        del trust_remote_code
+        limits = limits or RequestLimits()
+        urls = [url if url.count("/") > 2 else f"{url}/v1" for url in parse_urls("chat", address)]
+        loop = BackgroundLoop()
+        try:
+            asked = [loop.wait(_found_out(model, url, limits)) for url in urls]
+        finally:
+            loop.stop()
+        client = HttpClient(limits)
+        servers = [server._replace(client=client) for server, _ in asked]
+        tokenizer = ChatTokenizer()
+        details = {
+            "serves": model,
+            "steps": "continues an assistant's turn" if all(server.continues for server in servers) else WHOLE,
+            "usage": "told" if all(told for _, told in asked) else "not told",
+            "seed": "sent" if all(server.seeds for server in servers) else "not taken",
+        }
+        info = EngineInfo("chat", model, _NO_LIMIT, len(tokenizer.table.text), seeds="none", details=details)
+        return cls(RemoteModel(tokenizer, tokenizer.table, info), servers, limits)
+
+    def usage(self, tree: str) -> Usage:
+        """What the server said of a tree's requests; what was cached or computed, none does."""
+        calls, tally = super().usage(tree).num_calls, self._tallies.get(tree) or _Tally()
+        return Usage(None, tally.sampled_tokens, calls, None, None, None, prompt_tokens=tally.prompt_tokens)
+
+    async def release(self, tree: str, keys: Any = None) -> None:
+        """As `RemoteEngine.release`."""
+        await super().release(tree, keys)
+        if keys is None:
+            self._tallies.pop(tree, None)
+        elif (tally := self._tallies.get(tree)) is not None:
+            for key in keys:
+                tally.rests.pop(key, None)
+
+    async def _attempt(self, books: Books, job: Job, worker: Worker[ChatServer]) -> None:
+        """Write the children that are still owed."""
+        if job.sampling.logprobs:
+            raise self._error("a chat API gives no log-probabilities of a step's tokens that can be relied on")
+        tally = self._tallies.setdefault(job.prefix.tree, _Tally())
+        rest = tally.rests.get(job.prefix.segments[-1].key)
+        owed = list(job.owed.items())
+        if rest is not None and len(owed) == 1:
+            self._cut(books, job, tally, owed[0], *rest)
+        elif self.continues:
+            await _all(self._step(books, job, worker, tally, one) for one in owed)
+        elif len(job.prefix.segments) > 1:
+            raise self._error(
+                f"{worker.transport} does not continue an assistant's turn: a step has the one continuation that it had"
+            )
+        else:
+            groups = [owed[first : first + _MOST_CHOICES] for first in range(0, len(owed), _MOST_CHOICES)]
+            await _all(self._whole(books, job, worker, tally, group) for group in groups)
+
+    async def _whole(
+        self, books: Books, job: Job, worker: Worker[ChatServer], tally: _Tally, group: list[tuple[int, Child]]
+    ) -> None:
+        """Write whole solutions, deliver the first step of each, and keep the rest."""
+        replies = await self._ask(worker.transport, job, tally, group[0][1].seed, b"", num_replies=len(group))
+        for one, reply in zip(group, replies, strict=False):
+            self._cut(books, job, tally, one, reply.ids, reply.finish)
+        if left := group[len(replies) :]:  # it gives fewer than it was asked for
+            await _all(self._whole(books, job, worker, tally, [one]) for one in left)
+
+    def _cut(
+        self, books: Books, job: Job, tally: _Tally, one: tuple[int, Child], ids: tuple[int, ...], finish: FinishReason
+    ) -> None:
+        """Deliver the first step of what is written already."""
+        place, child = one
+        if place not in job.owed:
+            return
+        rule = self._model.stop_rule(job.sampling.stop)
+        number, end = rule.find_end(rule.begin(job.prefix), (), ids, _unlimited(job.sampling))
+        if end is FinishReason.STOP and number < len(ids):
+            tally.rests[child.key] = (ids[number:], finish)
+            self._deliver(books, job, place, ids[:number], end)
+        else:
+            self._deliver(books, job, place, ids, finish)
+
+    async def _step(
+        self, books: Books, job: Job, worker: Worker[ChatServer], tally: _Tally, one: tuple[int, Child]
+    ) -> None:
+        """Write one step: asked again where the server stopped and no step ends."""
+        place, child = one
+        rule = self._model.stop_rule(job.sampling.stop)
+        ids: tuple[int, ...] = ()
+        finish: FinishReason | None = None
+        cuts = True
+        while finish is None:
+            (reply,) = await self._ask(worker.transport, job, tally, child.seed, bytes(ids), cuts=cuts)
+            before = (
+                self.tokenizer.table.read([*job.prefix.segments[-1].ids, *ids]) if len(job.prefix.segments) > 1 else b""
+            )
+            new = reply.ids
+            # Templates may leave out the blank line with which a turn ends so far; then it is written once more.
+            while new and new[0] == ord("\n") and before.endswith(b"\n"):
+                new = new[1:]
+            whole = (*ids, *new)
+            number, end = rule.find_end(rule.begin(job.prefix), (), whole, _unlimited(job.sampling))
+            if end is not None:
+                ids, finish = whole[:number], end
+            elif reply.finish is not FinishReason.STOP:
+                ids, finish = whole, reply.finish
+            elif len(whole) == len(ids):
+                cuts = False  # it stops before it writes anything; where a step ends is found here
+            else:
+                ids = whole
+        if place in job.owed:
+            self._deliver(books, job, place, ids, finish)
+
+    async def _ask(
+        self,
+        server: ChatServer,
+        job: Job,
+        tally: _Tally,
+        seed: int,
+        written: bytes,
+        *,
+        num_replies: int = 1,
+        cuts: bool = True,
+    ) -> list[_Reply]:
+        """Have the conversation of a prefix, and what is written below it, gone on with."""
+        sampling = job.sampling
+        messages = conversation((*job.prefix.ids, *written))
+        if messages is None:
+            raise self._error("a chat server takes conversations: leave --prompt at auto, or use chat in the template")
+        body: dict[str, Any] = {
+            "model": server.model,
+            "messages": messages,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            server.limit: sampling.max_new_tokens,
+        }
+        if server.seeds:
+            body["seed"] = seed & _SEED_MASK
+        if num_replies > 1:
+            body["n"] = num_replies
+        if self.continues and cuts:
+            stops = ["\n\n" if stop == BLANK_LINE else stop for stop in sampling.stop]
+            body["stop"] = stops
+        if messages[-1]["role"] == "assistant":
+            body |= _CONTINUED
+        answer = await server.client.post(f"{server.url}/chat/completions", body, job.prefix.tree)
+        tally.add(answer.get("usage") if isinstance(answer, dict) else None)
+        return _replies(server, answer)[:num_replies]
+
+    def _stream(
+        self, server: ChatServer, prefix: Prefix, children: Sequence[Child], sampling: Sampling
+    ) -> AsyncGenerator[Sample, None]:
+        raise self._error("a chat API gives no token ids")
+
+    async def _prefill(self, server: ChatServer, prefix: Prefix) -> Read:
+        raise self._error("a chat API computes no prompt by itself")
+
+    async def _labels(self, server: ChatServer, prefix: Prefix, labels: tuple[int, ...]) -> Read:
+        raise self._error("a chat API gives no probabilities of tokens by their ids")
+
+    async def _numbers(self, server: ChatServer, prefix: Prefix, what: Literal["head", "hidden"]) -> Read:
+        raise self._error("a chat API gives no states of its model")
+
+    async def _abort(self, server: ChatServer, requests: Sequence[str]) -> None:
+        """There is no way to stop one sample of several."""
+
+    async def _close(self) -> None:
+        for worker in self._workers.all:
+            await worker.transport.client.aclose()
+
+
+_CONTINUED = {"continue_final_message": True, "add_generation_prompt": False}
+"""By these vLLM and SGLang continue an assistant's turn."""
+
+
+class _Reply(NamedTuple):
+    """What a server wrote.
+
+    Attributes:
+        ids: its bytes, and the end of the text where it ended it.
+        finish: STOP: at a string that it was asked to stop at, which is among the ids.
+    """
+
+    ids: tuple[int, ...]
+    finish: FinishReason
+
+
+def _replies(server: ChatServer, answer: Any) -> list[_Reply]:
+    try:
+        found = [_reply(server, choice) for choice in answer["choices"]]
+    except (KeyError, TypeError, IndexError, AttributeError):
+        raise nonsense(str(server), answer) from None
+    if not found:
+        raise nonsense(str(server), answer)
+    return found
+
+
+def _reply(server: ChatServer, choice: Mapping[str, Any]) -> _Reply:
+    text, finish = choice["message"].get("content") or "", choice.get("finish_reason")
+    if not isinstance(text, str) or finish not in ("stop", "length", "content_filter", "abort"):
+        raise nonsense(str(server), choice)
+    if finish == "abort":
+        raise EngineError(f"{server} gave a request up", endpoint=str(server), retryable=True)
+    if finish == "content_filter":
+        raise EngineError(f"{server} withheld its reply (content filter)", endpoint=str(server))
+    matched = choice.get("stop_reason") or choice.get("matched_stop")
+    cut = finish == "stop" and isinstance(matched, str)
+    if cut and not text.endswith(matched):
+        text += matched
+    if not text and finish == "length":
+        raise EngineError(
+            f"{server} wrote nothing that can be read within its limit of tokens",
+            endpoint=str(server),
+            hint="a model that thinks first needs more: --max-tokens",
+        )
+    ids = tuple(text.encode("utf-8", "replace"))
+    if finish == "length":
+        return _Reply(ids, FinishReason.LENGTH)
+    return _Reply(ids, FinishReason.STOP) if cut else _Reply((*ids, END), FinishReason.EOS)
+
+
+def _unlimited(sampling: Sampling) -> Sampling:
+    """Where a step ends by its text alone: limits count tokens, and there are none here."""
+    return replace(sampling, max_new_tokens=_NO_LIMIT, min_new_tokens=0, line_end_tokens=None)
+
+
+async def _all(work: Any) -> None:
+    """Do all of it; the first error ends the rest and is raised."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _found_out(model: str, url: str, limits: RequestLimits) -> tuple[ChatServer, bool]:
+    """What a server takes, and whether it tells its usage.
+
+    Raises:
+        ConfigError: it cannot be reached, or refuses even the plainest request.
+    """
+    client = HttpClient(replace(limits, timeout_seconds=max(30.0, limits.timeout_seconds)))
+    server = ChatServer(client, url, model)
+    try:
+        if model.startswith("mini:"):
+            raise ConfigError(f"engine chat: name the model with --policy; {url} serves {await _served(client, url)}")
+        question = {"role": "user", "content": "Write the days of the week, with commas between them."}
+        answer: Any = None
+        for kind in (server, server._replace(seeds=False), server._replace(limit="max_completion_tokens"),
+                     server._replace(limit="max_completion_tokens", seeds=False)):  # fmt: skip
+            body = {"model": model, "messages": [question], kind.limit: 64, **({"seed": 1} if kind.seeds else {})}
+            try:
+                answer, server = await client.post(f"{url}/chat/completions", body), kind
+                break
+            except EngineError as error:
+                if error.status not in (400, 422):
+                    raise
+                refused = error
+        else:
+            raise refused
+        _shaped(server, answer)
+        told = isinstance(answer.get("usage"), dict)
+        turn = {"role": "assistant", "content": _BEGUN}
+        body = {"model": model, "messages": [question, turn], server.limit: 8, "temperature": 0.0, "stop": [","]}
+        try:
+            reply = _replies(server, await client.post(f"{url}/chat/completions", {**body, **_CONTINUED}))[0]
+        except EngineError as error:
+            if error.status not in (400, 422) and error.status is not None:
+                raise
+            return server, told  # it refuses what it does not know
+        # A step's end must be told from the text's, too.
+        return server._replace(
+            continues=bytes(reply.ids).startswith(_REST.encode()) and reply.finish is FinishReason.STOP
+        ), told
+    except EngineError as error:
+        raise ConfigError(f"engine chat: {error}") from error
+    finally:
+        await client.aclose()
+
+
+def _shaped(server: ChatServer, answer: Any) -> None:
+    """Whether an answer is one of a chat API, whatever it says.
+
+    Raises:
+        EngineError: it is not.
+    """
+    try:
+        ok = isinstance(answer["choices"][0]["message"], dict)
+    except (KeyError, TypeError, IndexError):
+        ok = False
+    if not ok:
+        raise nonsense(str(server), answer)
+
+
+async def _served(client: HttpClient, url: str) -> str:
+    """The names of its models, for a person."""
+    try:
+        answer = await client.get(f"{url}/models")
+        return ", ".join(str(one["id"]) for one in answer["data"][:5]) or "none"
+    except (EngineError, KeyError, TypeError):
+        return "what its provider lists"
