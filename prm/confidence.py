@@ -109,9 +109,10 @@ class ConfidenceScorer:
         Raises:
             ScoringError: a step came without log-probabilities.
         """
-        return tuple(self._reward(tree, node) for node in nodes)
+        return tuple(self.reward(tree, node) for node in nodes)
 
-    def _reward(self, tree: SearchTree, node_id: NodeId) -> float:
+    def reward(self, tree: SearchTree, node_id: NodeId) -> float:
+        """The reward of one step, as of `score`."""
         node = tree[node_id]
         if node.logprobs is None:
             raise ScoringError(

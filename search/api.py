@@ -29,6 +29,7 @@ from search.setup.notes import chat_notes, context_notes, seed_notes
 from search.setup.registry import (
     check_hidden_embedder,
     criticises_itself,
+    hopeless_below,
     make_engine,
     make_features,
     make_grader,
@@ -219,7 +220,7 @@ class Search:
             prompts.style.stop,
             settings.min_step_tokens,
             line_end_tokens(settings.max_step_tokens),
-            logprobs=bool(getattr(scorer, "needs_logprobs", False)),
+            logprobs=bool(getattr(scorer, "needs_logprobs", False)) or settings.min_confidence is not None,
         )
         if settings.lookahead and scorer is not None:
             scorer = make_lookahead(scorer, writer, sampling, settings.lookahead)
@@ -244,6 +245,7 @@ class Search:
             stopping=None if settings.until == "spent" else self._decided,
             speculate=settings.speculate,
             sparing=settings.begin == "needed",
+            hopeless=None if settings.min_confidence is None else hopeless_below(settings.min_confidence, settings.prm),
         )
 
     def _decided(self) -> Decided:

@@ -175,6 +175,14 @@ class SearchSettings(BaseModel):
         description="stop already when the leading answer will still lead with this probability when the whole width "
         "is in; it may then have had another answer; saves most with --begin needed",
     )
+    min_confidence: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="give up a step that is less sure than this: by the confidence that is the reward model (--prm "
+        "confidence:NAME), else by lowest-group, the mean probability of its tokens where it was least sure; a step "
+        "that ends a solution stays; default: none is",
+    )
     frontier: Literal["level", "rolling"] = Field(
         default="level",
         description="rebase, ets, ets-kv: when leaves are selected; level (when a whole level is written) or rolling "

@@ -67,6 +67,7 @@ class Stats:
         kv_tokens_prm_peak: the most KV slots the reward model's engine held for this tree.
         num_nodes: nodes, the root included.
         num_finished, num_pruned, num_failed: nodes by their fate.
+        num_hopeless: those of the pruned ones that were given up as soon as they were written (`min_confidence`).
         num_policy_calls, num_prm_calls: requests to the engines.
         depth: the longest trajectory in steps.
         seconds: wall time.
@@ -91,6 +92,7 @@ class Stats:
     num_finished: int = 0
     num_pruned: int = 0
     num_failed: int = 0
+    num_hopeless: int = 0
     num_policy_calls: int = 0
     num_prm_calls: int = 0
     depth: int = 0
@@ -183,6 +185,9 @@ def _added(one: ModelCost, other: ModelCost) -> ModelCost:
     )
 
 
+HOPELESS = "confidence "
+"""What the reason of a step begins with that was given up for it."""
+
 _MAXIMA = frozenset({"depth"})
 
 TREE_TOKENS = ("unique_tokens", "kv_tokens_mean", "kv_tokens_peak", "kv_tokens_code", "kv_tokens_ledger_peak")
@@ -252,6 +257,7 @@ class Ledger:
             num_finished=by_status[NodeStatus.FINISHED],
             num_pruned=by_status[NodeStatus.PRUNED],
             num_failed=by_status[NodeStatus.FAILED],
+            num_hopeless=sum(node.reason.startswith(HOPELESS) for node in tree.leaves(NodeStatus.PRUNED)),
             num_policy_calls=sum(usage.num_calls for usage in policy.values()),
             num_prm_calls=sum(usage.num_calls for usage in prm.values()),
             depth=max(node.depth for node in tree),

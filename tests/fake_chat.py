@@ -1,4 +1,4 @@
-"""A fake chat API over real HTTP: it puts a conversation into its template, and a small model goes on with that text."""
+"""A fake chat API over real HTTP: it puts a conversation into its template, and a small model goes on with the text."""
 
 from __future__ import annotations
 

@@ -70,6 +70,7 @@ class Driver:
         stopping: Callable[[], StopRule] | None = None,
         speculate: float | None = None,
         sparing: bool = False,
+        hopeless: Callable[[SearchTree, NodeId], str] | None = None,
     ) -> None:
         """Put the parts together.
 
@@ -87,6 +88,7 @@ class Driver:
             speculate: share in (0, 1] of the width's idle places that writes ahead of what a method that compares
                 leaves will select; no result depends on it. None for none.
             sparing: whether a method that compares nothing begins no more chains than `stopping` may need.
+            hopeless: why a written step that would be gone on with is given up at once; empty for one that is not.
 
         Raises:
             ConfigError: the width is below 1, the policy says no known pace, a declared feature has no provider, or the
@@ -104,6 +106,7 @@ class Driver:
         self.limits = limits or Limits()
         self._thoughts = thoughts
         self._stopping = stopping
+        self._hopeless = hopeless
         self._sparing = sparing and policy.pace == "leaf" and stopping is not None
         self._speculate = speculate if policy.pace == "level" else None
         if self._speculate is not None and not isinstance(writer, AheadWriter):
@@ -367,6 +370,9 @@ class Driver:
         reason = self.limits.end(tree, node.id, result.finish, self._context_tokens)
         if reason:
             tree.finish(node.id, reason)
+        elif self._hopeless is not None and (reason := self._hopeless(tree, node.id)):
+            tree.prune(node.id, reason)
+            return False
         return True
 
     async def _score(self, run: Running, scorer: Scorer, node_id: NodeId) -> None:

@@ -165,7 +165,10 @@ class Evaluation:
         """Accuracy so far, and this session's speed and cache."""
         graded = [record.correct is True for record in self._records.values() if record.reference is not None]
         accuracy = f"accuracy {sum(graded) / len(graded):.3f}, " if graded else ""
-        return f"{accuracy}{self._session.tokens_per_second:.0f} tokens/s, KV {self._session.kv_tokens:.0f}"
+        speed, kv_tokens = self._session.tokens_per_second, self._session.kv_tokens
+        told = [] if speed is None else [f"{speed:.0f} tokens/s"]
+        told += [] if kv_tokens is None else [f"KV {kv_tokens:.0f}"]
+        return accuracy + ", ".join(told)
 
 
 async def flush_caches(search: Search) -> None:

@@ -28,8 +28,8 @@ class Session:
     seconds: float = 0.0
     seconds_loading: float = 0.0
     cpu_seconds: float = 0.0
-    policy_tokens: int = 0
-    kv_tokens_sum: float = 0.0
+    policy_tokens: int | None = 0
+    kv_tokens_sum: float | None = 0.0
     _started: float = field(default=0.0, repr=False)
 
     @contextmanager
@@ -44,20 +44,23 @@ class Session:
     def add(self, record: ProblemRecord) -> None:
         """Count a problem that was solved."""
         self.num_problems += 1
-        self.policy_tokens += int(record.stats["policy_tokens"] or 0)
-        self.kv_tokens_sum += float(record.stats["kv_tokens_mean"] or 0)
+        written, kept = record.stats["policy_tokens"], record.stats["kv_tokens_mean"]
+        known = self.policy_tokens is not None and written is not None
+        self.policy_tokens = (self.policy_tokens or 0) + int(written or 0) if known else None
+        known = self.kv_tokens_sum is not None and kept is not None
+        self.kv_tokens_sum = (self.kv_tokens_sum or 0.0) + float(kept or 0.0) if known else None
 
     @property
-    def tokens_per_second(self) -> float:
-        """Tokens sampled so far over the wall time so far."""
-        return self.policy_tokens / max(1e-9, time.perf_counter() - self._started)
+    def tokens_per_second(self) -> float | None:
+        """Tokens sampled so far over the wall time so far; None where an engine could not tell."""
+        return None if self.policy_tokens is None else self.policy_tokens / max(1e-9, time.perf_counter() - self._started)
 
     @property
-    def kv_tokens(self) -> float:
-        """KV tokens kept, mean over its problems."""
-        return self.kv_tokens_sum / max(1, self.num_problems)
+    def kv_tokens(self) -> float | None:
+        """KV tokens kept, mean over its problems; None where they are not known."""
+        return None if self.kv_tokens_sum is None else self.kv_tokens_sum / max(1, self.num_problems)
 
-    def to_dict(self) -> dict[str, float | int]:
+    def to_dict(self) -> dict[str, float | int | None]:
         """As the run keeps it."""
         return {item.name: getattr(self, item.name) for item in fields(self) if not item.name.startswith("_")}
 

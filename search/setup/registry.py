@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from prm import NamedScorer, PrmConfig
     from search.answers.graders import Grader
     from search.protocols import Engine, FeatureProvider, Policy, Scorer, Tokenizer, Writer
-    from search.types import Sampling
+    from search.tree import SearchTree
+    from search.types import NodeId, Sampling
 
 
 BENCHES: Mapping[str, str] = {
@@ -282,6 +283,20 @@ def make_scorer(
     assert engine is not None
     config = prm_config(settings.prm, settings.prm_codec, settings.prm_engine)
     return PrmScorer(engine, codec_of(config, engine.tokenizer, policy_tokenizer))
+
+
+def hopeless_below(least: float, prm: str) -> Callable[[SearchTree, NodeId], str]:
+    """Why a step is given up: it is less sure than `least`, by the confidence that is the reward model, if one is."""
+    from prm.confidence import PREFIX, ConfidenceScorer
+    from search.ledger import HOPELESS
+
+    scorer = ConfidenceScorer(prm if prm.startswith(PREFIX) else f"{PREFIX}lowest-group")
+
+    def reason(tree: SearchTree, node: NodeId) -> str:
+        value = scorer.reward(tree, node)
+        return "" if value >= least else f"{HOPELESS}{value:.3g}, below {least:g}"
+
+    return reason
 
 
 def make_lookahead(scorer: Scorer, writer: Writer, sampling: Sampling, num_steps: int) -> Scorer:

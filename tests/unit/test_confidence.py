@@ -15,7 +15,7 @@ from search.protocols import Scorer
 from search.results.record import tree_from_record, tree_record
 from search.setup.registry import make_engine, runs_on_engine
 from search.tree import SearchTree
-from search.types import ROOT, FinishReason, Step
+from search.types import ROOT, FinishReason, NodeStatus, Step
 
 NAME = "confidence:mean-logprob"
 
@@ -105,3 +105,24 @@ def test_the_mini_family_is_searched_by_it():
     rewards = [node.reward for node in result.tree if node.parent is not None]
     assert all(reward is not None and 0 < reward <= 1 for reward in rewards)
     assert len(set(rewards)) > 1
+
+
+@pytest.mark.parametrize("prm", [None, NAME])
+@pytest.mark.parametrize("method", ["best-of-n", "beam", "rebase", "ets"])
+def test_steps_that_are_less_sure_than_asked_are_given_up_and_counted(method, prm):
+    given = {"method": method, "width": 8, "until": "spent", "max_depth": 6}
+    measure = CONFIDENCES["mean-logprob" if prm else "lowest-group"]
+    with Search(FakeEngine(story_model(answer=0.2)), prm, **given, min_confidence=0.4) as search:
+        result = search.solve("How many?")
+        ahead = Search(FakeEngine(story_model(answer=0.2)), prm, **given, min_confidence=0.4, speculate=1.0)
+        with ahead:
+            again = ahead.solve("How many?")
+    given_up = [node for node in result.tree if node.reason.startswith("confidence ")]
+    assert 0 < len(given_up) == result.stats.num_hopeless < len(result.tree) - 1
+    for node in result.tree:
+        if node.parent is not None and node.logprobs:
+            sure = math.exp(measure(node.logprobs)) >= 0.4
+            assert (node in given_up) == (not sure and node.status is not NodeStatus.FINISHED)
+            assert node not in given_up or (node.status is NodeStatus.PRUNED and node.reward is None)
+    assert [(node.ids, node.status) for node in again.tree] == [(node.ids, node.status) for node in result.tree]
+    assert f"{given_up[0].reason}" == f"confidence {math.exp(measure(given_up[0].logprobs)):.3g}, below 0.4"

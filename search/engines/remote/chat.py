@@ -60,14 +60,20 @@ class ChatServer(NamedTuple):
 
 @dataclass(slots=True)
 class _Tally:
-    """What a server said of the requests of one tree; None once it did not say."""
+    """What a server said of the requests of one tree, None once it did not say; and what it wrote and nobody read yet.
 
+    Attributes:
+        rests: by the key of a step, what its solution goes on with, and how it ends.
+    """
+
+    num_calls: int = 0
     prompt_tokens: int | None = 0
     sampled_tokens: int | None = 0
     rests: dict[int, tuple[tuple[int, ...], FinishReason]] = field(default_factory=dict)
 
     def add(self, usage: object) -> None:
         """Count a request."""
+        self.num_calls += 1
         told = usage if isinstance(usage, dict) else {}
         for name, key in (("prompt_tokens", "prompt_tokens"), ("sampled_tokens", "completion_tokens")):
             one, known = told.get(key), getattr(self, name)
@@ -125,8 +131,8 @@ class ChatEngine(RemoteEngine[ChatServer]):
 
     def usage(self, tree: str) -> Usage:
         """What the server said of a tree's requests; what was cached or computed, none does."""
-        calls, tally = super().usage(tree).num_calls, self._tallies.get(tree) or _Tally()
-        return Usage(None, tally.sampled_tokens, calls, None, None, None, prompt_tokens=tally.prompt_tokens)
+        tally = self._tallies.get(tree) or _Tally()
+        return Usage(None, tally.sampled_tokens, tally.num_calls, None, None, None, prompt_tokens=tally.prompt_tokens)
 
     async def release(self, tree: str, keys: Any = None) -> None:
         """As `RemoteEngine.release`."""
