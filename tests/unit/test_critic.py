@@ -1,38 +1,21 @@
 """Critics: what they are asked, what a label's probability makes of it, and what is said where they answer neither."""
 
 import asyncio
-import json
 import math
 
 import pytest
 import torch
-from fake_engine import FakeEngine
+from critics import critic, prompt_of
 from markov import STORY_VOCABULARY, LabelModel, story_model
 from prm_checkpoints import SPECIALS, STEPS, byte_tokenizer, sizes, tree_of, wrapped
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from prm.critic import LEAST_SHARE, CriticCodec, CriticScorer
-from prm.critic_prompt import PROMPTS, parse_prompt
+from prm.critic_prompt import PROMPTS
 from search.api import Search
 from search.config import SearchSettings
 from search.errors import ConfigError, ScoringError
 from search.setup.registry import make_engine, runs_on_engine
-
-WORDS = {"labels": ["+", "-"], "reply": " ", "max_tokens": 4}
-"""Of the fake models, which say one of these whatever stands before."""
-
-
-def prompt_of(kind, **values):
-    return parse_prompt(json.dumps({**WORDS, **values}), kind)
-
-
-def critic(model, num_critiques=0, faults=(), **values):
-    """A critic over a fake model."""
-    engine = FakeEngine(model, faults=faults)
-    prompt = prompt_of("critic-cot" if num_critiques else "critic", **values)
-    if num_critiques and "verdict" not in values:
-        prompt = prompt.model_copy(update={"verdict": "Verdict: "})
-    return CriticScorer(engine, CriticCodec.build(engine.tokenizer, prompt), "fake", num_critiques)
 
 
 def score(scorer, steps=STEPS):

@@ -4,9 +4,9 @@ import asyncio
 import math
 
 import pytest
+from critics import critic
 from fake_engine import FakeEngine, Fault
 from markov import BAD, GOOD, LabelModel, story_model
-from test_critic import critic
 from test_probe import fake_probe
 from virtual_clock import Embedded
 

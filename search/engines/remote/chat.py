@@ -378,9 +378,8 @@ async def _found_out(model: str, url: str, limits: RequestLimits) -> tuple[ChatS
                 raise
             return server, told  # it refuses what it does not know
         # A step's end must be told from the text's, too.
-        return server._replace(
-            continues=bytes(reply.ids).startswith(_REST.encode()) and reply.finish is FinishReason.STOP
-        ), told
+        goes_on = reply.ids[: len(_REST)] == tuple(_REST.encode()) and reply.finish is FinishReason.STOP
+        return server._replace(continues=goes_on), told
     except EngineError as error:
         raise ConfigError(f"engine chat: {error}") from error
     finally:
