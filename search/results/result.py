@@ -28,7 +28,7 @@ class Trajectory:
         answer: what was found in it; None if nothing was.
         reward: its step rewards reduced; None without a reward model.
         rewards: one for each step.
-        num_tokens: its own tokens, shared ones included, the prompt left out.
+        num_tokens: its own tokens, shared ones included, the prompt left out; None where the tree's ids are no tokens.
         reason: why it ended.
     """
 
@@ -37,7 +37,7 @@ class Trajectory:
     answer: str | None
     reward: float | None
     rewards: tuple[float | None, ...]
-    num_tokens: int
+    num_tokens: int | None
     reason: str
 
 
@@ -160,7 +160,7 @@ class Result:
                             "reward": node.reward,
                             "estimate": node.estimate,
                             "dropped_tokens": node.dropped_tokens,
-                            "num_tokens": len(node.ids),
+                            "num_tokens": None if one.num_tokens is None else len(node.ids),
                         }
                         for node in self.tree.path(one.node)[1:]
                     ],
@@ -208,11 +208,12 @@ def conclude(
     tree = outcome.tree
     told = tree.solution_text if thoughts else tree.spoken_text
     verdict = decide(tree, rule, reduce, grader, outcome.problem.answer)
-    trajectories = tuple(_trajectory(tree, one, told(one.node)) for one in verdict.candidates)
+    counted = outcome.stats.unique_tokens is not None
+    trajectories = tuple(_trajectory(tree, one, told(one.node), counted) for one in verdict.candidates)
     return Result(outcome, verdict, trajectories, method, width, seed)
 
 
-def _trajectory(tree: SearchTree, one: Candidate, text: str) -> Trajectory:
+def _trajectory(tree: SearchTree, one: Candidate, text: str, counted: bool) -> Trajectory:
     last = tree[one.node]
     return Trajectory(
         node=one.node,
@@ -220,6 +221,6 @@ def _trajectory(tree: SearchTree, one: Candidate, text: str) -> Trajectory:
         answer=one.answer,
         reward=one.reward,
         rewards=tuple(step.reward for step in tree.path(one.node)[1:]),
-        num_tokens=last.num_path_tokens - tree.root.num_path_tokens,
+        num_tokens=last.num_path_tokens - tree.root.num_path_tokens if counted else None,
         reason=last.reason,
     )

@@ -26,7 +26,7 @@ def finish_reason(one: Trajectory | None) -> str:
 def usage(result: Result, choices: Sequence[Trajectory]) -> dict[str, Any]:
     """OpenAI's counts for what was returned, and under `search` what it took."""
     prompt = len(result.tree.root.ids)
-    written = sum(one.num_tokens for one in choices)
+    written = sum(one.num_tokens or 0 for one in choices)  # known of every engine that is served
     stats = result.stats
     return {
         "prompt_tokens": prompt,

@@ -21,6 +21,7 @@ from search.serve.names import scorer_name, served_name, short_name
 from search.serve.settings import merge
 from search.setup.registry import make_engine, make_features, make_grader, runs_on_engine
 from search.setup.routing import Engines
+from search.setup.run_key import engine_kind
 
 MAX_KEPT = 64
 """Searches that are kept for the next request of the same settings."""
@@ -77,6 +78,12 @@ class Searches:
         self._given = given
         self._base = Search(settings=settings)
         self.prm = self._base.settings.prm
+        for place in (settings.engine, *(extra.engine for extra in extras)):
+            if engine_kind(place) == "chat":
+                raise ConfigError(
+                    f"engine {place}: ets serve tells its clients how many tokens it took, and a chat API does not "
+                    "say; serve a model on local, sglang or openai"
+                )
         self.engines: Mapping[str, Engine] = {}
         self._extras = tuple(extras)
         self._loaded: dict[Extra, Engine] = {}

@@ -20,6 +20,7 @@ from search.plain_text import encode_text
 from search.runs.compare import compare
 from search.runs.evaluation import Evaluation
 from search.runs.report import read_run
+from search.serve.searches import Searches
 from search.types import NodeStatus, Prefix, Problem, Segment
 
 
@@ -110,6 +111,7 @@ def test_whole_solutions_are_cut_into_steps(most_choices):
                "kv_tokens_engine_peak", "kv_tokens_ledger_peak")  # fmt: skip
     assert all(getattr(stats, name) is None for name in nothing)
     assert stats.policy_tokens > 0 and result.models["policy"].kept_tokens is None
+    assert {one["num_tokens"] for one in result.to_dict()["trajectories"]} == {None}
 
 
 def test_a_critic_scores_what_it_wrote_step_by_step():
@@ -301,6 +303,11 @@ def test_a_model_that_it_does_not_serve_is_said_when_it_is_connected(settings, m
 def test_what_a_chat_api_cannot_do_is_said_before_it_is_asked(settings, message):
     with pytest.raises(ConfigError, match=message):
         Search(settings=SearchSettings(**settings))
+
+
+def test_it_is_not_served():
+    with pytest.raises(ConfigError, match="ets serve tells its clients how many tokens it took"):
+        Searches(SearchSettings(policy="m", engine="chat:http://h", prm="none"))
 
 
 def test_confidence_needs_more_than_a_chat_api_gives():

@@ -50,7 +50,7 @@ function costPart(view) {
   const part = element("section", { "aria-label": "Cost" }, element("h2", {}, [view.method, view.width && `width ${view.width}`].filter(Boolean).join(", ") || "Cost"));
   const rows = stats === null ? [["Tree", `${view.num_nodes} nodes${view.running ? " so far" : ""}`]] : [
     ["Tree", `${stats.num_nodes} nodes, ${stats.num_pruned} pruned, ${stats.num_finished} finished${stats.num_failed ? `, ${stats.num_failed} failed` : ""}`],
-    ["KV kept", `${Math.round(stats.kv_tokens_mean)} tokens on average, ${stats.kv_tokens_peak} at most`],
+    ["KV kept", stats.kv_tokens_mean === null ? "unknown" : `${Math.round(stats.kv_tokens_mean)} tokens on average, ${stats.kv_tokens_peak} at most`],
     ["Policy", `${count(stats.computed_tokens)} tokens computed of ${count(stats.unique_tokens)}`],
     ["Reward", `${count(stats.prm_tokens)} tokens computed of ${count(stats.prm_unique_tokens)}`],
     ["Seconds", `${stats.seconds.toFixed(2)}: policy ${stats.seconds_policy.toFixed(2)}, reward ${stats.seconds_prm.toFixed(2)}`],
