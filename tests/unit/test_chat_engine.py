@@ -72,7 +72,8 @@ def test_what_looks_like_a_turn_in_a_question_is_text():
 def test_whether_it_continues_a_turn_is_found_out_by_asking(script, steps):
     with chatting(ChatScript(**script)) as server, search_on(server) as search:
         info = search.engines["policy"].info
-        assert info.details == {"serves": "small", "steps": steps, "usage": "told", "seed": "sent"}
+        found = {"serves": "small", "ids": "bytes of text", "steps": steps, "usage": "told", "seed": "sent"}
+        assert info.details == found
         assert len(server.requests) == 2 and max(one["max_tokens"] for one in server.requests) <= 64
         assert any("engine chat: small" in note and steps[:6] in note for note in search.notes)
     assert WEEK.startswith(server.requests[1]["messages"][-1]["content"])

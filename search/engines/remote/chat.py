@@ -8,7 +8,7 @@ solutions, which are cut into their steps here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
@@ -98,7 +98,7 @@ class ChatEngine(RemoteEngine[ChatServer]):
     def connect(
         cls, model: str, address: str, *, limits: RequestLimits | None = None, trust_remote_code: bool = False
     ) -> ChatEngine:
-        """An engine over a chat API; three short requests find out what it takes.
+        """An engine over a chat API; two short requests find out what it takes.
 
         Args:
             model: its name on the server.
@@ -122,6 +122,7 @@ class ChatEngine(RemoteEngine[ChatServer]):
         tokenizer = ChatTokenizer()
         details = {
             "serves": model,
+            "ids": "bytes of text",
             "steps": "continues an assistant's turn" if all(server.continues for server in servers) else WHOLE,
             "usage": "told" if all(told for _, told in asked) else "not told",
             "seed": "sent" if all(server.seeds for server in servers) else "not taken",
@@ -134,7 +135,7 @@ class ChatEngine(RemoteEngine[ChatServer]):
         tally = self._tallies.get(tree) or _Tally()
         return Usage(None, tally.sampled_tokens, tally.num_calls, None, None, None, prompt_tokens=tally.prompt_tokens)
 
-    async def release(self, tree: str, keys: Any = None) -> None:
+    async def release(self, tree: str, keys: Collection[int] | None = None) -> None:
         """As `RemoteEngine.release`."""
         await super().release(tree, keys)
         if keys is None:
@@ -238,9 +239,10 @@ class ChatEngine(RemoteEngine[ChatServer]):
             "model": server.model,
             "messages": messages,
             "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
             server.limit: sampling.max_new_tokens,
         }
+        if sampling.top_p < 1:
+            body["top_p"] = sampling.top_p
         if server.seeds:
             body["seed"] = seed & _SEED_MASK
         if num_replies > 1:
@@ -331,7 +333,7 @@ def _unlimited(sampling: Sampling) -> Sampling:
     return replace(sampling, max_new_tokens=_NO_LIMIT, min_new_tokens=0, line_end_tokens=None)
 
 
-async def _all(work: Any) -> None:
+async def _all(work: Iterable[Awaitable[None]]) -> None:
     """Do all of it; the first error ends the rest and is raised."""
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
@@ -348,7 +350,7 @@ async def _found_out(model: str, url: str, limits: RequestLimits) -> tuple[ChatS
     Raises:
         ConfigError: it cannot be reached, or refuses even the plainest request.
     """
-    client = HttpClient(replace(limits, timeout_seconds=max(30.0, limits.timeout_seconds)))
+    client = HttpClient(limits.impatient())
     server = ChatServer(client, url, model)
     try:
         if model.startswith("mini:"):
