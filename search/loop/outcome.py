@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from search.ledger import TREE_TOKENS, ModelCost, Stats, model_cost
 from search.loop.running import Running
@@ -58,5 +59,6 @@ def outcome_of(run: Running, writer: Writer, scorer: Scorer | None) -> SearchOut
     policies = {role: usage for role, usage in {**writing, **scoring}.items() if role not in ("router", *reading)}
     stats = ledger.stats(tree, kv_tokens, policies, reading, prm_tokens)
     if not counted:
-        stats = replace(stats, **dict.fromkeys(TREE_TOKENS))
+        nothing: dict[str, Any] = dict.fromkeys(TREE_TOKENS)
+        stats = replace(stats, **nothing)
     return SearchOutcome(run.problem, tree, stats, tuple(run.notes), run.selections, models)

@@ -101,7 +101,10 @@ def _plot(rows: Sequence[Row]) -> str:
     points = [(place, row) for place, row in enumerate(rows) if row.accuracy is not None and row.interval is not None]
     if not points:
         return "<p>No references, so there is no accuracy to draw.</p>"
-    most = max(row.kv_tokens for _, row in points) * 1.1 or 1.0
+    points = [(place, row) for place, row in points if row.kv_tokens is not None]
+    if not points:
+        return "<p>These servers tell no KV tokens, so there is nothing to draw accuracy over.</p>"
+    most = max(row.kv_tokens or 0.0 for _, row in points) * 1.1 or 1.0
     step = 10 ** math.floor(math.log10(most))
     step = next(one for one in (step / 5, step / 2, step, 2 * step) if most / one <= 6)
 
@@ -125,7 +128,7 @@ def _plot(rows: Sequence[Row]) -> str:
     colours = {name: _COLOURS[at % len(_COLOURS)] for at, name in enumerate(dict.fromkeys(row.name for row in rows))}
     for place, row in points:
         assert row.accuracy is not None and row.interval is not None
-        x, y, colour = across(row.kv_tokens), up(row.accuracy), colours[row.name]
+        x, y, colour = across(row.kv_tokens or 0.0), up(row.accuracy), colours[row.name]
         low, high = up(row.interval[0]), up(row.interval[1])
         drawn.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}" stroke="{colour}"/>')
         drawn.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{colour}"/>')

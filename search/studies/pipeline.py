@@ -80,7 +80,7 @@ async def _measure(
         "pipeline_equal": sum(equal),
         "num_problems": len(problems),
         **{f"seconds_{name}": statistics.fmean(one.stats.seconds for one in made) for name, made in every.items()},
-        "thrown_share": ahead.thrown_tokens / max(1, ahead.sampled_tokens),
+        "thrown_share": (ahead.thrown_tokens or 0) / max(1, ahead.sampled_tokens or 0),
     }
     models = {name: costs_record(cost) for name, cost in costs.items()}
     return {"bench": "pipeline", "figures": figures, "repeats": repeats, "data": data, **given, "models": models}

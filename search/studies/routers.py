@@ -286,7 +286,7 @@ async def _ets(
         sys.stderr.write(f"ets, {name}: accuracy {measured[name].accuracy:.3f}, {measured[name].seconds:.0f} s\n")
     costs = {name: total_costs(result.models for result in one.results) for name, one in measured.items()}
     alone, routed = costs["target"]["policy"].sampled_tokens, costs["routed"][TARGET].sampled_tokens
-    figures: dict[str, float | int | None] = {"ets_target_tokens_saved": alone / max(1, routed)}
+    figures: dict[str, float | int | None] = {"ets_target_tokens_saved": (alone or 0) / max(1, routed or 0)}
     for name, one in measured.items():
         figures[f"ets_accuracy_{name}"] = one.accuracy
     for other in ("target", "draft"):

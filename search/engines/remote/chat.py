@@ -313,9 +313,9 @@ def _reply(server: ChatServer, choice: Mapping[str, Any]) -> _Reply:
     if finish == "content_filter":
         raise EngineError(f"{server} withheld its reply (content filter)", endpoint=str(server))
     matched = choice.get("stop_reason") or choice.get("matched_stop")
-    cut = finish == "stop" and isinstance(matched, str)
-    if cut and not text.endswith(matched):
-        text += matched
+    cut = matched if finish == "stop" and isinstance(matched, str) else ""
+    if not text.endswith(cut):
+        text += cut
     if not text and finish == "length":
         raise EngineError(
             f"{server} wrote nothing that can be read within its limit of tokens",
