@@ -172,7 +172,9 @@ def plot(comparison: Comparison, file: Path) -> None:
     points: defaultdict[str, list[Point]] = defaultdict(list)
     for row in comparison.rows:
         if row.kv_tokens is None:
-            raise ConfigError(f"{row.run}: its server tells no tokens, so there is no KV cache to plot accuracy against")
+            raise ConfigError(
+                f"{row.run}: its server tells no tokens, so there is no KV cache to plot accuracy against"
+            )
         if row.accuracy is None or row.interval is None:
             raise ConfigError(f"{row.run}: its problems have no reference answers, so there is no accuracy to plot")
         points[row.name].append(Point(row.kv_tokens, row.accuracy, *row.interval, f"{row.width}"))
@@ -198,7 +200,9 @@ def _row(
     by_target = _sum(record.models["target"].sampled_tokens for record in records if "target" in record.models)
     kv_tokens = _sum(record.stats["kv_tokens_mean"] for record in records)
     price = run.summary.price
-    costs = [record.models["policy"].cost(price) for record in records if price is not None and "policy" in record.models]
+    costs = [
+        record.models["policy"].cost(price) for record in records if price is not None and "policy" in record.models
+    ]
     less_first = None
     if first is not None and graded:
         less_first = paired([records[place] for place in graded], [first[place] for place in graded])

@@ -53,7 +53,9 @@ class Session:
     @property
     def tokens_per_second(self) -> float | None:
         """Tokens sampled so far over the wall time so far; None where an engine could not tell."""
-        return None if self.policy_tokens is None else self.policy_tokens / max(1e-9, time.perf_counter() - self._started)
+        return (
+            None if self.policy_tokens is None else self.policy_tokens / max(1e-9, time.perf_counter() - self._started)
+        )
 
     @property
     def kv_tokens(self) -> float | None:

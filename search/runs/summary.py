@@ -128,7 +128,11 @@ class Summary:
                 f"reward tokens     {count(stats['prm_tokens'])} computed, {stats['prm_unique_tokens']} unique",
                 *self._kv_line,
                 *self._cost_line,
-                *([f"given up          {gone} steps of too little confidence"] if (gone := stats["num_hopeless"]) else []),
+                *(
+                    [f"given up          {gone} steps of too little confidence"]
+                    if (gone := stats["num_hopeless"])
+                    else []
+                ),
                 *self._clusters_line,
                 f"seconds           {self.seconds_wall:.1f} wall{self._untimed}, {stats['seconds']:.1f} summed over "
                 f"problems; loading {self.seconds_loading:.1f}",
