@@ -75,6 +75,22 @@ class ModelView:
             return step.ids
         return self._state(tree).ids.get(tree[step.node].seed) or self._encode(step.text)
 
+    def step_prefix(self, tree: SearchTree, step: Step) -> Prefix:
+        """The path to the end of a step that a pending node of `tree` might get."""
+        node = tree[step.node]
+        assert node.parent is not None
+        above = self.prefix(tree, node.parent)
+        return replace(above, segments=(*above.segments, Segment(node.seed, self.step_ids(tree, step))))
+
+    async def states(self, tree: SearchTree, step: Step, layers: Sequence[int]) -> tuple[float, ...]:
+        """The hidden states at the end of such a step, as `Engine.read` gives them; what they take is counted.
+
+        Raises:
+            EngineError: the engine gives none, or could not be asked.
+        """
+        with self._state(tree).clock.running():
+            return await self._buffer.read(self.step_prefix(tree, step), "hidden", layers)
+
     async def generate(
         self, tree: SearchTree, prefix: Prefix, children: Sequence[Child], sampling: Sampling
     ) -> AsyncGenerator[Generation, None]:

@@ -22,6 +22,25 @@ Needs = frozenset[Literal["draft", "target"]]
 JUDGE_QUESTION = "Rate this step from 0 to 9:"
 
 
+class StateProbe(Protocol):
+    """Tells from what a model computed while it wrote a step; `prm.probe.Probe` is one."""
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Whose state it reads; empty for the last."""
+
+    def reward(self, state: Sequence[float], logprobs: Sequence[float] | None) -> float:
+        """The probability in [0, 1] of what it was trained to tell, from the state at the step's end.
+
+        Args:
+            state: at the step's last token.
+            logprobs: of the step's tokens, where its model's engine keeps them.
+
+        Raises:
+            ScoringError: that cannot be read.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class RouterParts:
     """What a router may be made of.
@@ -30,12 +49,14 @@ class RouterParts:
         threshold: of its name.
         draft, target: the models that it chooses between.
         scorer: the model that judges, for a kind that has one.
+        probe: of the draft's states, for a kind that reads one.
     """
 
     threshold: float
     draft: ModelView
     target: ModelView
     scorer: Scorer | None = None
+    probe: StateProbe | None = None
 
 
 class RouterClass(Router, Protocol):
@@ -116,6 +137,44 @@ class RandomRouter(_Plain):
         """Decide by the node's seed."""
         assert draft is not None
         return Decision(random.Random(f"route/{tree[draft.node].seed}").random() < self.share)
+
+
+class ProbeRouter(_Plain):
+    """Arbitrage's router as a probe on what the draft computed of its step, so that no other model is asked.
+
+    It reads the draft's hidden state at the step's end and its log-probabilities of the step's tokens.
+
+    Of a step's tokens the last has gone through no model when it is written: the draft computes it for the probe, and
+    goes on from there where the step stays. What it costs counts as the draft's.
+    """
+
+    needs_logprobs = True
+
+    def __init__(self, draft: ModelView, probe: StateProbe, threshold: float) -> None:
+        """Escalate where the estimate that the target's step is better is above `threshold`."""
+        self.threshold = threshold
+        self._draft, self._probe = draft, probe
+
+    @classmethod
+    def build(cls, parts: RouterParts) -> Self:
+        """By the probe."""
+        assert parts.probe is not None, "the catalogue says that it has one"
+        return cls(parts.draft, parts.probe, parts.threshold)
+
+    @property
+    def name(self) -> str:
+        """With its threshold."""
+        return f"probe:{self.threshold:g}"
+
+    async def route(self, tree: SearchTree, draft: Step | None, target: Step | None) -> Decision:
+        """Read the draft's state and compare."""
+        assert draft is not None
+        state = await self._draft.states(tree, draft, self._probe.layers)
+        try:
+            estimate = self._probe.reward(state, draft.logprobs)
+        except ScoringError as error:
+            raise ScoringError(f"router probe: the draft's state at the end of its step has {error}") from None
+        return Decision(estimate > self.threshold, estimate)
 
 
 class _Scored:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from arbitrage.reading import Classes, Label, RouterReader, advantage_class, estimate, num_outputs
+from arbitrage.reading import Classes, Label, RouterReader, StepReader, advantage_class, estimate, num_outputs
 from arbitrage.walks import Walk
 from search.errors import ConfigError, DataError
 from search.support.statistics import auc
@@ -188,8 +188,8 @@ def start_head(rows: nn.Module, classes: Classes) -> nn.Module:
     return made
 
 
-def texts_of(walks: Sequence[Walk], reader: RouterReader, max_tokens: int) -> list[Text]:
-    """What the router reads of walks: each path once with all its taken drafts, and each replaced draft by itself."""
+def texts_of(walks: Sequence[Walk], reader: StepReader, max_tokens: int) -> list[Text]:
+    """What a reader reads of walks: each path once with all its taken drafts, and each replaced draft by itself."""
     texts: list[Text] = []
     number = 0
     for walk in walks:

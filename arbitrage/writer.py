@@ -20,9 +20,7 @@ from search.types import (
     FinishReason,
     Generation,
     NodeId,
-    Prefix,
     Sampling,
-    Segment,
     Step,
     StepFailure,
     Usage,
@@ -60,8 +58,13 @@ class DraftTargetWriter:
         self, tree: SearchTree, jobs: Sequence[WriteJob], sampling: Sampling
     ) -> AsyncGenerator[Step | StepFailure, None]:
         """Write every child of every job; a step that cannot be written, or not routed, is yielded as a failure."""
+        sampling = self._as_read(sampling)
         async for result in merge([self._write_job(tree, job, sampling) for job in jobs]):
             yield result
+
+    def _as_read(self, sampling: Sampling) -> Sampling:
+        """With the log-probabilities kept where the router reads them."""
+        return replace(sampling, logprobs=sampling.logprobs or getattr(self.router, "needs_logprobs", False))
 
     async def _write_job(
         self, tree: SearchTree, job: WriteJob, sampling: Sampling
@@ -71,7 +74,7 @@ class DraftTargetWriter:
 
         async def settle(draft: Step) -> Step | StepFailure:
             try:
-                return await self._settle(tree, job, draft, limited, sampling)
+                return await self._settle(tree, draft, limited, sampling)
             except (EngineError, ScoringError) as error:
                 return StepFailure(draft.node, str(error))
 
@@ -124,15 +127,13 @@ class DraftTargetWriter:
             node, model.tree_ids(tree, made), made.text, made.finish, writer, made.seconds, logprobs=made.logprobs
         )
 
-    async def _settle(
-        self, tree: SearchTree, job: WriteJob, draft: Step, limited: Sampling, sampling: Sampling
-    ) -> Step:
+    async def _settle(self, tree: SearchTree, draft: Step, limited: Sampling, sampling: Sampling) -> Step:
         """Ask the router, and the target where it is to write."""
         if draft.finish is FinishReason.ABORT or not draft.ids:
             return draft  # nothing to judge: the search fails the node
         # Not the draft's own random numbers again: by them the target would often err where the draft did.
         seed = tree[draft.node].seed ^ _TARGET_SEED
-        self._start_ahead(tree, job, draft, sampling)
+        self._start_ahead(tree, draft, sampling)
         target = None
         if "target" in self.router.needs:
             target = await self._write_target(tree, draft.node, seed, limited)
@@ -168,20 +169,18 @@ class DraftTargetWriter:
         """
         model = self.draft if "draft" in self.router.needs else self.target
         children = [Child(tree[child].seed, tree[child].seed) for child in job.children]
-        limited = replace(sampling, max_new_tokens=job.max_new_tokens)
+        limited = replace(self._as_read(sampling), max_new_tokens=job.max_new_tokens)
         async with closing(model.generate(tree, model.prefix(tree, job.node), children, limited)) as made:
             async for _ in made:
                 pass
 
-    def _start_ahead(self, tree: SearchTree, job: WriteJob, draft: Step, sampling: Sampling) -> None:
+    def _start_ahead(self, tree: SearchTree, draft: Step, sampling: Sampling) -> None:
         """Let the draft go on below its own step, as if that were to stay."""
         goes_on = draft.finish in (FinishReason.STOP, FinishReason.LENGTH)
         if not self.pipeline or not goes_on:
             return
-        above = self.draft.prefix(tree, job.node)
-        newest = Segment(tree[draft.node].seed, self.draft.step_ids(tree, draft))
         first = tree.child_seed(draft.node, 0)
-        prefix = Prefix(above.tree, (*above.segments, newest), Ahead())
+        prefix = replace(self.draft.step_prefix(tree, draft), ahead=Ahead())
         self.draft.begin(prefix, Child(first, first), sampling)
 
     # Accounts

@@ -8,6 +8,7 @@ KINDS = {
     "random": "random",
     "rsd": "RSD",
     "oracle_prm": "oracle by the reward model",
+    "probe": "probe on the draft's states",
     "arbitrage": "Arbitrage",
     "oracle": "oracle by the exact checker",
 }

@@ -89,13 +89,17 @@ class Checkpoint:
         weights = sorted(key for key, shape in self.head.items() if len(shape) == 2)
         return self.head[weights[-1]][0] if weights else 0
 
+    def called(self, *names: tuple[str, ...]) -> bool:
+        """Whether its name, and its folder's or owner's, has all of one of these sets of words."""
+        name = "/".join(Path(self.name).parts[-2:]).lower()
+        return any(all(word in name for word in words) for words in names)
+
     def by_name(self, *names: tuple[str, ...]) -> str:
         """Why its name says that it is a reward model; empty where its name has not all of one of these sets of words.
 
         Label-token models are ordinary causal models to all appearance, and policies are published beside them.
         """
-        called = "/".join(Path(self.name).parts[-2:]).lower()
-        if self.head or not any(all(word in called for word in words) for words in names):
+        if self.head or not self.called(*names):
             return ""
         return f"a {self.kind} without a reward head, by its name {self.name!r}"
 

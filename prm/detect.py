@@ -29,6 +29,21 @@ _KEYS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
 }
 """Keys of `prm_config.json` beside "codec": the field each sets, and what it accepts."""
 
+_REFUSED: Mapping[tuple[str, ...], str] = {
+    ("eurusprm",): "it is implicit, its reward being how much likelier it finds each token than the model it was "
+    "trained from (Qwen2.5-Math-7B-Instruct), so that one checkpoint alone gives none",
+    ("implicitprm",): "it is implicit, its reward being how much likelier it finds each token than the model it was "
+    "trained from, so that one checkpoint alone gives none",
+    (
+        "reasonflux-prm-1.5b",
+    ): "its reward head is a pickle beside the weights (reward_head.pt) and gives a whole answer "
+    "one reward; ReasonFlux-PRM-7B rewards steps",
+    ("reasonflux-prm-qwen",): "it is a policy that was trained by ReasonFlux-PRM, not a reward model",
+    ("qwen-prm800k",): "no public text says at which token VersaPRM's Qwen model is read; Qwen2.5-Math-7B-PRM800K is",
+}
+"""Published models that are known and cannot be read, by words of their names, and why; `--prm-codec` is taken all the
+same."""
+
 _NOTES = frozenset({"codec", "read_at", "labels"})
 """Keys that say nothing that is not the codec's own, or that are for people."""
 
@@ -108,6 +123,9 @@ def _declared(found: Checkpoint, folder: Path) -> PrmConfig | None:
 
 def _recognised(found: Checkpoint) -> PrmConfig:
     """The first family that knows it, by the name that its user gave it or else by the one it was saved under."""
+    for words, why in _REFUSED.items():
+        if found.called(words):
+            raise ConfigError(f"reward model {found.name!r} is not read here: {why}")
     for named in (found, replace(found, name=found.origin)):
         for name in PRM_FAMILIES:
             if reason := family(name).recognise(named):

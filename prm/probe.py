@@ -1,11 +1,14 @@
 """Probes: a small network that reads off a policy's own hidden state how likely a step leads to a right answer.
 
-The policy has computed the state already, so a probe needs no second model, no cache and no tokens of its own.
+The policy has computed the state already, so a probe needs no second model, no cache and no tokens of its own. A probe
+that routes reads a draft's state and its own log-probabilities of the step's tokens, which the draft has computed too,
+and says how likely the target's step in place of the draft's is better.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,7 +17,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from search.errors import ConfigError
+from search.errors import ConfigError, ScoringError
 from search.types import EngineInfo, Reduce
 
 PREFIX = "probe:"
@@ -34,7 +37,7 @@ class ProbeConfig:
     Attributes:
         layer: whose hidden state it reads, counted from 1; the last one's is after the final norm.
         num_layers: of the policy.
-        width: numbers of a state.
+        width: numbers that the network reads: those of a state, and with `reads_logprobs` those of `logprob_features`.
         network: one linear map, or one hidden layer of rectified units.
         policy: the model it was trained for, as it was named.
         weights: the fingerprint of that model's files; None where they were not at hand.
@@ -43,6 +46,8 @@ class ProbeConfig:
         temperature: what the network's log-odds are divided by.
         knots: points (share by the network, share that was right) of a rising line; what lies between is interpolated.
         record: how it was trained, and its figures on problems that it did not see.
+        target: of a probe that routes, the target as it was named; empty for one that scores steps.
+        reads_logprobs: whether it also reads the log-probabilities of the step's tokens.
     """
 
     layer: int
@@ -56,6 +61,8 @@ class ProbeConfig:
     temperature: float = 1.0
     knots: tuple[tuple[float, float], ...] = ((0.0, 0.0), (1.0, 1.0))
     record: Mapping[str, Any] = field(default_factory=dict)
+    target: str = ""
+    reads_logprobs: bool = False
 
     def check(self, info: EngineInfo, tokenizer: str, weights: str | None) -> None:
         """Hold the policy's engine against the one that the probe was trained for.
@@ -69,6 +76,7 @@ class ProbeConfig:
             ConfigError: another model, or an engine that does not give the states.
         """
         number = int(info.details.get("layers", 0))
+        again = "ets router train --probe" if self.target else f"ets probe collect --policy {info.model}"
         for what, ours, theirs in (
             ("layers", self.num_layers, number or None),
             ("a tokenizer of hash", self.tokenizer[:8], tokenizer[:8]),
@@ -77,9 +85,9 @@ class ProbeConfig:
             if ours is not None and theirs is not None and ours != theirs:
                 raise ConfigError(
                     f"this probe was trained for {self.policy}, which has {what} {ours}; {info.model} has {theirs}: "
-                    f"train one for it (ets probe collect --policy {info.model})"
+                    f"train one for it ({again})"
                 )
-        if info.name == "openai":
+        if info.name in ("openai", "chat"):
             raise ConfigError(
                 "an OpenAI-compatible server has no hidden states for a probe: serve the model with SGLang"
             )
@@ -129,6 +137,11 @@ class Probe:
         if found != shapes:
             raise ConfigError(f"this probe's tensors are {found}; a {config.network} probe has {shapes}")
 
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """What to ask an engine for; a server gives the last layer unasked, and no other."""
+        return () if self.config.layer == self.config.num_layers else (self.config.layer,)
+
     def log_odds(self, states: Array) -> Array:
         """(n,) the network's log-odds for states (n, width), as they are before calibration."""
         weights = self._weights
@@ -142,6 +155,26 @@ class Probe:
     def rewards(self, states: Array) -> NDArray[np.float64]:
         """(n,) calibrated probabilities that the steps of states (n, width) lead to a right answer."""
         return calibrate(self.log_odds(states), self.config.temperature, self.config.knots)
+
+    def reward(self, state: Sequence[float], logprobs: Sequence[float] | None = None) -> float:
+        """The calibrated probability for one state, as an engine gave it.
+
+        Args:
+            state: at the step's end.
+            logprobs: of the step's tokens, for a probe that reads them.
+
+        Raises:
+            ScoringError: it is of another width, or holds what is no number, or log-probabilities are missing.
+        """
+        width = self.config.width - self.config.reads_logprobs * NUM_LOGPROB_FEATURES
+        if len(state) != width:
+            raise ScoringError(f"{len(state)} numbers, not {width}")
+        if self.config.reads_logprobs and logprobs is None:
+            raise ScoringError("no log-probabilities of its tokens beside it")
+        read = (*state, *(logprob_features(logprobs or ()) if self.config.reads_logprobs else ()))
+        if not all(map(math.isfinite, read)):
+            raise ScoringError("what is no number")
+        return float(self.rewards(np.array([read], np.float32))[0])
 
     def save(self, folder: Path) -> None:
         """Write it to a folder; `probe.json` comes last, so a folder that has it is whole.
@@ -161,6 +194,23 @@ class Probe:
             partial.replace(folder / CONFIG_FILE)
         except OSError as error:
             raise ConfigError(f"cannot write {folder}: {error.strerror or error}") from None
+
+
+NUM_LOWEST, NUM_LAST = 4, 16
+NUM_LOGPROB_FEATURES = NUM_LOWEST + 3 + NUM_LAST
+
+
+def logprob_features(logprobs: Sequence[float]) -> tuple[float, ...]:
+    """What a probe reads of the log-probabilities of a step's tokens, (NUM_LOGPROB_FEATURES,) whatever their number.
+
+    The lowest four, their mean, their sum, how many there are, and those of the last sixteen tokens from the end; 0,
+    the log of certainty, stands for tokens that a shorter step does not have.
+    """
+    held = [max(one, -100.0) for one in logprobs]
+    none = [0.0] * max(NUM_LOWEST, NUM_LAST)
+    whole = math.fsum(held)
+    lowest, last = (sorted(held) + none)[:NUM_LOWEST], (held[::-1] + none)[:NUM_LAST]
+    return (*lowest, whole / max(1, len(held)), whole, float(len(held)), *last)
 
 
 def calibrate(log_odds: NDArray[Any], temperature: float, knots: Sequence[tuple[float, float]]) -> NDArray[np.float64]:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
-
-import numpy as np
 
 from prm.checkpoint import PrmConfig
 from prm.probe import Probe, probe_folder, read_config, read_probe
@@ -52,8 +49,6 @@ class ProbeScorer:
         """Score what `writer` writes; its model must be the probe's, see `ProbeConfig.check`."""
         self.probe = probe
         self._writer = writer
-        # A server gives the last layer unasked, and no other.
-        self._layers = () if probe.config.layer == probe.config.num_layers else (probe.config.layer,)
         self._trees: defaultdict[str, _TreeState] = defaultdict(_TreeState)
 
     @classmethod
@@ -64,6 +59,10 @@ class ProbeScorer:
             ConfigError: there is none, or it is damaged.
         """
         config = read_config(probe_folder(name))
+        if config.target:
+            raise ConfigError(
+                f"prm {name}: this probe routes between {config.policy} and {config.target}; --router {name}"
+            )
         return PrmConfig("probe", f"it reads layer {config.layer} of the policy's own states", reduce=config.reduce)
 
     @classmethod
@@ -118,13 +117,12 @@ class ProbeScorer:
         return state.rewards[content]
 
     async def _ask(self, tree: SearchTree, node: NodeId) -> float:
-        values = await self._writer.states(tree, node, self._layers)
-        width = self.probe.config.width
-        if len(values) != width or not all(map(math.isfinite, values)):
-            path = "/".join(str(one.id) for one in tree.path(node))
-            found = "what is no number" if len(values) == width else f"{len(values)} numbers, not {width}"
-            raise ScoringError(f"problem {tree.id.rpartition('#')[0]}: the policy's state at node {path} has {found}")
-        return float(self.probe.rewards(np.array([values], np.float32))[0])
+        state = await self._writer.states(tree, node, self.probe.layers)
+        try:
+            return self.probe.reward(state)
+        except ScoringError as error:
+            path, problem = "/".join(str(one.id) for one in tree.path(node)), tree.id.rpartition("#")[0]
+            raise ScoringError(f"problem {problem}: the policy's state at node {path} has {error}") from None
 
     def usage(self, tree: SearchTree) -> Mapping[str, Usage]:
         """Nothing of its own; what it reads counts as the policy's."""

@@ -173,6 +173,8 @@ def train(
         temperature=temperature,
         knots=knots,
         record=record,
+        target=str(features.settings.get("target", "")),
+        reads_logprobs=bool(features.settings.get("reads_logprobs", False)),
     )
     weights = {name: one.numpy() for name, one in fitted.tensors.items()}
     return TrainedProbe(Probe(config, weights), log_odds, by_layer, by_data)

@@ -30,6 +30,7 @@ class QwenMathPrmCodec(HeadCodec):
     """
 
     name: ClassVar[str] = "qwen-math-prm"
+    system_prompt: ClassVar[str] = SYSTEM_PROMPT
     outputs: ClassVar[tuple[int, ...]] = (2,)
     step_end: int
 
@@ -50,17 +51,13 @@ class QwenMathPrmCodec(HeadCodec):
         del same_tokenizer  # a token of its own stands between the steps, so no ids are shared
         step_end = one_token(tokenizer, config.step_tag or STEP_END, "step token")
         if tokenizer.chat([{"role": "user", "content": "1 + 1?"}]) is None:
-            raise ConfigError("codec qwen-math-prm: the tokenizer has no chat template")
+            raise ConfigError(f"codec {cls.name}: the tokenizer has no chat template")
         return cls(tokenizer, step_end)
 
     def prompt_ids(self, tree: SearchTree) -> tuple[int, ...]:
         """System prompt and question, up to where the assistant's turn begins."""
-        text = self.tokenizer.chat(
-            [
-                {"role": "system", "content": SYSTEM_PROMPT},
-                {"role": "user", "content": protect(self.tokenizer, tree.question)},
-            ]
-        )
+        system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
+        text = self.tokenizer.chat([*system, {"role": "user", "content": protect(self.tokenizer, tree.question)}])
         assert text is not None, "checked by `configured`"
         return encode_protected(self.tokenizer, text)
 

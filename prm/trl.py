@@ -3,6 +3,9 @@
 As the trainer packs its examples (read in public copies of it): the start token, the bare prompt, then each step and
 the separator (a line break unless another was chosen), every piece encoded by itself; a step's label stands at the last
 token of its separator, and class 1 says that the step is right. No chat template is used.
+
+PURE-PRM-7B (arXiv 2504.15275) was made so. Its authors' script for ProcessBench reads the same ids at the same places
+(read in CJReinforce/PURE); their score p(1) - p(0) in [-1, 1] is ours, p(1) in [0, 1], on another scale.
 """
 
 from __future__ import annotations

@@ -84,7 +84,9 @@ PRM_FAMILIES: Mapping[str, str] = {
     "label-tokens": "prm.label_tokens:LabelTokenCodec",
     "math-shepherd": "prm.math_shepherd:MathShepherdCodec",
     "rlhflow": "prm.rlhflow:RlhflowCodec",
+    "versaprm": "prm.versa:VersaCodec",
     "skywork-o1": "prm.skywork:SkyworkCodec",
+    "reasonflux": "prm.reasonflux:ReasonFluxCodec",
     "qwen-math-prm": "prm.qwen_math:QwenMathPrmCodec",
     "trl": "prm.trl:TrlCodec",
     "reward-head": "prm.reward_head:RewardHeadCodec",
@@ -152,7 +154,7 @@ class RouterKind:
         meaning: of the threshold.
         default: threshold where none is given: that of the paper.
         highest: that a threshold may be; the lowest is 0.
-        judge: who judges: nobody, the target, a reward model, or a checkpoint trained as a router.
+        judge: who judges: nobody, the target, a reward model, a checkpoint trained as a router, a probe of the draft.
         model: what judges the mini family where nothing is named.
     """
 
@@ -161,13 +163,18 @@ class RouterKind:
     meaning: str = ""
     default: float = 0.0
     highest: float = 1.0
-    judge: Literal["", "target", "prm", "router"] = ""
+    judge: Literal["", "target", "prm", "router", "probe"] = ""
     model: str = ""
 
     @property
     def has_model(self) -> bool:
-        """Whether a model of its own stands behind it."""
-        return self.judge in ("prm", "router")
+        """Whether a model of its own stands behind it, which `router_model` names."""
+        return self.judge in ("prm", "router", "probe")
+
+    @property
+    def runs_on_engine(self) -> bool:
+        """Whether that model runs on an engine of its own."""
+        return self.has_model and self.judge != "probe"
 
 
 ROUTERS: Mapping[str, RouterKind] = {
@@ -187,6 +194,14 @@ ROUTERS: Mapping[str, RouterKind] = {
         0.5,
         judge="router",
         model="mini:router",
+    ),
+    "probe": RouterKind(
+        "arbitrage.routers:ProbeRouter",
+        "TAU",
+        "highest estimate of a draft that stays; probe:PATH and probe:PATH:TAU name its folder",
+        0.15,
+        judge="probe",
+        model="mini:probe",
     ),
     "oracle": RouterKind(
         "arbitrage.routers:Oracle",

@@ -292,7 +292,10 @@ class StateWriter(Writer, Protocol):
 
 @runtime_checkable
 class Router(Protocol):
-    """Decides for each step whether the draft's stays or the target writes it."""
+    """Decides for each step whether the draft's stays or the target writes it.
+
+    One that reads the tokens' log-probabilities (`Step.logprobs`) has an attribute `needs_logprobs` that is true.
+    """
 
     @property
     def name(self) -> str:

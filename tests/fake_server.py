@@ -53,6 +53,7 @@ class Script:
         prompt_tail: whether it puts the prompt's last token before what it wrote.
         logprobs: whether it gives the log-probabilities of what it writes.
         head: outputs of its reward head; None for a model that writes.
+        step_tag: the token at which alone vLLM gives them; None for every token.
         tokenize: its tokenizer; None for a server that does not tell.
         model_type, radix, capacity: what it says of itself.
     """
@@ -69,6 +70,7 @@ class Script:
     prompt_tail: bool = False
     logprobs: bool = True
     head: Callable[[Any], tuple[float, ...]] | None = None
+    step_tag: int | None = None
     model_type: str = "llama"
     radix: bool = True
     capacity: int = 65536
@@ -177,7 +179,7 @@ class FakeServer:
             data = value if isinstance(value, bytes) else json.dumps(value).encode()
             await write(b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n\r\n%b" % (status, len(data), data))
 
-        computes = path in ("/generate", "/encode", "/v1/completions")
+        computes = path in ("/generate", "/encode", "/v1/completions", "/pooling")
         if not computes:
             status, value = self._say(path, body)
             await send(status, value)
@@ -203,6 +205,8 @@ class FakeServer:
                 await send(200, await self._generate(body))
             elif path == "/encode":
                 await send(200, await self._encode(body))
+            elif path == "/pooling":
+                await send(200, self._pooling(body))
             else:
                 await send(200, await self._completions(body))
         except RefusedError as refused:
@@ -411,8 +415,20 @@ class FakeServer:
             answers.append({"embedding": list(self.script.head(ids)), "meta_info": {"cached_tokens": cached}})
         return answers if isinstance(body["input_ids"][0], list) else answers[0]
 
+    def _pooling(self, body: dict[str, Any]) -> Any:
+        """As vLLM answers for a model with a head: its outputs at every token of the prompt, or at the step tags."""
+        ids, script = tuple(body["input"]), self.script
+        if script.head is None or body["task"] != "token_classify" or body["use_activation"]:
+            raise RefusedError(400, "The model does not support Pooling API")
+        self._check(ids)
+        ends = [end for end in range(1, len(ids) + 1) if script.step_tag in (None, ids[end - 1])]
+        rows = [list(script.head(ids[:end])) for end in ends]
+        return {"object": "list", "data": [{"index": 0, "object": "pooling", "data": rows}]}
+
     async def _completions(self, body: dict[str, Any]) -> Any:
         """As vLLM answers: ids where they are asked for, tokens named by their ids, nothing about the cache."""
+        if self.script.head is not None:
+            raise RefusedError(404, "The model does not support Completions API")
         params = {
             "temperature": body.get("temperature", 1.0), "top_p": body.get("top_p", 1.0), "n": body.get("n", 1),
             "max_new_tokens": body["max_tokens"], "stop": body.get("stop"),

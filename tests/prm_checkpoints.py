@@ -22,6 +22,9 @@ from transformers import (
     Qwen2ForSequenceClassification,
     Qwen2ForTokenClassification,
     Qwen2Model,
+    Qwen3Config,
+    Qwen3ForSequenceClassification,
+    Qwen3ForTokenClassification,
 )
 
 from search.engines.huggingface.token_bytes import TokenBytes, byte_alphabet
@@ -32,6 +35,7 @@ from search.types import ROOT, FinishReason, NodeId, Step
 SPECIALS = {
     "qwen": ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<extra_0>"),
     "llama": ("<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"),
+    "blank lines": ("<|begin_of_text|>",),
     "plain": ("<|end|>",),
 }
 TEMPLATES = {
@@ -45,6 +49,7 @@ TEMPLATES = {
         "{% endfor %}{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
     ),
     "plain": None,
+    "blank lines": None,
 }
 QUESTION = "Ann has 3 pens and buys 4. How many?"
 STEPS = ("She has 3 + 4 = 7 pens.", "So 7\nin all.", "The answer is 7.")
@@ -56,6 +61,8 @@ def byte_tokenizer(kind: str, bos: str | None = None) -> PreTrainedTokenizerFast
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     inner.decoder = decoders.ByteLevel()
     inner.add_special_tokens([AddedToken(text, special=True) for text in SPECIALS[kind]])
+    if kind == "blank lines":
+        inner.add_tokens([AddedToken(text, special=False) for text in (" \n\n\n\n", " \n\n")])
     options: dict[str, Any] = {"bos_token": bos} if bos else {}
     if TEMPLATES[kind]:
         options["chat_template"] = TEMPLATES[kind]
@@ -117,7 +124,7 @@ def label_model(folder: Path, kind: str) -> Reference:
         raw = sentencepiece_tokenizer()
         model: Any = MistralForCausalLM(MistralConfig(**sizes(len(raw)), sliding_window=None))
     else:
-        raw = byte_tokenizer("llama", "<|begin_of_text|>")
+        raw = byte_tokenizer("llama" if kind == "rlhflow" else "blank lines", "<|begin_of_text|>")
         model = LlamaForCausalLM(LlamaConfig(**sizes(len(raw))))
     raw.save_pretrained(folder)
     model.eval().save_pretrained(folder)
@@ -132,7 +139,7 @@ def headed_model(folder: Path, kind: str) -> Reference:
     config = Qwen2Config(**sizes(len(raw)))
     base = Qwen2Model(config).eval()
     tensors = {f"model.{name}": value.contiguous() for name, value in base.state_dict().items()}
-    if kind == "qwen-math-prm":
+    if kind in ("qwen-math-prm", "reasonflux"):
         architecture = "Qwen2ForProcessRewardModel"
         head: nn.Module = nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 2))
         tensors |= {f"score.{name}": value for name, value in head.state_dict().items()}
@@ -154,10 +161,13 @@ def headed_model(folder: Path, kind: str) -> Reference:
 def classifier(folder: Path, kind: str) -> Reference:
     """transformers' own classification models; these pool, so the reference reads every token through their parts."""
     torch.manual_seed(3)
-    raw = byte_tokenizer({"llama": "plain", "token": "llama"}.get(kind, "qwen"))
+    raw = byte_tokenizer({"llama": "plain", "token": "llama", "qwen3-token": "llama"}.get(kind, "qwen"))
     raw.save_pretrained(folder)
     if kind == "llama":
         model: Any = LlamaForSequenceClassification(LlamaConfig(**sizes(len(raw)), num_labels=1))
+    elif kind.startswith("qwen3"):
+        made: Any = Qwen3ForTokenClassification if kind == "qwen3-token" else Qwen3ForSequenceClassification
+        model = made(Qwen3Config(**sizes(len(raw)), head_dim=8, num_labels=2 if kind == "qwen3-token" else 1))
     elif kind == "token":
         model = Qwen2ForTokenClassification(Qwen2Config(**sizes(len(raw)), num_labels=2))
     else:
@@ -169,11 +179,15 @@ def classifier(folder: Path, kind: str) -> Reference:
 FAMILIES: dict[str, tuple[Callable[[Path, str], Reference], str, str]] = {
     "math-shepherd": (label_model, "math-shepherd", "math-shepherd"),
     "rlhflow": (label_model, "rlhflow", "rlhflow"),
+    "VersaPRM": (label_model, "versaprm", "versaprm"),
     "qwen-math-prm": (headed_model, "qwen-math-prm", "qwen-math-prm"),
+    "ReasonFlux-7B": (headed_model, "reasonflux", "reasonflux"),
     "skywork-o1": (headed_model, "skywork-o1", "skywork-o1"),
     "skywork-o1-wrapped": (headed_model, "skywork-wrapped", "skywork-o1"),
     "reward-head-qwen2": (classifier, "qwen2", "reward-head"),
     "reward-head-llama": (classifier, "llama", "reward-head"),
+    "reward-head-qwen3": (classifier, "qwen3", "reward-head"),
     "trl": (classifier, "token", "trl"),
+    "trl-qwen3": (classifier, "qwen3-token", "trl"),
 }
 """Builder, its argument, and the codec that reads it, by case."""

@@ -15,6 +15,7 @@ from arbitrage.routers import RouterParts
 from arbitrage.writer import DraftTargetWriter
 from prm import LabelTokenCodec, PrmScorer
 from search.catalogue import ROUTERS, load
+from search.errors import ScoringError
 from search.loop.driver import Driver
 from search.policies import BestOfN
 from search.protocols import Engine
@@ -50,6 +51,18 @@ def routed_head(ids: Sequence[int]) -> tuple[float, float]:
     return (0.0, hash(tuple(ids)) % 13 / 3 - 2.0)
 
 
+class StateSum:
+    """A probe on the last layer's state that knows nothing: smooth, so that a last digit changes no decision."""
+
+    layers = ()
+
+    def reward(self, state: Sequence[float], logprobs: Sequence[float] | None) -> float:
+        assert logprobs, "kept for the router that reads them"
+        if any(map(math.isnan, state)):
+            raise ScoringError("what is no number")
+        return 1 / (1 + math.exp(-3 * sum(value * math.sin(5 * at + 1) for at, value in enumerate(state))))
+
+
 class Parts:
     """Everything that a router may need: engines that count their calls, or any others of the same vocabulary."""
 
@@ -83,13 +96,13 @@ class Parts:
     def judge(self, kind: str) -> PrmScorer | None:
         """The model behind a router, where it has one."""
         if ROUTERS[kind].judge != "router":
-            return self.scorer() if ROUTERS[kind].has_model else None
+            return self.scorer() if ROUTERS[kind].runs_on_engine else None
         config = RouterConfig("draft", "target", "prm", draft_tag="a", target_tag="b")
         return PrmScorer(self.learned, RouterReader.build(self.codec(self.learned), self.learned.tokenizer, config))
 
     def router(self, kind: str, threshold: float = 0.5):
         scaled = {"judge": 9 * threshold, "oracle": 0.0}.get(kind, threshold)
-        return load(ROUTERS[kind].router).build(RouterParts(scaled, *self.views(), self.judge(kind)))
+        return load(ROUTERS[kind].router).build(RouterParts(scaled, *self.views(), self.judge(kind), StateSum()))
 
     def writer(self, kind: str, threshold: float = 0.5, *, pipeline: bool = False) -> DraftTargetWriter:
         return DraftTargetWriter(*self.views(), self.router(kind, threshold), pipeline=pipeline)

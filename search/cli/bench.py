@@ -46,6 +46,7 @@ from search.support.plots import check_plots
 @click.option("--engine", metavar="NAME", help="latency, sglang, pipeline: the policy's or target's servers")
 @click.option("--prm-engine", metavar="NAME", help="sglang: the reward model's servers; default: as for --engine")
 @click.option("--draft-engine", metavar="NAME", help="pipeline: the draft's server; default: in this process")
+@click.option("--router", metavar="NAME", help="pipeline: who judges the draft's steps; default: rsd:0.7")
 @click.option("--router-engine", metavar="NAME", help="pipeline: the server of the router's model; default: as above")
 @click.option("--plots", type=click.Path(path_type=Path), metavar="DIR", help="coverage, routers: folder for two plots")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
 
 from search.cli.show import print_json
 
-_ROLES = ("target", "draft", "prm", "router")
+_ROLES = ("target", "draft", "prm", "router", "probe")
 
 
 @click.group()
@@ -24,7 +26,7 @@ def mini() -> None:
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="folder that holds, or will hold, target, draft, prm and router; default: where the shipped files lie",
+    help="folder that holds, or will hold, target, draft, prm, router and probe; default: where the shipped files lie",
 )
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="N", help="seed of everything"
@@ -42,7 +44,7 @@ def mini() -> None:
 def train(role: str, out: Path | None, seed: int, resume: bool, scale: float, as_json: bool) -> None:
     """Train ROLE from nothing; `all` makes the shipped files again.
 
-    The prm needs target and draft beside it, and the router all three.
+    The prm needs target and draft beside it, and router and probe, which routes by the draft's own states, all three.
     """
     from search.mini.assets import weights_folder
     from search.mini.progress import ProgressReport
@@ -53,15 +55,18 @@ def train(role: str, out: Path | None, seed: int, resume: bool, scale: float, as
     names = _ROLES if role == "all" else (role,)
     with ProgressReport() as report:
         for name in names:
-            if name == "router":
+            if name in ("router", "probe"):
                 continue
             done = train_one(name, base / name, seed=seed, resume=resume, scale=scale, report=report, policies=base)
             results[name] = {"folder": str(done.folder), "cpu_seconds": done.cpu_seconds, **done.figures}
-    if "router" in names:
-        from search.learning.mini_router import train_mini_router
+    if "router" in names or "probe" in names:
+        from search.learning.mini_router import train_mini_probe, train_mini_router
 
-        data = None if out is None else base / "router-data"
-        results["router"] = train_mini_router(base, data, seed=seed, scale=scale, say=_say)
+        # Both learn from the same steps.
+        with nullcontext(base / "router-data") if out is not None else TemporaryDirectory() as data:
+            for name, train_router in (("router", train_mini_router), ("probe", train_mini_probe)):
+                if name in names:
+                    results[name] = train_router(base, Path(data), seed=seed, scale=scale, say=_say)
     if as_json:
         print_json(results)
         return

@@ -10,20 +10,13 @@ from typing import Any
 import click
 
 from search.cli.show import print_json, progress
+from search.cli.training import read_layers
 from search.config import SearchSettings, build
 from search.errors import ConfigError
 
 _FILE = click.Path(path_type=Path)
 _COUNT = click.IntRange(min=1)
 _SEED = click.IntRange(min=0)
-
-
-def _layers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
-    """Layers as they are given: numbers with commas between them."""
-    try:
-        return () if value is None else tuple(int(one) for one in value.split(","))
-    except ValueError:
-        raise click.BadParameter(f"{value!r}: must be numbers with commas between them, e.g. 14,20,28") from None
 
 
 @click.group("probe")
@@ -46,7 +39,7 @@ def probe() -> None:
     "--run", "runs", type=_FILE, multiple=True, metavar="DIR", help="a run that ets eval kept; may be repeated"
 )
 @click.option("--data", metavar="NAME", help="where the recorded solutions' problems stand, by id, as for ets eval")
-@click.option("--layers", callback=_layers, metavar="N,N", help="layers to read; default: five from the middle on")
+@click.option("--layers", callback=read_layers, metavar="N,N", help="layers to read; default: five from the middle on")
 @click.option("--limit", type=_COUNT, metavar="N", help="problems to take; default: all")
 @click.option(
     "--grader",
@@ -102,7 +95,7 @@ def collect(out: Path, as_json: bool, **options: Any) -> None:
 @probe.command()
 @click.argument("features", nargs=-1, required=True, type=_FILE)
 @click.option("--out", required=True, type=_FILE, metavar="DIR", help="folder for the probe")
-@click.option("--layers", callback=_layers, metavar="N,N", help="layers to try; default: all that were collected")
+@click.option("--layers", callback=read_layers, metavar="N,N", help="layers to try; default: all that were collected")
 @click.option("--network", type=click.Choice(("linear", "mlp")), default="mlp", show_default=True)
 @click.option("--units", type=_COUNT, default=128, show_default=True, metavar="N", help="of the MLP's hidden layer")
 @click.option(

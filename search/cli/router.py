@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,15 @@ import click
 from click.core import ParameterSource
 
 from arbitrage.training import RouterTraining, TrainPoint
+from arbitrage.walks import Walk
 from search.cli.show import print_json, progress
-from search.cli.training import take_settings, training_options
+from search.cli.training import read_layers, take_settings, training_options
 from search.errors import ConfigError
 
 _FILE = click.Path(path_type=Path)
 _COUNT = click.IntRange(min=1)
 _SEED = click.IntRange(min=0)
+Pairs = Sequence[Walk]
 
 
 @click.group("router")
@@ -135,19 +137,28 @@ def _complete(options: Mapping[str, Any]) -> None:
 )
 @click.option("--patience", type=_COUNT, default=3, show_default=True, metavar="N", help="dev points without a gain")
 @click.option("--lora", type=_COUNT, metavar="RANK", help="train low-rank additions alone; needs peft")
+@click.option("--probe", is_flag=True, help="train a probe on what the draft itself computes instead: no model to ask")
+@click.option(
+    "--layers", callback=read_layers, metavar="N,N", help="--probe: layers to try; default: five from the middle on"
+)
 @training_options(RouterTraining())
 def train(data: tuple[Path, ...], dev: Path, out: Path, as_json: bool, **options: Any) -> None:
-    """Train a router on the shards in DATA, starting from the reward model's weights."""
+    """Train a router on the shards in DATA, starting from the reward model's weights, or with --probe a probe."""
     from arbitrage.reading import CONFIG_FILE, as_classes
     from arbitrage.walks import read_walks
+    from prm.probe import CONFIG_FILE as PROBE_FILE
     from search.learning.router import add_lora, new_router, save_router, train_router
 
-    if (out / CONFIG_FILE).exists():
+    _check_kind(is_probe=options["probe"])
+    if any((out / name).exists() for name in (CONFIG_FILE, PROBE_FILE)):
         raise ConfigError(f"{out} holds a router already; give another folder")
     origin, walks = read_walks(data)
     dev_origin, held_out = read_walks([dev])
     if any(origin[name] != dev_origin[name] for name in ("draft", "target", "prm")):
         raise ConfigError(f"{dev} is of another pair or reward model than {data[0]}")
+    if options["probe"]:
+        _train_probe(walks, held_out, origin, out, as_json, **options)
+        return
     classes = as_classes(options["classes"])
     config = {
         **{name: origin[name] for name in ("draft", "target", "prm")},
@@ -181,6 +192,55 @@ def train(data: tuple[Path, ...], dev: Path, out: Path, as_json: bool, **options
     sys.stdout.write(f"dev AUC {outcome.curve[0].dev_auc or 0:.4f} at first, {best or 0:.4f} at best\n")
 
 
+_PROBE_TAKES = frozenset({"probe", "layers", "data", "dev", "out", "label", "margin", "seed", "device",
+                          "trust_remote_code", "as_json"})  # fmt: skip
+
+
+def _check_kind(*, is_probe: bool) -> None:
+    """Refuse what is given and the kind of router that is trained does not read."""
+    context = click.get_current_context()
+    known = _PROBE_TAKES if is_probe else context.params.keys() - {"layers"}
+    wrong = [
+        one.opts[0]
+        for one in context.command.params
+        if one.name not in known and context.get_parameter_source(str(one.name)) is not ParameterSource.DEFAULT
+    ]
+    if wrong:
+        raise ConfigError(
+            f"{', '.join(wrong)}: {'not for a router that is a probe' if is_probe else 'only with --probe'}"
+        )
+
+
+def _train_probe(walks: Pairs, dev: Pairs, origin: Mapping[str, Any], out: Path, as_json: bool, **options: Any) -> None:
+    from prm.probe_training import ProbeTraining, TrainEvent
+    from search.learning.router_probe import Reading, train_router_probe
+
+    how = Reading(options["layers"], options["device"], options["trust_remote_code"])
+    label = RouterTraining(label=options["label"], margin=options["margin"])
+    with progress("train probe", 1000) as bar:
+
+        def read(done: int, total: int) -> None:
+            bar.update(round(500 * done / total), f"{done}/{total} paths read")
+
+        def fitted(event: TrainEvent) -> None:
+            note = f"layer {event.layer}, held-out AUC within problems {event.figure:.4f}"
+            bar.update(500 + round(500 * event.done / event.total), note)
+
+        settings = ProbeTraining(seed=options["seed"])
+        probe, measured = train_router_probe(walks, dev, origin, label, settings, how, read, fitted)
+    probe.save(out)
+    config = probe.config
+    if as_json:
+        print_json({"folder": str(out), "layer": config.layer, "figures": measured, "record": config.record})
+        return
+    sys.stdout.write(
+        f"{out}: layer {config.layer} of {config.num_layers}; on {measured['num_pairs']} held-out pairs AUC "
+    )
+    sys.stdout.write(f"{measured['auc'] or 0:.4f} (1 - s_d: {measured['auc_prm'] or 0:.4f})\n")
+    for share, threshold in config.record["thresholds"].items():
+        sys.stdout.write(f"--router probe:{out}:{threshold:<8g} escalates {float(share):.0%} of the drafted steps\n")
+
+
 @router.command("eval")
 @click.argument("model")
 @click.argument("data", nargs=-1, required=True, type=_FILE)
@@ -188,14 +248,34 @@ def train(data: tuple[Path, ...], dev: Path, out: Path, as_json: bool, **options
 @click.option("--trust-remote-code", is_flag=True, help="run code that comes with the checkpoint")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def evaluate(model: str, data: tuple[Path, ...], device: str, trust_remote_code: bool, as_json: bool) -> None:
-    """Measure MODEL (a folder, or mini:router) on the held-out shards in DATA."""
-    from arbitrage.evaluation import figures
-    from arbitrage.training import texts_of
+    """Measure MODEL (a folder, mini:router or mini:probe) on the held-out shards in DATA."""
     from arbitrage.walks import read_walks
-    from search.learning.router import load_router
+    from prm.probe import CONFIG_FILE as PROBE_FILE
+    from search.setup.registry import model_path
 
     origin, walks = read_walks(data)
-    parts = load_router(model, device=device, tree_model=origin["target"], trust=trust_remote_code)
+    folder = Path(model_path(model)).expanduser()
+    if (folder / PROBE_FILE).is_file():
+        from search.learning.router_probe import Reading, evaluate_router_probe
+
+        how = Reading(device=device, trust_remote_code=trust_remote_code)
+        measured = evaluate_router_probe(folder, walks, origin, how)
+    else:
+        measured = _evaluate_model(model, walks, origin, device, trust_remote_code)
+    if as_json:
+        print_json({"model": model, "data": [str(one) for one in data], "origin": origin, "figures": measured})
+        return
+    sys.stdout.write(_figures_text(measured))
+
+
+def _evaluate_model(
+    model: str, walks: Pairs, origin: Mapping[str, Any], device: str, trust: bool
+) -> dict[str, float | int | None]:
+    from arbitrage.evaluation import figures
+    from arbitrage.training import texts_of
+    from search.learning.router import load_router
+
+    parts = load_router(model, device=device, tree_model=origin["target"], trust=trust)
     for role in ("draft", "target", "prm"):
         if getattr(parts.config, role) != origin[role]:
             sys.stderr.write(
@@ -205,11 +285,7 @@ def evaluate(model: str, data: tuple[Path, ...], device: str, trust_remote_code:
     num_pairs = sum(len(walk.pairs) for walk in walks)
     limit = int(parts.network.config.max_position_embeddings)
     estimates = parts.model.estimates(texts_of(walks, parts.reader, limit), num_pairs)
-    measured = figures(walks, estimates, parts.config.margin)
-    if as_json:
-        print_json({"model": model, "data": [str(one) for one in data], "origin": origin, "figures": measured})
-        return
-    sys.stdout.write(_figures_text(measured))
+    return figures(walks, estimates, parts.config.margin)
 
 
 _RANKINGS = {

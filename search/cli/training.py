@@ -25,6 +25,14 @@ _FLAGS: dict[str, tuple[str, Any, str, str]] = {
 }
 
 
+def read_layers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
+    """Layers as they are given: numbers with commas between them."""
+    try:
+        return () if value is None else tuple(int(one) for one in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r}: must be numbers with commas between them, e.g. 14,20,28") from None
+
+
 def training_options(defaults: Optimisation) -> Callable[[Command], Command]:
     """Flags of how weights are trained and where, and `--json`."""
 

@@ -1,21 +1,21 @@
-"""`ets mini train router`: the shipped router, by the same collection and training as any other."""
+"""`ets mini train router` and `probe`: the shipped routers, by the same collection and training as any others."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from arbitrage.reading import CONFIG_FILE
 from arbitrage.training import RouterTraining, TrainPoint
-from arbitrage.walks import Walk
+from arbitrage.walks import Walk, read_walks
+from prm.probe_training import ProbeTraining, TrainEvent
 from search.learning.collection import Collection, collect_walks
 from search.learning.router import new_router, save_router, train_router
-from search.mini.assets import ROUTER
+from search.learning.router_probe import Reading, train_router_probe
+from search.mini.assets import PROBE, ROUTER
 from search.support.files import write_atomic
 
 TRAIN = (
@@ -50,13 +50,13 @@ Say = Callable[[str], None]
 
 
 def train_mini_router(
-    family: Path, data: Path | None = None, *, seed: int = 0, scale: float = 1.0, say: Say = lambda _: None
+    family: Path, data: Path, *, seed: int = 0, scale: float = 1.0, say: Say = lambda _: None
 ) -> dict[str, Any]:
     """Collect steps with a folder's target, draft and prm, and train its router into `FOLDER/router`.
 
     Args:
         family: folder of the family.
-        data: folder for the collected steps, where an interrupted collection goes on; None keeps none.
+        data: folder for the collected steps, where an interrupted collection goes on.
         seed: of collection and training; 0 gives the shipped router.
         scale: share of the full length, for tests.
         say: told of progress.
@@ -68,9 +68,7 @@ def train_mini_router(
         ConfigError: a model of the family is not there.
     """
     started = time.process_time()
-    with ExitStack() as kept:
-        folder = data or Path(kept.enter_context(TemporaryDirectory()))
-        *train, dev = _collect(family, folder, seed, scale, say)
+    *train, dev = _collect(family, data, seed, scale, say)
     models = {role: f"mini:{role}" for role in ("draft", "target", "prm")}
     config = {**models, "label": SETTINGS.label, "margin": SETTINGS.margin, **TAGS}
     parts = new_router(str(family / "prm"), config, device="cpu", tree_model=str(family / "target"))
@@ -94,6 +92,28 @@ def train_mini_router(
         "dev_auc": best,
         "dev_auc_start": record["dev_auc_start"],
     }
+
+
+def train_mini_probe(
+    family: Path, data: Path, *, seed: int = 0, scale: float = 1.0, say: Say = lambda _: None
+) -> dict[str, Any]:
+    """As `train_mini_router`, of the same steps: the router that is a probe on its draft, into `FOLDER/probe`."""
+    started = time.process_time()
+    *train, dev = _collect(family, data, seed, scale, say)
+    origin, _ = read_walks([data / str(number) for number in range(len(train))])
+
+    def fitted(event: TrainEvent) -> None:
+        say(f"probe: network {event.done}/{event.total}, layer {event.layer}, held-out AUC {event.figure:.4f}")
+
+    walks = [walk for part in train for walk in part]
+    probe, figures = train_router_probe(
+        walks, dev, origin, SETTINGS, ProbeTraining(seed=seed), Reading(family=family), fitted=fitted
+    )
+    cpu_seconds = time.process_time() - started
+    folder = family / PROBE
+    probe.save(folder)
+    write_atomic(folder / "README.md", probe_card(probe.config.record, probe.config.width))
+    return {"folder": str(folder), "cpu_seconds": cpu_seconds, "dev_auc": figures["auc"] or 0.0}
 
 
 def _collect(family: Path, folder: Path, seed: int, scale: float, say: Say) -> list[list[Walk]]:
@@ -131,5 +151,27 @@ def card(record: dict[str, Any], num_parameters: int) -> str:
         f"the best dev AUC (step {record['best_step']}). Before training, when it says what the reward model says of "
         f"the draft's step alone, the dev AUC is {record['dev_auc_start']:.4f}. Command: `ets mini train router`.",
         "| step | loss | dev AUC |\n|---|---|---|\n" + "\n".join(rows),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def probe_card(record: Mapping[str, Any], width: int) -> str:
+    """The model card of the router that is a probe."""
+    dev = record["dev"]
+    rows = [f"| {share} | {threshold} |" for share, threshold in record["thresholds"].items()]
+    parts = [
+        "---\nlicense: apache-2.0\nlanguage: en\n---",
+        "# ets-arbitrage mini probe",
+        "A **router** of the mini family that needs no model: it reads the mini draft's own hidden state at the end of "
+        "its step and its log-probabilities of the step's tokens, and says how likely the mini target's step in its "
+        "place would be better (`--router probe`; Arbitrage, arXiv 2512.05033, read off the draft).",
+        "It is a research toy on purpose: it knows the stories of `search/mini/problems.py` and nothing else.",
+        "## Network, data and training\n"
+        f"{width} numbers, of one layer's state and of the log-probabilities, {record['settings']['units']} rectified "
+        "units, one calibrated probability (`probe.json`). It learned from the mini router's steps, "
+        f"with the same labels: {record['num_steps']:,} drafted steps of {record['num_problems']:,} problems, "
+        f"{record['share_positive']:.1%} positive. On held-out dev problems ({dev['num_pairs']:,} steps) its AUC is "
+        f"{dev['auc']:.4f}, that of the reward model's 1 - s_d {dev['auc_prm']:.4f}. Command: `ets mini train probe`.",
+        "| share of the draft's steps escalated | TAU |\n|---|---|\n" + "\n".join(rows),
     ]
     return "\n\n".join(parts) + "\n"

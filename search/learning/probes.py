@@ -142,15 +142,21 @@ def _num_layers(engine: Engine) -> int:
 
 def _layers(wanted: Collection, engine: Engine) -> tuple[int, ...]:
     """The layers to read: those asked for, or, on a server, the last, which is all that it gives."""
-    number, asked = _num_layers(engine), wanted.layers
-    if asked:
-        wrong = [layer for layer in asked if not 1 <= layer <= number]
-        if wrong:
-            raise ConfigError(f"layer {wrong[0]}: {wanted.settings.policy} has {number} layers, counted from 1")
-        return tuple(sorted(set(asked)))
-    if engine.info.name != "local":
+    number = _num_layers(engine)
+    if engine.info.name != "local" and not wanted.layers:
         return (number,)
-    return tuple(sorted({max(1, round(share * number)) for share in _SHARES}))
+    return middle_layers(wanted.settings.policy, number, wanted.layers)
+
+
+def middle_layers(model: str, number: int, asked: Sequence[int]) -> tuple[int, ...]:
+    """Layers of a model of `number` layers to be read: those asked for, else five from the middle on.
+
+    Raises:
+        ConfigError: the model has no such layer.
+    """
+    if wrong := [layer for layer in asked if not 1 <= layer <= number]:
+        raise ConfigError(f"layer {wrong[0]}: {model} has {number} layers, counted from 1")
+    return tuple(sorted(set(asked) or {max(1, round(share * number)) for share in _SHARES}))
 
 
 def _problems(wanted: Collection, engine: Engine, grader: Grader) -> dict[str, _Problem]:

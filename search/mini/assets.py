@@ -8,6 +8,7 @@ from search.errors import ConfigError
 
 NAMES: tuple[str, ...] = ("target", "draft", "prm")
 ROUTER = "router"
+PROBE = "probe"
 
 
 def weights_folder() -> Path:
@@ -21,9 +22,9 @@ def checkpoint_path(name: str) -> Path:
     Raises:
         ConfigError: if the name is unknown, or the files are not there.
     """
-    if name not in (*NAMES, ROUTER):
-        raise ConfigError(f"unknown mini model {name!r}; known: {', '.join((*NAMES, ROUTER))}")
+    if name not in (known := (*NAMES, ROUTER, PROBE)):
+        raise ConfigError(f"unknown mini model {name!r}; known: {', '.join(known)}")
     folder = weights_folder() / name
-    if not (folder / "model.safetensors").is_file():
+    if not (folder / ("probe.safetensors" if name == PROBE else "model.safetensors")).is_file():
         raise ConfigError(f"mini model {name!r} is not there: {folder} has no weights; run `ets mini train {name}`")
     return folder

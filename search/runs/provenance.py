@@ -15,6 +15,7 @@ from search.catalogue import scorer_kind
 from search.config import SearchSettings
 from search.setup.registry import weights_of
 from search.setup.resolve import parts
+from search.setup.routing import router_kind
 
 
 def provenance(search: Search) -> dict[str, Any]:
@@ -37,6 +38,8 @@ def model_weights(settings: SearchSettings) -> dict[str, str]:
     found = {part.role: weights_of(part.model) for part in parts(settings) if not part.served}
     if (kind := scorer_kind(settings.prm)) is not None and kind.has_files:
         found["prm"] = weights_of(settings.prm)
+    if settings.writer == "arbitrage" and router_kind(settings.router).judge == "probe":
+        found["router"] = weights_of(settings.router_model)
     return {role: value for role, value in found.items() if value is not None}
 
 

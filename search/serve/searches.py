@@ -20,7 +20,7 @@ from search.protocols import Engine, FeatureProvider
 from search.serve.names import scorer_name, served_name, short_name
 from search.serve.settings import merge
 from search.setup.registry import make_engine, make_features, make_grader, runs_on_engine
-from search.setup.routing import Engines
+from search.setup.routing import Engines, router_kind
 from search.setup.run_key import engine_kind
 
 MAX_KEPT = 64
@@ -195,6 +195,8 @@ class Searches:
         if settings.writer == "model" or settings.router_model == "auto":
             return None
         own = self._base.settings
+        if router_kind(settings.router).judge == "probe" and settings.router_model == own.router_model:
+            return None
         if "router" in self.engines and settings.router_model == own.router_model:
             return self.engines["router"]
         if "prm" in self.engines and settings.router_model == self.prm:

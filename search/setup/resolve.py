@@ -62,7 +62,7 @@ def parts(settings: SearchSettings) -> list[Part]:
         ]
     if runs_on_engine(settings.prm):
         found.append(Part("prm", settings.prm, settings.prm_engine))
-    if settings.writer == "arbitrage" and router_kind(settings.router).has_model:
+    if settings.writer == "arbitrage" and router_kind(settings.router).runs_on_engine:
         found.append(Part("router", settings.router_model, settings.router_engine))
     return [part for part in found if part.model != OWN]
 
@@ -237,7 +237,8 @@ def _idle(settings: SearchSettings, *, own_policy: bool) -> dict[str, str]:
     else:
         idle["policy"] = "writer arbitrage"
         if not routed:
-            idle |= dict.fromkeys(("router_model", "router_engine"), f"router {settings.router}")
+            unused = ("router_engine",) if router_kind(settings.router).has_model else ("router_model", "router_engine")
+            idle |= dict.fromkeys(unused, f"router {settings.router}")
     if settings.prm == "none":
         kept = ("prm_codec", "prm_max_kv_tokens") if read else ("prm_max_kv_tokens",) if routed else ()
         idle |= {name: "a search without a reward model" for name in _REWARDS if name not in kept}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Set
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from search.catalogue import ROUTERS, RouterKind, load
@@ -13,13 +14,14 @@ from search.errors import ConfigError
 from search.loop.writer import ModelWriter
 from search.prompt.prompts import PromptRenderer
 from search.protocols import Engine, Router, Scorer, Tokenizer, Writer
-from search.setup.registry import make_engine, make_scorer, model_path, prm_config
+from search.setup.registry import make_engine, make_scorer, model_path, prm_config, weights_of
 from search.tree import SearchTree
 
 if TYPE_CHECKING:
     from arbitrage.models import ModelView
     from arbitrage.reading import RouterConfig, RouterReader
     from arbitrage.routers import RouterClass
+    from prm.probe import Probe, ProbeConfig
 
 Role = Literal["policy", "prm", "draft", "router"]
 """Whose engines may be given ready; the target's is the policy's."""
@@ -29,14 +31,15 @@ OWN = "own"
 
 
 class RouterSpec(NamedTuple):
-    """A router as it is named: its kind's name and its threshold; 0 for a kind without one."""
+    """A router as it is named: its kind's name, its threshold, 0 for a kind without one, and its model where named."""
 
     kind: str
     threshold: float
+    model: str = ""
 
     @property
     def name(self) -> str:
-        """As it is written."""
+        """As it is written beside a `router_model`."""
         return f"{self.kind}:{self.threshold:g}" if ROUTERS[self.kind].threshold else self.kind
 
 
@@ -54,13 +57,25 @@ def parse_router(text: str) -> RouterSpec:
         if colon:
             raise ConfigError(f"router {text!r}: {name} takes no threshold")
         return RouterSpec(name, 0.0)
+    model = ""
+    if kind.judge == "probe" and colon and not _is_number(value):
+        folder, _, last = value.rpartition(":")
+        model, value, colon = (folder, last, ":") if folder and _is_number(last) else (value, "", "")
     try:
         threshold = float(value) if colon else kind.default
     except ValueError:
         raise ConfigError(f"router {text!r}: the threshold must be a number; accepted: {_written(name)}") from None
     if not 0 <= threshold <= kind.highest:
         raise ConfigError(f"router {text!r}: the threshold {threshold:g} is out of range; accepted: {_written(name)}")
-    return RouterSpec(name, threshold)
+    return RouterSpec(name, threshold, model)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _written(name: str) -> str:
@@ -109,11 +124,13 @@ def choose_router(settings: SearchSettings, given: Set[str]) -> dict[str, str]:
         if settings.router_model != "auto":
             raise ConfigError(f"router {spec.name} has no model of its own; router_model {settings.router_model!r}")
         return {"router": spec.name}
-    if settings.router_model != "auto":
-        return {"router": spec.name}
+    if spec.model and settings.router_model not in ("auto", spec.model):
+        raise ConfigError(f"router {settings.router!r} and router_model {settings.router_model!r}: give one of the two")
+    if spec.model or settings.router_model != "auto":
+        return {"router": spec.name, "router_model": spec.model or settings.router_model}
     pair = [settings.draft, settings.target]
     is_mini = all(model.startswith("mini:") for model in pair)
-    if kind.judge == "router":
+    if kind.judge in ("router", "probe"):
         if not is_mini:
             raise ConfigError(
                 f"router {spec.name}: {kind.model} was trained for the mini family, not for {pair[0]!r} and "
@@ -151,8 +168,13 @@ def read_router(settings: SearchSettings, notes: list[str]) -> str | None:
     if kind.judge == "prm":
         found = prm_config(settings.router_model, _router_codec(settings), settings.router_engine)
         return found.codec if settings.prm == "none" else None
-    config = router_config(settings.router_model, settings.router_engine)
-    for role, trained in (("draft", config.draft), ("target", config.target)):
+    if kind.judge == "probe":
+        # Another draft is refused when it is loaded: its files tell it.
+        pair = {"target": router_probe_config(settings.router_model).target}
+    else:
+        config = router_config(settings.router_model, settings.router_engine)
+        pair = {"draft": config.draft, "target": config.target}
+    for role, trained in pair.items():
         if trained != (given := getattr(settings, role)):
             notes.append(
                 f"router {settings.router_model!r} was trained for {role} {trained!r}, not {given!r}: its estimates "
@@ -176,8 +198,6 @@ def router_config(model: str, engine: str = "local") -> RouterConfig:
     Raises:
         ConfigError: no such checkpoint, or it is no router.
     """
-    from pathlib import Path
-
     from arbitrage.reading import read_config
     from search.checkpoints.hub import find_model
 
@@ -186,6 +206,26 @@ def router_config(model: str, engine: str = "local") -> RouterConfig:
     if engine == "local" or folder.is_dir():
         folder = find_model(path)
     return read_config(model, folder)
+
+
+def router_probe_config(model: str) -> ProbeConfig:
+    """What the probe behind a router reads.
+
+    Args:
+        model: a folder, or `mini:probe`.
+
+    Raises:
+        ConfigError: no probe there, or one that scores steps and does not route.
+    """
+    from prm.probe import read_config
+
+    config = read_config(Path(model_path(model)).expanduser())
+    if not config.target:
+        raise ConfigError(
+            f"router probe: {model} scores steps of {config.policy} (--prm probe:{model}); one that routes is made by "
+            "ets router train --probe"
+        )
+    return config
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,9 +281,20 @@ def _make_router(settings: SearchSettings, draft: ModelView, target: ModelView, 
 
     spec = parse_router(settings.router)
     kind = ROUTERS[spec.kind]
-    scorer = _router_scorer(settings, kind, target.tokenizer, engines) if kind.has_model else None
+    scorer = _router_scorer(settings, kind, target.tokenizer, engines) if kind.runs_on_engine else None
+    probe = _router_probe(settings, draft.engine) if kind.judge == "probe" else None
     router: type[RouterClass] = load(kind.router)
-    return router.build(RouterParts(spec.threshold, draft, target, scorer))
+    return router.build(RouterParts(spec.threshold, draft, target, scorer, probe))
+
+
+def _router_probe(settings: SearchSettings, draft: Engine) -> Probe:
+    """The probe behind a router, held against the draft whose states it reads."""
+    from prm.probe import read_probe
+
+    router_probe_config(settings.router_model).check(
+        draft.info, draft.tokenizer.fingerprint, weights_of(settings.draft)
+    )
+    return read_probe(Path(model_path(settings.router_model)).expanduser())
 
 
 def _router_scorer(settings: SearchSettings, kind: RouterKind, tokenizer: Tokenizer, engines: Engines) -> Scorer:

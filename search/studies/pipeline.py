@@ -1,7 +1,9 @@
-"""`ets bench pipeline`: chains with and without pipelined speculation, one problem at a time.
+"""`ets bench pipeline`: routed chains, plain and pipelined, beside the target alone, one problem at a time.
 
-While the router judges a step the draft already writes the next. That can only gain where the two run
-apart: on servers of their own, as `make sglang-cpu` starts them, or on other machines.
+Whether routing pays by the clock is a question of what the router costs: a router as large as the target costs more
+than it saves, a probe on the draft's own states (`--router probe`) next to nothing. While a router judges a step a
+pipelined draft already writes the next. That can only gain where the two run apart: on servers of their own, as
+`make sglang-cpu` starts them, or on other machines.
 """
 
 from __future__ import annotations
@@ -9,8 +11,12 @@ from __future__ import annotations
 import asyncio
 import statistics
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from arbitrage.walks import TARGET
 from search.api import Search
 from search.config import SearchSettings, build
 from search.ledger import total_costs
@@ -18,6 +24,7 @@ from search.problems.data import load_problems
 from search.results.record import costs_record
 from search.results.result import Result
 from search.studies.measured import nodes_of, spread, take_turns
+from search.support.statistics import Estimate, bootstrap, paired_estimate, percentile_interval
 
 
 def run(
@@ -33,7 +40,7 @@ def run(
 
     Args:
         limit: problems.
-        repeats: of all of them, plain and pipelined in turn.
+        repeats: of all of them, the target alone, plain and pipelined in turn.
         router: who judges the draft's steps.
         data: the problems' source.
         engine: the target's, as in the settings.
@@ -43,15 +50,23 @@ def run(
     Returns:
         `figures`: `pipeline_speedup`, seconds a problem of plain chains over those of pipelined ones, median of the
         repeats, with `_min` and `_max`; `pipeline_equal`, problems whose chains are equal to the last node in all
-        repeats; `num_problems`; `seconds_plain`, `seconds_pipelined`; `thrown_share`, tokens written ahead in vain over
-        all that the draft wrote. `models`: costs by role of both.
+        repeats; `num_problems`; `seconds_target`, `seconds_plain`, `seconds_pipelined`; `thrown_share`, tokens written
+        ahead in vain over all that the draft wrote. Of plain chains against the target alone
+        `seconds_ratio_plain_over_target` and `accuracy_plain_less_target`, with `_lo` and `_hi`, 95% intervals by
+        bootstrap over problems; `accuracy_target`, `accuracy_plain`; `target_share`, of the plain chains' steps.
+        `models`: costs by role of all.
+
+    Raises:
+        ConfigError: a model or the router cannot be used.
+        SearchError: a search could not be run: a measurement with holes is none.
     """
+    alone = {"method": "chain", "temperature": 0.0, "prm": "none", "policy": "mini:target", "engine": engine}
     common = {"method": "chain", "writer": "arbitrage", "temperature": 0.0, "router": router, "prm": "none"}
     engines = {"engine": engine, "draft_engine": draft_engine, "router_engine": router_engine}
-    searches = {
-        name: Search(settings=build(SearchSettings, {**common, **engines, "pipeline": name == "pipelined"}))
-        for name in ("plain", "pipelined")
-    }
+    searches = {"target": Search(settings=build(SearchSettings, alone))}
+    for name in ("plain", "pipelined"):
+        settings = {**common, **engines, "pipeline": name == "pipelined"}
+        searches[name] = Search(settings=build(SearchSettings, settings))
     return asyncio.run(_measure(searches, limit, repeats, data, {"router": router, **engines}))
 
 
@@ -81,9 +96,27 @@ async def _measure(
         "num_problems": len(problems),
         **{f"seconds_{name}": statistics.fmean(one.stats.seconds for one in made) for name, made in every.items()},
         "thrown_share": (ahead.thrown_tokens or 0) / max(1, ahead.sampled_tokens or 0),
+        **_against_target(rounds),
     }
     models = {name: costs_record(cost) for name, cost in costs.items()}
     return {"bench": "pipeline", "figures": figures, "repeats": repeats, "data": data, **given, "models": models}
+
+
+def _against_target(rounds: Sequence[Mapping[str, list[Result]]]) -> dict[str, float]:
+    """Plain chains against the target alone; the accuracy is the first round's, as greedy chains do not change."""
+    first = rounds[0]
+    seconds = np.array([[sum(done[name][place].stats.seconds for done in rounds) for name in ("plain", "target")]
+                        for place in range(len(first["plain"]))])  # fmt: skip
+    sums, draws = seconds.sum(axis=0), bootstrap(seconds)
+    ratio = Estimate(float(sums[0] / sums[1]), *percentile_interval(draws[:, 0] / draws[:, 1]))
+    right = {name: [float(one.correct is True) for one in first[name]] for name in ("plain", "target")}
+    writers = [node.writer for one in first["plain"] for node in one.tree if node.writer]
+    return {
+        **ratio.figures("seconds_ratio_plain_over_target"),
+        **paired_estimate(right["plain"], right["target"]).figures("accuracy_plain_less_target"),
+        **{f"accuracy_{name}": statistics.fmean(values) for name, values in right.items()},
+        "target_share": writers.count(TARGET) / max(1, len(writers)),
+    }
 
 
 def _speedup(done: dict[str, list[Result]]) -> float:

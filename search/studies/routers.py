@@ -13,6 +13,7 @@ from typing import Any
 from arbitrage.routers import JUDGE_QUESTION
 from arbitrage.walks import DRAFT, TARGET
 from search.api import Search
+from search.catalogue import ROUTERS
 from search.config import SearchSettings, build
 from search.engines.local import LocalEngine
 from search.engines.remembering import RememberingEngine
@@ -37,6 +38,7 @@ GRID: Mapping[str, tuple[float, ...]] = {
     "rsd": (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, *_EVEN, 0.95, 0.99),
     "judge": (3.0, 4.0, 5.0),
     "arbitrage": (0.005, 0.01, 0.02, 0.05, 0.1, 0.12, 0.15, *_EVEN[1:], 0.95, 0.99),
+    "probe": (0.005, 0.01, 0.02, 0.05, 0.1, 0.12, 0.15, *_EVEN[1:]),
     "oracle": (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.3, 0.5, 0.9),
 }
 """Thresholds by kind of router."""
@@ -44,10 +46,17 @@ GRID: Mapping[str, tuple[float, ...]] = {
 EXACT = "exact"
 """The oracle whose rewards are an exact checker's, where the data has one."""
 
-CURVES = {"random": "random", "rsd": "rsd", "arbitrage": "arbitrage", "oracle": "oracle_prm", EXACT: "oracle"}
+CURVES = {
+    "random": "random",
+    "rsd": "rsd",
+    "arbitrage": "arbitrage",
+    "probe": "probe",
+    "oracle": "oracle_prm",
+    EXACT: "oracle",
+}
 """Which curves are compared, by kind of router. Judge's is not: its chains are too few."""
 
-TIMED = ("never", "always", "random:0.2", RSD_DEFAULT, "judge:4")
+TIMED = ("never", "always", "random:0.2", RSD_DEFAULT, "judge:4", f"probe:{ROUTERS['probe'].default:g}")
 """Routers whose wall time is measured, beside Arbitrage at the threshold that matches RSD's default."""
 
 TURN = 64

@@ -8,7 +8,7 @@ import pytest
 from arbitrage.walks import read_shard
 
 CHAIN = ("solve", "--mini", 3, "--method", "chain", "--writer", "arbitrage", "--temperature", 0)
-ROUTERS = ("never", "always", "random:0.5", "rsd:0.7", "judge:4", "arbitrage:0.5", "oracle:0")
+ROUTERS = ("never", "always", "random:0.5", "rsd:0.7", "judge:4", "arbitrage:0.5", "probe", "oracle:0")
 
 
 @pytest.mark.parametrize("router", ROUTERS)
@@ -63,6 +63,12 @@ def test_ets_with_the_draft_target_writer(inside):
         (("--router", "never", "--router-model", "mini:prm"), "router never has no model of its own"),
         (("--policy", "mini:draft"), "writer arbitrage writes with draft and target; policy 'mini:draft' is not used"),
         (("--draft", "nowhere/x", "--router", "never"), "nowhere/x"),
+        (("--router", "probe:nowhere"), "probe nowhere: no probe.json there"),
+        (("--router", "probe:one", "--router-model", "two"), "router 'probe:one' and router_model 'two': give one of"),
+        (
+            ("--router", "probe:0.2", "--draft", "mini:target"),
+            "this probe was trained for mini:draft, which has layers 2;",
+        ),
     ],
 )
 def test_wrong_routing_is_one_clear_line(inside, args, said):
@@ -124,6 +130,47 @@ def test_collect_train_eval_and_use(inside, walks):
     assert shown.isascii() and not any(name in shown for name in figures if "_" in name), "words, not names of keys"
     used = inside(*CHAIN, "--router", "arbitrage:0.3", "--router-model", "r", "--json")
     assert used.code == 0 and used.json["models"]["router"]["num_calls"] > 0
+
+
+def test_a_probe_is_trained_measured_and_used_from_the_same_walks(inside, walks, tmp_path):
+    ran = inside("router", "train", walks, "--dev", walks, "--out", "p", "--probe", "--json")
+    assert ran.code == 0, ran.err
+    record = ran.json["record"]
+    assert record["prm"] == "mini:prm" and record["label"] == "reward" and ran.json["layer"] in (1, 2)
+    assert list(record["thresholds"].values()) == sorted(record["thresholds"].values(), reverse=True)
+    again = inside("router", "train", walks, "--dev", walks, "--out", "p", "--probe")
+    assert again.code == 2 and "holds a router already" in again.err
+    measured = inside("router", "eval", "p", walks, "--json").json["figures"]
+    assert measured["num_pairs"] == ran.json["figures"]["num_pairs"]
+    assert measured["auc"] == pytest.approx(ran.json["figures"]["auc"], abs=0.01)
+    used = [
+        inside(*CHAIN, *names, "--tree", "tree.json", "--json").json
+        for names in (("--router", "probe:p:0.4"), ("--router", "probe:0.4", "--router-model", "p"))
+    ]
+    assert used[0]["trajectories"] == used[1]["trajectories"] and set(used[0]["models"]) == {"draft", "target"}
+    nodes = json.loads((tmp_path / "tree.json").read_text())["tree"]["nodes"][1:]
+    assert all((node["estimate"] > 0.4) == (node["writer"] == "target") for node in nodes)
+
+
+def test_a_probe_is_told_from_what_scores_steps_and_takes_its_own_flags_alone(inside, walks, tmp_path):
+    from search.mini.assets import checkpoint_path
+
+    scores = shutil.copytree(checkpoint_path("probe"), tmp_path / "scores")
+    config = json.loads((scores / "probe.json").read_text())
+    (scores / "probe.json").write_text(json.dumps({**config, "target": ""}))
+    shutil.copytree(checkpoint_path("probe"), tmp_path / "routes")
+    train = ("router", "train", walks, "--dev", walks, "--out", "x")
+    for args, said in (
+        ((*CHAIN, "--router", "probe:scores"), "router probe: scores scores steps of mini:draft (--prm probe:scores)"),
+        (("solve", "--mini", 0, "--prm", "probe:routes"), "this probe routes between mini:draft and mini:target"),
+        (("router", "eval", "scores", walks), "scores is a probe that scores steps and no router"),
+        ((*train, "--probe", "--epochs", 1, "--lora", 4), "--lora, --epochs: not for a router that is a probe"),
+        ((*train, "--layers", "1"), "--layers: only with --probe"),
+        ((*train, "--probe", "--layers", "3"), "layer 3: mini:draft has 2 layers"),
+        ((*train, "--probe", "--layers", "a"), "must be numbers with commas between them"),
+    ):
+        ran = inside(*args)
+        assert ran.code == 2 and said in ran.err, (args, ran.err)
 
 
 def test_a_shard_that_was_cut_short_is_named_and_nothing_is_lost(inside, walks):

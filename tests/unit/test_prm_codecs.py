@@ -9,10 +9,12 @@ from prm.checkpoint import PrmConfig
 from prm.label_tokens import LabelTokenCodec
 from prm.math_shepherd import MathShepherdCodec
 from prm.qwen_math import SYSTEM_PROMPT, QwenMathPrmCodec
+from prm.reasonflux import ReasonFluxCodec
 from prm.reward_head import RewardHeadCodec
 from prm.rlhflow import RlhflowCodec
 from prm.skywork import SkyworkCodec
 from prm.trl import TrlCodec
+from prm.versa import VersaCodec
 from search.errors import ConfigError, ScoringError
 
 
@@ -94,6 +96,55 @@ def test_qwen_math_ids_are_the_model_cards_and_each_segment_ends_with_extra_0():
     assert [part[-1] for part in parts[1:]] == [259] * 3 and joined(parts).count(259) == 3
     assert parts[1] == (*text_ids(STEPS[0]), 259)
     assert codec.reward((0.0, 2.0)) == pytest.approx(1 / (1 + math.exp(-2)))
+
+
+def test_reasonflux_ids_are_its_readmes_which_gives_no_system_prompt():
+    raw = byte_tokenizer("qwen")
+    codec = ReasonFluxCodec.configured(wrapped(raw), PrmConfig(), False)
+    messages = [
+        {"role": "user", "content": QUESTION},
+        {"role": "assistant", "content": "<extra_0>".join(STEPS) + "<extra_0>"},
+    ]
+    ids = raw.encode(raw.apply_chat_template(messages, tokenize=False), add_special_tokens=False)
+    parts = segments(codec)
+    assert joined(parts) == ids[:-2] and [part[-1] for part in parts[1:]] == [259] * 3
+    assert codec.reward((0.0, 2.0)) == pytest.approx(1 / (1 + math.exp(-2)))
+    with pytest.raises(ConfigError, match="codec reasonflux: the tokenizer has no chat template"):
+        ReasonFluxCodec.configured(wrapped(without_template(raw)), PrmConfig(), False)
+
+
+def without_template(raw):
+    raw.chat_template = None
+    return raw
+
+
+def test_versaprm_ids_are_the_cards_and_each_segment_ends_with_the_token_of_blank_lines():
+    raw = byte_tokenizer("blank lines", "<|begin_of_text|>")
+    codec = VersaCodec.configured(wrapped(raw), PrmConfig(bos_token="<|begin_of_text|>"), False)
+    assert codec.labels == (ord("+"), ord("-"))
+    parts = segments(codec)
+    whole = QUESTION + " \n\n" + "".join(f"{step} \n\n\n\n" for step in STEPS)
+    assert joined(parts) == [256, *raw.encode(whole, add_special_tokens=False)]
+    (tag,) = raw.encode(" \n\n\n\n", add_special_tokens=False)
+    assert [part[-1] for part in parts[1:]] == [tag] * 3 and joined(parts).count(tag) == 3
+    with pytest.raises(ConfigError, match="is not one token for this tokenizer; VersaPRM is read at it"):
+        VersaCodec.configured(wrapped(byte_tokenizer("llama")), PrmConfig(), False)
+
+
+def test_pure_prm_is_read_where_its_authors_script_reads_it():
+    """Its script for ProcessBench: question, then each step and a line break, with no special token anywhere."""
+    raw = byte_tokenizer("qwen")
+    codec = TrlCodec.configured(wrapped(raw), PrmConfig(), False)
+    ids, places = text_ids(QUESTION), []
+    for step in STEPS:
+        ids += text_ids(step + "\n")
+        places.append(len(ids) - 1)
+    parts = segments(codec)
+    assert joined(parts) == ids
+    assert [sum(map(len, parts[: number + 2])) - 1 for number in range(len(STEPS))] == places
+    for bad, good in ((0.0, 2.0), (1.0, -1.0)):
+        theirs = (math.exp(good) - math.exp(bad)) / (math.exp(good) + math.exp(bad))
+        assert 2 * codec.reward((bad, good)) - 1 == pytest.approx(theirs)
 
 
 def test_qwen_math_refuses_a_tokenizer_that_splits_extra_0():

@@ -85,6 +85,7 @@ def test_auto_recognises_the_family_and_says_why(built, case):
     assert config.codec == family
     evidence = {
         "math-shepherd": "by its name", "rlhflow": "by its name", "qwen-math-prm": "<extra_0>",
+        "versaprm": "by its name", "reasonflux": "by its name",
         "skywork-o1": "v_head.summary.weight", "reward-head": "score.weight", "trl": "PRMTrainer",
     }[family]  # fmt: skip
     assert evidence in config.reason
@@ -140,6 +141,24 @@ def test_what_is_no_reward_model_is_refused_by_name(tmp_path):
         detect_prm("RLHFlow/LLaMA3-SFT", tmp_path)
     with pytest.raises(ConfigError, match="unknown reward model codec 'oracle'; known: auto, label-tokens"):
         detect_prm("./some-model", tmp_path, "oracle")
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("PRIME-RL/EurusPRM-Stage2", "it is implicit, its reward being how much likelier it finds each token than"),
+        ("models/eurusprm-stage1", "one checkpoint alone gives none"),
+        ("Gen-Verse/ReasonFlux-PRM-1.5B", r"a pickle beside the weights \(reward_head.pt\)"),
+        ("Gen-Verse/ReasonFlux-PRM-Qwen-2.5-7B", "it is a policy"),
+        ("UW-Madison-Lee-Lab/Qwen-PRM800K", "no public text says at which token"),
+    ],
+)
+def test_a_published_model_that_cannot_be_read_is_refused_with_the_reason(tmp_path, name, why):
+    label_model(tmp_path, "rlhflow")
+    with pytest.raises(ConfigError, match=rf"'{name}' is not read here: .*{why}") as refused:
+        detect_prm(name, tmp_path)
+    assert "\n" not in str(refused.value)
+    assert detect_prm(name, tmp_path, "rlhflow").reason == "it was asked for"
 
 
 def test_a_head_and_label_tokens_exclude_each_other(tmp_path):

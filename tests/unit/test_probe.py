@@ -9,7 +9,17 @@ import pytest
 from fake_engine import FakeEngine
 from markov import hashed_hidden, story_model
 
-from prm.probe import CONFIG_FILE, Probe, ProbeConfig, calibrate, read_held_out, read_probe, save_held_out
+from prm.probe import (
+    CONFIG_FILE,
+    NUM_LOGPROB_FEATURES,
+    Probe,
+    ProbeConfig,
+    calibrate,
+    logprob_features,
+    read_held_out,
+    read_probe,
+    save_held_out,
+)
 from prm.probe_scorer import ProbeScorer
 from search.api import Search
 from search.engines.local import LocalEngine
@@ -64,6 +74,31 @@ def test_rewards_are_what_the_formula_says():
         assert probe.rewards(state)[0] == pytest.approx(expected, rel=1e-5)
     told = calibrate(np.array([-1e9, -3.0, 0.0, 3.0, 1e9]), 1.0, ((0.0, 0.0), (0.3, 0.3), (1.0, 1.0)))
     assert told[0] < 1e-300 and told[-1] == 1 and np.all(np.diff(told) > 0)
+
+
+def test_log_probabilities_are_read_from_the_end_and_by_the_lowest():
+    few, many = logprob_features((-1.0, -3.0)), logprob_features(tuple(-float(one) for one in range(1, 31)))
+    assert len(few) == len(many) == NUM_LOGPROB_FEATURES
+    assert few[:9] == (-3.0, -1.0, 0.0, 0.0, -2.0, -4.0, 2.0, -3.0, -1.0) and set(few[9:]) == {0.0}
+    assert many[:7] == (-30.0, -29.0, -28.0, -27.0, -15.5, -465.0, 30.0)
+    assert many[7:] == tuple(-float(one) for one in range(30, 14, -1))
+    assert all(map(math.isfinite, logprob_features((-math.inf, 0.0)))) and set(logprob_features(())) == {0.0}
+
+
+def test_a_probe_that_reads_log_probabilities_needs_them():
+    width = 4 + NUM_LOGPROB_FEATURES
+    probe = Probe(config(width=width, reads_logprobs=True, target="t"), weights(width=width))
+    state, logprobs = (0.5, -1.0, 2.0, 0.0), (-0.1, -2.0)
+    whole = np.array([[*state, *logprob_features(logprobs)]], np.float32)
+    assert probe.reward(state, logprobs) == pytest.approx(probe.rewards(whole)[0])
+    assert probe.reward(state, (-2.0, -0.1)) != probe.reward(state, logprobs)
+    for given, said in (
+        ((state, None), "no log-probabilities of its tokens"),
+        ((state[:3], logprobs), "3 numbers, not 4"),
+        ((state, (math.nan,)), "what is no number"),
+    ):
+        with pytest.raises(ScoringError, match=said):
+            probe.reward(*given)
 
 
 def test_kept_and_read_again(tmp_path):

@@ -327,6 +327,30 @@ def test_children_have_seeds_of_their_own_where_seeds_count(folder):
         with_engine(SglangEngine.connect(folder, server.url), body)
 
 
+@pytest.mark.parametrize("tag", [None, PROMPT[-1]], ids=["every token", "step tags"])
+def test_a_reward_head_is_read_from_a_pooling_server_at_the_prompts_end(folder, tag):
+    with serving(Script(head=lambda ids: (len(ids) / 10, 0.5), step_tag=tag)) as server:
+
+        async def body(engine):
+            assert engine.info.details["head"] == "as served" and engine.info.seeds == "none"
+            assert await engine.read(prefix(), "head") == (0.4, 0.5)
+            with pytest.raises(EngineError, match="has no hidden states"):
+                await engine.read(prefix(), "hidden")
+            server.script.step_tag = 5
+            with pytest.raises(EngineError, match="gives outputs at its own step tag alone"):
+                await engine.read(prefix(), "head")
+
+        with_engine(OpenAIEngine.connect(folder, server.url), body)
+
+
+def test_a_server_that_neither_writes_nor_pools_is_refused_with_what_it_said_first(folder):
+    with (
+        serving(Script(head=lambda ids: (0.5,), statuses=iter([404, 404, 404]))) as server,
+        pytest.raises(ConfigError, match="scripted 404"),
+    ):
+        OpenAIEngine.connect(folder, server.url)
+
+
 def test_a_reward_head_is_read_from_an_embedding_server(folder):
     with serving(Script(head=lambda ids: (len(ids) / 10, 0.5))) as server:
 

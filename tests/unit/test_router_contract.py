@@ -26,7 +26,7 @@ from search.support.streams import closing
 from search.tree import SearchTree
 from search.types import ROOT, FinishReason, NodeStatus, Problem, Sampling, Step, StepFailure, WriteJob
 
-ALONE = ("never", "random", "rsd", "judge", "arbitrage")
+ALONE = ("never", "random", "rsd", "judge", "arbitrage", "probe")
 """Routers that look at the draft's step alone."""
 
 
@@ -45,8 +45,10 @@ def pending(parts):
     first = tree.add_child(ROOT)
     tree.write(Step(first, ids("Add 3.\n\n"), "Add 3.\n\n", FinishReason.STOP, DRAFT))
     node = tree.add_child(first)
-    steps = [Step(node, ids(text), text, FinishReason.STOP, who) for text, who in
-             (("Take 4.\n\n", DRAFT), ("Add 1.\n\n", TARGET))]  # fmt: skip
+    steps = [
+        Step(node, ids(text), text, FinishReason.STOP, who, logprobs=(-0.5,) * len(ids(text)))
+        for text, who in (("Take 4.\n\n", DRAFT), ("Add 1.\n\n", TARGET))
+    ]
     return tree, node, steps
 
 
@@ -115,17 +117,17 @@ def test_a_router_gives_everything_back_and_its_roles_are_its_engines(kind):
             assert router.usage(tree)["router"].num_calls == (2 if kind == "oracle" else 1)
         for nodes in ({99}, {1}, {1}, None, None):
             await router.release(tree, nodes)
+        shared = len(tree.prefix(1).ids) + (len(draft.ids) if kind == "probe" else 0)
         for engine in parts.engines:
             for name in {call.prefix.tree for call in engine.calls}:
-                assert engine.usage(name).kv_tokens_held in (0, len(tree.prefix(1).ids)), (
-                    "judge shares the target's path"
-                )
-        await parts.target.release(tree.id)
+                assert engine.usage(name).kv_tokens_held in (0, shared), "judge and probe share a model's path"
+        for view in parts.views():
+            await view.release(tree, None)
 
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("kind", ["rsd", "arbitrage", "judge"])
+@pytest.mark.parametrize("kind", ["rsd", "arbitrage", "judge", "probe"])
 def test_a_higher_threshold_moves_every_decision_one_way(kind):
     escalated = []
     for threshold in (0.0, 0.3, 0.6, 1.0):
@@ -134,7 +136,7 @@ def test_a_higher_threshold_moves_every_decision_one_way(kind):
         ]
         first_level = [outcome.tree[node] for outcome in outcomes for node in outcome.tree.children(ROOT)]
         escalated.append({(i, node.id) for i, node in enumerate(first_level) if node.writer == TARGET})
-    if kind == "arbitrage":
+    if kind in ("arbitrage", "probe"):
         escalated.reverse()
     assert all(low <= high for low, high in pairwise(escalated))
     assert len(escalated[0]) < len(escalated[-1])
@@ -158,11 +160,28 @@ def test_names_are_read_back():
         ("judge:10", r"accepted: judge:K \(least rating"),
         ("rsd:high", "must be a number"),
         ("always:1", "always takes no threshold"),
+        ("probe:1.5", r"accepted: probe:TAU \(highest estimate"),
+        ("probe:folder:nan", "out of range"),
     ],
 )
 def test_wrong_routers_are_refused_with_what_is_accepted(text, said):
     with pytest.raises(ConfigError, match=said):
         parse_router(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("probe", ("probe", 0.15, "")),
+        ("probe:0.3", ("probe", 0.3, "")),
+        ("probe:runs/my-probe", ("probe", 0.15, "runs/my-probe")),
+        ("probe:runs/my-probe:0.3", ("probe", 0.3, "runs/my-probe")),
+        ("probe:mini:probe", ("probe", 0.15, "mini:probe")),
+        ("probe:mini:probe:0.3", ("probe", 0.3, "mini:probe")),
+    ],
+)
+def test_a_probe_is_named_by_its_folder_with_or_without_a_threshold(text, wanted):
+    assert parse_router(text) == wanted
 
 
 def test_the_random_router_escalates_its_share_whatever_the_step():
@@ -190,7 +209,7 @@ def test_the_target_gets_one_request_for_each_escalated_step_and_no_other(kind, 
 
 
 @pytest.mark.parametrize("policy", [EtsKv(), Ets()], ids=lambda policy: policy.name)
-@pytest.mark.parametrize("kind", ["rsd", "arbitrage"])
+@pytest.mark.parametrize("kind", ["rsd", "arbitrage", "probe"])
 def test_inside_ets_at_width_16_the_router_decides_at_each_node(kind, policy):
     parts = Parts()
     features = [make_embedder("tfidf")] if policy.features else []
@@ -328,6 +347,27 @@ def test_a_router_that_gives_nonsense_fails_the_step_and_says_so():
     outcome = solve(parts.driver("rsd", width=4))
     (failed,) = outcome.tree.leaves(NodeStatus.FAILED)
     assert "the reward model gave nan" in failed.reason
+
+
+def test_a_state_that_is_no_number_fails_the_step_and_says_so():
+    parts = Parts()
+    parts.draft._faults = {("read", 1): Fault("read", 1, "nan")}
+    outcome = solve(parts.driver("probe", width=4))
+    (failed,) = outcome.tree.leaves(NodeStatus.FAILED)
+    assert "the draft's state at the end of its step has what is no number" in failed.reason
+
+
+def test_a_probe_costs_no_model_and_a_step_that_stays_next_to_nothing():
+    """The token that it reads at is computed once: what goes on from a step that stays starts there."""
+    for number in range(8):
+        problem, parts = Problem(f"q{number}", PROMPT), Parts()
+        outcome = solve(parts.driver("probe", threshold=1.0), problem)
+        assert {node.writer for node in outcome.tree if node.id} == {DRAFT} and set(outcome.models) == {DRAFT, TARGET}
+        plain = solve(Parts().driver("never"), problem)
+        assert [node.ids for node in outcome.tree] == [node.ids for node in plain.tree]
+        more = outcome.models[DRAFT].computed_tokens - plain.models[DRAFT].computed_tokens
+        assert more == 1, "the last token of the last step alone"
+        assert not parts.prm.calls and not parts.learned.calls and not parts.target.calls
 
 
 def test_a_draft_with_a_tokenizer_of_its_own_writes_the_same_texts():

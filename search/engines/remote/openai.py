@@ -1,6 +1,10 @@
 """Any OpenAI-compatible server whose `/v1/completions` takes and gives token ids, e.g. vLLM.
 
 That API says neither what was cached nor what was computed, so the books of its trees hold None there.
+
+A vLLM server that was started with `--runner pooling` writes nothing, and gives a reward head's outputs at every token
+on `/pooling` (its task "token_classify", without its activation), or, where it was told of a step tag, at the tags: the
+last of them are those at the end of the prompt, where a step is read.
 """
 
 from __future__ import annotations
@@ -122,8 +126,15 @@ class OpenAIEngine(RemoteEngine[OpenAIServer]):
         return {token: logprob for token, logprob in named.items() if token is not None}
 
     async def _numbers(self, server: OpenAIServer, prefix: Prefix, what: Literal["head", "hidden"]) -> Read:
-        named = "reward head" if what == "head" else "hidden states"
-        raise self._error(f"an OpenAI-compatible server has no {named}: serve the model with SGLang")
+        if what == "hidden":
+            raise self._error("an OpenAI-compatible server has no hidden states: serve the model with SGLang")
+        if "head" not in self.info.details:
+            raise self._error(
+                f"{server} has no reward head: serve the model with SGLang, or start vLLM with --runner pooling"
+            )
+        if not (outputs := await _pool(server, prefix.ids, prefix.tree)):
+            raise self._error(f"{server} gives outputs at its own step tag alone, and there is none in what was asked")
+        return Read(outputs)
 
     async def _abort(self, server: OpenAIServer, requests: Sequence[str]) -> None:
         """There is no way to stop one sample of several; it runs to its end, and nobody waits for it."""
@@ -141,6 +152,17 @@ async def _complete(server: OpenAIServer, ids: Sequence[int], body: Mapping[str,
     if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
         raise nonsense(str(server), answer)
     return choices
+
+
+async def _pool(server: OpenAIServer, ids: Sequence[int], key: str) -> tuple[float, ...]:
+    """The outputs of the reward head at the end of a prompt; none where the server waits for another step tag."""
+    body = {"model": server.model, "input": list(ids), "task": "token_classify", "use_activation": False}
+    answer = await server.client.post(f"{server.url}/pooling", body, key)
+    try:
+        rows = answer["data"][0]["data"]
+        return tuple(map(float, rows[-1])) if rows else ()
+    except (KeyError, TypeError, IndexError, ValueError):
+        raise nonsense(str(server), answer) from None
 
 
 def _sample(server: OpenAIServer, choice: Mapping[str, Any]) -> Sample:
@@ -179,7 +201,14 @@ async def _ask(model: RemoteModel, urls: Sequence[str], limits: RequestLimits) -
         ids = list(await asyncio.gather(*(_tokenize(server) for server in servers)))
         for server, seen in zip(servers, ids, strict=True):
             check_same(model, server.url, ids=seen, model_type="", served=server.model)
-        seeds = [await _honours_seeds(server, model.tokenizer.encode(PROBE_TEXT)) for server in servers]
+        probe = model.tokenizer.encode(PROBE_TEXT)
+        try:
+            seeds = [await _honours_seeds(server, probe) for server in servers]
+            pools = False
+        except EngineError as error:
+            seeds, pools = [False], await _all_pool(servers, probe)
+            if not pools:
+                raise error from None
     except EngineError as error:
         raise ConfigError(f"engine openai: {error}") from error
     finally:
@@ -189,10 +218,22 @@ async def _ask(model: RemoteModel, urls: Sequence[str], limits: RequestLimits) -
         if isinstance(longest := entry.get("max_model_len"), int):
             contexts.append(longest - _RESERVED_TOKENS.get(str(entry.get("owned_by")), 1))
     details = {"server": str(served[0].get("owned_by") or "unknown"), "serves": servers[0].model}
+    if pools:
+        details["head"] = "as served"
     if len(urls) > 1:
         details["servers"] = str(len(urls))
     model.described(context_tokens=min(contexts), seeds="server" if all(seeds) else "none", details=details)
     return [server.model for server in servers]
+
+
+async def _all_pool(servers: Sequence[OpenAIServer], ids: Sequence[int]) -> bool:
+    """Whether servers that write nothing give the outputs of a reward head."""
+    try:
+        for server in servers:
+            await _pool(server, ids, "probe")
+    except EngineError:
+        return False
+    return True
 
 
 async def _served(client: HttpClient, url: str) -> Mapping[str, Any]:
