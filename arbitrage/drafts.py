@@ -17,7 +17,7 @@ class Scored(NamedTuple):
     place: NodeId
 
 
-class _Beside:
+class _ShadowTree:
     """The paths of a search tree, with steps hung below them that the search may or may not take."""
 
     __slots__ = ("nodes", "tree")
@@ -50,7 +50,7 @@ class StepScorer:
     def __init__(self, scorer: Scorer) -> None:
         """Ask `scorer`, which sees each step as the newest of a path."""
         self.scorer = scorer
-        self._trees: dict[str, _Beside] = {}
+        self._trees: dict[str, _ShadowTree] = {}
 
     @property
     def engines(self) -> Mapping[str, Engine]:
@@ -64,9 +64,9 @@ class StepScorer:
         Raises:
             ScoringError, EngineError: as the scorer does.
         """
-        beside = self._trees.setdefault(tree.id, _Beside(tree))
-        place = beside.hang(tree, step)
-        (score,) = await self.scorer.score(beside.tree, [place])
+        shadow = self._trees.setdefault(tree.id, _ShadowTree(tree))
+        place = shadow.hang(tree, step)
+        (score,) = await self.scorer.score(shadow.tree, [place])
         return Scored(score, place)
 
     def keep(self, tree: SearchTree, node: NodeId, scored: Scored) -> None:
@@ -87,11 +87,11 @@ class StepScorer:
 
     async def release(self, tree: SearchTree, nodes: Collection[NodeId] | None) -> None:
         """Free what is cached for these nodes and all below, or for the whole tree (None)."""
-        beside = self._trees.get(tree.id)
-        if beside is None:
+        shadow = self._trees.get(tree.id)
+        if shadow is None:
             return
         if nodes is None:
             del self._trees[tree.id]
-            await self.scorer.release(beside.tree, None)
-        elif places := {beside.nodes[node] for node in nodes if node in beside.nodes}:
-            await self.scorer.release(beside.tree, places)
+            await self.scorer.release(shadow.tree, None)
+        elif places := {shadow.nodes[node] for node in nodes if node in shadow.nodes}:
+            await self.scorer.release(shadow.tree, places)

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of somebody else's says, in one line of 200 characters at most."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:200]
+
+
 class SearchError(Exception):
     """Base of all errors raised on purpose by this project."""
 

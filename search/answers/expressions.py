@@ -26,7 +26,6 @@ from search.answers.values import Expression, Node
 
 _PRODUCT = re.compile(r"[b-df-hj-np-tv-z]{2}|[a-z]{1}|[xyzuvw]{2,3}|[abcd]{2,3}|[pqrst]{2,3}|[klmn]{2,3}")
 _OPAQUE = frozenset("fgFGPQ")
-_NUMERAL = re.compile(r"([0-9]*)(?:\.([0-9]*))?")
 
 
 def number(value: int | Fraction) -> Node:

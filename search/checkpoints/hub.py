@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from search.errors import ConfigError
+from search.errors import ConfigError, first_line
 
 CHECKPOINT_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.py")
 """What a checkpoint may need; weights in unsafe formats are never fetched."""
@@ -43,12 +43,12 @@ def find_model(model: str, patterns: Sequence[str] = CHECKPOINT_FILES) -> Path:
         if (cached := cached_model(model, chosen)) is not None:
             return cached
     except HFValidationError as error:
-        raise ConfigError(f"model {model!r} is neither a folder nor a hub id: {_line(error)}") from None
+        raise ConfigError(f"model {model!r} is neither a folder nor a hub id: {first_line(error)}") from None
     try:
         return Path(snapshot_download(model, allow_patterns=chosen))
     except (LocalEntryNotFoundError, OSError) as error:
         if isinstance(error, HfHubHTTPError) and not isinstance(error, LocalEntryNotFoundError):
-            raise ConfigError(f"model {model!r}: the hub refused it: {_line(error)}") from None
+            raise ConfigError(f"model {model!r}: the hub refused it: {first_line(error)}") from None
         raise ConfigError(f"model {model!r} is not in the hub's cache, and the hub cannot be reached") from None
 
 
@@ -86,9 +86,3 @@ def cached_model(model: str, patterns: Sequence[str] = CHECKPOINT_FILES) -> Path
     except LocalEntryNotFoundError:
         return None
     return cached if any(cached.glob("*.safetensors" if "*.safetensors" in patterns else "config.json")) else None
-
-
-def _line(error: BaseException) -> str:
-    """The first line of an error, without its tail."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:200]

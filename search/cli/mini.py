@@ -93,10 +93,7 @@ def check(weights: Path | None, split: str, limit: int, seeds: tuple[int, ...], 
     """Measure the family against its gate; exit 1 if a line is missed."""
     from search.studies import mini_check
 
-    def say(text: str) -> None:
-        sys.stderr.write(text + "\n")
-
-    report = mini_check.check(weights=weights, split=split, num_problems=limit, seeds=seeds, say=say)
+    report = mini_check.check(weights=weights, split=split, num_problems=limit, seeds=seeds, say=_say)
     if as_json:
         print_json(report.to_dict())
     else:

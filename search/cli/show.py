@@ -16,6 +16,7 @@ from rich.text import Text
 from search.cli.tree_text import draw_tree, legend, one_line, printable
 from search.replay import is_by_depth, rebase_kv_tokens, replay
 from search.results.result import Result
+from search.runs.summary import count
 from search.types import NodeStatus, Reduce
 
 _PLAIN_EVERY_SECONDS = 10.0
@@ -104,9 +105,9 @@ def _cost_table(result: Result, reduce: Reduce) -> Table:
     rows: list[tuple[str, str, str]] = [
         ("method", f"{result.method}", f"width {result.width}, seed {result.seed}"),
         ("tree", f"{stats.num_nodes}", f"nodes, {stats.num_pruned} pruned, {stats.num_finished} finished"),
-        ("policy tokens", _count(stats.computed_tokens), f"computed, of {_count(stats.unique_tokens)} in the tree"),
+        ("policy tokens", count(stats.computed_tokens), f"computed, of {count(stats.unique_tokens)} in the tree"),
         *([("thrown away", f"{stats.tokens_thrown}", "tokens, written ahead in vain")] if stats.tokens_thrown else []),
-        ("reward tokens", _count(stats.prm_tokens), f"computed, of {stats.prm_unique_tokens} in the tree"),
+        ("reward tokens", count(stats.prm_tokens), f"computed, of {stats.prm_unique_tokens} in the tree"),
         *(
             [
                 ("KV kept", f"{stats.kv_tokens_mean:.0f}", f"tokens on average, {stats.kv_tokens_peak} at most"),
@@ -151,10 +152,6 @@ def _model_table(result: Result) -> Table:
         flops = "unknown" if cost.flops is None else f"{cost.flops:.3g}"
         table.add_row(role, str(cost.num_calls), *map(_count, tokens), f"{cost.seconds:.2f}", flops)
     return table
-
-
-def _count(value: int | None) -> str:
-    return "unknown" if value is None else str(value)
 
 
 class Progress(Protocol):

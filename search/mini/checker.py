@@ -86,11 +86,6 @@ class Verdict:
     answer: str | None
     correct: bool
 
-    @property
-    def num_right_so_far(self) -> int:
-        """Number of steps before the first error."""
-        return sum(step.so_far for step in self.steps)
-
 
 def split_steps(text: str) -> list[str]:
     """The steps of a solution's text: cut at blank lines, empty pieces left out."""

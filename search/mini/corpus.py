@@ -23,7 +23,6 @@ from search.mini.solutions import (
 from search.mini.tokenizer import EOS_TOKEN, PAD_TOKEN, encode, encode_batch, token_id
 from search.mini.wording import BAD_LABEL, GOOD_LABEL, STEP_SEPARATOR
 
-IGNORED = -100
 BATCHES_PER_CHUNK = 32
 TRAIN_SPLITS = ("train", "train", "train", "train-easy", "train-medium", "train-hard")
 DRILL_SPLIT_RATE = 0.2

@@ -20,7 +20,7 @@ from search.protocols import CachingEngine
 from search.results.record import ProblemRecord, RunDirectory, failed_record, read_json
 from search.results.result import Result
 from search.runs.provenance import model_weights, provenance
-from search.runs.session import Session, loaded_for_good
+from search.runs.session import Session, garbage_frozen
 from search.runs.summary import Summary, summarise
 from search.support.files import write_atomic
 
@@ -96,7 +96,7 @@ class Evaluation:
                 self._begin_session(infos)
                 self._session.seconds_loading = time.perf_counter() - start
                 try:
-                    with loaded_for_good(), self._session.running():
+                    with garbage_frozen(), self._session.running():
                         async for item in self.search.asolve_many(todo, concurrency):
                             self._keep(item)
                             on_progress(len(self._records), self._note())

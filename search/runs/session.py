@@ -68,7 +68,7 @@ class Session:
 
 
 @contextmanager
-def loaded_for_good() -> Iterator[None]:
+def garbage_frozen() -> Iterator[None]:
     """Have the garbage collector leave alone what is loaded by now.
 
     Beside torch and transformers each of its full passes takes half a second, in which no answer is read: with fast

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 import uvicorn
 
 from search.errors import ConfigError
-from search.runs.session import loaded_for_good
+from search.runs.session import garbage_frozen
 from search.serve.access_log import AccessLog
 from search.serve.app import make_app
 from search.serve.service import Service
@@ -128,5 +128,5 @@ async def serve(service: Service, bound: socket.socket, keys: Sequence[str] = ()
         sys.stderr.flush()
 
     sys.setswitchinterval(_SWITCH_SECONDS)
-    with loaded_for_good():
+    with garbage_frozen():
         await _Server(config, service, ready).serve(sockets=[bound])

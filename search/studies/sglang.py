@@ -27,7 +27,7 @@ from search.engines.remote.model import read_model
 from search.engines.remote.transport import HttpServer
 from search.problems.data import load_problems
 from search.results.result import Result
-from search.runs.session import loaded_for_good
+from search.runs.session import garbage_frozen
 from search.setup.registry import make_engine, make_scorer, model_path
 from search.studies.instant import STEPS, Script
 from search.studies.measured import Measured, spread
@@ -155,7 +155,7 @@ async def _drive(url: str, seed: int, width: int, num_problems: int, method: str
     async with search:
         await search.asolve(problems[-1])  # connections, caches of the tokenizer
         measured = Measured()
-        with loaded_for_good():  # as `ets eval` does
+        with garbage_frozen():  # as `ets eval` does
             start = time.process_time()
             await measured.add(search, problems[:-1])
             cpu_seconds = time.process_time() - start

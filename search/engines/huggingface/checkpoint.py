@@ -10,8 +10,8 @@ from search.checkpoints.gguf import is_gguf
 from search.checkpoints.hub import find_model
 from search.engines.huggingface.devices import import_torch
 from search.engines.huggingface.gguf import gguf_config, gguf_tokenizer, gguf_weights
-from search.engines.huggingface.quiet import line, quiet
-from search.errors import ConfigError
+from search.engines.huggingface.quiet import quiet
+from search.errors import ConfigError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +65,7 @@ def tensor_names(model: str, folder: Path) -> frozenset[str]:
             with safe_open(file, framework="pt") as opened:
                 names.update(opened.keys())
         except (SafetensorError, OSError) as error:
-            raise ConfigError(f"model {model!r}: {file.name} is damaged or cut short: {line(error)}") from None
+            raise ConfigError(f"model {model!r}: {file.name} is damaged or cut short: {first_line(error)}") from None
     return frozenset(names)
 
 
@@ -89,7 +89,7 @@ def read_config(model: str, folder: Path, trust_remote_code: bool, names: frozen
             with quiet():
                 config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         except Exception as error:  # what a broken file makes transformers raise is not to be listed
-            raise ConfigError(f"model {model!r}: its config.json cannot be used: {line(error)}") from None
+            raise ConfigError(f"model {model!r}: its config.json cannot be used: {first_line(error)}") from None
     architectures = list(config.architectures or [])
     known = {name for names in CAUSAL.values() for name in ([names] if isinstance(names, str) else names)}
     remote = trust_remote_code and bool(getattr(config, "auto_map", None))
@@ -125,7 +125,7 @@ def read_tokenizer(model: str, folder: Path, trust_remote_code: bool) -> Any:
         with quiet():
             return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:  # The Rust tokenizer raises plain Exception for a broken file.
-        raise ConfigError(f"model {model!r}: its tokenizer cannot be read: {line(error)}") from None
+        raise ConfigError(f"model {model!r}: its tokenizer cannot be read: {first_line(error)}") from None
 
 
 def check_sizes(model: str, raw_tokenizer: Any, num_embeddings: int) -> None:
@@ -217,7 +217,7 @@ def _safetensors_weights(
                 **({"key_mapping": {"^pretrained_model\\.": ""}} if wrapped else {}),
             )
     except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
-        raise ConfigError(f"model {model!r}: its weights cannot be loaded: {line(error)}") from None
+        raise ConfigError(f"model {model!r}: its weights cannot be loaded: {first_line(error)}") from None
     missing = sorted(report.get("missing_keys") or ())
     if missing:
         raise ConfigError(f"model {model!r}: its weights lack {missing[0]} and {len(missing) - 1} others")

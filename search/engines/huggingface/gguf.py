@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from search.checkpoints.gguf import GgufFile, read_gguf
-from search.engines.huggingface.quiet import line, quiet
-from search.errors import ConfigError
+from search.engines.huggingface.quiet import quiet
+from search.errors import ConfigError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +38,7 @@ def gguf_config(model: str, path: Path) -> Any:
             config: Any = AutoConfig.from_pretrained(folder, gguf_file=path.name)
     except Exception as error:
         raise ConfigError(
-            f"model {model!r}: its architecture {file.architecture} cannot be read: {line(error)}"
+            f"model {model!r}: its architecture {file.architecture} cannot be read: {first_line(error)}"
         ) from None
     text = config.get_text_config(decoder=True)
     text.eos_token_id = sorted(file.eos_ids()) or None
@@ -64,7 +64,7 @@ def gguf_tokenizer(model: str, path: Path) -> Any:
         with quiet(), file.alone() as folder:
             raw: Any = AutoTokenizer.from_pretrained(folder, gguf_file=path.name)
     except Exception as error:
-        raise ConfigError(f"model {model!r}: its tokenizer cannot be read: {line(error)}") from None
+        raise ConfigError(f"model {model!r}: its tokenizer cannot be read: {first_line(error)}") from None
     templates = {
         key.removeprefix("tokenizer.chat_template."): value
         for key, value in file.metadata.items()
@@ -111,7 +111,7 @@ def gguf_weights(model: str, path: Path, config: Any, dtype: torch.dtype, *, pac
             )
     except Exception as error:
         raise ConfigError(
-            f"model {model!r} ({file.architecture}, {file.quantization}): its weights cannot be loaded: {line(error)}"
+            f"model {model!r} ({file.architecture}, {file.quantization}): its weights cannot be loaded: {first_line(error)}"
         ) from None
     missing = sorted(report.get("missing_keys") or ())
     if missing:

@@ -27,9 +27,3 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bar:
             logging.enable_progress_bar()
-
-
-def line(error: BaseException) -> str:
-    """The first line of an error, without its tail."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:200]

@@ -22,7 +22,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from search.engines.huggingface.quiet import line
 from search.engines.local.arena import BLOCKED
 from search.engines.local.batch import Batch
 from search.engines.local.forward import (
@@ -39,7 +38,7 @@ from search.engines.local.rounding import Call, call_wider, call_with, hidden_of
 from search.engines.local.rows import Result
 from search.engines.local.scheduler import Scheduler
 from search.engines.stops import TokenTable
-from search.errors import ConfigError
+from search.errors import ConfigError, first_line
 from search.types import Generation, Prefix, Sampling, Segment
 
 Attention = Literal["auto", "paged", "cascade"]
@@ -158,7 +157,7 @@ def _compare(forward: Forward, network: Any, device: torch.device, dtype: torch.
         except Exception as error:  # a kernel is compiled here, and what a compiler raises is not to be listed
             if not isinstance(forward, PagedForward):
                 raise
-            raise RefusedError(f"its attention over a pool does not run here ({line(error)})") from error
+            raise RefusedError(f"its attention over a pool does not run here ({first_line(error)})") from error
         longest = max(len(path) for path in paths)
         # Nobody sees what is padded on the right.
         ids = torch.tensor([path + path[-1:] * (longest - len(path)) for path in paths], device=device)

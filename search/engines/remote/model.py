@@ -12,11 +12,11 @@ from search.checkpoints.gguf import is_gguf
 from search.checkpoints.hub import find_model
 from search.engines.huggingface.checkpoint import check_sizes, context_tokens, read_tokenizer
 from search.engines.huggingface.gguf import gguf_config
-from search.engines.huggingface.quiet import line, quiet
+from search.engines.huggingface.quiet import quiet
 from search.engines.huggingface.token_bytes import TokenBytes
 from search.engines.huggingface.tokenizer import HFTokenizer
 from search.engines.stops import StopRule, StopRules, TokenTable
-from search.errors import ConfigError
+from search.errors import ConfigError, first_line
 from search.protocols import Tokenizer
 from search.types import EngineInfo
 
@@ -114,7 +114,7 @@ def _read_config(model: str, folder: Path, trust_remote_code: bool) -> Any:
         with quiet():
             return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:  # what a broken file makes transformers raise is not to be listed
-        raise ConfigError(f"model {model!r}: its config.json cannot be used: {line(error)}") from None
+        raise ConfigError(f"model {model!r}: its config.json cannot be used: {first_line(error)}") from None
 
 
 def eos_ids(folder: Path, config: Any, raw_tokenizer: Any) -> frozenset[int]:
