@@ -111,7 +111,8 @@ def gguf_weights(model: str, path: Path, config: Any, dtype: torch.dtype, *, pac
             )
     except Exception as error:
         raise ConfigError(
-            f"model {model!r} ({file.architecture}, {file.quantization}): its weights cannot be loaded: {first_line(error)}"
+            f"model {model!r} ({file.architecture}, {file.quantization}): its weights cannot be loaded: "
+            f"{first_line(error)}"
         ) from None
     missing = sorted(report.get("missing_keys") or ())
     if missing:
