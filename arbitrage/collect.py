@@ -127,8 +127,8 @@ class Collector:
             self._write(self._target, problem, tree, above, targeted),
         )
         tree.write(Step(drafted, self._draft.tree_ids(tree, ours), ours.text, ours.finish, DRAFT))
-        for node, made in zip(targeted, theirs, strict=True):
-            tree.write(Step(node, self._target.tree_ids(tree, made), made.text, made.finish, TARGET))
+        for node, generation in zip(targeted, theirs, strict=True):
+            tree.write(Step(node, self._target.tree_ids(tree, generation), generation.text, generation.finish, TARGET))
         draft_reward, *target_rewards = await self._scorer.score(tree, [drafted, *targeted])
         # Where several were drawn, their mean decides and the first of them is what a target would have written.
         target_reward = sum(target_rewards) / len(target_rewards)
@@ -145,12 +145,12 @@ class Collector:
             draft_right=self._right(problem, [*before, ours.text]),
             target_right=self._right(problem, [*before, first.text]),
         )
-        taken, made = (targeted[0], first) if takes_target else (drafted, ours)
+        taken, chosen = (targeted[0], first) if takes_target else (drafted, ours)
         for node in (drafted, *targeted):
             if node != taken:
                 for part in (self._draft, self._target, self._scorer):
                     await part.release(tree, {node})
-        over = made.finish in (FinishReason.EOS, FinishReason.CONTEXT) or len(tree[taken].ids) >= left
+        over = chosen.finish in (FinishReason.EOS, FinishReason.CONTEXT) or len(tree[taken].ids) >= left
         return pair, taken, over
 
     async def _write(

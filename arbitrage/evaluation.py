@@ -57,12 +57,12 @@ def figures(walks: Sequence[Walk], estimates: Sequence[float | None], margin: fl
 
     owners = [number for number, walk in enumerate(walks) for _ in walk.pairs]
     every = [pair for walk in walks for pair in walk.pairs]
-    known = [number for number, value in enumerate(estimates) if value is not None]
-    pairs = [every[number] for number in known]
+    estimated = [number for number, value in enumerate(estimates) if value is not None]
+    pairs = [every[number] for number in estimated]
     scores = [value for value in estimates if value is not None]
     doubts = [1.0 - pair.draft_reward for pair in pairs]
     advantages = [pair.advantage for pair in pairs]
-    found = truth(pairs, margin)
+    better = truth(pairs, margin)
     helped, any_helped = ([value > cut for value in advantages] for cut in (margin, 0.0))
     sides = {
         side: [score > 0.5 for score, one in zip(scores, helped, strict=True) if one is side] for side in (False, True)
@@ -70,8 +70,8 @@ def figures(walks: Sequence[Walk], estimates: Sequence[float | None], margin: fl
     values: dict[str, float | int | None] = {
         "spearman": _rank_correlation(scores, advantages),
         "spearman_prm": _rank_correlation(doubts, advantages),
-        "auc": auc(scores, found.helps),
-        "auc_prm": auc(doubts, found.helps),
+        "auc": auc(scores, better.helps),
+        "auc_prm": auc(doubts, better.helps),
         "auc_advantage": auc(scores, helped),
         "auc_advantage_prm": auc(doubts, helped),
         "auc_any_advantage": auc(scores, any_helped),
@@ -79,16 +79,16 @@ def figures(walks: Sequence[Walk], estimates: Sequence[float | None], margin: fl
         "accuracy_0": 1 - sum(sides[False]) / len(sides[False]) if sides[False] else None,
         "accuracy_1": sum(sides[True]) / len(sides[True]) if sides[True] else None,
         "calibration_error": calibration_error(scores, helped),
-        "share_better": sum(found.helps) / len(pairs),
+        "share_better": sum(better.helps) / len(pairs),
         "num_pairs": len(pairs),
-        "num_problems": len({owners[number] for number in known}),
+        "num_problems": len({owners[number] for number in estimated}),
         "num_left_out": len(every) - len(pairs),
     }
-    gain = np.array(found.gain)
-    problems = np.array([owners[number] for number in known])
+    gain = np.array(better.gain)
+    problems = np.array([owners[number] for number in estimated])
     for share in SHARES:
         name = f"{round(100 * share):02d}"
-        ours, theirs, best = (chosen(one, share) * gain for one in (scores, doubts, found.gain))
+        ours, theirs, best = (chosen(one, share) * gain for one in (scores, doubts, better.gain))
         low, high = clustered_bootstrap(ours - theirs, problems)
         values[f"gain_vs_prm_{name}"] = float((ours - theirs).mean())
         values[f"gain_vs_prm_{name}_lo"], values[f"gain_vs_prm_{name}_hi"] = low, high

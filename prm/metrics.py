@@ -24,7 +24,7 @@ def figures(
     """
     scores: list[float] = []
     truths: list[bool] = []
-    found: dict[bool, list[bool]] = {True: [], False: []}
+    hits_by_kind: dict[bool, list[bool]] = {True: [], False: []}
     for solution, given in zip(solutions, rewards, strict=True):
         for label, reward in zip(solution.labels, given, strict=True):
             if label is not None:
@@ -32,8 +32,8 @@ def figures(
                 truths.append(label)
         first = solution.first_error
         if first is not None and (first >= 0 or solution.complete):
-            found[first >= 0].append(first_below(given, threshold) == first)
-    error, correct = (sum(hits) / len(hits) if hits else None for hits in (found[True], found[False]))
+            hits_by_kind[first >= 0].append(first_below(given, threshold) == first)
+    error, correct = (sum(hits) / len(hits) if hits else None for hits in (hits_by_kind[True], hits_by_kind[False]))
     f1: float | None = None
     if error is not None and correct is not None:
         f1 = 2 * error * correct / (error + correct) if error + correct else 0.0
@@ -47,6 +47,6 @@ def figures(
         "num_steps": len(scores),
         "num_wrong_steps": len(truths) - sum(truths),
         "num_solutions": len(solutions),
-        "num_error_solutions": len(found[True]),
-        "num_correct_solutions": len(found[False]),
+        "num_error_solutions": len(hits_by_kind[True]),
+        "num_correct_solutions": len(hits_by_kind[False]),
     }

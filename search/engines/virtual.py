@@ -74,7 +74,7 @@ class _Row:
 
     tree: str
     path: frozenset[int]
-    made: Generation
+    generation: Generation
     number: int
     ahead: Ahead | None
     put: Callable[[Generation], None]
@@ -89,7 +89,7 @@ class _Row:
     @property
     def num_left(self) -> float:
         """Tokens to write."""
-        return len(self.made.ids) - self.num_tokens
+        return len(self.generation.ids) - self.num_tokens
 
 
 @dataclass(slots=True, eq=False)
@@ -99,7 +99,7 @@ class _Watch:
     tree: str
     key: int
     num_tokens: int
-    known: asyncio.Event
+    reached: asyncio.Event
 
 
 @dataclass(slots=True)
@@ -182,7 +182,7 @@ class VirtualEngine:
             )
             for child, step in zip(children, made, strict=True)
         ]
-        self._rows.update({(row.tree, row.made.key): row for row in rows})
+        self._rows.update({(row.tree, row.generation.key): row for row in rows})
         try:
             for _ in rows:
                 step = await ended.get()
@@ -191,7 +191,7 @@ class VirtualEngine:
                 yield step
         finally:
             for row in rows:
-                if self._rows.get((row.tree, row.made.key)) is row:
+                if self._rows.get((row.tree, row.generation.key)) is row:
                     self._end(row)
 
     async def label_logprobs(self, prefix: Prefix, labels: Sequence[int]) -> tuple[float, ...]:
@@ -209,7 +209,7 @@ class VirtualEngine:
         watch = _Watch(tree, key, num_tokens, asyncio.Event())
         self._watches.append(watch)
         try:
-            await watch.known.wait()
+            await watch.reached.wait()
         finally:
             self._watches.remove(watch)
 
@@ -222,8 +222,8 @@ class VirtualEngine:
         """Steps being written there end as aborted."""
         for row in [row for row in self._rows.values() if row.tree == tree]:
             if keys is None or not row.path.isdisjoint(keys):
-                ids = row.made.ids[: int(row.num_tokens)]
-                self._end(row, replace(row.made, ids=ids, text="", finish=FinishReason.ABORT, logprobs=None))
+                ids = row.generation.ids[: int(row.num_tokens)]
+                self._end(row, replace(row.generation, ids=ids, text="", finish=FinishReason.ABORT, logprobs=None))
         self._recall.release(tree, keys)
         if keys is None:
             self._books.pop(tree, None)
@@ -232,7 +232,7 @@ class VirtualEngine:
         """End what is under way with `EngineError`; the engine behind it stays open for others."""
         self._closed = True
         for row in [*self._rows.values()]:
-            self._end(row, row.made)
+            self._end(row, row.generation)
         for request in self._requests:
             request.answer.set_exception(self._closed_error())
         self._requests.clear()
@@ -244,8 +244,8 @@ class VirtualEngine:
         told = False
         for watch in self._watches:
             row = self._rows.get((watch.tree, watch.key))
-            if row is not None and not watch.known.is_set() and row.num_tokens >= watch.num_tokens:
-                watch.known.set()
+            if row is not None and not watch.reached.is_set() and row.num_tokens >= watch.num_tokens:
+                watch.reached.set()
                 told = True
         requests, self._requests = self._requests, []
         requests = [one for one in requests if not one.answer.cancelled()]
@@ -254,7 +254,7 @@ class VirtualEngine:
 
     def ticks_left(self) -> float | None:
         """Until the first of the rows that advance now has ended, or is as far as somebody waits for."""
-        running = {(row.tree, row.made.key): row for row in self._running()}
+        running = {(row.tree, row.generation.key): row for row in self._running()}
         left = [row.num_left for row in running.values()]
         watched = [(watch.num_tokens, row) for watch in self._watches if (row := running.get((watch.tree, watch.key)))]
         # A step that goes on after so many tokens is longer, which is known as soon as it has them.
@@ -271,7 +271,7 @@ class VirtualEngine:
             if row.ahead is not None:
                 row.ahead.sampled_tokens += written
             if row.num_left <= 0:
-                self._end(row, replace(row.made, seconds=self._clock.time() - row.started))
+                self._end(row, replace(row.generation, seconds=self._clock.time() - row.started))
 
     def _running(self) -> list[_Row]:
         """The rows that advance: first come, first served, those written ahead last."""
@@ -279,7 +279,7 @@ class VirtualEngine:
         return rows[: self._capacity]
 
     def _end(self, row: _Row, made: Generation | None = None) -> None:
-        del self._rows[row.tree, row.made.key]
+        del self._rows[row.tree, row.generation.key]
         if made is not None:
             row.put(made)
 

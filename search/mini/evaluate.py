@@ -58,20 +58,20 @@ def _attempt(found: MiniProblem, ids: list[int]) -> Attempt:
     return Attempt(tuple(ids), text, answer, answer == found.answer)
 
 
-def policy_figures(model: MiniModel, found: Sequence[MiniProblem]) -> dict[str, float]:
+def policy_figures(model: MiniModel, asked: Sequence[MiniProblem]) -> dict[str, float]:
     """pass@1 at temperature 1, greedy accuracy, and the share of all slips and of stray errors among steps."""
-    drawn = attempts(model, found, CURVE_SEED)
-    greedy = attempts(model, found, CURVE_SEED, temperature=0.0)
+    drawn = attempts(model, asked, CURVE_SEED)
+    greedy = attempts(model, asked, CURVE_SEED, temperature=0.0)
     faults: Counter[str] = Counter()
     num_steps = 0
-    for item, (only,) in zip(found, drawn, strict=True):
+    for item, (only,) in zip(asked, drawn, strict=True):
         for step in only.verdict(item).steps:
             num_steps += 1
             faults[step.fault.value if step.fault else "none"] += 1
     strays = sum(faults[kind] for kind in ("noise", "arithmetic", "copy", "order", "answer", "format"))
     return {
-        "pass1": sum(tries[0].correct for tries in drawn) / len(found),
-        "greedy": sum(tries[0].correct for tries in greedy) / len(found),
+        "pass1": sum(tries[0].correct for tries in drawn) / len(asked),
+        "greedy": sum(tries[0].correct for tries in greedy) / len(asked),
         "wrong_steps": 1 - faults["none"] / max(1, num_steps),
         "stray_steps": strays / max(1, num_steps),
     }

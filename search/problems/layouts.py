@@ -209,7 +209,7 @@ def recognise(rows: Sequence[Row], source: str, named: Mapping[str, str], refere
         ConfigError: a named column that no row has, or nothing that could be a text or a reference.
     """
     columns = {column: None for row in rows for column in row.values}
-    known = {_plain(column): column for column in reversed(columns)}
+    by_name = {_plain(column): column for column in reversed(columns)}
     templates = {role: Template.of(text, role) for role, text in named.items()}
     for role, template in templates.items():
         for column in template.columns:
@@ -218,24 +218,24 @@ def recognise(rows: Sequence[Row], source: str, named: Mapping[str, str], refere
     if "choices" in templates and not templates["choices"].is_column:
         raise ConfigError("--field choices: must be one column")
 
-    questions = tuple(known[name] for name in TEXT_COLUMNS[:2] if name in known) or (
-        (_first(known, TEXT_COLUMNS) or "",)
+    questions = tuple(by_name[name] for name in TEXT_COLUMNS[:2] if name in by_name) or (
+        (_first(by_name, TEXT_COLUMNS) or "",)
     )
     if "problem" not in templates and not questions[0]:
         raise ConfigError(
             f"{source}: no column for the problem's text; {_there(columns)}; name one with --field problem="
         )
-    choices = (templates["choices"].text,) if "choices" in templates else _choice_columns(known)
-    answer = _answer_columns(known, bool(choices)) if "answer" not in templates else templates["answer"].columns[:1]
+    choices = (templates["choices"].text,) if "choices" in templates else _choice_columns(by_name)
+    answer = _answer_columns(by_name, bool(choices)) if "answer" not in templates else templates["answer"].columns[:1]
     if references and not answer:
         raise ConfigError(f"{source}: no column for the reference answer; {_there(columns)}; {_ELSE}")
     if not references:
         answer = ()
-    companions = tuple(known[name] for name in COMPANION_COLUMNS if name in known)
-    id_column = _first(known, ID_COLUMNS)
+    companions = tuple(by_name[name] for name in COMPANION_COLUMNS if name in by_name)
+    id_column = _first(by_name, ID_COLUMNS)
     values = [row.values.get(answer[0]) for row in rows] if answer else []
     has_hashes = any(isinstance(value, str) and "####" in value for value in values)
-    name = "--field says" if "problem" in templates else _name({*known, *(["####"] if has_hashes else [])})
+    name = "--field says" if "problem" in templates else _name({*by_name, *(["####"] if has_hashes else [])})
     units = name == "asdiv" and "answer" not in templates
     return Layout(
         name=name,

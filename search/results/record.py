@@ -199,21 +199,21 @@ class RunDirectory:
             begun = {**run, "record_version": VERSION}
             write_atomic(file, json.dumps(begun, indent=1) + "\n")
             return begun
-        known = read_json(file)
-        check_version(file, known.get("record_version", 1))
-        if known.get("config_hash") != run["config_hash"]:
-            changed = _difference(known.get("settings", {}), run.get("settings", {}))
+        existing = read_json(file)
+        check_version(file, existing.get("record_version", 1))
+        if existing.get("config_hash") != run["config_hash"]:
+            changed = _difference(existing.get("settings", {}), run.get("settings", {}))
             raise ConfigError(
                 f"{self.path} holds a run with other settings ({changed}); give another --out, or the same settings"
             )
-        before, now = known.get("weights", {}), run.get("weights", {})
+        before, now = existing.get("weights", {}), run.get("weights", {})
         changed = ", ".join(role for role in before if role in now and before[role] != now[role])
         if changed:
             raise ConfigError(
                 f"{self.path} holds a run with other weights: the files of {changed} have changed since; "
                 "give another --out, or the same weights"
             )
-        return known
+        return existing
 
     def note(self, **values: Any) -> None:
         """Keep more in `run.json`."""

@@ -112,7 +112,7 @@ def check(
     started = time.monotonic()
     target = Models.mini(weights)
     draft = Models(LocalEngine.load(str((weights or weights_folder()) / "draft")), target.prm)
-    asked, known = load_problems(f"mini:{split}", num_problems), list(problems(split, num_problems))
+    asked, mini_problems = load_problems(f"mini:{split}", num_problems), list(problems(split, num_problems))
     per_seed: dict[int, dict[str, float]] = {}
     per_problem: dict[str, list[Sequence[float]]] = defaultdict(list)
     for seed in seeds:
@@ -121,24 +121,24 @@ def check(
             name: measure(models, asked, method="best-of-n", width=WIDTH, seed=seed)
             for name, models in (("target", target), ("draft", draft))
         }
-        found: dict[str, list[float]] = {}
+        outcomes: dict[str, list[float]] = {}
         for name, one in drawn.items():
-            found |= _samples(name, one.results)
-        found["target_greedy"] = measure(target, asked, method="greedy", seed=seed).right
-        found["target_weighted16"] = found["weighted_16"] = drawn["target"].right
+            outcomes |= _samples(name, one.results)
+        outcomes["target_greedy"] = measure(target, asked, method="greedy", seed=seed).right
+        outcomes["target_weighted16"] = outcomes["weighted_16"] = drawn["target"].right
         say(f"seed {seed}: searches")
-        found["weighted_4"] = measure(target, asked, method="best-of-n", width=4, seed=seed).right
+        outcomes["weighted_4"] = measure(target, asked, method="best-of-n", width=4, seed=seed).right
         for width in SEARCH_WIDTHS:
-            found[f"rebase_{width}"] = measure(target, asked, method="rebase", width=width, seed=seed).right
+            outcomes[f"rebase_{width}"] = measure(target, asked, method="rebase", width=width, seed=seed).right
         say(f"seed {seed}: steps of target and draft side by side")
         per_seed[seed] = {
-            **{name: sum(values) / len(values) for name, values in found.items()},
-            "prm_auc": _step_auc(known, drawn["target"].results),
-            "prm_auc_draft": _step_auc(known, drawn["draft"].results),
+            **{name: sum(values) / len(values) for name, values in outcomes.items()},
+            "prm_auc": _step_auc(mini_problems, drawn["target"].results),
+            "prm_auc_draft": _step_auc(mini_problems, drawn["draft"].results),
             "mean_steps": _mean_steps(drawn["target"].results),
             **side_by_side(draft.policy, target.policy, asked, split, seed),
         }
-        for name, values in found.items():
+        for name, values in outcomes.items():
             per_problem[name].append(values)
     names = per_seed[seeds[0]]
     figures = {name: sum(per_seed[seed][name] for seed in seeds) / len(seeds) for name in names}

@@ -42,23 +42,28 @@ def work_of(chain: Chain, judge: str, *, drafts: bool = True, question_tokens: i
         drafts: whether the draft is asked at all.
         question_tokens: read by a judging target after each step.
     """
-    made = {name: [0, 0, 0] for name in ("draft", "target", "router")}
-    unread = dict.fromkeys(made, chain.prompt_tokens)
+    counts_by_model = {name: [0, 0, 0] for name in ("draft", "target", "router")}
+    unread = dict.fromkeys(counts_by_model, chain.prompt_tokens)
     reader = {"judge": "target", "prm": "router", "router": "router"}.get(judge)
     for step in chain.steps:
         if drafts:
-            _read(made["draft"], unread, "draft", 0)
-            made["draft"][0] += step.draft_tokens
+            _read(counts_by_model["draft"], unread, "draft", 0)
+            counts_by_model["draft"][0] += step.draft_tokens
         if reader is not None:
-            _read(made[reader], unread, reader, step.draft_tokens + (question_tokens if reader == "target" else 0))
+            _read(
+                counts_by_model[reader],
+                unread,
+                reader,
+                step.draft_tokens + (question_tokens if reader == "target" else 0),
+            )
         if step.escalated:
-            _read(made["target"], unread, "target", 0)
-            made["target"][0] += step.target_tokens
+            _read(counts_by_model["target"], unread, "target", 0)
+            counts_by_model["target"][0] += step.target_tokens
         taken = step.target_tokens if step.escalated else step.draft_tokens
         has_read = {"target" if step.escalated else "draft", *([reader] if reader and not step.escalated else [])}
         for name in unread:
             unread[name] += 0 if name in has_read else taken
-    return {name: Work(*counts) for name, counts in made.items()}
+    return {name: Work(*counts) for name, counts in counts_by_model.items()}
 
 
 def _read(counts: list[int], unread: dict[str, int], name: str, more: int) -> None:

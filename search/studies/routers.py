@@ -179,8 +179,8 @@ async def _chains(
     engines: _Engines, problems: Sequence[Problem], data: str, judge_limit: int, question_tokens: int
 ) -> tuple[list[Routed], dict[str, float]]:
     """Every router over all problems on engines that are asked for each step once; and the waste of each."""
-    known = [RememberingEngine(one) for one in (engines.draft, engines.target, engines.prm, engines.router)]
-    engines = _Engines(engines.router_model, *known)
+    remembering = [RememberingEngine(one) for one in (engines.draft, engines.target, engines.prm, engines.router)]
+    engines = _Engines(engines.router_model, *remembering)
     names = ["never", "always", *(f"{kind}:{threshold:g}" for kind, grid in GRID.items() for threshold in grid)]
     searches = {name: engines.chain(name) for name in names}
     if (checker := step_checker(data)) is not None:
@@ -197,11 +197,11 @@ async def _chains(
             for result in measured.results:
                 chains[name].append(Chain.of(result.tree.nodes, result.correct))
                 in_vain[name] += await _in_vain(result, draft, scorer)
-        for engine in known:
+        for engine in remembering:
             engine.forget()
         done = min(start + TURN, len(problems))
         sys.stderr.write(f"chains: {done} of {len(problems)}, {time.perf_counter() - started:.0f} s\n")
-    routed = [Routed(name, made, question_tokens) for name, made in chains.items()]
+    routed = [Routed(name, solved, question_tokens) for name, solved in chains.items()]
     return routed, {name: sum(found) / max(1, len(found)) for name, found in in_vain.items()}
 
 

@@ -63,11 +63,11 @@ def _search(scheduler: Scheduler, prompt: tuple[int, ...], num_trees: int, num_r
     leaves = [Prefix(f"t{row % num_trees}", (Segment(0, prompt),)) for row in range(num_rows)]
     turns = 0
     for level in range(schedule.num_levels):
-        found: dict[int, Generation] = {}
+        written: dict[int, Generation] = {}
 
-        def take(result: object, found: dict[int, Generation] = found) -> None:
+        def take(result: object, written: dict[int, Generation] = written) -> None:
             assert isinstance(result, Generation), result
-            found[result.key] = result
+            written[result.key] = result
 
         if level:
             # In each tree the first of four rows goes on, as its own and in place of the three after it.
@@ -77,11 +77,11 @@ def _search(scheduler: Scheduler, prompt: tuple[int, ...], num_trees: int, num_r
             sampling = Sampling(temperature=1.0, max_new_tokens=length, stop=())
             children = ((key, derive_seed(seed, key) % 2**64),)
             scheduler.submit(prefix, take, children=children, sampling=sampling, arrived=0.0)
-        while len(found) < num_rows:
+        while len(written) < num_rows:
             assert scheduler.turn()
             turns += 1
         leaves = [
-            Prefix(leaf.tree, (*leaf.segments, Segment(key, found[key].ids)))
+            Prefix(leaf.tree, (*leaf.segments, Segment(key, written[key].ids)))
             for key, leaf in enumerate(leaves, 1 + level * num_rows)
         ]
     return turns

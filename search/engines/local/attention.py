@@ -144,18 +144,18 @@ def _shared(
         Output like the query, and the log-sum-exp (num_kv_heads, group, num_rows).
     """
     kv_heads, group, _, dim = query.shape
-    found = []
+    partials = []
     for call in part.calls(group):
         asked = query[:, :, call.first : call.last].reshape(1, kv_heads, -1, dim)
         seen = kv[:, None, :, call.low : call.high]
         out, lse = partial(asked, seen[0], seen[1], call.mask, scale)
-        found.append((out.view(kv_heads, group, -1, dim), lse.view(kv_heads, group, -1)))
-    base = found.pop() if part.trunk else None
-    if len(found) == 1:
-        out, lse = found[0]
+        partials.append((out.view(kv_heads, group, -1, dim), lse.view(kv_heads, group, -1)))
+    base = partials.pop() if part.trunk else None
+    if len(partials) == 1:
+        out, lse = partials[0]
     else:
-        out = torch.cat([band_out for band_out, _ in found], 2)
-        lse = torch.cat([band_lse for _, band_lse in found], 2)
+        out = torch.cat([band_out for band_out, _ in partials], 2)
+        lse = torch.cat([band_lse for _, band_lse in partials], 2)
     if base is None:
         return out, lse
     weight = torch.sigmoid(base[1] - lse).to(out.dtype)

@@ -62,26 +62,26 @@ class ServerFacts:
     @property
     def problems(self) -> tuple[str, ...]:
         """What is wrong, each with what to do about it."""
-        found = []
+        warnings = []
         if self.radix_cache is False:
-            found.append(
+            warnings.append(
                 "the radix cache is off, so every step computes its whole prefix anew: start the server without "
                 "--disable-radix-cache"
             )
         if self.page_size is not None and self.page_size > 16:
-            found.append(
+            warnings.append(
                 f"pages of {self.page_size} tokens: up to {self.page_size - 1} tokens of each prefix are computed "
                 "again for every child; start the server with --page-size 1"
             )
         if self.token_capacity is not None and self.context_tokens and self.token_capacity < 4 * self.context_tokens:
-            found.append(
+            warnings.append(
                 f"room for {self.token_capacity} KV tokens in all, where one sequence may take {self.context_tokens}: "
                 "trees will be evicted and computed again; raise --mem-fraction-static"
             )
         parts = self.version.split(".")[:3]
         if all(part.isdecimal() for part in parts) and parts and tuple(map(int, parts)) < (0, 5):
-            found.append(f"SGLang {self.version} is older than 0.5, which lacks what is asked of it here")
-        return tuple(found)
+            warnings.append(f"SGLang {self.version} is older than 0.5, which lacks what is asked of it here")
+        return tuple(warnings)
 
 
 async def read_facts(server: SglangServer) -> ServerFacts:
@@ -113,24 +113,24 @@ async def read_facts(server: SglangServer) -> ServerFacts:
     )
 
 
-def agree(found: Sequence[ServerFacts]) -> ServerFacts:
+def agree(servers: Sequence[ServerFacts]) -> ServerFacts:
     """The facts of all servers as one: what is least in each.
 
     Raises:
         ConfigError: they serve different models.
     """
-    first = found[0]
-    for other in found[1:]:
+    first = servers[0]
+    for other in servers[1:]:
         mine, theirs = (first.model_type, first.is_embedding), (other.model_type, other.is_embedding)
         if mine != theirs or first.architectures != other.architectures:
             raise ConfigError(f"the servers of one engine must serve one model: {first.model} and {other.model}")
     return replace(
         first,
-        context_tokens=_least(one.context_tokens for one in found),
-        token_capacity=_least(one.token_capacity for one in found),
-        radix_cache=None if first.radix_cache is None else all(one.radix_cache for one in found),
-        page_size=max((one.page_size for one in found if one.page_size is not None), default=None),
-        hidden_states=min((one.hidden_states for one in found), key=_MODES.index),
+        context_tokens=_least(one.context_tokens for one in servers),
+        token_capacity=_least(one.token_capacity for one in servers),
+        radix_cache=None if first.radix_cache is None else all(one.radix_cache for one in servers),
+        page_size=max((one.page_size for one in servers if one.page_size is not None), default=None),
+        hidden_states=min((one.hidden_states for one in servers), key=_MODES.index),
     )
 
 
