@@ -69,27 +69,36 @@ def tensor_names(model: str, folder: Path) -> frozenset[str]:
     return frozenset(names)
 
 
+def any_config(model: str, folder: Path, trust_remote_code: bool) -> Any:
+    """A checkpoint's configuration, of whatever kind of model it is.
+
+    Raises:
+        ConfigError: there is none, or it cannot be read.
+    """
+    from transformers import AutoConfig
+
+    if is_gguf(folder):
+        return gguf_config(model, folder)
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"model {model!r} has no config.json in {folder}")
+    try:
+        with quiet():
+            return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except Exception as error:  # what a broken file makes transformers raise is not to be listed
+        raise ConfigError(f"model {model!r}: its config.json cannot be used: {first_line(error)}") from None
+
+
 def read_config(model: str, folder: Path, trust_remote_code: bool, names: frozenset[str] = frozenset()) -> Any:
     """A checkpoint's configuration; with a reward head among its tensors (`names`), that of the decoder below it.
 
     Raises:
         ConfigError: it is of no causal decoder.
     """
-    from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
 
     from search.engines.huggingface.reward_head import head_names
 
-    if is_gguf(folder):
-        config = gguf_config(model, folder)
-    elif not (folder / "config.json").is_file():
-        raise ConfigError(f"model {model!r} has no config.json in {folder}")
-    else:
-        try:
-            with quiet():
-                config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        except Exception as error:  # what a broken file makes transformers raise is not to be listed
-            raise ConfigError(f"model {model!r}: its config.json cannot be used: {first_line(error)}") from None
+    config = any_config(model, folder, trust_remote_code)
     architectures = list(config.architectures or [])
     known = {name for names in CAUSAL.values() for name in ([names] if isinstance(names, str) else names)}
     remote = trust_remote_code and bool(getattr(config, "auto_map", None))

@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -114,3 +114,14 @@ class HFTokenizer:
         for name in options:
             if name in taken or not re.search(rf"\b{re.escape(name)}\b", template):
                 raise ConfigError(f"chat option {name!r}: the model's chat template reads no such option")
+
+
+def end_ids(values: Iterable[object]) -> frozenset[int]:
+    """The ids that end a text, of what configurations and tokenizers say: each one id, several, or None."""
+    found: set[int] = set()
+    for value in values:
+        if isinstance(value, int):
+            found.add(value)
+        elif isinstance(value, Iterable):
+            found.update(int(one) for one in value)
+    return frozenset(found)

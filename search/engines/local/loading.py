@@ -21,7 +21,7 @@ from search.engines.huggingface.checkpoint import (
 from search.engines.huggingface.devices import import_torch, is_small, read_device
 from search.engines.huggingface.gguf import gguf_details
 from search.engines.huggingface.token_bytes import TokenBytes
-from search.engines.huggingface.tokenizer import HFTokenizer
+from search.engines.huggingface.tokenizer import HFTokenizer, end_ids
 from search.errors import ConfigError
 from search.types import EngineInfo
 
@@ -176,7 +176,8 @@ def prepare(network: Any, raw_tokenizer: Any, *, name: str, attention: Attention
     vocab = int(network.get_output_embeddings().weight.shape[0])
     vocab = min(vocab, int(network.get_input_embeddings().weight.shape[0]))
     table = TokenBytes(raw_tokenizer, vocab)
-    eos_ids = _eos_ids(network, raw_tokenizer)
+    configs = (getattr(network, "generation_config", None), network.config, raw_tokenizer)
+    eos_ids = end_ids(getattr(config, "eos_token_id", None) for config in configs)
     num_parameters = count_parameters(network)
     info = EngineInfo(
         name="local",
@@ -209,15 +210,3 @@ def _has_language_model(config: Any, names: frozenset[str]) -> bool:
     """Whether a checkpoint with a reward head can also write: its output embeddings are there, and it says it can."""
     there = config.tie_word_embeddings or bool({"lm_head.weight", "pretrained_model.lm_head.weight"} & names)
     return bool(there) and any("ForCausalLM" in name for name in config.architectures or ())
-
-
-def _eos_ids(network: Any, raw_tokenizer: Any) -> frozenset[int]:
-    """End tokens: the generation configuration's (one or several), and the tokenizer's."""
-    found: set[int] = set()
-    configs = (getattr(network, "generation_config", None), network.config)
-    for value in [getattr(config, "eos_token_id", None) for config in configs] + [raw_tokenizer.eos_token_id]:
-        if isinstance(value, int):
-            found.add(value)
-        elif value is not None:
-            found.update(int(one) for one in value)
-    return frozenset(found)

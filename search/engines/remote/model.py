@@ -8,15 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from search.checkpoints.gguf import is_gguf
 from search.checkpoints.hub import find_model
-from search.engines.huggingface.checkpoint import check_sizes, context_tokens, read_tokenizer
-from search.engines.huggingface.gguf import gguf_config
-from search.engines.huggingface.quiet import quiet
+from search.engines.huggingface.checkpoint import any_config, check_sizes, context_tokens, read_tokenizer
 from search.engines.huggingface.token_bytes import TokenBytes
-from search.engines.huggingface.tokenizer import HFTokenizer
+from search.engines.huggingface.tokenizer import HFTokenizer, end_ids
 from search.engines.stops import StopRule, StopRules, TokenTable
-from search.errors import ConfigError, first_line
+from search.errors import ConfigError
 from search.protocols import Tokenizer
 from search.types import EngineInfo
 
@@ -88,7 +85,7 @@ def read_model(model: str, engine: str, trust_remote_code: bool = False) -> Remo
         ConfigError: no such model, or it has no configuration or tokenizer that can be read.
     """
     folder = find_model(model, TOKENIZER_FILES)
-    config = _read_config(model, folder, trust_remote_code)
+    config = any_config(model, folder, trust_remote_code)
     raw = read_tokenizer(model, folder, trust_remote_code)
     text = config.get_text_config(decoder=True)
     check_sizes(model, raw, int(text.vocab_size))
@@ -100,36 +97,18 @@ def read_model(model: str, engine: str, trust_remote_code: bool = False) -> Remo
         vocab_size=int(text.vocab_size),
         details={"layers": str(getattr(text, "num_hidden_layers", 0))},
     )
-    tokenizer = HFTokenizer(raw, table, eos_ids(folder, config, raw))
+    ends = (_generation_config(folder).get("eos_token_id"), getattr(config, "eos_token_id", None), raw.eos_token_id)
+    tokenizer = HFTokenizer(raw, table, end_ids(ends))
     return RemoteModel(tokenizer, table, info, str(config.model_type), tuple(config.architectures or ()))
 
 
-def _read_config(model: str, folder: Path, trust_remote_code: bool) -> Any:
-    """A checkpoint's configuration, of whatever kind of model the server makes of it."""
-    from transformers import AutoConfig
-
-    if is_gguf(folder):
-        return gguf_config(model, folder)
+def _generation_config(folder: Path) -> dict[str, Any]:
+    """What generation_config.json says; nothing without one."""
     try:
-        with quiet():
-            return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except Exception as error:  # what a broken file makes transformers raise is not to be listed
-        raise ConfigError(f"model {model!r}: its config.json cannot be used: {first_line(error)}") from None
-
-
-def eos_ids(folder: Path, config: Any, raw_tokenizer: Any) -> frozenset[int]:
-    """Ids that end a text, by generation_config.json, the configuration and the tokenizer."""
-    try:
-        generation = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
+        values = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        generation = {}
-    found: set[int] = set()
-    for value in (generation.get("eos_token_id"), getattr(config, "eos_token_id", None), raw_tokenizer.eos_token_id):
-        if isinstance(value, int):
-            found.add(value)
-        elif isinstance(value, Iterable):
-            found.update(int(one) for one in value)
-    return frozenset(found)
+        values = {}
+    return values if isinstance(values, dict) else {}
 
 
 def check_same(model: RemoteModel, url: str, *, ids: Iterable[int] | None, model_type: str, served: str) -> None:
