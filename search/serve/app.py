@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, Response
 
 from search.serve.access_log import AccessLog
 from search.serve.body import REFUSED, ChatRequest, CompletionRequest
-from search.serve.errors import ApiError, from_validation, reply, wrong
+from search.serve.errors import ApiError, from_validation, invalid_input, reply
 from search.serve.guard import KEY_COOKIE, SEEN, BodyTooLargeError, Guard, Seen, too_large
 from search.serve.home import home
 from search.serve.openapi import document, responses
@@ -66,7 +66,7 @@ def _add_errors(app: FastAPI, service: Service) -> None:
         name = next((part for part in place if part in REFUSED), "")
         if name and found[0]["type"] != "extra_forbidden":
             param = place[0] if place[0] == name else ".".join(place[: place.index(name) + 1])
-            return wrong(f"{param}: {REFUSED[name]}; leave it out", param, "unsupported_parameter").response()
+            return invalid_input(f"{param}: {REFUSED[name]}; leave it out", param, "unsupported_parameter").response()
         return from_validation(found).response()
 
     @app.exception_handler(HTTPException)

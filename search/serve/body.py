@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from search.config import METHOD_OPTIONS
 from search.prompt.conversation import Turn
-from search.serve.errors import wrong
+from search.serve.errors import invalid_input
 
 PER_REQUEST = (
     "method", "prm", "width", "frontier", "until", "begin", "confidence", "writer", "router", "pipeline", "speculate",
@@ -187,7 +187,7 @@ def read_body(body: ChatRequest | CompletionRequest, *named: tuple[str, Mapping[
     for name in changes:
         if name not in PER_REQUEST:
             accepted = ", ".join(sorted(PER_REQUEST))
-            raise wrong(f"search.{name}: unknown; accepted: {accepted}", f"search.{name}", "unknown_parameter")
+            raise invalid_input(f"search.{name}: unknown; accepted: {accepted}", f"search.{name}", "unknown_parameter")
     for said_by, values in named:
         for name, value in values.items():
             _put(changes, name, value, said_by)
@@ -195,7 +195,7 @@ def read_body(body: ChatRequest | CompletionRequest, *named: tuple[str, Mapping[
         _put(changes, name, getattr(body, name), name)
     options = body.stream_options
     if options is not None and not body.stream:
-        raise wrong("stream_options: only where stream is true", "stream_options")
+        raise invalid_input("stream_options: only where stream is true", "stream_options")
     if isinstance(body, ChatRequest):
         _put(changes, "max_tokens", body.max_completion_tokens, "max_completion_tokens")
         problem, earlier = _conversation(body.messages)
@@ -204,7 +204,7 @@ def read_body(body: ChatRequest | CompletionRequest, *named: tuple[str, Mapping[
         problem, earlier = body.prompt if isinstance(body.prompt, str) else body.prompt[0], ()
         logprobs, effort = body.logprobs is not None, None
         if not problem.strip():
-            raise wrong("the prompt is empty", "prompt")
+            raise invalid_input("the prompt is empty", "prompt")
     return Asked(
         problem=problem,
         changes=changes,
@@ -223,10 +223,12 @@ def _conversation(messages: Sequence[Message]) -> tuple[str, tuple[Turn, ...]]:
     """The problem, and what was said before it."""
     last = messages[-1]
     if last.role != "user":
-        raise wrong(f"the last message must be the user's, it is the problem; here it is the {last.role}'s", "messages")
+        raise invalid_input(
+            f"the last message must be the user's, it is the problem; here it is the {last.role}'s", "messages"
+        )
     text = _text(last)
     if not text.strip():
-        raise wrong("the last message is empty; it must hold the problem", "messages")
+        raise invalid_input("the last message is empty; it must hold the problem", "messages")
     earlier = (Turn("system" if one.role == "developer" else one.role, _text(one)) for one in messages[:-1])
     return text, tuple(earlier)
 
@@ -240,6 +242,6 @@ def _put(changes: dict[str, Any], name: str, value: Any, said_by: str) -> None:
     if value is None:
         return
     if changes.setdefault(name, value) != value:
-        raise wrong(
+        raise invalid_input(
             f"{name} is said twice: {changes[name]!r}, and {value!r} by {said_by}; leave one of them out", said_by
         )

@@ -10,7 +10,7 @@ from typing import Any
 from search.catalogue import METHODS
 from search.config import SearchSettings
 from search.serve.body import Asked
-from search.serve.errors import wrong
+from search.serve.errors import invalid_input
 
 EFFORTS: Mapping[str, float] = {"none": 0, "minimal": 1 / 8, "low": 1 / 4, "medium": 1, "high": 2, "xhigh": 4}
 """The widths that efforts stand for, in widths of the server's own; at least 1, at most the server's limit."""
@@ -71,7 +71,7 @@ def _count(headers: Mapping[str, str], name: str) -> int | None:
     if given is None:
         return None
     if not (given.isascii() and given.isdecimal() and len(given) <= 9 and int(given) >= 1):
-        raise wrong(f"header {name}: {given!r} is no whole number from 1 on", name)
+        raise invalid_input(f"header {name}: {given!r} is no whole number from 1 on", name)
     return int(given)
 
 
@@ -84,5 +84,5 @@ def _seconds(headers: Mapping[str, str], name: str) -> float | None:
     except ValueError:
         seconds = math.nan
     if not 0 < seconds < math.inf:
-        raise wrong(f"header {name}: {given!r} is no number of seconds above 0", name)
+        raise invalid_input(f"header {name}: {given!r} is no number of seconds above 0", name)
     return seconds

@@ -58,7 +58,7 @@ class ApiError(Exception):
         return reply(self.to_dict(), self.status, self.headers)
 
 
-def wrong(message: str, param: str | None = None, code: str = "invalid_value") -> ApiError:
+def invalid_input(message: str, param: str | None = None, code: str = "invalid_value") -> ApiError:
     """The client's input is wrong."""
     return ApiError(422, message, param=param, code=code)
 
@@ -83,9 +83,9 @@ def from_search(error: BaseException) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, ContextOverflowError | PromptTooLongError):
-        return wrong(str(error), "messages", "context_length_exceeded")
+        return invalid_input(str(error), "messages", "context_length_exceeded")
     if isinstance(error, ConfigError | SolverError):  # a solver by name that takes no such program
-        return wrong(str(error))
+        return invalid_input(str(error))
     if isinstance(error, EngineError):
         return ApiError(502, f"a model's engine failed: {error}", kind=SERVER, code="engine_error")
     if isinstance(error, SearchError):
@@ -96,14 +96,14 @@ def from_search(error: BaseException) -> ApiError:
 def from_failure(reason: str) -> ApiError:
     """A search in which nothing finished because something broke."""
     if reason == PRM_CONTEXT_FULL:
-        return wrong(reason, "messages", "context_length_exceeded")
+        return invalid_input(reason, "messages", "context_length_exceeded")
     return ApiError(502, f"the search failed: {reason}", kind=SERVER, code="search_failed")
 
 
 def _of_content(place: Sequence[str | int]) -> ApiError:
     """A message's content is of no kind that there is; the body's schema would say so for each kind by itself."""
     param = ".".join(str(part) for part in place[1 : place.index("content") + 1])
-    return wrong(f'{param}: must be a string, or a list of parts {{"type": "text", "text": ...}}', param)
+    return invalid_input(f'{param}: must be a string, or a list of parts {{"type": "text", "text": ...}}', param)
 
 
 def from_validation(errors: Sequence[Any]) -> ApiError:
@@ -118,8 +118,8 @@ def from_validation(errors: Sequence[Any]) -> ApiError:
     if first["type"] == "extra_forbidden":  # in OpenAI's own words, which clients look for
         return ApiError(400, f"Unknown parameter: '{param}'.", param=param, code="unknown_parameter")
     if first["type"] == "missing":
-        return wrong(f"{param or 'the body'} is missing", param, "missing_parameter")
+        return invalid_input(f"{param or 'the body'} is missing", param, "missing_parameter")
     if param is None:
-        return wrong("the body must be a JSON object, sent with Content-Type: application/json")
+        return invalid_input("the body must be a JSON object, sent with Content-Type: application/json")
     message = str(first["msg"]).removeprefix("Value error, ")
-    return wrong(f"{param}: {message[:1].lower()}{message[1:]}", param)
+    return invalid_input(f"{param}: {message[:1].lower()}{message[1:]}", param)

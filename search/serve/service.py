@@ -20,7 +20,7 @@ from search.prompt.conversation import as_problem
 from search.results.result import Result
 from search.serve.body import Asked, ChatRequest, CompletionRequest, read_body
 from search.serve.budget import Budget
-from search.serve.errors import from_failure, from_search, stopping, wrong
+from search.serve.errors import from_failure, from_search, invalid_input, stopping
 from search.serve.gate import Gate
 from search.serve.jobs import Job, Jobs, State
 from search.serve.metrics import Metrics
@@ -206,20 +206,20 @@ class Service:
             return changes
         prm = self.scorers.get(changes["prm"], changes["prm"])
         if prm not in self.scorers.values():
-            raise wrong(f"prm {prm!r} is not loaded here; accepted: {', '.join(self.scorers)}", "search.prm")
+            raise invalid_input(f"prm {prm!r} is not loaded here; accepted: {', '.join(self.scorers)}", "search.prm")
         return {**changes, "prm": prm}
 
     async def _search_of(self, asked: Asked, changes: Mapping[str, Any]) -> Search:
         try:
             return await self.searches.get(changes, logprobs=asked.logprobs)
         except ConfigError as error:
-            raise wrong(str(error), "search") from None
+            raise invalid_input(str(error), "search") from None
 
     def _put(self, asked: Asked, search: Search) -> tuple[Prompt, str]:
         """What the policy reads of a request, and what it is to who judges steps."""
         if asked.raw:
             if not is_unicode(asked.problem):
-                raise wrong("the prompt is not valid Unicode text", "prompt")
+                raise invalid_input("the prompt is not valid Unicode text", "prompt")
             tokenizer = search.driver.writer.tokenizer
             start = "" if asked.problem.startswith(tokenizer.start) else tokenizer.start
             text = start + asked.problem
@@ -227,19 +227,23 @@ class Service:
         try:
             prompt = search.prompt(asked.problem, asked.earlier)
         except ConfigError as error:
-            raise wrong(str(error), "messages") from None
+            raise invalid_input(str(error), "messages") from None
         return prompt, asked.problem if prompt.num_left_out else as_problem(asked.earlier, asked.problem)
 
     def _check_limits(self, asked: Asked, settings: SearchSettings) -> None:
         limits, cap = self.limits, self.searches.settings.max_seconds
         if settings.width > limits.max_width:
-            raise wrong(f"width {settings.width}: this server allows up to {limits.max_width}", "search.width")
+            raise invalid_input(f"width {settings.width}: this server allows up to {limits.max_width}", "search.width")
         if settings.max_tokens > limits.max_tokens:
-            raise wrong(f"max_tokens {settings.max_tokens}: this server allows up to {limits.max_tokens}", "max_tokens")
+            raise invalid_input(
+                f"max_tokens {settings.max_tokens}: this server allows up to {limits.max_tokens}", "max_tokens"
+            )
         if cap is not None and (settings.max_seconds is None or settings.max_seconds > cap):
-            raise wrong(f"max_seconds {settings.max_seconds}: this server allows up to {cap}", "search.max_seconds")
+            raise invalid_input(
+                f"max_seconds {settings.max_seconds}: this server allows up to {cap}", "search.max_seconds"
+            )
         if asked.num_choices > settings.width:
-            raise wrong(
+            raise invalid_input(
                 f"n {asked.num_choices}: a search of width {settings.width} gives at most {settings.width} choices", "n"
             )
 

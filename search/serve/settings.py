@@ -12,7 +12,7 @@ from search.catalogue import METHODS, pick
 from search.config import METHOD_OPTIONS, SearchSettings, build, explain, first_error
 from search.errors import ConfigError
 from search.prompt.files import names_file
-from search.serve.errors import ApiError, wrong
+from search.serve.errors import ApiError, invalid_input
 from search.setup.registry import runs_on_engine
 from search.setup.routing import router_kind
 
@@ -26,7 +26,7 @@ def check_changes(changes: Mapping[str, Any]) -> None:
     try:
         SearchSettings.model_validate(dict(changes), strict=True)
     except ValidationError as error:
-        raise wrong(explain(SearchSettings, error), f"search.{first_error(error)['loc'][0]}") from None
+        raise invalid_input(explain(SearchSettings, error), f"search.{first_error(error)['loc'][0]}") from None
     system, examples = changes.get("system_prompt"), changes.get("few_shot")
     if system is not None and names_file(system):
         raise _no_file("system_prompt", system, "the text itself; @@ at its start for @")
@@ -35,7 +35,7 @@ def check_changes(changes: Mapping[str, Any]) -> None:
 
 
 def _no_file(name: str, given: str, accepted: str) -> ApiError:
-    return wrong(f"{name} = {given!r}: a request has no files here; accepted: {accepted}", f"search.{name}")
+    return invalid_input(f"{name} = {given!r}: a request has no files here; accepted: {accepted}", f"search.{name}")
 
 
 def merge(
