@@ -67,7 +67,7 @@ def being_written(tree: SearchTree, replayed: Sequence[Replayed]) -> Iterator[li
 
 
 def rebase_kv_tokens(
-    tree: SearchTree, one: Replayed, width: int, reduce: Reduce, temperature: float = DEFAULT_TEMPERATURE
+    tree: SearchTree, selection: Replayed, width: int, reduce: Reduce, temperature: float = DEFAULT_TEMPERATURE
 ) -> int:
     """KV tokens that REBASE (arXiv 2408.00724) would keep of one selection's candidates.
 
@@ -76,14 +76,14 @@ def rebase_kv_tokens(
 
     Args:
         tree: as the search left it.
-        one: one of its selections.
+        selection: one of its selections.
         width: of the whole search; what had finished at this selection is taken off.
         reduce: which reward of a leaf's path counts.
         temperature: REBASE's T.
     """
-    finished = sum(node.status is NodeStatus.FINISHED and node.depth <= one.depth for node in tree)
-    if not one.candidates or width <= finished:
+    finished = sum(node.status is NodeStatus.FINISHED and node.depth <= selection.depth for node in tree)
+    if not selection.candidates or width <= finished:
         return 0
-    rewards = [tree.path_reward(node, reduce) for node in one.candidates]
+    rewards = [tree.path_reward(node, reduce) for node in selection.candidates]
     shares = rebase_allocation(rewards, width - finished, temperature)
-    return tree.unique_tokens(node for node, share in zip(one.candidates, shares, strict=True) if share)
+    return tree.unique_tokens(node for node, share in zip(selection.candidates, shares, strict=True) if share)

@@ -83,7 +83,7 @@ def plan(
         if width != of:
             ratios = carried(ratios, method, of, width)
             source += f", carried to {width} as the mini family's change"
-    found = Plan(
+    planned = Plan(
         policy=read_shape(policy),
         prm=None if prm is None else read_shape(prm),
         dtype=dtype,
@@ -96,6 +96,6 @@ def plan(
         concurrency=concurrency,
     )
     if as_json:
-        print_json({**found.to_dict(), "source": source})
+        print_json({**planned.to_dict(), "source": source})
     else:
-        sys.stdout.write(found.table(source).text() + "\n")
+        sys.stdout.write(planned.table(source).text() + "\n")

@@ -163,11 +163,11 @@ class VirtualEngine:
 
         async def ask() -> list[Generation]:
             async with closing(self._recall.engine.generate(_plain(prefix), children, sampling)) as steps:
-                made = {step.key: step async for step in steps}
-            return [made[child.key] for child in children]
+                by_key = {step.key: step async for step in steps}
+            return [by_key[child.key] for child in children]
 
         started = self._clock.time()
-        made = await self._ask(prefix, ask)
+        in_order = await self._ask(prefix, ask)
         ended: asyncio.Queue[Generation] = asyncio.Queue()
         above = {segment.key for segment in prefix.segments}
         rows = [
@@ -180,7 +180,7 @@ class VirtualEngine:
                 ended.put_nowait,
                 started,
             )
-            for child, step in zip(children, made, strict=True)
+            for child, step in zip(children, in_order, strict=True)
         ]
         self._rows.update({(row.tree, row.generation.key): row for row in rows})
         try:

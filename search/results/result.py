@@ -148,12 +148,12 @@ class Result:
             "tally": dict(self.tally),
             "trajectories": [
                 {
-                    "node": one.node,
-                    "answer": one.answer,
-                    "reward": one.reward,
-                    "rewards": list(one.rewards),
-                    "num_tokens": one.num_tokens,
-                    "reason": one.reason,
+                    "node": trajectory.node,
+                    "answer": trajectory.answer,
+                    "reward": trajectory.reward,
+                    "rewards": list(trajectory.rewards),
+                    "num_tokens": trajectory.num_tokens,
+                    "reason": trajectory.reason,
                     "steps": [
                         {
                             "writer": node.writer,
@@ -162,11 +162,11 @@ class Result:
                             "dropped_tokens": node.dropped_tokens,
                             "num_tokens": None if one.num_tokens is None else len(node.ids),
                         }
-                        for node in self.tree.path(one.node)[1:]
+                        for node in self.tree.path(trajectory.node)[1:]
                     ],
-                    "text": one.text,
+                    "text": trajectory.text,
                 }
-                for one in self.trajectories
+                for trajectory in self.trajectories
             ],
             "error": self.error,
             "notes": list(self.notes),

@@ -146,24 +146,24 @@ def _only(rows: Sequence[Row], problems: Sequence[Verdicts]) -> str:
 def _problems(rows: Sequence[Row], problems: Sequence[Verdicts], trees: Sequence[str]) -> str:
     heads = "".join(f"<th>{escape(_label(rows, place))}</th>" for place in range(len(rows)))
     body = []
-    for one in problems:
+    for row in problems:
         kinds = " ".join(
             name
             for name, holds in (
-                ("only", one.only is not None),
-                ("shared", one.only is None),
-                ("same", len(set(one.correct)) == 1 and len(set(one.answers)) == 1),
+                ("only", row.only is not None),
+                ("shared", row.only is None),
+                ("same", len(set(row.correct)) == 1 and len(set(row.answers)) == 1),
             )
             if holds
         )
         cells = "".join(
-            f'<td class="{_class(correct)}"><a href="{escape(address)}#{quote(one.record.problem_id, safe="")}">'
+            f'<td class="{_class(correct)}"><a href="{escape(address)}#{quote(row.record.problem_id, safe="")}">'
             f"{_mark(correct)} {escape(_cut(answer if answer is not None else 'no answer', 24))}</a></td>"
-            for correct, answer, address in zip(one.correct, one.answers, trees, strict=True)
+            for correct, answer, address in zip(row.correct, row.answers, trees, strict=True)
         )
-        text = escape(_cut(one.record.problem, _TEXT_CHARACTERS))
-        reference = escape("" if one.record.reference is None else _cut(one.record.reference, 24))
-        name = escape(one.record.problem_id)
+        text = escape(_cut(row.record.problem, _TEXT_CHARACTERS))
+        reference = escape("" if row.record.reference is None else _cut(row.record.reference, 24))
+        name = escape(row.record.problem_id)
         body.append(
             f'<tr class="{kinds}"><td>{name}</td><td class="problem">{text}</td><td>{reference}</td>{cells}</tr>'
         )

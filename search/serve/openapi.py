@@ -77,22 +77,22 @@ def document(app: FastAPI, service: Service, keyed: bool) -> dict[str, Any]:
         keyed: whether it wants an API key.
     """
     if app.openapi_schema is None:
-        made = get_openapi(
+        schema = get_openapi(
             title="ets serve",
             version="1",
             description="OpenAI-compatible chat completions and completions whose answers are searched.",
             routes=app.routes,
         )
-        _describe_request(made["components"]["schemas"], service)
-        for path in made["paths"].values():
+        _describe_request(schema["components"]["schemas"], service)
+        for path in schema["paths"].values():
             for operation in path.values():
                 if "requestBody" not in operation:
                     operation["responses"].pop("422", None)
         if keyed:
-            made["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-            made["security"] = [{"key": []}]
-            made["paths"]["/health"]["get"]["security"] = []
-        app.openapi_schema = made
+            schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            schema["security"] = [{"key": []}]
+            schema["paths"]["/health"]["get"]["security"] = []
+        app.openapi_schema = schema
     return app.openapi_schema
 
 

@@ -136,16 +136,16 @@ def resolve(settings: S, *, own_models: bool = False, own_scorer: bool = False, 
     Raises:
         ConfigError: also where a checkpoint is not what it is to be used as, or a vote needs rewards there are none of.
     """
-    one = settle(settings, own_models=own_models, own_scorer=own_scorer, own_policy=own_policy)
-    values, notes, declared = one.settings.model_dump(), list(one.notes), "last"
-    if one.settings.prm not in ("none", OWN):
-        config = prm_config(one.settings.prm, one.settings.prm_codec, one.settings.prm_engine)
+    settled = settle(settings, own_models=own_models, own_scorer=own_scorer, own_policy=own_policy)
+    values, notes, declared = settled.settings.model_dump(), list(settled.notes), "last"
+    if settled.settings.prm not in ("none", OWN):
+        config = prm_config(settled.settings.prm, settled.settings.prm_codec, settled.settings.prm_engine)
         declared, values["prm_codec"] = config.reduce, config.codec
-    if one.settings.writer == "arbitrage":
-        values["prm_codec"] = read_router(one.settings, notes) or values["prm_codec"]
+    if settled.settings.writer == "arbitrage":
+        values["prm_codec"] = read_router(settled.settings, notes) or values["prm_codec"]
     elif settings.pipeline:
         raise ConfigError("pipeline: only writer arbitrage has steps to write ahead")
-    scored = one.settings.prm != "none"
+    scored = settled.settings.prm != "none"
     if values["vote"] == "auto":
         values["vote"] = "weighted" if scored else "majority"
     if not scored and values["vote"] != "majority":
@@ -153,7 +153,7 @@ def resolve(settings: S, *, own_models: bool = False, own_scorer: bool = False, 
     values["grader"] = "plain" if values["grader"] == "auto" else values["grader"]
     for name in ("reduce", "search_reduce"):
         values[name] = declared if values[name] == "auto" else values[name]
-    return dataclasses.replace(one, settings=build(type(settings), values), notes=tuple(notes))
+    return dataclasses.replace(settled, settings=build(type(settings), values), notes=tuple(notes))
 
 
 def record_of(settings: SearchSettings, *, own_policy: bool = False) -> dict[str, Any]:
@@ -203,24 +203,24 @@ def _settle_options(values: dict[str, Any], given: Set[str], ignored: dict[str, 
         ConfigError: an option that no method has, or a value that its method does not accept.
     """
     name = values["method"]
-    known, cause = option_names(name), f"method {name}"
+    accepted_options, cause = option_names(name), f"method {name}"
     elsewhere = {option for other in METHODS for option in option_names(other)}
     for option in METHOD_OPTIONS:
-        if values[option] is not None and option not in known:
+        if values[option] is not None and option not in accepted_options:
             if option in given:
                 ignored[option] = (cause, None)
             values[option] = None
-    unknown = [option for option in values["options"] if option not in known]
+    unknown = [option for option in values["options"] if option not in accepted_options]
     for option in unknown:
         if option not in elsewhere:
-            accepted = ", ".join(sorted(known)) or "none"
+            accepted = ", ".join(sorted(accepted_options)) or "none"
             raise ConfigError(f"method {name} has no option {option!r}; it has: {accepted}")
     if unknown:
         left = ", ".join(f"{option} {values['options'][option]}" for option in unknown)
         ignored["options"] = (f"{cause}: {left}", None)
-        values["options"] = {key: value for key, value in values["options"].items() if key in known}
+        values["options"] = {key: value for key, value in values["options"].items() if key in accepted_options}
     policy = make_policy(build(SearchSettings, {k: values[k] for k in ("method", "options", *METHOD_OPTIONS)}), "last")
-    chosen = {option: getattr(policy, option) for option in known}
+    chosen = {option: getattr(policy, option) for option in accepted_options}
     for option in METHOD_OPTIONS:
         values[option] = chosen.pop(option, None)
     values["options"] = {option: value for option, value in chosen.items() if value is not None}

@@ -18,22 +18,22 @@ def plan_dict(recipe: Recipe, planned: Sequence[Planned]) -> dict[str, Any]:
     """As `--dry-run --json` prints it; bounds are of searches that use all their width and depth."""
     runs: list[dict[str, Any]] = [
         {
-            "run": one.name,
-            "problems": one.settings.limit,
-            "policy_requests_at_most": _requests(one.settings),
-            "score_requests_at_most": _scores(one.settings),
-            "policy_tokens_at_most": (one.settings.limit or 0) * _width(one.settings) * one.settings.max_tokens,
-            "settings": one.settings.model_dump(mode="json", exclude_unset=True),
+            "run": run.name,
+            "problems": run.settings.limit,
+            "policy_requests_at_most": _requests(run.settings),
+            "score_requests_at_most": _scores(run.settings),
+            "policy_tokens_at_most": (run.settings.limit or 0) * _width(run.settings) * run.settings.max_tokens,
+            "settings": run.settings.model_dump(mode="json", exclude_unset=True),
         }
-        for one in planned
+        for run in planned
     ]
-    widest = max((_width(one.settings) for one in planned), default=1)
+    widest = max((_width(run.settings) for run in planned), default=1)
     return {
         "title": recipe.title,
         "notes": list(recipe.notes),
         "runs": runs,
-        "policy_requests_at_most": sum(one["policy_requests_at_most"] for one in runs),
-        "score_requests_at_most": sum(one["score_requests_at_most"] for one in runs),
+        "policy_requests_at_most": sum(run["policy_requests_at_most"] for run in runs),
+        "score_requests_at_most": sum(run["score_requests_at_most"] for run in runs),
         "models": [_memory(model, planned, widest) for model in recipe.models],
         "servers": [model.launch for model in recipe.models if model.launch],
     }
@@ -46,8 +46,8 @@ def plan_text(plan: dict[str, Any]) -> str:
         "Runs",
         ("run", "problems", "policy requests, at most", "score requests, at most", "policy tokens, at most"),
         tuple(
-            _cells(one, "policy_requests_at_most", "score_requests_at_most", "policy_tokens_at_most")
-            for one in plan["runs"]
+            _cells(row, "policy_requests_at_most", "score_requests_at_most", "policy_tokens_at_most")
+            for row in plan["runs"]
         ),
         (
             f"In all at most {plan['policy_requests_at_most']:,} requests to the policy and "
@@ -68,15 +68,15 @@ def plan_text(plan: dict[str, Any]) -> str:
         ),
         tuple(
             (
-                one["role"],
-                one["model"],
-                f"{one['weights_gib']:.3g}",
-                f"{one['kv_gib_per_1000_tokens']:.3g}",
-                f"{one['kv_gib_one_problem']:.3g}",
-                one["gpus"],
-                f"{one['gib_per_gpu']:.3g}",
+                row["role"],
+                row["model"],
+                f"{row['weights_gib']:.3g}",
+                f"{row['kv_gib_per_1000_tokens']:.3g}",
+                f"{row['kv_gib_one_problem']:.3g}",
+                row["gpus"],
+                f"{row['gib_per_gpu']:.3g}",
             )
-            for one in plan["models"]
+            for row in plan["models"]
         ),
         (
             "KV of one problem: all trajectories of the widest run at full length, nothing shared or pruned. GiB a "

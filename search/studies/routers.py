@@ -248,21 +248,23 @@ async def _time(
     searches[f"{ours} pipelined"] = engines.chain(ours, pipeline=True)
     measured = await take_turns(searches, problems, 1)
     results = {name: one.results for name, one in measured.items()}
-    seconds = {name: sum(one.stats.seconds for one in made) / len(made) for name, made in results.items()}
+    seconds = {
+        name: sum(one.stats.seconds for one in solutions) / len(solutions) for name, solutions in results.items()
+    }
     rows = [
         {
             "router": name,
-            "num_problems": len(made),
+            "num_problems": len(solutions),
             "seconds_per_problem": seconds[name],
             "accuracy": measured[name].accuracy,
-            "models": costs_record(total_costs(one.models for one in made)),
+            "models": costs_record(total_costs(one.models for one in solutions)),
         }
-        for name, made in results.items()
+        for name, solutions in results.items()
     ]
     agreed = [
         result.correct == solved
-        for name, made in results.items()
-        for result, solved in zip(made, right.get(name, ()), strict=False)
+        for name, solutions in results.items()
+        for result, solved in zip(solutions, right.get(name, ()), strict=False)
     ]
     plain, ahead = results[ours], results[f"{ours} pipelined"]
     equal = sum(nodes_of(one) == nodes_of(two) for one, two in zip(plain, ahead, strict=True))

@@ -50,8 +50,8 @@ def partings(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any
     alone: list[int] = []
     todo = [(0, 0, 0)] if all(tree.children for tree in trees) else []
     while todo:
-        one, other, depth = todo.pop()
-        below = [tree.by_text(node) for tree, node in zip(trees, (one, other), strict=True)]
+        left_node, right_node, depth = todo.pop()
+        below = [tree.by_text(node) for tree, node in zip(trees, (left_node, right_node), strict=True)]
         for text in {**below[0], **below[1]}:
             mine, theirs = below[0].get(text, []), below[1].get(text, [])
             found = [(a, b, depth + 1) for a, b in zip(mine, theirs, strict=False)]
@@ -60,20 +60,20 @@ def partings(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any
             if len(mine) != len(theirs):
                 alone.append(depth + 1)
     parted: list[dict[str, Any]] = []
-    for one, other, depth in sorted(shared, key=lambda pair: (pair[2], pair[0])):
-        fates = [tree.fate(node) for tree, node in zip(trees, (one, other), strict=True)]
+    for left_node, right_node, depth in sorted(shared, key=lambda pair: (pair[2], pair[0])):
+        fates = [tree.fate(node) for tree, node in zip(trees, (left_node, right_node), strict=True)]
         if fates[0][0] != fates[1][0]:
             parted.append(
                 {
-                    "left": one,
-                    "right": other,
+                    "left": left_node,
+                    "right": right_node,
                     "depth": depth,
-                    "text": trees[0].text(one),
+                    "text": trees[0].text(left_node),
                     "fates": [fate for fate, _ in fates],
                     "reasons": [reason for _, reason in fates],
                 }
             )
-    depths = [*alone, *(one["depth"] for one in parted)]
+    depths = [*alone, *(parting["depth"] for parting in parted)]
     return {"num_shared": len(shared), "depth": min(depths, default=None), "nodes": parted}
 
 
