@@ -19,7 +19,7 @@ from local_models import (
 
 from search.engines.local import LocalEngine
 from search.engines.local.loading import prepare
-from search.engines.local.worker import shared_worker
+from search.engines.local.turns import shared_thread
 from search.errors import ConfigError, ContextOverflowError, EngineError
 from search.support.streams import closing
 from search.types import Child, FinishReason, Generation, Prefix, Sampling, Segment, Usage
@@ -259,7 +259,7 @@ def test_releasing_a_node_aborts_what_is_written_below():
             await asyncio.sleep(0)
         # However busy the machine is, no more than a turn lies between this and the release.
         held = threading.Event()
-        shared_worker().submit(held.wait)
+        shared_thread().submit(held.wait)
         released = asyncio.create_task(local.release("t", [1]))
         await asyncio.sleep(0)
         held.set()
@@ -384,7 +384,7 @@ def test_a_release_that_nobody_waits_for_any_more_harms_no_other_search():
         local = engine()
         await write(local, prompt("left"), [Child(1, 1)], GREEDY)
         held = threading.Event()
-        shared_worker().submit(held.wait)
+        shared_thread().submit(held.wait)
         kept = asyncio.create_task(write(local, prompt("kept"), [Child(1, 1)], GREEDY))
         left = asyncio.create_task(local.release("left", None))
         await asyncio.sleep(0)

@@ -23,7 +23,7 @@ _REPLY_SECONDS = 0.1
 
 
 @lru_cache(maxsize=1)
-def _shared_thread() -> ThreadPoolExecutor:
+def shared_thread() -> ThreadPoolExecutor:
     """The one thread on which every in-process model runs, started on first use and joined when the interpreter exits.
 
     A policy and a reward model would otherwise fight over the same cores and over Python's lock. Each turn of an
@@ -106,7 +106,7 @@ class Turns:
 
     def _enqueue(self) -> None:
         try:
-            _shared_thread().submit(self._turn)
+            shared_thread().submit(self._turn)
         except RuntimeError:
             # The interpreter is shutting down: nobody waits any more.
             with self._lock:
