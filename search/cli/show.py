@@ -150,7 +150,7 @@ def _model_table(result: Result) -> Table:
     for role, cost in result.models.items():
         tokens = (cost.sampled_tokens, cost.dropped_tokens, cost.thrown_tokens)
         flops = "unknown" if cost.flops is None else f"{cost.flops:.3g}"
-        table.add_row(role, str(cost.num_calls), *map(_count, tokens), f"{cost.seconds:.2f}", flops)
+        table.add_row(role, str(cost.num_calls), *map(count, tokens), f"{cost.seconds:.2f}", flops)
     return table
 
 

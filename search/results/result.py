@@ -160,7 +160,7 @@ class Result:
                             "reward": node.reward,
                             "estimate": node.estimate,
                             "dropped_tokens": node.dropped_tokens,
-                            "num_tokens": None if one.num_tokens is None else len(node.ids),
+                            "num_tokens": None if trajectory.num_tokens is None else len(node.ids),
                         }
                         for node in self.tree.path(trajectory.node)[1:]
                     ],
