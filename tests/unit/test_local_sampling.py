@@ -142,6 +142,10 @@ def test_log_probabilities_are_the_raw_ones_whatever_the_temperature_and_nucleus
     plain = sample(logits, temperature, top_p, u)
     assert plain.logprobs is None
     assert plain.ids.tolist() == drawn.ids.tolist()
+    greedy = np.flatnonzero(temperature == 0)
+    alone = sample(logits[greedy], temperature[greedy], top_p[greedy], u[greedy], logprobs=True)
+    assert alone.ids.tolist() == drawn.ids[greedy].tolist(), "nothing else is drawn beside them"
+    assert alone.logprobs.tolist() == drawn.logprobs[greedy].tolist()
 
 
 def test_ties_go_to_the_lowest_id_over_blocks():

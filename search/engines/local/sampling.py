@@ -132,9 +132,12 @@ def sample(
             _narrow(kept, which + rows.start, logits, inside, numbers[2])
             shifted.index_copy_(0, which, inside)
         mass[rows] = _block_sums(torch.exp(padded, out=weights))
-    ids = _from_blocks(logits, best, scale, mass, kept, numbers[0])
-    if greedy.any():
-        ids = torch.where(numbers[3] > 0, _first_best(logits, tops, best), ids)
+    if greedy.all():
+        ids = _first_best(logits, tops, best)
+    else:
+        ids = _from_blocks(logits, best, scale, mass, kept, numbers[0])
+        if greedy.any():
+            ids = torch.where(numbers[3] > 0, _first_best(logits, tops, best), ids)
     if not logprobs:
         return _drawn(best, ids, None)
     above = logits.gather(-1, ids.clamp(max=logits.shape[-1] - 1)[:, None]).double() - best.double()
