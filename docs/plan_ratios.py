@@ -6,6 +6,7 @@ Writes `search/planning/ratios.json`. Counts, no times: any machine gives the sa
 """
 
 import asyncio
+import itertools
 import json
 import sys
 from dataclasses import asdict
@@ -20,28 +21,30 @@ from search.setup.routing import Engines
 from search.types import Problem
 
 METHODS = ("best-of-n", "beam", "dvts", "rebase", "particle", "ets-kv", "ets")
+SCORERS = ("mini:prm", "confidence:mean-logprob")
+"""A reward model, and what stands in for one where there is none: its rewards are nearer to each other."""
+
 WIDTHS = (4, 16, 64)
 DECIMALS = 3
 
 
-async def measure(num_problems: int) -> dict[str, dict[int, dict[str, float]]]:
-    """Ratios by method and width, over the first problems of the test split."""
+async def measure(num_problems: int) -> dict[str, dict[str, dict[int, dict[str, float]]]]:
+    """Ratios by scorer, method and width, over the first problems of the test split."""
     asked = [Problem(str(index), problem("test", index).text) for index in range(num_problems)]
-    found: dict[str, dict[int, dict[str, float]]] = {}
+    found: dict[str, dict[str, dict[int, dict[str, float]]]] = {scorer: {} for scorer in SCORERS}
     async with Search() as first:
         driver = first.driver
         assert driver.scorer is not None
         loaded = Engines(policy=driver.writer.engines["policy"], prm=driver.scorer.engines["prm"])
-        for method in METHODS:
-            for width in WIDTHS:
-                search = Search(settings=SearchSettings(method=method, width=width, until="spent"))
-                search.use(loaded.policy, None if search.settings.prm == "none" else loaded.prm)
-                results = [await search.asolve(one) for one in asked]
-                outcomes = [SearchOutcome(one.problem, one.tree, one.stats) for one in results]
-                ratios, _ = WorkRatios.measure(outcomes, width)
-                rounded = {name: round(value, DECIMALS) for name, value in asdict(ratios).items()}
-                found.setdefault(method, {})[width] = rounded
-                sys.stderr.write(f"{method} {width}: {rounded}\n")
+        for scorer, method, width in itertools.product(SCORERS, METHODS, WIDTHS):
+            search = Search(settings=SearchSettings(prm=scorer, method=method, width=width, until="spent"))
+            search.use(loaded.policy, loaded.prm if scorer == "mini:prm" else None)
+            results = [await search.asolve(one) for one in asked]
+            outcomes = [SearchOutcome(one.problem, one.tree, one.stats) for one in results]
+            ratios, _ = WorkRatios.measure(outcomes, width)
+            rounded = {name: round(value, DECIMALS) for name, value in asdict(ratios).items()}
+            found[scorer].setdefault(method, {})[width] = rounded
+            sys.stderr.write(f"{scorer} {method} {width}: {rounded}\n")
     return found
 
 
@@ -51,7 +54,7 @@ def main() -> None:
     kept = {
         "measured_by": f"docs/plan_ratios.py {num_problems}",
         "until": "spent",
-        "methods": asyncio.run(measure(num_problems)),
+        "scorers": asyncio.run(measure(num_problems)),
     }
     target = Path(__file__).resolve().parents[1] / "search" / "planning" / "ratios.json"
     target.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")

@@ -157,7 +157,9 @@ def describe_cost(cost: ModelCost) -> str:
     return f"{cost.num_calls} calls{written}{dropped}, {cost.seconds:.2f} s, {flops} FLOPs"
 
 
-_LEVEL = re.compile(r"^level [0-9]+: ")
+_PARTICULARS = re.compile(r"^selection [0-9]+: |(?<=the vote is )[.0-9]+ (?=certain)|: [-+.0-9e]+ against .*$")
+"""Of a note, what differs from search to search."""
+
 _SHOWN_NOTES = 3
 
 _MEANS = (
@@ -207,7 +209,7 @@ def summarise(
         num_timed=sum(int(one["num_problems"]) for one in sessions),
         num_resumed=num_resumed,
         failures=tuple(f"problem {record.problem_id} failed: {record.error}" for record in failed),
-        notes=dict(Counter(_LEVEL.sub("", note) for record in every for note in record.notes).most_common()),
+        notes=dict(Counter(_PARTICULARS.sub("", note) for record in every for note in record.notes).most_common()),
         models=total_costs(record.models for record in every),
         leaves_mean=fmean(leaves for leaves, _ in clustered) if clustered else None,
         clusters_mean=fmean(clusters for _, clusters in clustered) if clustered else None,

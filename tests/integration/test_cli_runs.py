@@ -122,6 +122,14 @@ def test_ets_that_keeps_everything_says_why(inside):
     assert f"selections {note}" in shown
 
 
+def test_the_same_note_of_many_searches_is_one_line(inside):
+    """Which selection it was, and how the vote stood there, made every one a line of its own."""
+    ran = inside("eval", "--limit", 6, "--method", "rebase", "--width", 8, "--json")
+    assert list(ran.json["notes"]) == ["the vote is decided"] and 1 < ran.json["notes"]["the vote is decided"] <= 6
+    certain = inside("eval", "--limit", 6, "--method", "rebase", "--width", 8, "--confidence", 0.7, "--json")
+    assert "the vote is certain" in certain.json["notes"]
+
+
 def test_kv_figures_can_be_compared(inside):
     args = ("solve", "--mini", 0, "--method", "best-of-n", "--width", 1)
     shown = inside(*args).out
