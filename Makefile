@@ -9,6 +9,8 @@
 #   make site    install, then build the documentation as a site in build/site
 #   make repro-quick  install, then the papers' tables on the built-in models, in minutes
 #   make wheel   build the wheel, install it outside the checkout, and use it there
+#   make test-extras  install every extra in an environment of its own, by what the messages say, and use it
+#   make release VERSION=0.2.0  date the changelog, build sdist and wheel into dist/, check both; uploads nothing
 #   make test-sglang  build the server's own environment, then test against real SGLang servers on the CPU
 #   make test-its-hub  build its_hub's own environment, then run its algorithms through `ets serve`
 #   make test-clients  build litellm's and LangChain's environment, then ask `ets serve` by them
@@ -25,7 +27,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 SOURCES := search prm ets arbitrage tests examples docs
 
-.PHONY: repro-quick demo real test test-nightly test-browser lint format docs site wheel clean sglang-cpu sglang-stop test-sglang test-its-hub test-clients
+.PHONY: repro-quick demo real test test-nightly test-browser lint format docs site wheel clean sglang-cpu sglang-stop test-sglang test-its-hub test-clients test-extras release
 
 demo: $(VENV)/.demo
 	@$(BIN)/ets solve --mini 0
@@ -76,7 +78,13 @@ site: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 wheel: $(VENV)/.test
-	$(BIN)/python tests/wheel.py --torch "$(TORCH)"
+	$(BIN)/python tests/try_wheel.py --torch "$(TORCH)"
+
+test-extras: $(VENV)/.test
+	$(BIN)/python tests/try_extras.py --torch "$(TORCH)"
+
+release: $(VENV)/.test
+	$(BIN)/python tests/release.py $(VERSION) --torch "$(TORCH)"
 
 # The server has an environment of its own: SGLang and this project want different versions of what both use.
 SGLANG_VENV := .venv-sglang

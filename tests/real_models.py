@@ -166,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stdout.write(f"""\
     . .venv/bin/activate
     ets solve --policy {shown}{model.flags} --prm none --method self-consistency --width 4 {QUESTION!r}
-    ets eval --data FILE_OR_NAME --limit 20 --policy {shown}{model.flags} --prm none --method self-consistency --width 8
+    ets eval --data examples/problems.jsonl --policy {shown}{model.flags} --prm none --method self-consistency --width 4
 """)
     return 0
 

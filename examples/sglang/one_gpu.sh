@@ -7,7 +7,7 @@ PRM=${PRM:-Qwen/Qwen2.5-Math-PRM-7B}
 
 python -m sglang.launch_server --model-path "$POLICY" --port 30000 --mem-fraction-static 0.35 --enable-cache-report &
 
-# Qwen2.5-Math-PRM is not in SGLang: our model package is, once `pip install --no-deps ets-arbitrage` was done in the
+# Qwen2.5-Math-PRM is not in SGLang: our model package is, once `pip install --no-deps /path/to/checkout` was done in the
 # server's environment. Reward heads are read with --is-embedding.
 SGLANG_EXTERNAL_MODEL_PACKAGE=prm.sglang_models \
 python -m sglang.launch_server --model-path "$PRM" --port 30001 --mem-fraction-static 0.45 --is-embedding &

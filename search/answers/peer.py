@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from search.answers.reader import read_answer
 from search.errors import ConfigError
+from search.support.extras import install_packages
 
 _SECONDS = 5
 
@@ -22,7 +23,7 @@ class MathVerifyGrader:
 
     def __init__(self) -> None:
         if find_spec("math_verify") is None:
-            raise ConfigError("--against math-verify needs it: pip install math-verify")
+            raise ConfigError(f"--against math-verify needs it: {install_packages('math-verify')}")
 
     def extract(self, text: str) -> str | None:
         """As `read_answer`."""

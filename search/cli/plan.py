@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from search.catalogue import SCORERS
 from search.cli.show import print_json
 from search.errors import ConfigError
 
@@ -17,7 +18,13 @@ PROMPT_TOKENS, SOLUTION_TOKENS = 200.0, 300.0
 
 @click.command()
 @click.option("--policy", required=True, metavar="MODEL", help="a folder, a .gguf file, a hub id, or mini:ROLE")
-@click.option("--prm", metavar="MODEL", help="a reward model beside it, on the same device")
+@click.option(
+    "--prm",
+    default="none",
+    show_default=True,
+    metavar="MODEL",
+    help="a reward model beside it, on the same device; or what needs none, as for ets eval",
+)
 @click.option("--method", default="ets", show_default=True, metavar="NAME", help="search method")
 @click.option("--width", type=click.IntRange(min=1), default=16, show_default=True, metavar="N", help="of the search")
 @click.option("--gpu", metavar="GB", help="its memory, e.g. 80GB, or a name: t4, l4, rtx4090, l40s, a100, h100, h200")
@@ -46,7 +53,7 @@ PROMPT_TOKENS, SOLUTION_TOKENS = 200.0, 300.0
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def plan(
     policy: str,
-    prm: str | None,
+    prm: str,
     method: str,
     width: int,
     gpu: str | None,
@@ -67,7 +74,7 @@ def plan(
     """
     from search.planning.model_shape import read_shape
     from search.planning.plan import Plan, read_device
-    from search.planning.work_ratios import Lengths, at_width, carried, measured, read_run_ratios
+    from search.planning.work_ratios import Lengths, at_width, carried, measured, read_run_ratios, tells_apart
 
     device = None if gpu is None else read_device(gpu)
     if device is None and (bandwidth or tflops):
@@ -76,16 +83,18 @@ def plan(
         device = replace(device, bandwidth=bandwidth or device.bandwidth, teraflops=tflops or device.teraflops)
     lengths = Lengths(PROMPT_TOKENS, SOLUTION_TOKENS)
     if run is None:
-        source, ratios = f"{method}, measured on the mini family", at_width(measured(method), width)
+        scored = tells_apart(prm)
+        ratios = at_width(measured(method, scored), width)
+        source = f"{method}, measured on the mini family, scored by {'its reward model' if scored else 'confidence'}"
     else:
-        method, of, ratios, lengths = read_run_ratios(run)
+        method, of, scored, ratios, lengths = read_run_ratios(run)
         source = f"{run}, {method} at width {of}"
         if width != of:
-            ratios = carried(ratios, method, of, width)
+            ratios = carried(ratios, method, of, width, scored)
             source += f", carried to {width} as the mini family's change"
     planned = Plan(
         policy=read_shape(policy),
-        prm=None if prm is None else read_shape(prm),
+        prm=None if (model := _loaded(prm)) is None else read_shape(model),
         dtype=dtype,
         method=method,
         width=width,
@@ -99,3 +108,11 @@ def plan(
         print_json({**planned.to_dict(), "source": source})
     else:
         sys.stdout.write(planned.table(source).text() + "\n")
+
+
+def _loaded(prm: str) -> str | None:
+    """The checkpoint that a scorer loads, if it does."""
+    kind, _, rest = prm.partition(":")
+    if kind == "none" or kind in SCORERS:
+        return rest if kind in SCORERS and SCORERS[kind].loads else None
+    return prm

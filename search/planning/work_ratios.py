@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib import resources
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from search.errors import ConfigError
 from search.loop.outcome import SearchOutcome
@@ -85,19 +85,28 @@ def _token_steps(tree: SearchTree) -> int:
     return sum(longest.values())
 
 
-def measured(method: str) -> dict[int, WorkRatios]:
+def measured(method: str, scored: bool = True) -> dict[int, WorkRatios]:
     """A method's ratios by width, as they were measured on the mini family.
+
+    Args:
+        method: its name.
+        scored: by a reward model or the like; else by the policy's confidence.
 
     Raises:
         ConfigError: they were measured for other methods only.
     """
     text = (resources.files("search.planning") / "ratios.json").read_text(encoding="utf-8")
-    kept = json.loads(text)["methods"]
+    kept = json.loads(text)["scorers"]["mini:prm" if scored else "confidence:mean-logprob"]
     if method not in kept:
         raise ConfigError(
             f"method {method}: its work was not measured; measured: {', '.join(kept)}; --from reads a run of your own"
         )
     return {int(width): WorkRatios(**ratios) for width, ratios in kept[method].items()}
+
+
+def tells_apart(prm: str) -> bool:
+    """Whether a scorer's rewards differ as a reward model's do; those of confidence lie near each other."""
+    return prm.partition(":")[0] not in ("none", "confidence")
 
 
 def at_width(by_width: Mapping[int, WorkRatios], width: int) -> WorkRatios:
@@ -111,13 +120,13 @@ def at_width(by_width: Mapping[int, WorkRatios], width: int) -> WorkRatios:
     return WorkRatios(**{name: low[name] + share * (high[name] - low[name]) for name in low})
 
 
-def carried(ratios: WorkRatios, method: str, measured_at: int, width: int) -> WorkRatios:
+def carried(ratios: WorkRatios, method: str, measured_at: int, width: int, scored: bool = True) -> WorkRatios:
     """Ratios at another width than that at which they were measured, as those of the mini family change with it.
 
     A method that prunes holds a smaller share of a larger width. Those of a method that was not measured there stay.
     """
     try:
-        known = measured(method)
+        known = measured(method, scored)
     except ConfigError:
         return ratios
     before, after = asdict(at_width(known, measured_at)), asdict(at_width(known, width))
@@ -129,8 +138,18 @@ def carried(ratios: WorkRatios, method: str, measured_at: int, width: int) -> Wo
     )
 
 
-def read_run_ratios(folder: Path) -> tuple[str, int, WorkRatios, Lengths]:
-    """Method, width, ratios and lengths of a run that was kept.
+class RunRatios(NamedTuple):
+    """What a run that was kept tells of its searches' work; `scored`: by what tells steps apart."""
+
+    method: str
+    width: int
+    scored: bool
+    ratios: WorkRatios
+    lengths: Lengths
+
+
+def read_run_ratios(folder: Path) -> RunRatios:
+    """The work of a run that was kept.
 
     Raises:
         ConfigError: there is none, or nothing finished in it.
@@ -140,4 +159,4 @@ def read_run_ratios(folder: Path) -> tuple[str, int, WorkRatios, Lengths]:
     run = read_run(folder)
     outcomes: Sequence[SearchOutcome] = [one for record in run.records if (one := record.outcome()) is not None]
     ratios, lengths = WorkRatios.measure(outcomes, run.settings.width)
-    return run.settings.method_name, run.settings.width, ratios, lengths
+    return RunRatios(run.settings.method_name, run.settings.width, tells_apart(run.settings.prm), ratios, lengths)

@@ -18,7 +18,7 @@ def install(extra: str) -> str:
     Args:
         extra: as in pyproject.toml, e.g. "plots".
     """
-    return install_packages(*_from_checkout(extra) or _from_metadata(extra) or (f"{DISTRIBUTION}[{extra}]",))
+    return install_packages(*_from_checkout(extra) or _from_metadata(extra) or (f"/path/to/checkout[{extra}]",))
 
 
 def install_packages(*requirements: str) -> str:

@@ -1,5 +1,6 @@
 """The command in a message must be one that works: by the packages' own names, with this interpreter."""
 
+import re
 import shlex
 import sys
 from importlib.metadata import PackageNotFoundError
@@ -28,13 +29,27 @@ def test_a_wheel_names_the_same_packages(extra, monkeypatch):
     assert {one.split(">")[0].split("<")[0] for one in words(extras.install(extra))} == named
 
 
-def test_without_any_metadata_the_extra_itself_is_named(monkeypatch):
+def test_without_any_metadata_the_checkouts_extra_is_named(monkeypatch):
     def missing(name):
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(extras, "_from_checkout", lambda extra: [])
     monkeypatch.setattr(extras, "requires", missing)
-    assert words(extras.install("plots")) == ["ets-arbitrage[plots]"]
+    assert words(extras.install("plots")) == ["/path/to/checkout[plots]"], "the project itself is on no index"
+
+
+def test_nothing_says_to_install_the_project_from_an_index():
+    """It is on none; `pip install ets-arbitrage` would fail, or fetch what somebody else put there."""
+    root = Path(__file__).resolve().parents[2]
+    files = [
+        root / "README.md",
+        *root.glob("docs/*.md"),
+        *(root / "deploy").iterdir(),
+        *(root / "examples").rglob("*.*"),
+    ]
+    files += [file for package in ("search", "prm", "ets", "arbitrage") for file in (root / package).rglob("*.py")]
+    told = re.compile(r"pip install\b[^\n`]*\bets-arbitrage\b")
+    assert not [str(file) for file in files if file.is_file() and told.search(file.read_text(encoding="utf-8"))]
 
 
 def test_the_interpreter_is_named_as_it_can_be_typed_here(monkeypatch, tmp_path):
