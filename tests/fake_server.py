@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import json
 import random
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -467,3 +468,16 @@ def serving(script: Script | None = None, model: FakeModel | None = None) -> Ite
     finally:
         loop.wait(server.stop())
         loop.stop()
+
+
+async def main(port: int, context: int, seconds_per_request: float) -> None:
+    """Serve until killed; the address is the first line of output."""
+    server = FakeServer(Script(context, seconds_per_request=seconds_per_request))
+    await server.start(port)
+    sys.stdout.write(f"{server.url}\n")
+    sys.stdout.flush()
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])))

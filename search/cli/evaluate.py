@@ -43,7 +43,7 @@ def evaluate(
     evaluation = Evaluation(settings, out)
     if line := evaluation.data.described(settings.data):
         sys.stderr.write(f"{line}\n")
-    with progress("eval", len(evaluation.problems), evaluation.num_done) as bar:
+    with progress("eval", len(evaluation.problems), evaluation.num_done, concurrency) as bar:
         try:
             summary = asyncio.run(evaluation.run(concurrency, bar.update))
         except SearchError as error:

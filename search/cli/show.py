@@ -162,8 +162,15 @@ class Progress(Protocol):
 
 
 @contextmanager
-def progress(label: str, total: int, done: int = 0) -> Iterator[Progress]:
-    """A progress bar on a terminal, a plain line every ten seconds elsewhere; always on stderr."""
+def progress(label: str, total: int, done: int = 0, beside: int = 0) -> Iterator[Progress]:
+    """A progress bar on a terminal, a plain line every ten seconds elsewhere; always on stderr.
+
+    Args:
+        label: what is going on.
+        total: how many there are to do.
+        done: how many were done before.
+        beside: how many are worked on side by side; in the mean they are half done, which the time left reckons with.
+    """
     if sys.stderr.isatty():
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
@@ -194,7 +201,8 @@ def progress(label: str, total: int, done: int = 0) -> Iterator[Progress]:
             now = time.monotonic()
             if done == total or now - self.last >= _PLAIN_EVERY_SECONDS:
                 self.last = now
-                left = (now - self.begun) * (total - done) / max(1, done - num_before)
+                begun = min(beside, total - done) / 2
+                left = (now - self.begun) * (total - done - begun) / max(1, done - num_before + begun)
                 ending = f", {left:.0f} s left" if done < total else ""
                 sys.stderr.write(f"{label}: {done}/{total} {note}{ending}\n")
                 sys.stderr.flush()

@@ -123,19 +123,29 @@ def at_width(by_width: Mapping[int, WorkRatios], width: int) -> WorkRatios:
 def carried(ratios: WorkRatios, method: str, measured_at: int, width: int, scored: bool = True) -> WorkRatios:
     """Ratios at another width than that at which they were measured, as those of the mini family change with it.
 
-    A method that prunes holds a smaller share of a larger width. Those of a method that was not measured there stay.
+    A method that prunes holds a smaller share of a larger width. Shares of what is held change by their odds, so that
+    none passes the whole. Those of a method that was not measured there stay.
     """
     try:
         known = measured(method, scored)
     except ConfigError:
         return ratios
     before, after = asdict(at_width(known, measured_at)), asdict(at_width(known, width))
-    return WorkRatios(
-        **{
-            name: value * (after[name] / before[name] if before[name] else 1.0)
-            for name, value in asdict(ratios).items()
-        }
-    )
+    changed = {
+        name: _by_odds(value, before[name], after[name])
+        if name in ("kv", "prm_kv")
+        else value * (after[name] / before[name] if before[name] else 1.0)
+        for name, value in asdict(ratios).items()
+    }
+    return WorkRatios(**changed)
+
+
+def _by_odds(share: float, before: float, after: float) -> float:
+    """A share whose odds change as they do from `before` to `after`; one that has no odds stays."""
+    if not all(0 < one < 1 for one in (share, before, after)):
+        return share
+    odds = share / (1 - share) * (after / (1 - after)) / (before / (1 - before))
+    return odds / (1 + odds)
 
 
 class RunRatios(NamedTuple):

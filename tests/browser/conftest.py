@@ -67,7 +67,7 @@ def visit(browser, tmp_path):
         file = tmp_path / "view.html"
         if address is None:
             file.write_text(html)
-        context = browser.new_context(viewport={"width": 1440, "height": 900}, **options)
+        context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}} | options)
         contexts.append(context)
         visits.append(Visit(context.new_page(), address or file.as_uri()))
         return visits[-1]

@@ -45,6 +45,17 @@ def test_elsewhere_it_is_plain_lines_with_the_time_left(monkeypatch):
     assert seen.getvalue().splitlines() == ["eval: 6/10 note 6, 12 s left", "eval: 10/10 note 10"]
 
 
+def test_the_time_left_knows_of_problems_that_are_half_done(monkeypatch):
+    """Of 60 problems of 100 s each, 8 side by side, 750 s are to go in all; the first end said nearly 6,000."""
+    seen = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", seen)
+    now = iter([0.0, 100.0])
+    monkeypatch.setattr(show.time, "monotonic", lambda: next(now))
+    with show.progress("eval", 60, beside=8) as bar:
+        bar.update(1, "")
+    assert 650 < int(re.search(r"(\d+) s left", seen.getvalue())[1]) < 1300
+
+
 @pytest.mark.parametrize("done", [0, 10])
 def test_nothing_is_said_before_there_is_something(monkeypatch, done):
     seen = io.StringIO()

@@ -123,11 +123,21 @@ def test_ratios_lie_between_those_of_the_widths_that_were_measured():
         measured("mine")
 
 
-def test_ratios_are_carried_to_another_width_as_those_of_the_mini_family_change():
-    known = measured("beam")
-    found = carried(WorkRatios(known[4].kv / 2, 0, 1, 0, 2), "beam", 4, 16)
-    assert found.kv == pytest.approx(known[16].kv / 2) and found.prm_kv == 0
-    assert carried(RATIOS, "beam", 8, 8) == RATIOS == carried(RATIOS, "mine", 4, 8)
+@pytest.mark.parametrize("scored", [True, False])
+def test_ratios_are_carried_to_another_width_as_those_of_the_mini_family_change(scored):
+    known = measured("beam", scored)
+    found = carried(WorkRatios(known[4].kv, 0, 1, 0, 2), "beam", 4, 16, scored)
+    assert found.kv == pytest.approx(known[16].kv) and found.prm_kv == 0
+    assert found.token_steps == pytest.approx(2 * known[16].token_steps / known[4].token_steps)
+    assert carried(RATIOS, "beam", 8, 8, scored) == RATIOS == carried(RATIOS, "mine", 4, 8, scored)
+
+
+def test_a_share_that_is_carried_stays_one():
+    """SmolLM2 under REBASE held 0.87 of all tokens at width 4 as at 8, and 1.02 of them were planned."""
+    for share in (0.001, 0.5, 0.87, 0.999):
+        for scored in (True, False):
+            assert 0 < carried(WorkRatios(share, share, 1, 1, 2), "rebase", 4, 64, scored).kv < 1
+    assert carried(WorkRatios(1.01, 0, 1, 0, 2), "rebase", 4, 64).kv == 1.01, "what has no odds stays"
 
 
 def test_a_plan_adds_up():
@@ -160,6 +170,13 @@ def test_the_command_plans_from_shapes_and_from_a_run(inside, tmp_path):
     )
     assert shown.code == 0 and "KV tokens of a problem, at its peak" in shown.out and "about" in shown.out
     run = tmp_path / "run"
+    for prm, said in (
+        ("none", "scored by confidence"),
+        ("confidence:tail", "scored by confidence"),
+        ("probe:anywhere", "scored by its reward model"),
+    ):
+        alone = json.loads(inside("plan", "--policy", "mini:target", "--prm", prm, "--json").out)
+        assert alone["prm"] is None and said in alone["source"], prm
     assert inside("eval", "--limit", 2, "--method", "rebase", "--width", 4, "--out", run).code == 0
     found = json.loads(inside("plan", "--policy", "mini:target", "--width", 4, "--from", run, "--json").out)
     assert found["method"] == "rebase" and found["source"] == f"{run}, rebase at width 4"
