@@ -1,9 +1,8 @@
 """A search's work in units of width times a solution's tokens, which is what chains write that share nothing.
 
 The ratios say of a method what it holds, writes and has read, whatever the lengths. `docs/plan_ratios.py` measures them
-on the mini family; a run that was kept gives those of its own model and problems. On GSM8K at width 8 those of
-Qwen2.5-Coder-1.5B are 1.35 (ets), 1.21 (ets-kv), 0.98 (rebase) and 0.83 (independent samples) of the mini family's for
-KV slots, 0.94 to 1.06 for tokens written, and 1.7 to 1.9 for token steps: its steps differ more in length.
+on the mini family; a run that was kept gives those of its own model and problems. On GSM8K at width 8, by confidence, those
+of Qwen2.5-Coder-1.5B are 0.82 (independent samples) to 1.12 (ets) of the mini family's for KV slots.
 """
 
 from __future__ import annotations
