@@ -3,7 +3,7 @@
 #   make real    fetch SmolLM2-135M-Instruct into real/ (98 MB); REAL=qwen: Qwen2.5-Coder-1.5B-Instruct (1.1 GB)
 #   make test    install, then run the tests, one process a core
 #   make test-nightly  install, then run the tests that prove again, larger or longer, what those prove
-#   make test-browser  install, then test the tree viewer in Chromium, which must be there (Debian: apt-get install chromium)
+#   make test-browser  install, then test viewer and site in Chromium, which must be there (Debian: apt-get install chromium)
 #   make lint    install, then check format, types and import layers
 #   make docs    write the parts of the documents that come from the code and from measurements
 #   make site    install, then build the documentation as a site in build/site
@@ -156,7 +156,7 @@ $(VENV)/.test: $(VENV)/.demo
 	@touch $@
 
 $(VENV)/.browser: $(VENV)/.test
-	@$(PIP) install -c constraints.txt -e ".[test,browser]"
+	@$(PIP) install -c constraints.txt -e ".[test,browser,docs]"
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.demo
