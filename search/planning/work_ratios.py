@@ -1,8 +1,8 @@
 """A search's work in units of width times a solution's tokens, which is what chains write that share nothing.
 
 The ratios say of a method what it holds, writes and has read, whatever the lengths. `docs/plan_ratios.py` measures them
-on the mini family; a run that was kept gives those of its own model and problems. On GSM8K at width 8, by confidence, those
-of Qwen2.5-Coder-1.5B are 0.82 (independent samples) to 1.12 (ets) of the mini family's for KV slots.
+on the mini family; a run that was kept gives those of its own model and problems. On GSM8K at width 8, by confidence,
+those of Qwen2.5-Coder-1.5B are 0.82 (independent samples) to 1.12 (ets) of the mini family's for KV slots.
 """
 
 from __future__ import annotations
