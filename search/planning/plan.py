@@ -114,8 +114,9 @@ class Plan:
 
     @property
     def weight_bytes(self) -> int:
-        """Of both models."""
-        return sum(model.weight_bytes(self.dtype) for model in (self.policy, self.prm) if model is not None)
+        """Of both models; a policy that is its own critic is loaded once."""
+        models = {model.name: model for model in (self.policy, self.prm) if model is not None}
+        return sum(model.weight_bytes(self.dtype) for model in models.values())
 
     @property
     def written_tokens(self) -> int:

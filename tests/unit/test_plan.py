@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+from dataclasses import replace
 
 import gguf_files
 import pytest
@@ -146,6 +147,7 @@ def test_a_plan_adds_up():
     assert (plan.kv_tokens, plan.prm_kv_tokens, plan.written_tokens, plan.read_tokens) == (550, 300, 750, 550)
     assert plan.weight_bytes == 2_200 and plan.kv_bytes == 550 * 2 * 24 * 2 + 300 * 2 * 8 * 2
     assert plan.fitting is None and plan.seconds is None
+    assert replace(plan, prm=policy).weight_bytes == 2_000, "its own critic"
     room = (plan.weight_bytes + 3.5 * plan.kv_bytes) / 0.9 / GIB
     tight = Plan(policy, prm, "bfloat16", "ets", 10, Lengths(50, 100), RATIOS, Device("d", room, 1, 1), 12, 8)
     assert tight.fitting == 3
