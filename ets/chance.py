@@ -17,6 +17,9 @@ from ets.problem import Floats, Ints, PruneProblem
 NUM_RATES = 25
 """Points at which the unknown share of right leaves is looked at."""
 
+NUM_TRUSTS = 3
+"""Points at which it is looked at how far rewards can be believed."""
+
 LEAST = 0.05
 """Rewards are taken to lie this far from 0 and from 1: no reward model is surer than one in twenty.
 
@@ -31,11 +34,13 @@ class Chance:
 
     Some share of what the policy writes here is right, and every share is as likely at first. A reward says how
     far the odds of its leaf are from those of the level's others, in log-odds from their mean. So a reward model
-    that is too sure of all of them, or of none, tells the same. Leaves of one cluster are right or wrong together.
+    that is too sure of all of them, or of none, tells the same. How much of that is true is not known either: every
+    part of the distance, from none to all of it, is as likely. Leaves of one cluster are right or wrong together.
 
     Attributes:
         right: the chance of each leaf, where the share of right ones is the middle of each of `NUM_RATES` equal parts
-            of [0, 1]. (NUM_RATES, num_leaves)
+            of [0, 1], and what rewards can be believed that of each of `NUM_TRUSTS`.
+            (NUM_RATES * NUM_TRUSTS, num_leaves)
         clusters: label of each leaf, 0 .. K - 1. (num_leaves,)
     """
 
@@ -48,17 +53,22 @@ class Chance:
         inside = [min(max(reward, LEAST), 1 - LEAST) for reward in rewards]
         logits = [math.log(reward / (1 - reward)) for reward in inside]
         mean = math.fsum(logits) / len(logits)
-        odds = np.array([math.exp(logit - mean) for logit in logits])
-        rates = ((np.arange(NUM_RATES) + 0.5) / NUM_RATES)[:, None]
-        return cls(rates * odds / (rates * odds + 1 - rates), clusters)
+        trusts, rates = _middles(NUM_TRUSTS)[:, None], _middles(NUM_RATES)[:, None, None]
+        odds = np.exp(trusts * np.array([logit - mean for logit in logits]))
+        return cls((rates * odds / (rates * odds + 1 - rates)).reshape(-1, len(logits)), clusters)
 
     def of(self, kept: Collection[int]) -> float:
         """The chance that one of some leaves is right; in a cluster the likeliest of them counts."""
-        wrong = np.ones(NUM_RATES)
+        wrong = np.ones(len(self.right))
         leaves = np.array(sorted(kept), dtype=np.int64)
         for label in np.unique(self.clusters[leaves]).tolist():
             wrong *= 1 - self.right[:, leaves[self.clusters[leaves] == label]].max(axis=1)
         return float(1 - wrong.mean())
+
+
+def _middles(count: int) -> Floats:
+    """The middles of so many equal parts of [0, 1]."""
+    return (np.arange(count) + 0.5) / count
 
 
 def keep_by_chance(problem: PruneProblem, chance: Chance, candidates: Collection[int]) -> list[int]:
@@ -78,15 +88,15 @@ def keep_by_chance(problem: PruneProblem, chance: Chance, candidates: Collection
     prices = _Prices(problem)
     right, labels = chance.right, chance.clusters
     wrong = np.ones(len(right))
-    # What the kept leaf of each cluster leaves of its chance to be wrong.
     covered: dict[int, Floats] = {}
-    known = np.zeros_like(right)
+    # What each leaf takes off the chance to be wrong, beside what its own cluster's kept leaf does.
+    more = right.copy()
     is_open = np.zeros(problem.num_leaves, dtype=bool)
     is_open[list(candidates)] = True
     kept: list[int] = []
     while is_open.any():
         # Down the first axis, sums go row by row for each leaf alone, so they do not depend on the leaves' order.
-        gains = (wrong[:, None] * np.maximum(right - known, 0.0) / (1 - known)).sum(axis=0) / len(right)
+        gains = (wrong[:, None] * more).sum(axis=0) / len(right)
         worth = np.where(is_open, gains / np.maximum(prices.leaves, 1e-12), -1.0)
         best = int(worth.argmax())
         if kept and worth[best] < 1:
@@ -97,7 +107,8 @@ def keep_by_chance(problem: PruneProblem, chance: Chance, candidates: Collection
         before = covered.get(label, np.zeros(len(right)))
         covered[label] = np.maximum(before, right[:, best])
         wrong = wrong * (1 - covered[label]) / (1 - before)
-        known[:, labels == label] = covered[label][:, None]
+        known, same = covered[label][:, None], labels == label
+        more[:, same] = np.maximum(right[:, same] - known, 0.0) / (1 - known)
         prices.pay(best)
     return kept
 
@@ -105,13 +116,15 @@ def keep_by_chance(problem: PruneProblem, chance: Chance, candidates: Collection
 class _Prices:
     """What each leaf would add to the tree's price, given what is paid for already.
 
-    Shares are of what can be pruned: the prompt stays whatever is kept, so it costs nothing and takes no share.
+    Shares are of what can be pruned: the prompt stays whatever is kept, so it costs nothing and takes no share. All of
+    it together costs lambda_b / N, for N leaves. Of equal leaves the n-th is worth 1 / (n (n + 1)), where nothing is
+    known of them, and costs lambda_b / N^2; so N / sqrt(lambda_b) are kept, the same part at every width.
     """
 
     def __init__(self, problem: PruneProblem) -> None:
         shares = problem.node_shares.copy()
         shares[0] = 0.0
-        scale = problem.node_cost_weight / (shares.sum() + problem.leaf_shares.sum() or 1.0)
+        scale = problem.node_cost_weight / problem.num_leaves / (shares.sum() + problem.leaf_shares.sum() or 1.0)
         self._own, self._nodes = scale * problem.leaf_shares, scale * shares
         self._parents, self._above = problem.node_parents.tolist(), problem.leaf_parents
         self.leaves = self._add_up()

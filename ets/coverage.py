@@ -16,7 +16,7 @@ from search.errors import ConfigError, PolicyError
 PAPER_DISTANCE = 0.05
 """Where ETS (arXiv 2502.13575) cuts."""
 
-TYPICAL = 0.5
+TYPICAL = 0.25
 """Steps are alike that are nearer than this part of the mean distance of two different steps of their level.
 
 So one number serves all embedders and languages. It joins other wordings of the mini family's model, and of a real

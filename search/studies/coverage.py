@@ -29,7 +29,7 @@ DRAWS = 3
 """Simulations of each level's rewards."""
 
 TEMPERATURES = (0.05, 0.1, 0.2, 0.4)
-ETS_WEIGHTS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
+ETS_WEIGHTS = (1.0, 1.5, 2.25, 3.0, 4.0, 6.0, 9.0)
 KV_WEIGHTS = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)
 SUBTREES = (1, 2, 3, 4, 6)
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5)

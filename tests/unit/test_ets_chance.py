@@ -75,11 +75,21 @@ def test_a_reward_model_that_is_too_sure_of_all_tells_the_same():
 def test_the_next_leaf_is_worth_less_than_the_last():
     tree = root()
     leaves = grow(tree, ROOT, *[0.5] * 20)
-    for weight, expected in ((20.0, 1), (2.0, 2), (0.2, 9), (0.02, 20)):
+    for weight, expected in ((400.0, 1), (40.0, 2), (4.0, 9), (0.4, 20)):
         problem = build_problem(tree, leaves, [0.05] * 20, node_cost_weight=weight, node_cost="tokens")
         kept = keep_by_chance(problem, Chance.of_rewards([0.5] * 20, alone(20)), range(20))
-        assert len(kept) == expected, "the n-th is worth 1 / (n (n + 1)), and costs a twentieth of the weight"
+        assert len(kept) == expected, "the n-th is worth 1 / (n (n + 1)), and costs the weight / 400"
         assert kept == list(range(expected)), "of equals the lower position comes first"
+
+
+@pytest.mark.parametrize("count", [8, 16, 64, 256])
+def test_the_same_part_of_a_level_is_kept_at_every_width(count):
+    tree = root()
+    leaves = grow(tree, ROOT, *[0.5] * count)
+    for weight, part in ((9.0, 1 / 3), (2.25, 2 / 3)):
+        problem = build_problem(tree, leaves, [1 / count] * count, node_cost_weight=weight, node_cost="tokens")
+        kept = keep_by_chance(problem, Chance.of_rewards([0.5] * count, alone(count)), range(count))
+        assert len(kept) == pytest.approx(part * count, abs=1 + 0.05 * count)
 
 
 def test_the_prompt_costs_nothing_and_what_is_shared_is_paid_once():
@@ -87,7 +97,7 @@ def test_the_prompt_costs_nothing_and_what_is_shared_is_paid_once():
     branch, lone = grow(tree, ROOT, 0.5, 0.5, tokens=[30, 30])
     first, second = grow(tree, branch, 0.5, 0.5, tokens=10)
     (other,) = grow(tree, lone, 0.5, tokens=10)
-    problem = build_problem(tree, [first, second, other], [1 / 3] * 3, node_cost_weight=1.0, node_cost="tokens")
+    problem = build_problem(tree, [first, second, other], [1 / 3] * 3, node_cost_weight=3.0, node_cost="tokens")
     kept = keep_by_chance(problem, Chance.of_rewards([0.5] * 3, alone(3)), range(3))
     # The second one adds 1/6 of chance for 10 of 90 tokens; the other 1/12 for 40.
     assert kept == [0, 1]
@@ -107,7 +117,7 @@ def test_no_set_is_much_better_than_what_is_kept():
                 tree.prune(node.id, "test")
         rewards = [tree[leaf].reward for leaf in leaves]
         chance = Chance.of_rewards(rewards, np.unique([rng.randint(0, 5) for _ in leaves], return_inverse=True)[1])
-        problem = build_problem(tree, leaves, rewards, node_cost_weight=0.3, node_cost="tokens")
+        problem = build_problem(tree, leaves, rewards, node_cost_weight=0.3 * len(leaves), node_cost="tokens")
 
         def value(kept, problem=problem, chance=chance):
             nodes = problem.ancestors(kept) - {0}
@@ -122,7 +132,7 @@ def test_no_set_is_much_better_than_what_is_kept():
 def test_short_steps_are_kept_before_long_ones_of_the_same_reward():
     tree = root()
     leaves = grow(tree, ROOT, *[0.5] * 6, tokens=[90, 10, 90, 10, 90, 10])
-    counts, reasons, _ = select(Ets(node_cost_weight=2.0), tree, 12)
+    counts, reasons, _ = select(Ets(node_cost_weight=12.0), tree, 12)
     assert set(counts) == {leaves[1], leaves[3], leaves[5]}
     assert sum(counts.values()) == 12
     assert reasons[leaves[0]] == (
@@ -198,7 +208,7 @@ def test_vectors_that_are_not_finite_or_not_there():
     tree = root()
     first, *_ = grow(tree, ROOT, 0.5, 0.5, 0.5, angles=[0, 0, 90])
     tree[first].features["embedding"] = np.array([np.nan, 0.0])
-    counts, reasons, note = select(Ets(node_cost_weight=1.5), tree, 6)
+    counts, reasons, note = select(Ets(node_cost_weight=4.5), tree, 6)
     assert sum(counts.values()) == 6 and len(counts) + len(reasons) == 3
     assert note.startswith("1 leaves with an embedding that is not finite, each text a cluster; every leaf is")
     del tree[first].features["embedding"]

@@ -42,8 +42,8 @@ def test_the_cut_is_found_from_the_levels_own_distances():
     vectors = at(*angles)
     found = cluster_steps(texts, vectors, None)
     apart = [1 - float(a @ b) for i, a in enumerate(vectors) for b in vectors[:i]]
-    assert found.distance == pytest.approx(np.mean(apart) / 2)
-    assert found.labels.tolist() == [0, 0, 1, 1, 1, 2]
+    assert found.distance == pytest.approx(np.mean(apart) / 4)
+    assert found.labels.tolist() == [0, 0, 1, 1, 2, 3]
     # How often a step was sampled does not move the cut, nor does an embedder that finds all things nearer.
     often = cluster_steps(texts[:1] * 20 + texts, vectors[:1] * 20 + vectors, None)
     assert often.distance == pytest.approx(found.distance)
