@@ -29,8 +29,8 @@ class _Record(BaseModel):
 
 
 def _known_stats(values: dict[str, float | int | None]) -> dict[str, float | int | None]:
-    """Refuse statistics of another layout. Searches of before there was writing ahead threw nothing away."""
-    values = {"tokens_thrown": 0, **values}
+    """Refuse statistics of another layout. What a search counts is 0 in those of before it was counted."""
+    values = {"tokens_thrown": 0, "num_hopeless": 0, **values}
     names = {item.name for item in fields(Stats)}
     if values.keys() != names:
         raise ValueError(f"statistics differ: {', '.join(sorted(values.keys() ^ names))}")

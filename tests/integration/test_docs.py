@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -197,9 +198,13 @@ def test_the_walk_of_a_problem_is_the_one_it_takes(tmp_path):
         str(ROOT),
     ]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
-    called = iter(json.loads(ran.stdout.splitlines()[-1]))
-    for stop in named:
-        assert list(stop) in called, f"{stop} is not called after the stop before it"
+    first, last = {}, {}
+    for place, stop in enumerate(map(tuple, json.loads(ran.stdout.splitlines()[-1]))):
+        first.setdefault(stop, place)
+        last[stop] = place
+    # Two threads take turns as they like, so that a call may come a level later than the list has it, but not earlier.
+    for before, stop in pairwise(named):
+        assert last.get(stop, -1) > first[before], f"{stop} is not called after {before}"
 
 
 def test_the_layers_are_those_that_are_checked():

@@ -32,7 +32,7 @@ def test_a_run_keeps_no_auto_and_nothing_without_a_value(method, writer):
 
 def test_a_run_keeps_the_methods_own_defaults():
     kept = record_of(settled().settings)
-    assert (kept["node_cost"], kept["node_cost_weight"], kept["options"]["temperature"]) == ("tokens", 4.0, 0.2)
+    assert (kept["node_cost"], kept["node_cost_weight"], kept["options"]["temperature"]) == ("tokens", 2.25, 0.2)
     assert not {"cluster_distance", "coverage_weight", "solver"} & kept.keys(), "found in each level, or not its own"
     paper = record_of(settled(method="ets-paper").settings)
     assert (paper["node_cost"], paper["node_cost_weight"], paper["cluster_distance"]) == ("uniform", 1.0, 0.05)
