@@ -22,7 +22,9 @@ def test_uniforms_are_a_fixed_function_and_look_uniform():
 
 
 def one(logits: list[float], temperature: float, top_p: float, u: float) -> int:
-    return int(sample(torch.tensor([logits]), np.array([temperature]), np.array([top_p]), np.array([u])).ids[0])
+    numbers = np.array([u])
+    drawn = sample(torch.tensor([logits]), np.array([temperature]), np.array([top_p]), numbers, within=numbers)
+    return int(drawn.ids[0])
 
 
 def test_sample_inverts_the_distribution():
@@ -53,16 +55,32 @@ def logits_of(vocab: int, num_rows: int = 1, seed: int = 0, dtype: torch.dtype =
     return (3 * torch.randn((num_rows, vocab), generator=generator)).to(dtype)
 
 
-def masses(logits: torch.Tensor, temperature: float, top_p: float) -> np.ndarray:
-    """The measure of the numbers that draw each token, to 1e-8: the ends of its interval found by halving."""
-    vocab = len(logits)
-    low, high = np.zeros(vocab), np.ones(vocab)
-    rows, ones = logits.expand(vocab, vocab), np.ones(vocab)
+def measures(draw, count: int) -> np.ndarray:
+    """The measure of the numbers that draw each of `count` things, to 1e-8: the ends of its interval, by halving."""
+    low, high = np.zeros(count), np.ones(count)
     for _ in range(27):
         middle = (low + high) / 2
-        beyond = sample(rows, temperature * ones, top_p * ones, middle).ids > np.arange(vocab)
+        beyond = draw(middle) > np.arange(count)
         low, high = np.where(beyond, low, middle), np.where(beyond, middle, high)
     return np.diff(high, prepend=0.0)
+
+
+def masses(logits: torch.Tensor, temperature: float, top_p: float) -> np.ndarray:
+    """The measure of the pairs of numbers that draw each token: its block's by the first, its own by the second."""
+    num_blocks = -(-len(logits) // BLOCK_TOKENS)
+
+    def draw(u, within):
+        ones = np.ones(len(u))
+        return sample(logits.expand(len(u), -1), temperature * ones, top_p * ones, u, within=within).ids
+
+    blocks = measures(lambda u: draw(u, np.zeros(num_blocks)) // BLOCK_TOKENS, num_blocks)
+    found = np.zeros(num_blocks * BLOCK_TOKENS)
+    inside = np.cumsum(blocks) - blocks / 2
+    for block in np.flatnonzero(blocks > 1e-8):
+        u = np.full(BLOCK_TOKENS, inside[block])
+        place = slice(block * BLOCK_TOKENS, (block + 1) * BLOCK_TOKENS)
+        found[place] = blocks[block] * measures(lambda v, u=u: draw(u, v) % BLOCK_TOKENS, BLOCK_TOKENS)
+    return found[: len(logits)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -117,17 +135,18 @@ def test_a_row_gives_the_same_token_in_every_batch_and_with_every_number_of_thre
 
 
 def test_numbers_next_to_a_boundary_fall_on_the_same_side_in_every_batch():
-    """What a sum in another order would change: the number at which one token becomes the next, to the last bit."""
+    """What a sum in another order would change: the number at which one block becomes the next, to the last bit."""
     logits = logits_of(3 * BLOCK_TOKENS, 8, dtype=torch.bfloat16)
     ones = np.ones(8)
     low, high = np.zeros(8), np.ones(8)
-    target = sample(logits, ones, ones, 0.5 * ones).ids
+    target = sample(logits, ones, ones, 0.5 * ones).ids // BLOCK_TOKENS
     for _ in range(60):
         middle = (low + high) / 2
-        beyond = sample(logits, ones, ones, middle).ids > target
+        beyond = sample(logits, ones, ones, middle).ids // BLOCK_TOKENS > target
         low, high = np.where(beyond, low, middle), np.where(beyond, middle, high)
     for row in range(8):
-        alone = [sample(logits[[row]], ones[:1], ones[:1], np.array([u])).ids[0] for u in (low[row], high[row])]
+        drawn = [sample(logits[[row]], ones[:1], ones[:1], np.array([u])).ids[0] for u in (low[row], high[row])]
+        alone = [token // BLOCK_TOKENS for token in drawn]
         assert alone[0] <= target[row] < alone[1]
 
 
@@ -155,3 +174,21 @@ def test_ties_go_to_the_lowest_id_over_blocks():
     assert one(logits[0].tolist(), 0.0, 1.0, 0.3) == 2 * BLOCK_TOKENS - 1
     flat = [0.0] * (2 * BLOCK_TOKENS)
     assert {one(flat, 1.0, 0.25, u) for u in (0.0, 1 - 2**-53)} == {0, BLOCK_TOKENS // 2 - 1}
+
+
+def test_the_logits_last_digits_change_hardly_a_token():
+    """What lies beside a row moves its logits' last digits; with them, few tokens of a real vocabulary's long tail."""
+    logits = logits_of(49_152, 64) * (2.5 / 3)
+    moved = logits + 1e-5 * torch.randn(logits.shape, generator=torch.Generator().manual_seed(1))
+    rng, ones = np.random.default_rng(0), np.ones(64)
+    numbers = [rng.random(64) for _ in range(16)]
+    changed = [(sample(logits, ones, ones, u).ids != sample(moved, ones, ones, u).ids).sum() for u in numbers]
+    assert sum(changed) <= 3, "of 1,024; one number for both levels changed about 9"
+
+
+def test_the_second_number_is_as_good_as_independent_of_the_first():
+    u = np.random.default_rng(4).random(4000)
+    flat = torch.zeros((4000, 4 * BLOCK_TOKENS))
+    ids = sample(flat, np.ones(4000), np.ones(4000), u).ids
+    table = np.histogram2d(ids // BLOCK_TOKENS, ids % BLOCK_TOKENS, bins=(4, 8), range=((0, 4), (0, BLOCK_TOKENS)))[0]
+    assert np.abs(table - 125).max() < 50

@@ -2,7 +2,10 @@
 
 A uniform number comes from splitmix64 of (seed, index); the token is the inverse of the cumulative distribution, in two
 levels: one pass over a row in float32 gives the mass of each block of ids, the uniform number falls into one block, and
-only that block is looked at in float64. There is no generator state, so batch size, order and preemption cannot change
+only that block is looked at in float64, with a second number that is a hash of the first. What is left of the first
+would do in exact arithmetic; but in a block of a thousandth of the mass it carries the logits' rounding a thousandfold,
+and with it what else is in the batch: of a small model's tokens one in a thousand was then another one. There is no
+generator state, so batch size, order and preemption cannot change
 a result; and every sum over the vocabulary is a sum over blocks first, so neither can the number of threads.
 """
 
@@ -80,12 +83,19 @@ def uniforms(seeds: NDArray[np.uint64], index: NDArray[np.int64]) -> NDArray[np.
     return (_mix(state) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
+def _again(u: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A second number in [0, 1) for each, as good as independent of it."""
+    state = _mix((u * 2.0**53).astype(np.uint64) + _GOLDEN)
+    return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
 def sample(
     logits: Tensor,
     temperature: NDArray[np.float64],
     top_p: NDArray[np.float64],
     u: NDArray[np.float64],
     *,
+    within: NDArray[np.float64] | None = None,
     logprobs: bool = False,
 ) -> Drawn:
     """The next token of each row.
@@ -97,6 +107,7 @@ def sample(
         top_p: (num_rows,) nucleus mass in (0, 1]: the fewest most likely tokens that reach it are kept, lower ids first
             among equals.
         u: (num_rows,) numbers in [0, 1).
+        within: (num_rows,) numbers in [0, 1) for the second level, where there is one; by default made of `u`.
         logprobs: whether the tokens' log-probabilities are wanted; free at temperature 1.
 
     Raises:
@@ -112,7 +123,8 @@ def sample(
     scales = np.where(greedy, 1.0, inverse)
     nucleus = (top_p < 1.0) & ~greedy
     # One copy to the device, and one back: each waits for all that was launched before it.
-    numbers = torch.from_numpy(np.stack([u, scales, top_p, greedy])).to(logits.device)
+    second = u if tops.shape[-1] == 1 else _again(u) if within is None else within
+    numbers = torch.from_numpy(np.stack([u, scales, top_p, greedy, second])).to(logits.device)
     scale = numbers[1]
     kept = Kept.everything(logits) if nucleus.any() else None
     mass = torch.empty(tops.shape, dtype=torch.float64, device=logits.device)
@@ -135,7 +147,7 @@ def sample(
     if greedy.all():
         ids = _first_best(logits, tops, best)
     else:
-        ids = _from_blocks(logits, best, scale, mass, kept, numbers[0])
+        ids = _from_blocks(logits, best, scale, mass, kept, numbers[0], numbers[4])
         if greedy.any():
             ids = torch.where(numbers[3] > 0, _first_best(logits, tops, best), ids)
     if not logprobs:
@@ -190,31 +202,30 @@ def _block_sums(weights: Tensor) -> Tensor:
     return weights.reshape(*weights.shape[:-1], -1, BLOCK_TOKENS).sum(-1)
 
 
-def _invert(mass: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    """Where numbers in [0, 1] fall among masses (num_rows, n): each one's index, and the share of its mass below it."""
+def _invert(mass: Tensor, u: Tensor) -> Tensor:
+    """Where numbers in [0, 1] fall among masses (num_rows, n): each one's index."""
     cumulative = mass.cumsum(-1)
     total = cumulative[:, -1:]
     # The product may round up to the total itself, past the last entry with any mass.
     point = torch.minimum(u[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
     # Past the end only where the masses are no numbers, which is said in the end.
-    found = torch.searchsorted(cumulative, point, right=True).clamp_(max=mass.shape[-1] - 1)
-    own = mass.gather(-1, found)
-    below = cumulative.gather(-1, (found - 1).clamp(min=0)).where(found > 0, 0.0)
-    return found[:, 0], ((point - below) / own)[:, 0]
+    return torch.searchsorted(cumulative, point, right=True).clamp_(max=mass.shape[-1] - 1)[:, 0]
 
 
-def _from_blocks(logits: Tensor, best: Tensor, scale: Tensor, mass: Tensor, kept: Kept | None, u: Tensor) -> Tensor:
+def _from_blocks(
+    logits: Tensor, best: Tensor, scale: Tensor, mass: Tensor, kept: Kept | None, u: Tensor, second: Tensor
+) -> Tensor:
     """Each row's token: a block by the blocks' masses, then an id within it."""
     vocab = logits.shape[-1]
-    block, share = _invert(mass, u)
+    block = _invert(mass, u)
     ids = block[:, None] * BLOCK_TOKENS + torch.arange(BLOCK_TOKENS, device=logits.device)
     near = logits.gather(-1, ids.clamp(max=vocab - 1))
     allowed = ids < vocab
     if kept is not None:
         least = kept.least[:, None]
         allowed &= (near > least) | ((near == least) & (ids <= kept.last[:, None]))
-    within, _ = _invert(((near.double() - best.double()) * scale[:, None]).exp().where(allowed, 0.0), share)
-    return block * BLOCK_TOKENS + within
+    own = ((near.double() - best.double()) * scale[:, None]).exp().where(allowed, 0.0)
+    return block * BLOCK_TOKENS + _invert(own, second)
 
 
 def _narrow(kept: Kept, rows: Tensor, logits: Tensor, shifted: Tensor, top_p: Tensor) -> None:
