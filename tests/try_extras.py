@@ -74,7 +74,7 @@ def material(base: Path, folder: Path) -> None:
 
 def try_extra(extra: str, base: Path, folder: Path) -> None:
     """Use, be told what is missing, do exactly that, and use again."""
-    python = environment(folder / extra)
+    python = environment(folder / f"{extra}-environment")  # not a folder that `import` would take for a package
     (paths,) = base.parents[1].glob("lib/python*/site-packages")
     (own,) = python.parents[1].glob("lib/python*/site-packages")
     (own / "base.pth").write_text(f"{paths}\n", encoding="utf-8")
