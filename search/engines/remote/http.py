@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-import httpx
+import aiohttp
 
-from search.engines.remote.connections import StreamsTransport
 from search.errors import ContextOverflowError, EngineError
 
 ROUTING_HEADER = "x-smg-routing-key"
@@ -58,7 +60,9 @@ class _Session:
     """What belongs to one event loop: the pool of connections, and the count of requests in flight."""
 
     def __init__(self, limits: RequestLimits) -> None:
-        self.transport = StreamsTransport()
+        # What is in flight is bounded here, by `slots`; cookies no model server wants.
+        connector, no_cookies = aiohttp.TCPConnector(limit=0), aiohttp.DummyCookieJar()
+        self.http = aiohttp.ClientSession(connector=connector, cookie_jar=no_cookies)
         self.slots = asyncio.Semaphore(limits.max_in_flight)
 
     async def kept_until_the_loop_ends(self) -> AsyncGenerator[None, None]:
@@ -66,22 +70,17 @@ class _Session:
         try:
             yield
         finally:
-            await self.transport.aclose()
+            await self.http.close()
 
 
 class HttpClient:
-    """JSON over HTTP for any number of servers. Usable from any event loop; each has its own connections.
-
-    Requests go to the transport directly: httpx's own client adds cookies, redirects and authentication, which no model
-    server wants, and which cost more than all else that is done here.
-    """
+    """JSON over HTTP for any number of servers. Usable from any event loop; each has its own connections."""
 
     def __init__(self, limits: RequestLimits) -> None:
         """Connect to nothing yet."""
         self.limits = limits
         self._sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[_Session, AsyncGenerator[None, None]]]
         self._sessions = WeakKeyDictionary()
-        self._urls: dict[str, httpx.URL] = {}
 
     async def _session(self) -> _Session:
         loop = asyncio.get_running_loop()
@@ -93,29 +92,25 @@ class HttpClient:
         await anext(keeper)
         return session
 
+    @asynccontextmanager
     async def _open(
         self, session: _Session, method: str, url: str, content: bytes, key: str, seconds: float
-    ) -> httpx.Response:
-        """Send a request; its response's body is still to be read, and its stream to be closed."""
-        if (parsed := self._urls.get(url)) is None:
-            parsed = self._urls[url] = httpx.URL(url)
-        timeout = {"connect": min(_CONNECT_SECONDS, seconds), "read": seconds, "write": seconds}
+    ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
+        """Send a request; a response that is left before its end closes its connection."""
+        timeout = aiohttp.ClientTimeout(sock_connect=min(_CONNECT_SECONDS, seconds), sock_read=seconds)
         headers = _headers(key, self.limits.api_key)
-        request = httpx.Request(method, parsed, headers=headers, content=content, extensions={"timeout": timeout})
-        return await session.transport.handle_async_request(request)
+        with _failures(url):
+            async with session.http.request(
+                method, url, data=content, headers=headers, timeout=timeout, allow_redirects=False
+            ) as response:
+                yield response
 
     async def _whole(
         self, session: _Session, method: str, url: str, content: bytes, key: str, seconds: float
     ) -> _Response:
         """Send a request and read its whole response."""
-        with _failures(url):
-            response = await self._open(session, method, url, content, key, seconds)
-            stream = _stream_of(response)
-            try:
-                content = b"".join([piece async for piece in stream])
-                return _Response(response.status_code, content, _wait_seconds(response))
-            finally:
-                await stream.aclose()
+        async with self._open(session, method, url, content, key, seconds) as response:
+            return await _read(response)
 
     async def post(self, url: str, body: Mapping[str, Any], key: str = "") -> Any:
         """Send a request and read its whole answer.
@@ -139,22 +134,15 @@ class HttpClient:
         Raises:
             EngineError: as for `post`; also where the stream ends before its end was announced.
         """
-        session = await self._session()
-        async with session.slots:
-            with _failures(url):
-                response = await self._open(session, "POST", url, _encode(body), key, self.limits.timeout_seconds)
-                stream = _stream_of(response)
-                try:
-                    if response.status_code != httpx.codes.OK:
-                        content = b"".join([piece async for piece in stream])
-                        _answer(url, response.status_code, content, _wait_seconds(response))
-                    events = _Events(url)
-                    async for piece in stream:
-                        for event in events.of(piece):
-                            yield event
-                    events.end()
-                finally:
-                    await stream.aclose()
+        session, seconds = await self._session(), self.limits.timeout_seconds
+        async with session.slots, self._open(session, "POST", url, _encode(body), key, seconds) as response:
+            if response.status != HTTPStatus.OK:
+                _answer(url, *await _read(response))
+            events = _Events(url)
+            async for piece in response.content.iter_any():
+                for event in events.of(piece):
+                    yield event
+            events.end()
 
     async def get(self, url: str) -> Any:
         """Ask for a server's own state; outside the limit on requests, as it computes nothing.
@@ -179,7 +167,7 @@ class HttpClient:
             EngineError: as for `post`, but the answer may be any text.
         """
         found = await self._whole(await self._session(), "POST", url, b"{}", "", self.limits.timeout_seconds)
-        if found.status != httpx.codes.OK:
+        if found.status != HTTPStatus.OK:
             _answer(url, *found)
 
     async def aclose(self) -> None:
@@ -189,9 +177,8 @@ class HttpClient:
             await known[1].aclose()
 
 
-def _stream_of(response: httpx.Response) -> httpx.AsyncByteStream:
-    assert isinstance(response.stream, httpx.AsyncByteStream), "an asynchronous transport has made it"
-    return response.stream
+async def _read(response: aiohttp.ClientResponse) -> _Response:
+    return _Response(response.status, await response.read(), _wait_seconds(response))
 
 
 def _encode(body: Mapping[str, Any]) -> bytes:
@@ -207,33 +194,27 @@ def _headers(key: str, api_key: str) -> dict[str, str]:
     return headers
 
 
-class _failures:  # noqa: N801  (read as a word: `with _failures(url)`)
-    """Turns what httpx raises into an `EngineError` that may be tried again."""
-
-    __slots__ = ("_url",)
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, httpx.TimeoutException):
-            raise EngineError(
-                f"{self._url} did not answer in time",
-                endpoint=self._url,
-                hint="the server is stuck or overloaded; see --request-timeout",
-                retryable=True,
-            ) from error
-        if isinstance(error, httpx.HTTPError):
-            text = str(error) or type(error).__name__
-            raise EngineError(f"{self._url} cannot be reached: {text}", endpoint=self._url, retryable=True) from error
-        if isinstance(error, httpx.InvalidURL | UnicodeError):
-            raise EngineError(f"{self._url} is no URL: {error}", endpoint=self._url) from error
+@contextmanager
+def _failures(url: str) -> Iterator[None]:
+    """Turn what aiohttp raises into an `EngineError` that may be tried again."""
+    try:
+        yield
+    except (aiohttp.InvalidURL, UnicodeError) as error:
+        raise EngineError(f"{url} is no URL: {error}", endpoint=url) from error
+    except TimeoutError as error:
+        raise EngineError(
+            f"{url} did not answer in time",
+            endpoint=url,
+            hint="the server is stuck or overloaded; see --request-timeout",
+            retryable=True,
+        ) from error
+    except (aiohttp.ClientError, OSError) as error:
+        number = getattr(error, "errno", None)
+        text = os.strerror(number) if number else str(error) or type(error).__name__
+        raise EngineError(f"{url} cannot be reached: {text}", endpoint=url, retryable=True) from error
 
 
-def _wait_seconds(response: httpx.Response) -> float:
+def _wait_seconds(response: aiohttp.ClientResponse) -> float:
     """What a server asks to wait for, in seconds, by its Retry-After; 0 where it names none, or a date."""
     try:
         return min(_MOST_WAIT_SECONDS, max(0.0, float(response.headers.get("retry-after", 0))))
@@ -242,15 +223,15 @@ def _wait_seconds(response: httpx.Response) -> float:
 
 
 def _answer(url: str, status: int, content: bytes, wait_seconds: float = 0.0) -> Any:
-    if status == httpx.codes.OK:
+    if status == HTTPStatus.OK:
         try:
             return json.loads(content)
         except ValueError:
             raise nonsense(url, content[:80].decode("utf-8", "replace")) from None
     message = _message(content)
-    if status < httpx.codes.INTERNAL_SERVER_ERROR and any(words in message for words in _OVERFLOW_WORDS):
+    if status < HTTPStatus.INTERNAL_SERVER_ERROR and any(words in message for words in _OVERFLOW_WORDS):
         raise ContextOverflowError(message, endpoint=url, status=status)
-    refused = status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
+    refused = status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
     raise EngineError(
         f"{url} answered {status}: {message}",
         endpoint=url,
@@ -295,7 +276,7 @@ class _Events:
                 self._done = True  # what is left is read all the same, so that the connection can be used again
             if self._done or not data or data.startswith(b":"):
                 continue
-            value = _answer(self._url, httpx.codes.OK, data)
+            value = _answer(self._url, HTTPStatus.OK, data)
             if not isinstance(value, dict):
                 raise nonsense(self._url, value)
             if "error" in value:

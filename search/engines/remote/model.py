@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from search.checkpoints.hub import find_model
 from search.engines.huggingface.checkpoint import any_config, check_sizes, context_tokens, read_tokenizer
@@ -143,15 +145,14 @@ def parse_urls(kind: str, address: str) -> tuple[str, ...]:
     Raises:
         ConfigError: an address that is none.
     """
-    import httpx
-
     urls = []
     for part in address.split(","):
         text = part.strip().rstrip("/")
         try:
-            url = httpx.URL(text)
-            valid = url.scheme in ("http", "https") and bool(url.host) and not url.query and not url.fragment
-        except (httpx.InvalidURL, ValueError):
+            url = urlsplit(text)
+            valid = url.scheme in ("http", "https") and bool(url.hostname) and not url.query and not url.fragment
+            valid &= url.port != 0 and not re.search(r"[\s\x00-\x1f]", text)
+        except ValueError:
             valid = False
         if not valid:
             raise ConfigError(
