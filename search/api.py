@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequenc
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
-from types import TracebackType
+from types import NoneType, TracebackType
 from typing import Any, Self, cast
 
 from search.answers.graders import Grader, close_grader
@@ -79,7 +79,7 @@ class Search:
         method: str | Policy = "ets",
         width: int | None = None,
         *,
-        grader: Grader | None = None,
+        grader: str | Grader | None = None,
         features: Iterable[FeatureProvider] = (),
         settings: SearchSettings | None = None,
         **others: Any,
@@ -92,7 +92,7 @@ class Search:
                 beside models of the mini family, none beside any other.
             method: a method's name, or a policy of your own.
             width: trajectories to spend on a problem; None for 16, or what the method has.
-            grader: finds and compares answers; by default as the setting `grader` says.
+            grader: finds and compares answers: a name as the setting `grader` takes, or one of your own.
             features: providers for features that a policy of your own declares.
             settings: everything at once; the arguments above are then left at their defaults.
             others: any other field of `search.config.SearchSettings`, e.g. seed=1, temperature=0.8.
@@ -100,6 +100,9 @@ class Search:
         Raises:
             ConfigError: an unknown name or a value out of range; says what is accepted.
         """
+        _check_kinds(policy, prm, method, grader)
+        if isinstance(grader, str):
+            others, grader = others | {"grader": grader}, None
         if settings is None:
             named = {"policy": policy, "prm": "none" if prm is None else prm, "method": method, "width": width}
             settings = build(SearchSettings, {k: v for k, v in named.items() if isinstance(v, str | int)} | others)
@@ -402,6 +405,19 @@ class Search:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def _check_kinds(policy: object, prm: object, method: object, grader: object) -> None:
+    """Refuse what is neither a name nor a part of its kind."""
+    for name, part, kinds in (
+        ("policy", policy, (str, Engine, Writer)),
+        ("prm", prm, (str, Scorer, NoneType)),
+        ("method", method, (str, Policy)),
+        ("grader", grader, (str, Grader, NoneType)),
+    ):
+        if not isinstance(part, kinds):
+            accepted = " or ".join("None" if kind is NoneType else kind.__name__ for kind in kinds)
+            raise ConfigError(f"{name} must be {accepted}, not {part!r}")
 
 
 def _as_writer(part: Engine | Writer) -> Writer:

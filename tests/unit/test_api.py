@@ -128,6 +128,11 @@ def test_greedy_is_one_path_at_temperature_zero():
         ({"widht": 3}, "unknown setting 'widht'"),
         ({"prm": None, "vote": "best"}, "vote best needs a reward model"),
         ({"options": {"heat": 1}}, "no option 'heat'"),
+        ({"grader": "maths"}, "grader = 'maths'"),
+        ({"grader": object()}, "grader must be str or Grader or None, not <object"),
+        ({"prm": 3}, "prm must be str or Scorer or None, not 3"),
+        ({"method": Problem}, "method must be str or Policy, not <class"),
+        ({"policy": None}, "policy must be str or Engine or Writer, not None"),
     ],
 )
 def test_wrong_arguments_are_said_when_they_are_given(options, message):
