@@ -211,7 +211,9 @@ def page() -> str:
         "All searches below ran before a step's seed came from its path, and the flat methods waited for each other's "
         "steps: run now, the same commands draw other steps, so single figures move within their intervals, and "
         "best-of-n and self-consistency take less time. **`ets` in these tables is the former default**, the paper's "
-        "program with other weights; today's default is another program ([concepts](concepts.md#ets)).",
+        "program with other weights; today's default is another program ([concepts](concepts.md#ets)). Only the first "
+        "table of [ETS against REBASE](#ets-against-rebase), at width 64, is of today's code; other programs ran "
+        "beside it.",
         *reproduced(),
         "## Accuracy over width",
         f"`ets bench widths --limit {widths['num_problems']} --methods {methods(widths)} --json` "
