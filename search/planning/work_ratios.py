@@ -2,7 +2,7 @@
 
 The ratios say of a method what it holds, writes and has read, whatever the lengths. `docs/plan_ratios.py` measures them
 on the mini family; a run that was kept gives those of its own model and problems. On GSM8K at width 8, by confidence,
-those of Qwen2.5-Coder-1.5B are 0.82 (independent samples) to 1.12 (ets) of the mini family's for KV slots.
+those of Qwen2.5-Coder-1.5B are 0.82 (independent samples) to 1.10 (ets-kv) of the mini family's for KV slots.
 """
 
 from __future__ import annotations
