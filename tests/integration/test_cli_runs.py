@@ -113,7 +113,7 @@ def test_contexts_that_cannot_meet_are_said_at_the_start(inside, tmp_path):
 
 
 def test_ets_that_keeps_everything_says_why(inside):
-    args = ("eval", *LITTLE, "--limit", 1, "--width", 8)
+    args = ("eval", *LITTLE, "--limit", 4, "--width", 8)
     apart = inside(*args, "--cluster-distance", 0, "--json").json["notes"]
     (note,) = [text for text in apart if "every leaf is a cluster of its own" in text]
     assert apart[note] > 0
