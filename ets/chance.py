@@ -118,7 +118,8 @@ class _Prices:
 
     Shares are of what can be pruned: the prompt stays whatever is kept, so it costs nothing and takes no share. All of
     it together costs lambda_b / N, for N leaves. Of equal leaves the n-th is worth 1 / (n (n + 1)), where nothing is
-    known of them, and costs lambda_b / N^2; so N / sqrt(lambda_b) are kept, the same part at every width.
+    known of them, and costs lambda_b / N^2; so N / sqrt(lambda_b) are kept, the same part at every
+    width to 256. Of more it is less, as `NUM_RATES` points do not tell so small gains apart.
     """
 
     def __init__(self, problem: PruneProblem) -> None:

@@ -92,7 +92,7 @@ class Ets:
     real models' steps hardly two are near enough to be one cluster, and then the bonus keeps them all.
 
     Attributes:
-        node_cost_weight: lambda_b >= 0; of equal leaves 1 / sqrt(lambda_b) are kept, of any width; 0 charges nothing.
+        node_cost_weight: lambda_b >= 0; of up to 256 equal leaves 1 / sqrt(lambda_b) are kept; 0 charges nothing.
         cluster_distance: cosine distance at which clusters are cut; None to find it from the level's own distances.
         node_cost: "tokens": by a step's share of the level's tokens; "uniform", all steps alike.
         temperature: T of REBASE's softmax(reward / T).

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from search.answers.graders import PlainGrader
 from search.config import SearchSettings, build
+from search.mini.assets import place
 from search.problems.data import read_data
 from search.prompt.prompts import PromptRenderer
 from search.setup.registry import make_engine, make_scorer, prm_config
@@ -65,12 +66,6 @@ class Collection:
     trust_remote_code: bool = False
     family: Path | None = None
 
-    def path(self, name: str) -> str:
-        """Where a model lies."""
-        if self.family is not None and name.startswith("mini:"):
-            return str(self.family / name.removeprefix("mini:"))
-        return name
-
 
 def collect_walks(
     wanted: Collection,
@@ -117,11 +112,11 @@ def _collector(wanted: Collection) -> tuple[Collector, list[Engine]]:
 
     settings = build(
         SearchSettings,
-        {"prm": wanted.path(wanted.prm), "device": wanted.device, "dtype": wanted.dtype,
+        {"prm": place(wanted.prm, wanted.family), "device": wanted.device, "dtype": wanted.dtype,
          "trust_remote_code": wanted.trust_remote_code},
     )  # fmt: skip
     prm_config(settings.prm, "auto", wanted.engines[2])
-    names = [wanted.path(name) for name in (wanted.draft, wanted.target, wanted.prm)]
+    names = [place(name, wanted.family) for name in (wanted.draft, wanted.target, wanted.prm)]
     draft, target, prm = engines = [
         make_engine(spec, name, settings, None) for spec, name in zip(wanted.engines, names, strict=True)
     ]

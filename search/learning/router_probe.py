@@ -24,6 +24,7 @@ from search.config import SearchSettings, build
 from search.errors import ConfigError
 from search.learning.probes import middle_layers
 from search.learning.trainable import load_trainable, read_tokenizer
+from search.mini.assets import place
 from search.plain_text import encode_text
 from search.protocols import Tokenizer
 from search.setup.registry import weights_of
@@ -56,12 +57,6 @@ class Reading:
     device: str = "cpu"
     trust_remote_code: bool = False
     family: Path | None = None
-
-    def path(self, name: str) -> str:
-        """Where a model lies."""
-        if self.family is not None and name.startswith("mini:"):
-            return str(self.family / name.removeprefix("mini:"))
-        return name
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +103,9 @@ def read_drafts(
     Raises:
         ConfigError: the draft cannot be loaded, or has no such layer.
     """
-    path = how.path(origin["draft"])
+    path = place(origin["draft"], how.family)
     loaded = load_trainable(path, how.device, trust=how.trust_remote_code)
-    _, theirs = read_tokenizer(how.path(origin["target"]), trust=how.trust_remote_code)
+    _, theirs = read_tokenizer(place(origin["target"], how.family), trust=how.trust_remote_code)
     number = int(loaded.network.config.get_text_config(decoder=True).num_hidden_layers)
     layers = middle_layers(str(origin["draft"]), number, how.layers)
     prompt = prompt_for(build(SearchSettings, {"prm": "none"}), loaded.tokenizer)

@@ -28,3 +28,8 @@ def checkpoint_path(name: str) -> Path:
     if not (folder / ("probe.safetensors" if name == PROBE else "model.safetensors")).is_file():
         raise ConfigError(f"mini model {name!r} is not there: {folder} has no weights; run `ets mini train {name}`")
     return folder
+
+
+def place(model: str, family: Path | None) -> str:
+    """Where a model lies; `mini:ROLE` is looked for in another family's folder, if one is given."""
+    return str(family / model.removeprefix("mini:")) if family and model.startswith("mini:") else model
