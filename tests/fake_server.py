@@ -472,7 +472,7 @@ def serving(script: Script | None = None, model: FakeModel | None = None) -> Ite
 
 async def main(port: int, context: int, seconds_per_request: float) -> None:
     """Serve until killed; the address is the first line of output."""
-    server = FakeServer(Script(context, seconds_per_request=seconds_per_request))
+    server = FakeServer(Script(context, seeds=True, seconds_per_request=seconds_per_request))
     await server.start(port)
     sys.stdout.write(f"{server.url}\n")
     sys.stdout.flush()
