@@ -35,8 +35,8 @@ from search.support.plots import check_plots
 @click.option(
     "--data",
     metavar="DATA",
-    help="coverage: recorded solutions, or a run's folder; latency: mini:SPLIT or recorded solutions, of a model any "
-    "problems; others: problems",
+    help="coverage: recorded solutions, or a run's folder; latency, stopping: mini:SPLIT or recorded solutions, "
+    "latency of a model any problems; others: problems",
 )
 @click.option("--policy", metavar="NAME", help="engine, latency: a model by path or hub id")
 @click.option(
@@ -53,7 +53,8 @@ from search.support.plots import check_plots
 def bench(name: str, plots: Path | None, as_json: bool, **others: Any) -> None:
     """Measure a part.
 
-    NAME is coverage, embedders, engine, latency, methods, pipeline, prune, routers, sampling, sglang or widths.
+    NAME is coverage, embedders, engine, latency, methods, pipeline, prune, routers, sampling, sglang,
+    stopping or widths.
     """
     given = {**others, "plots": plots}
     for key in ("widths", "rows"):

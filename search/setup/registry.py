@@ -33,6 +33,7 @@ BENCHES: Mapping[str, str] = {
     "routers": "search.studies.routers:run",
     "sampling": "search.studies.sampling:run",
     "sglang": "search.studies.sglang:run",
+    "stopping": "search.studies.stopping:run",
     "widths": "search.studies.widths:run",
 }
 

@@ -193,13 +193,13 @@ def _mean_tokens(solutions: Sequence[_Solution]) -> float:
     return statistics.fmean(sum(map(len, one.steps)) for one in solutions)
 
 
-class RecordedEngine:
-    """An engine that answers with recorded steps."""
+class Playback:
+    """What engines of recorded texts share: exact seeds, no limit, and nothing but texts."""
 
-    def __init__(self, recording: Recording) -> None:
-        """Answer from `recording`."""
-        self._recording = recording
-        size = len(recording.tokenizer.pieces)
+    def __init__(self, tokenizer: PieceTokenizer) -> None:
+        """Write in the pieces of `tokenizer`, which has read all texts."""
+        self._tokenizer = tokenizer
+        size = len(tokenizer.pieces)
         self._info = EngineInfo("recorded", "recorded", _CONTEXT_TOKENS, size, seeds="exact")
 
     @property
@@ -210,20 +210,7 @@ class RecordedEngine:
     @property
     def tokenizer(self) -> PieceTokenizer:
         """The recording's."""
-        return self._recording.tokenizer
-
-    async def generate(
-        self, prefix: Prefix, children: Sequence[Child], sampling: Sampling
-    ) -> AsyncGenerator[Generation, None]:
-        """Draw a step for each child."""
-        for child in children:
-            drawn = self._recording.draw(prefix.segments[0].ids, len(prefix.segments) - 1, child.seed)
-            steps = drawn.solution.steps
-            ids, last = steps[drawn.number], drawn.number + 1 == len(steps)
-            finish = FinishReason.EOS if last else FinishReason.STOP
-            if len(ids) > sampling.max_new_tokens:
-                ids, finish = ids[: sampling.max_new_tokens], FinishReason.LENGTH
-            yield Generation(child.key, ids, self.tokenizer.decode(ids), finish)
+        return self._tokenizer
 
     async def label_logprobs(self, prefix: Prefix, labels: Sequence[int]) -> tuple[float, ...]:
         """Nothing of that kind was recorded."""
@@ -244,6 +231,28 @@ class RecordedEngine:
 
     async def aclose(self) -> None:
         """Nothing runs."""
+
+
+class RecordedEngine(Playback):
+    """An engine that answers with recorded steps."""
+
+    def __init__(self, recording: Recording) -> None:
+        """Answer from `recording`."""
+        super().__init__(recording.tokenizer)
+        self._recording = recording
+
+    async def generate(
+        self, prefix: Prefix, children: Sequence[Child], sampling: Sampling
+    ) -> AsyncGenerator[Generation, None]:
+        """Draw a step for each child."""
+        for child in children:
+            drawn = self._recording.draw(prefix.segments[0].ids, len(prefix.segments) - 1, child.seed)
+            steps = drawn.solution.steps
+            ids, last = steps[drawn.number], drawn.number + 1 == len(steps)
+            finish = FinishReason.EOS if last else FinishReason.STOP
+            if len(ids) > sampling.max_new_tokens:
+                ids, finish = ids[: sampling.max_new_tokens], FinishReason.LENGTH
+            yield Generation(child.key, ids, self.tokenizer.decode(ids), finish)
 
 
 class RecordedScorer:

@@ -1,0 +1,237 @@
+"""`ets bench stopping`: what a search saves that stops before its width is spent, and how often its answer changes.
+
+Searches run by the ordinary loop in virtual time, a token of every row a tick, so that what is saved is exact and
+repeatable. Of the mini family, by any method; or flat votes over recorded solutions, which come back whole, in the
+order of their file, each in as many ticks as it has tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import statistics
+import sys
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from search.api import Search
+from search.config import SearchSettings, build
+from search.engines.virtual import Recall, VirtualEngine
+from search.engines.virtual_time import VirtualClock
+from search.errors import ConfigError, DataError, EngineError
+from search.problems.data import load_problems
+from search.results.result import Result
+from search.studies.measured import Models
+from search.studies.recorded import PieceTokenizer, Playback, read_solutions
+from search.support.statistics import paired_estimate
+from search.types import Child, FinishReason, Generation, Prefix, Problem, Sampling
+
+FLAT = ("best-of-n", "self-consistency")
+"""Methods of flat votes: they compare nothing on the way, and may begin their chains one by one."""
+
+DEFAULT_WIDTH = 16
+
+BATCH = 64
+"""Problems that are computed side by side; each has a machine of its own."""
+
+WAYS: Mapping[str, dict[str, Any]] = {
+    "decided": {},
+    **{f"confidence_{share}": {"confidence": share / 100} for share in (99, 95, 90)},
+}
+"""Settings of each way to stop early."""
+
+
+class RecordedSolutions(Playback):
+    """Recorded solutions as an engine that writes whole solutions: for each new seed the next one of the problem.
+
+    Attributes:
+        problems: with placeholders for their texts, which are not recorded.
+        num_solutions: of each of them, at least.
+    """
+
+    def __init__(self, file: Path, num_solutions: int | None = None) -> None:
+        """Read recorded solutions; empty ones, and problems that have too few, are left out, which stderr is told.
+
+        Args:
+            file: as `search.studies.recorded.read_solutions` takes it.
+            num_solutions: that a problem must have; None for as many as most problems have.
+
+        Raises:
+            ConfigError, DataError: as there, or no problem has so many.
+        """
+        pieces = PieceTokenizer()
+        recorded = {
+            name: [(pieces.encode("".join(steps)), right) for steps, right in solutions if steps]
+            for name, solutions in read_solutions(file).items()
+        }
+        self.num_solutions = num_solutions or statistics.mode(map(len, recorded.values()))
+        enough = {name: written for name, written in recorded.items() if len(written) >= self.num_solutions}
+        if not enough:
+            raise DataError(f"{file}: no problem has {self.num_solutions} solutions")
+        if few := len(recorded) - len(enough):
+            sys.stderr.write(f"stopping: left out, with fewer than {self.num_solutions} solutions: {few} problems\n")
+        self.problems = [Problem(name, f"<|{number}|>") for number, name in enumerate(enough)]
+        self._written = dict(zip((problem.text for problem in self.problems), enough.values(), strict=True))
+        for question in self._written:
+            pieces.encode(question)
+        self._given: dict[str, dict[int, int]] = {question: {} for question in self._written}
+        super().__init__(pieces)
+
+    async def generate(
+        self, prefix: Prefix, children: Sequence[Child], sampling: Sampling
+    ) -> AsyncGenerator[Generation, None]:
+        """The next solution for each seed that is new, the same one again for each that is known."""
+        asked = re.search(r"<\|\d+\|>", self.tokenizer.decode(prefix.ids))
+        if asked is None or asked[0] not in self._written:
+            raise EngineError("nothing is recorded for this prompt")
+        written, given = self._written[asked[0]], self._given[asked[0]]
+        for child in children:
+            number = given.setdefault(child.seed, len(given))
+            if number >= len(written):
+                raise EngineError(f"only {len(written)} solutions are recorded for this problem")
+            ids, _ = written[number]
+            yield Generation(child.key, ids, self.tokenizer.decode(ids), FinishReason.EOS)
+
+    def correct(self, result: Result) -> bool:
+        """Whether the solution that won the vote was recorded as right."""
+        if result.winner is None:
+            return False
+        ids = result.tree[result.winner].ids
+        return next(right for written, right in self._written[result.problem.text] if written == ids)
+
+
+class _Source:
+    """Where searches come from: the mini family, or recorded solutions."""
+
+    def __init__(self, data: str, limit: int, width: int | None) -> None:
+        self.recorded = None if data.startswith("mini:") else RecordedSolutions(Path(data), width)
+        if self.recorded is None:
+            models = Models.mini()
+            self.recalls = [Recall(models.policy), Recall(models.prm)]
+            self.problems = load_problems(data, limit)
+        else:
+            self.recalls = [Recall(self.recorded)]
+            self.problems = self.recorded.problems[:limit]
+
+    def close(self) -> None:
+        for recall in self.recalls:
+            recall.close()
+
+    def search(self, clock: VirtualClock, settings: Mapping[str, Any]) -> Search:
+        engines = [VirtualEngine(clock, recall) for recall in self.recalls]
+        if self.recorded is not None:
+            # A whole solution is one step here, of any length.
+            unlimited = {"max_step_tokens": 10**6, "max_tokens": 10**6, "prompt": "plain", "grader": "math"}
+            return Search(engines[0], None, **unlimited, **settings)
+        search = Search(settings=build(SearchSettings, dict(settings)))
+        search.use(engines[0], None if search.settings.prm == "none" else engines[1])
+        return search
+
+    def right(self, results: Sequence[Result]) -> list[float]:
+        judge = self.recorded.correct if self.recorded else lambda result: result.correct is True
+        return [float(judge(result)) for result in results]
+
+
+def run(
+    limit: int | None = None,
+    seed: int = 0,
+    data: str = "mini:test",
+    widths: Sequence[int] | None = None,
+    methods: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Measure.
+
+    Args:
+        limit: problems; default 300.
+        seed: of all searches.
+        data: `mini:SPLIT`, searched by the mini family, or a file of recorded solutions: rows of problem, text, answer
+            and correct.
+        widths: of the searches; default 16, of recorded solutions as many as most problems have.
+        methods: to search with; default self-consistency, rebase and ets, of recorded solutions self-consistency.
+
+    Returns:
+        `figures`, for each width W and each way to stop: `decided`, `confidence_99`, `confidence_95`, `confidence_90`,
+        and for flat votes each of them with `_needed`, where chains begin as `--begin needed` says. `saved_WAY_W`: the
+        percentage of the policy's tokens that it saves, over all problems; `changed_WAY_W`: of problems whose answer
+        is another one; `accuracy_diff_WAY_W`, with `_lo` and `_hi`: points, paired by problem; `ticks_WAY_W`: token
+        steps one after the other, mean over problems, each alone. `accuracy_spent_W`, `tokens_spent_W` and
+        `ticks_spent_W` of the whole width. Methods other than self-consistency have their name as a suffix.
+
+    Raises:
+        ConfigError, DataError: data that cannot be read, or a method that is not known.
+    """
+    flat_only = not data.startswith("mini:")
+    methods = methods or ("self-consistency",) if flat_only else methods or ("self-consistency", "rebase", "ets")
+    if flat_only and (trees := [method for method in methods if method not in FLAT]):
+        accepted = " or ".join(FLAT)
+        raise ConfigError(f"bench stopping: method {trees[0]}: recorded solutions are flat; give {accepted}")
+    figures: dict[str, float] = {}
+    for asked in widths or (None,):
+        source = _Source(data, limit or 300, asked)
+        width = asked or (source.recorded.num_solutions if source.recorded else DEFAULT_WIDTH)
+        try:
+            for method in methods:
+                suffix = f"_{width}" + ("" if method == "self-consistency" else f"_{method.replace('-', '_')}")
+                figures |= _method(source, {"method": method, "width": width, "seed": seed}, suffix)
+        finally:
+            source.close()
+    return {"bench": "stopping", "data": data, "num_problems": len(source.problems), "seed": seed, "figures": figures}
+
+
+def _method(source: _Source, settings: Mapping[str, Any], suffix: str) -> dict[str, float]:
+    """The figures of one method."""
+    ways = dict(WAYS)
+    if settings["method"] in FLAT:
+        ways |= {f"{name}_needed": {**way, "begin": "needed"} for name, way in WAYS.items()}
+    whole, ticks = _searched(source, {**settings, "until": "spent"})
+    right = source.right(whole)
+    figures = {
+        f"accuracy_spent{suffix}": math.fsum(right) / len(right),
+        f"tokens_spent{suffix}": _tokens(whole) / len(whole),
+        f"ticks_spent{suffix}": ticks,
+    }
+    for name, way in ways.items():
+        stopped, ticks = _searched(source, {**settings, **way})
+        saved = 100 * (1 - _tokens(stopped) / _tokens(whole))
+        changed = sum(_answer(one) != _answer(other) for one, other in zip(stopped, whole, strict=True))
+        figures[f"saved_{name}{suffix}"] = saved
+        figures[f"changed_{name}{suffix}"] = 100 * changed / len(whole)
+        figures[f"ticks_{name}{suffix}"] = ticks
+        points = paired_estimate(*([100 * value for value in values] for values in (source.right(stopped), right)))
+        figures |= points.figures(f"accuracy_diff_{name}", suffix)
+        sys.stderr.write(f"stopping: {name}{suffix} saves {saved:.1f}%, {changed} of {len(whole)} answers changed\n")
+    return figures
+
+
+def _searched(source: _Source, settings: Mapping[str, Any]) -> tuple[list[Result], float]:
+    """Every problem by itself, and the ticks each took in the mean."""
+    results: list[Result] = []
+    ticks: list[float] = []
+    with asyncio.Runner(loop_factory=VirtualClock) as runner:
+        clock = runner.get_loop()
+        assert isinstance(clock, VirtualClock)
+        search = source.search(clock, settings)
+
+        async def timed(problem: Problem) -> tuple[Result, float]:
+            start = clock.time()
+            return await search.asolve(problem), clock.time() - start
+
+        async def all_of(problems: Sequence[Problem]) -> list[tuple[Result, float]]:
+            return await asyncio.gather(*map(timed, problems))
+
+        for first in range(0, len(source.problems), BATCH):
+            for result, took in runner.run(all_of(source.problems[first : first + BATCH])):
+                results.append(result)
+                ticks.append(took)
+    return results, math.fsum(ticks) / len(ticks)
+
+
+def _tokens(results: Sequence[Result]) -> int:
+    return sum(result.stats.policy_tokens or 0 for result in results)
+
+
+def _answer(result: Result) -> str | None:
+    """What the vote answers, in whatever way it is written."""
+    return next((one.key for one in result.verdict.candidates if one.node == result.winner), None)
