@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -177,9 +178,9 @@ async def collect_features(
     concurrency: int = 2,
     report: Callable[[int, str], None] = lambda done, note: None,
 ) -> None:
-    """Read the states of all steps into shards of a folder; shards that are there are left as they are.
+    """Read the states of all steps into shards of a folder; whole shards that are there are left as they are.
 
-    Solutions that are longer than the model's context are left out.
+    So a folder grows when more problems are asked for. Solutions that are longer than the model's context are left out.
 
     Args:
         engine: runs the policy; gives its hidden states.
@@ -195,14 +196,14 @@ async def collect_features(
         ConfigError: the folder holds other features, or cannot be written to.
         EngineError: the model could not be asked; finished shards are kept.
     """
-    kept = {**settings, "layers": list(layers), "shard_size": shard_size, "num_problems": len(sampled)}
+    kept = {**settings, "layers": list(layers), "shard_size": shard_size}
     begin(folder, kept)
     done = 0
     for number, first in enumerate(range(0, len(sampled), shard_size)):
         file = folder / _SHARD.format(number)
         part = sampled[first : first + shard_size]
-        if not file.is_file():
-            _write_shard(file, await _read_all(engine, part, layers, concurrency, done, report))
+        if _num_asked(file, shard_size) < len(part):
+            _write_shard(file, len(part), await _read_all(engine, part, layers, concurrency, done, report))
         done += len(part)
         report(done, "")
 
@@ -262,6 +263,7 @@ def begin(folder: Path, settings: Mapping[str, Any]) -> None:
     file, text = folder / SETTINGS_FILE, json.dumps(settings, indent=1) + "\n"
     if file.is_file():
         known = read_settings(folder)
+        known.pop("num_problems", None)  # stands in folders made before they could grow
         if known != json.loads(text):
             names = [name for name in {**known, **settings} if known.get(name) != json.loads(text).get(name)]
             raise ConfigError(
@@ -275,7 +277,17 @@ def begin(folder: Path, settings: Mapping[str, Any]) -> None:
         raise ConfigError(f"cannot write {folder}: {error.strerror or error}") from None
 
 
-def _write_shard(file: Path, read: Sequence[_Read]) -> None:
+def _num_asked(file: Path, shard_size: int) -> int:
+    """Problems that a shard was made for, those left out counted; 0 where there is none yet."""
+    from safetensors import safe_open
+
+    if not file.is_file():
+        return 0
+    with _broken_shards(file), safe_open(file, framework="pt") as opened:
+        return int(opened.metadata().get("num_asked", shard_size))
+
+
+def _write_shard(file: Path, num_asked: int, read: Sequence[_Read]) -> None:
     import torch
     from safetensors.torch import save_file
 
@@ -296,7 +308,7 @@ def _write_shard(file: Path, read: Sequence[_Read]) -> None:
     tensors["states"] = torch.cat([states for *_, states in read]) if read else torch.zeros((0, 0, 0))
     ids = json.dumps([sampled.problem for _, sampled, _ in read])
     partial = file.with_name(file.name + ".partial")
-    save_file(tensors, str(partial), metadata={"problems": ids})
+    save_file(tensors, str(partial), metadata={"problems": ids, "num_asked": str(num_asked)})
     partial.chmod(0o644)
     partial.replace(file)
 
@@ -358,14 +370,19 @@ def read_features(folders: Sequence[Path]) -> Features:
 
 
 def _shards(folder: Path) -> Iterator[tuple[dict[str, torch.Tensor], list[str]]]:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     for file in sorted(folder.glob("shard-*.safetensors")):
-        try:
-            with safe_open(file, framework="pt") as opened:
-                yield (
-                    {name: opened.get_tensor(name) for name in list(opened.keys())},
-                    json.loads(opened.metadata()["problems"]),
-                )
-        except (SafetensorError, OSError, ValueError, KeyError) as error:
-            raise DataError(f"{file}: is no shard of features, or cut short ({error})") from None
+        with _broken_shards(file), safe_open(file, framework="pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in list(opened.keys())}
+            yield tensors, json.loads(opened.metadata()["problems"])
+
+
+@contextmanager
+def _broken_shards(file: Path) -> Iterator[None]:
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
+        raise DataError(f"{file}: is no shard of features, or cut short ({error})") from None

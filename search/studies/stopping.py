@@ -12,6 +12,7 @@ import math
 import re
 import statistics
 import sys
+from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,12 +95,17 @@ class RecordedSolutions(Playback):
             ids, _ = written[number]
             yield Generation(child.key, ids, self.tokenizer.decode(ids), FinishReason.EOS)
 
-    def correct(self, result: Result) -> bool:
-        """Whether the solution that won the vote was recorded as right."""
-        if result.winner is None:
-            return False
-        ids = result.tree[result.winner].ids
-        return next(right for written, right in self._written[result.problem.text] if written == ids)
+    def right_answers(self, whole: Result) -> set[str | None]:
+        """Answers, as keys, that most of the solutions that gave them were recorded as right with.
+
+        Args:
+            whole: a vote over all solutions of a problem.
+        """
+        recorded = dict(self._written[whole.problem.text])
+        tally: Counter[str | None] = Counter()
+        for one in whole.verdict.candidates:
+            tally[one.key] += 1 if recorded[whole.tree[one.node].ids] else -1
+        return {key for key, more in tally.items() if key is not None and more > 0}
 
 
 class _Source:
@@ -123,15 +129,23 @@ class _Source:
         engines = [VirtualEngine(clock, recall) for recall in self.recalls]
         if self.recorded is not None:
             # A whole solution is one step here, of any length.
-            unlimited = {"max_step_tokens": 10**6, "max_tokens": 10**6, "prompt": "plain", "grader": "math"}
+            unlimited: dict[str, Any] = {
+                "max_step_tokens": 10**6,
+                "max_tokens": 10**6,
+                "prompt": "plain",
+                "grader": "math",
+            }
             return Search(engines[0], None, **unlimited, **settings)
         search = Search(settings=build(SearchSettings, dict(settings)))
         search.use(engines[0], None if search.settings.prm == "none" else engines[1])
         return search
 
-    def right(self, results: Sequence[Result]) -> list[float]:
-        judge = self.recorded.correct if self.recorded else lambda result: result.correct is True
-        return [float(judge(result)) for result in results]
+    def right(self, results: Sequence[Result], whole: Sequence[Result]) -> list[float]:
+        """100 for a right answer, else 0."""
+        if self.recorded is None:
+            return [100.0 * (result.correct is True) for result in results]
+        known = map(self.recorded.right_answers, whole)
+        return [100.0 * (_answer(result) in answers) for result, answers in zip(results, known, strict=True)]
 
 
 def run(
@@ -186,9 +200,9 @@ def _method(source: _Source, settings: Mapping[str, Any], suffix: str) -> dict[s
     if settings["method"] in FLAT:
         ways |= {f"{name}_needed": {**way, "begin": "needed"} for name, way in WAYS.items()}
     whole, ticks = _searched(source, {**settings, "until": "spent"})
-    right = source.right(whole)
+    right = source.right(whole, whole)
     figures = {
-        f"accuracy_spent{suffix}": math.fsum(right) / len(right),
+        f"accuracy_spent{suffix}": math.fsum(right) / len(right) / 100,
         f"tokens_spent{suffix}": _tokens(whole) / len(whole),
         f"ticks_spent{suffix}": ticks,
     }
@@ -199,7 +213,7 @@ def _method(source: _Source, settings: Mapping[str, Any], suffix: str) -> dict[s
         figures[f"saved_{name}{suffix}"] = saved
         figures[f"changed_{name}{suffix}"] = 100 * changed / len(whole)
         figures[f"ticks_{name}{suffix}"] = ticks
-        points = paired_estimate(*([100 * value for value in values] for values in (source.right(stopped), right)))
+        points = paired_estimate(source.right(stopped, whole), right)
         figures |= points.figures(f"accuracy_diff_{name}", suffix)
         sys.stderr.write(f"stopping: {name}{suffix} saves {saved:.1f}%, {changed} of {len(whole)} answers changed\n")
     return figures
