@@ -19,34 +19,39 @@ from pydantic_core import PydanticUndefined
 
 from search.catalogue import METHODS, load
 from search.cli.main import cli
-from search.config import METHOD_OPTIONS, EvalSettings, SearchSettings, flag
+from search.config import GROUPS, METHOD_OPTIONS, EvalSettings, flag
+from search.setting_types import Group
 
 HERE = Path(__file__).resolve().parent
 
 _CONFIGURATION = """\
 # Configuration
 
-Every setting has one definition, in `search/config.py`. It is a field of a YAML file, a flag, an environment
-variable, and an argument of `Search(...)`. A flag wins over the environment, which wins over `--config FILE.yaml`,
-which wins over the default. An unknown setting, or a value out of range, ends the command with one line and exit code
-2.
+Every setting has one definition, in `search/setting_groups.py`. It is a flag, an environment variable, an argument of
+`Search(...)`, and a field of a YAML file, which has it in its group. A flag wins over the environment, which wins over
+`--config FILE.yaml`, which wins over the default. An unknown setting, or a value out of range, ends the command with
+one line and exit code 2.
 
     ets solve --mini 0 --method beam --width 8 --set num_keep=2
 
 says the same as
 
 ```yaml
-method: beam
-width: 8
-options: {num_keep: 2}
+search:
+  method: beam
+  width: 8
+  options: {num_keep: 2}
 ```
 
-in a file that `--config` names. A run that `ets eval --out` keeps has its resolved settings in `run.json`. Two runs
-with equal settings are the same run: where servers are, and how requests to them travel, is not part of that, and a
-path counts as the place that it leads to. What a run does not use is not there, nor is a limit that is not set.
-Beside the settings stand fingerprints of the weights, what each session's engines said of themselves, and notes:
-whatever a person must know of the run, as stderr said it. A run whose weights have changed below it, or whose server
-computes in another precision now, is not gone on with.
+in a file that `--config` names. Only files have groups: a setting's name is its own in all of them, and a file that has
+one elsewhere (as all files had before there were groups) is refused with its place: `width: now search.width`.
+
+A run that `ets eval --out` keeps has its resolved settings in `run.json`, by their names alone. Two runs with equal
+settings are the same run: where servers are, and how requests to them travel, is not part of that, and a path counts as
+the place that it leads to. What a run does not use is not there, nor is a limit that is not set. Beside the settings
+stand fingerprints of the weights, what each session's engines said of themselves, and notes: whatever a person must
+know of the run, as stderr said it. A run whose weights have changed below it, or whose server computes in another
+precision now, is not gone on with.
 
 No mini model stands beside a model that is not of the mini family, unless it is named: with `--policy PATH` alone there
 is no reward model, and the method says what it then does.
@@ -147,10 +152,10 @@ def _setting(name: str, info: FieldInfo) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def settings_table(names: list[str]) -> str:
-    """One row for each of these settings."""
+def settings_table(group: type[Group]) -> str:
+    """One row for each setting of a group."""
     head = "| setting, flag, environment | type | default | accepted | meaning |\n" + "|---" * 5 + "|\n"
-    return head + "\n".join(_setting(name, EvalSettings.model_fields[name]) for name in names) + "\n"
+    return head + "\n".join(_setting(name, info) for name, info in group.model_fields.items()) + "\n"
 
 
 def _attributes(documented: type) -> dict[str, str]:
@@ -195,20 +200,17 @@ def methods_table() -> str:
 
 def configuration() -> str:
     """The page of all settings."""
-    common = list(SearchSettings.model_fields)
-    own = [name for name in EvalSettings.model_fields if name not in SearchSettings.model_fields]
     return "\n".join(
         [
             _CONFIGURATION,
-            "## Settings of every search\n",
-            settings_table(common),
-            "## Settings of a run over a data set\n",
-            "`ets eval` has these too:\n",
-            settings_table(own),
+            *(
+                f"## {name}\n\n{inspect.cleandoc(group.__doc__ or '')}\n\n{settings_table(group)}"
+                for name, group in GROUPS.items()
+            ),
             "## Methods and their options\n",
-            "An option is given as `--set NAME=VALUE`, in YAML or Python under `options`. A value given for "
-            "what a method stands for, or for an option it\ndoes not have, is left alone, and a line on stderr says "
-            "so.\n",
+            "An option is given as `--set NAME=VALUE`, in Python under `options`, in YAML in `search`.\n"
+            "A value given for what a method stands for, or for an option it does not have, is left alone, and a line\n"
+            "on stderr says so.\n",
             methods_table(),
         ]
     )

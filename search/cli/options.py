@@ -16,7 +16,7 @@ from pydantic import SecretStr, TypeAdapter
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from search.config import ESCAPED, SearchSettings, build, flag, load_yaml
+from search.config import ESCAPED, SearchSettings, build, flag, load_yaml, ungrouped
 from search.errors import ConfigError
 from search.prompt.files import with_files
 
@@ -43,7 +43,7 @@ def settings_options(schema: type[SearchSettings], *, short: bool = True) -> Cal
             "--config",
             type=click.Path(path_type=Path),
             metavar="FILE.yaml",
-            help="settings as YAML; flags win",
+            help="settings as YAML, in groups; flags win",
         )(command)
 
     return decorate
@@ -55,7 +55,7 @@ def read_settings(schema: type[Settings], ctx: click.Context, config: Path | Non
     Raises:
         ConfigError: a value that the schema does not accept, from wherever it came.
     """
-    values: dict[str, Any] = load_yaml(config) if config is not None else {}
+    values = {} if config is None else ungrouped(schema, load_yaml(config), f"configuration {config}: ")
     for name in schema.model_fields:
         if ctx.get_parameter_source(name) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT):
             given = ctx.params[name]

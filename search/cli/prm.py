@@ -158,9 +158,10 @@ async def _score(
 ) -> list[tuple[float, ...] | None]:
     from prm.evaluate import score_solutions
     from search.prompt.prompts import PromptRenderer
+    from search.setting_groups import PromptSettings
 
     tokenizer = engine.tokenizer
-    prompts = PromptRenderer(SearchSettings(), tokenizer)
+    prompts = PromptRenderer(PromptSettings(), tokenizer)
     try:
         return await score_solutions(
             scorer,

@@ -48,7 +48,7 @@ def repro(
     wanted = load_recipe(EtsRecipe, recipe) if paper == "ets" else load_recipe(ArbitrageRecipe, recipe)
     others = {name: value for name, value in (("policy", policy), ("data", data)) if value is not None}
     if others:
-        wanted = type(wanted)(**{**wanted.model_dump(), "settings": {**wanted.settings, **others}})
+        wanted = wanted.model_copy(update={"settings": {**wanted.settings, **others}})
     if dry_run:
         if isinstance(wanted, EtsRecipe):
             plan = plan_dict(wanted, list(reproduce_ets.plan(wanted, quick=quick).values()))

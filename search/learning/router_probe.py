@@ -20,13 +20,13 @@ from arbitrage.walks import Walk
 from prm.probe import Probe, logprob_features, read_config, read_probe
 from prm.probe_features import Features
 from prm.probe_training import ProbeTraining, TrainEvent, train
-from search.config import SearchSettings, build
 from search.errors import ConfigError
 from search.learning.probes import middle_layers
 from search.learning.trainable import load_trainable, read_tokenizer
 from search.mini.assets import place
 from search.plain_text import encode_text
 from search.protocols import Tokenizer
+from search.setting_groups import PromptSettings
 from search.setup.registry import weights_of
 from search.setup.routing import prompt_for
 from search.tree import Node, SearchTree
@@ -108,7 +108,7 @@ def read_drafts(
     _, theirs = read_tokenizer(place(origin["target"], how.family), trust=how.trust_remote_code)
     number = int(loaded.network.config.get_text_config(decoder=True).num_hidden_layers)
     layers = middle_layers(str(origin["draft"]), number, how.layers)
-    prompt = prompt_for(build(SearchSettings, {"prm": "none"}), loaded.tokenizer)
+    prompt = prompt_for(PromptSettings(), loaded.tokenizer)
     reader = _DraftReader(loaded.tokenizer, loaded.tokenizer.fingerprint == theirs.fingerprint, prompt)
     lengths = [
         len(reader.step_ids(tree, tree[node])) for tree, drafts in (walk.tree() for walk in walks) for node in drafts

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from search.config import EvalSettings
 from search.errors import ConfigError, DataError
 from search.plain_text import is_unicode
 from search.problems.benchmarks import BENCHMARKS, benchmark_rows
 from search.problems.fields import parse_fields
 from search.problems.layouts import recognise
 from search.problems.rows import SUFFIXES, Row, file_rows
+from search.setting_groups import DataSettings
 from search.types import Problem
 
 MINI_SPLIT_SIZE = 500
@@ -58,7 +58,7 @@ class Data:
         return {"layout": self.layout, "num_problems": len(self.problems), "sha256": self.sha256}
 
 
-def settings_data(settings: EvalSettings) -> Data:
+def settings_data(settings: DataSettings) -> Data:
     """The data set of an evaluation; raises as `read_data`."""
     return read_data(settings.data, settings.limit, field=settings.field, references=settings.reference)
 

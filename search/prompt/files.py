@@ -8,9 +8,11 @@ from typing import Any, TypeVar
 
 from prm.critic_prompt import PROMPTS, parse_prompt
 from search.catalogue import scorer_kind
-from search.config import Example, SearchSettings, build
+from search.config import SearchSettings, build
 from search.errors import ConfigError
 from search.prompt.template import PromptTemplate
+from search.setting_groups import PromptSettings
+from search.setting_types import Example
 
 Settings = TypeVar("Settings", bound=SearchSettings)
 
@@ -60,7 +62,7 @@ def _is_yaml(text: str) -> bool:
     return "\n" in text or ": " in text
 
 
-def _check(template: PromptTemplate, settings: SearchSettings) -> None:
+def _check(template: PromptTemplate, settings: PromptSettings) -> None:
     for name, variable in (("system_prompt", "system"), ("few_shot", "examples")):
         if getattr(settings, name) and variable not in template.reads:
             raise ConfigError(f"{name}: prompt_template does not read it; it must have `{variable}` somewhere")

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from search.config import Example, SearchSettings
 from search.errors import ConfigError
 from search.loop.thoughts import closed_thought, thinking_option
 from search.plain_text import encode_protected, is_unicode, protect, unprotect
 from search.prompt.conversation import Turn, without_system
 from search.prompt.template import PromptTemplate
 from search.protocols import Tokenizer
+from search.setting_groups import PromptSettings
+from search.setting_types import Example
 from search.types import Prompt
 
 PromptFormat = Literal["chat", "plain", "mini", "qwen-math", "llama-3", "math-shepherd"]
@@ -110,7 +111,7 @@ class PromptRenderer:
         style: its parts, with `stop` and `final` as the settings say.
     """
 
-    def __init__(self, settings: SearchSettings, tokenizer: Tokenizer) -> None:
+    def __init__(self, settings: PromptSettings, tokenizer: Tokenizer) -> None:
         """Prepare the prompts of one model.
 
         Args:

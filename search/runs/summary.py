@@ -9,9 +9,10 @@ from dataclasses import dataclass, fields
 from statistics import fmean
 from typing import Any
 
-from search.config import SearchSettings, parse_price
+from search.config import SearchSettings
 from search.ledger import ModelCost, Price, Stats, total, total_costs
 from search.results.record import ProblemRecord, costs_record, stats_record
+from search.setting_types import parse_price
 from search.setup.resolve import record_of
 from search.support.statistics import wilson_interval
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search.config import EvalSettings, build, load_yaml
+from search.config import EvalSettings, build, load_yaml, ungrouped
 from search.errors import ConfigError, SearchError
 from search.runs.compare import Comparison, compare
 from search.runs.evaluation import Evaluation, OnProgress
@@ -61,8 +61,9 @@ class Sweep:
 def read_sweep(file: Path) -> Sweep:
     """Read a sweep's file and check every cell; no model is loaded.
 
-    The file has `settings` of all cells, and a `grid`: a mapping of settings to lists of values, of which all
-    combinations are run, or a list of such mappings, run one after the other. `concurrency` is that of `ets eval`.
+    The file has `settings` of all cells, and a `grid`: settings with lists of values, of which all combinations are
+    run, or a list of such, run one after the other; both in groups, as `--config` takes them. `concurrency` is that of
+    `ets eval`.
 
     Raises:
         ConfigError: the file cannot be read, has no grid, or a cell has a setting that is wrong; names the cell.
@@ -71,8 +72,7 @@ def read_sweep(file: Path) -> Sweep:
     if unknown := sorted(values.keys() - set(_KEYS)):
         raise ConfigError(f"sweep {file}: unknown key {unknown[0]!r}; known: {', '.join(_KEYS)}")
     base, grid, concurrency = values.get("settings", {}), values.get("grid"), values.get("concurrency", 8)
-    if not isinstance(base, dict):
-        raise ConfigError(f"sweep {file}: settings must be a mapping of settings to values")
+    base = ungrouped(EvalSettings, base, f"sweep {file}, settings: ")
     if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
         raise ConfigError(f"sweep {file}: concurrency = {concurrency!r}: must be a whole number from 1")
     grids = [grid] if isinstance(grid, dict) else grid
@@ -81,6 +81,7 @@ def read_sweep(file: Path) -> Sweep:
     cells: dict[str, Cell] = {}
     names: set[str] = set()
     notes: list[str] = []
+    grids = [ungrouped(EvalSettings, each, f"sweep {file}, grid: ") for each in grids]
     for changes in itertools.chain.from_iterable(map(_combinations, grids)):
         name = _name(changes)
         try:

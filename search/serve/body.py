@@ -8,17 +8,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from search.config import METHOD_OPTIONS
 from search.prompt.conversation import Turn
 from search.serve.errors import invalid_input
+from search.setting_groups import PromptSettings, SamplingSettings, TreeSettings, VoteSettings
 
-PER_REQUEST = (
-    "method", "prm", "width", "frontier", "until", "begin", "confidence", "writer", "router", "pipeline", "speculate",
-    "seed", "temperature", "top_p", "max_step_tokens", "min_step_tokens", "thinking", "max_thought_tokens",
-    "max_tokens", "max_depth", "max_seconds", "vote", "reduce", "search_reduce", "options", *METHOD_OPTIONS, "prompt",
-    "system_prompt", "few_shot", "assistant_prefix", "stop", "final", "chat_options", "grader",
-)  # fmt: skip
-"""Settings that a request may choose: those that need no other model than the server has."""
+PER_REQUEST = frozenset(
+    ("prm", "reduce", "search_reduce", "writer", "router", "pipeline", *TreeSettings.model_fields,
+     *SamplingSettings.model_fields, *PromptSettings.model_fields, *VoteSettings.model_fields)
+) - {"embedder", "prompt_template"}  # fmt: skip
+"""Settings that a request may choose: those that need no model and no file but what the server has."""
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 

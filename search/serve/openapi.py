@@ -10,10 +10,11 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from search.catalogue import METHODS, load
-from search.config import METHOD_OPTIONS, Example, SearchSettings
+from search.config import METHOD_OPTIONS, SearchSettings
 from search.serve import shapes
 from search.serve.body import PER_REQUEST
 from search.serve.names import listed
+from search.setting_types import Example
 
 if TYPE_CHECKING:
     from search.serve.service import Service

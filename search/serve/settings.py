@@ -9,10 +9,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from search.catalogue import METHODS, pick
-from search.config import METHOD_OPTIONS, SearchSettings, build, explain, first_error
+from search.config import SearchSettings, build, explain, first_error
 from search.errors import ConfigError
 from search.prompt.files import names_file
 from search.serve.errors import ApiError, invalid_input
+from search.setting_groups import MethodSettings, RewardModelSettings, RoutingSettings
 from search.setup.registry import runs_on_engine
 from search.setup.routing import router_kind
 
@@ -41,7 +42,7 @@ def _no_file(name: str, given: str, accepted: str) -> ApiError:
 def merge(
     base: SearchSettings, prm: str, changes: Mapping[str, Any], engines: Mapping[str, str] = MappingProxyType({})
 ) -> SearchSettings:
-    """The settings of one search. What the server's own method stands for, or takes as options, ends with it.
+    """The settings of one search. What was said of a part of the server's own ends where the request has another.
 
     Args:
         base: as the server was started.
@@ -52,50 +53,44 @@ def merge(
     Raises:
         ConfigError: an unknown method or router, or settings that contradict each other or need another model.
     """
-    name = changes.get("method", base.method)
-    fixed = pick("method", name, METHODS).fixed
-    values = base.model_dump(include=base.model_fields_set)
-    if name != base.method:
-        for gone in (*METHOD_OPTIONS, "options", "pipeline", "frontier", *METHODS[base.method].fixed, *fixed):
-            values.pop(gone, None)
-        if base.method in _OWN_WIDTH and "width" not in fixed:
-            values.pop("width", None)
-    if changes.get("width", base.width) != base.width:
-        values.pop("pipeline", None)
-    values["prm"] = scorer = changes.get("prm", prm)
-    if scorer != prm:  # what was said of the server's own is not said of this one
-        for gone in ("prm_codec", "prm_engine", "prm_max_kv_tokens", "reduce", "search_reduce"):
-            values.pop(gone, None)
+    method, scorer = changes.get("method", base.method), changes.get("prm", prm)
+    fixed = pick("method", method, METHODS).fixed
+    writer = _writer(base, changes)
+    router = changes.get("router", base.router)
+    routes_anew = writer == "arbitrage" and router_kind(router) is not router_kind(base.router)
+    ended: set[str] = set()
+    if method != base.method:
+        ended |= {*MethodSettings.model_fields, *METHODS[base.method].fixed, *fixed}
+    if method != base.method or changes.get("width", base.width) != base.width:
+        ended.add("pipeline")
+    if scorer != prm:
+        ended |= RewardModelSettings.model_fields.keys()
+    if "prm" in fixed or scorer == "none":
+        ended |= {"prm", "vote"}
+    if writer != base.writer:
+        ended |= RoutingSettings.model_fields.keys()
+    if routes_anew:
+        ended.add("router_model")
+    values = base.model_dump(include=base.model_fields_set - ended)
+    if "prm" not in fixed:
+        values["prm"] = scorer
     if scorer in engines:
         values["prm_engine"] = engines[scorer]
+    if writer != base.writer:
+        values["policy"] = base.target
     if changes.get("policy") in engines:
         values["engine"] = engines[changes["policy"]]
-    if "prm" in fixed:
-        del values["prm"]
-    if "prm" in fixed or scorer == "none":
-        values.pop("vote", None)
-    _set_writer(values, base, prm, changes)
+    if routes_anew and router_kind(router).judge == "prm" and runs_on_engine(prm):
+        values["router_model"] = prm
     return build(SearchSettings, {**values, **changes})
 
 
-_OWN_WIDTH = frozenset(name for name, method in METHODS.items() if "width" in method.fixed)
-
-
-def _set_writer(values: dict[str, Any], base: SearchSettings, prm: str, changes: Mapping[str, Any]) -> None:
-    writer = changes.get("writer", base.writer)
+def _writer(base: SearchSettings, changes: Mapping[str, Any]) -> str:
+    writer: str = changes.get("writer", base.writer)
     if writer == "arbitrage" and base.writer == "model":
         raise ConfigError(
             "writer arbitrage: this server has no draft model; it must be started with --writer arbitrage"
         )
     if writer == "model" and "router" in changes:
         raise ConfigError("router: only writer arbitrage has one")
-    if writer == "model" and base.writer == "arbitrage":
-        for gone in ("draft", "target", "router", "router_model", "pipeline", "draft_engine", "router_engine"):
-            values.pop(gone, None)
-        values["policy"] = base.target
-    if writer == "arbitrage" and "router" in changes:
-        asked = router_kind(changes["router"])
-        if asked is not router_kind(base.router):
-            values.pop("router_model", None)
-            if asked.judge == "prm" and runs_on_engine(prm):
-                values["router_model"] = prm
+    return writer

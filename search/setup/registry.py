@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, cast
 from search.answers.graders import close_grader
 from search.catalogue import ENGINES, GRADERS, METHODS, load, pick, scorer_kind
 from search.checkpoints.hub import holds_gguf
-from search.config import METHOD_OPTIONS, Scalar, SearchSettings
+from search.config import METHOD_OPTIONS, SearchSettings
 from search.errors import ConfigError
+from search.setting_groups import EngineSettings, MethodSettings, RewardModelSettings
+from search.setting_types import Scalar
 
 if TYPE_CHECKING:
     from prm import NamedScorer, PrmConfig
@@ -47,11 +49,11 @@ def _options(cls: Any) -> dict[str, dataclasses.Field[Any]]:
     return {item.name: item for item in dataclasses.fields(cls) if item.init and item.name != "reduce"}
 
 
-def make_policy(settings: SearchSettings, reduce: str) -> Policy:
+def make_policy(settings: MethodSettings, reduce: str) -> Policy:
     """The search policy with its options.
 
     Args:
-        settings: `method`, `options`, `frontier` and the `METHOD_OPTIONS` are read.
+        settings: the method and its options.
         reduce: the path reward that the policy reads.
 
     Raises:
@@ -104,7 +106,7 @@ def make_features(settings: SearchSettings, wanted: frozenset[str]) -> list[Feat
     return [load("ets.embedders:make_embedder")(settings.embedder, device=settings.device)]
 
 
-def check_hidden_embedder(settings: SearchSettings) -> None:
+def check_hidden_embedder(settings: RewardModelSettings) -> None:
     """Refuse the embedder "prm" where no reward model gives its hidden states.
 
     Raises:
@@ -175,7 +177,7 @@ def weights_of(model: str) -> str | None:
     return None if found is None else fingerprint(found)
 
 
-def make_engine(spec: str, model: str, settings: SearchSettings, max_kv_tokens: int | None) -> Engine:
+def make_engine(spec: str, model: str, settings: EngineSettings, max_kv_tokens: int | None) -> Engine:
     """Load a model on an engine, or connect to the servers that serve it.
 
     Args:

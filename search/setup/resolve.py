@@ -11,6 +11,7 @@ from search.catalogue import METHODS, SCORERS, Method, pick, scorer_kind
 from search.checkpoints.hub import holds_gguf
 from search.config import METHOD_OPTIONS, TRANSPORT, SearchSettings, build
 from search.errors import ConfigError
+from search.setting_groups import MethodSettings, RewardModelSettings, RoutingSettings
 from search.setup.engine_choice import choose_engine
 from search.setup.registry import make_policy, option_names, prm_config, runs_on_engine
 from search.setup.routing import OWN, choose_router, read_router, router_kind
@@ -18,8 +19,8 @@ from search.setup.run_key import engine_kind
 
 S = TypeVar("S", bound=SearchSettings)
 
-_ROUTING = ("draft", "target", "router", "router_model", "draft_engine", "router_engine")
-_REWARDS = ("lookahead", "prm_engine", "prm_codec", "prm_max_kv_tokens", "reduce", "search_reduce")
+_ROUTING = tuple(name for name in RoutingSettings.model_fields if name != "writer")
+_REWARDS = ("lookahead", *(name for name in RewardModelSettings.model_fields if name != "prm"))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -83,6 +84,7 @@ def settle(settings: S, *, own_models: bool = False, own_scorer: bool = False, o
             weights without a .gguf file.
     """
     given = settings.model_fields_set
+    changed = settings.model_dump(exclude_unset=True, exclude_defaults=True)
     values = settings.model_dump()
     notes: list[str] = []
     if own_models:
@@ -112,9 +114,8 @@ def settle(settings: S, *, own_models: bool = False, own_scorer: bool = False, o
     for name, cause in _idle(settled, own_policy=own_policy).items():
         if (
             (name not in TRANSPORT or name == "price")
-            and name in given
+            and name in changed
             and name not in ignored
-            and _differs(settings, name)
             and not (name == "prm_engine" and routed)
         ):
             ignored[name] = (cause, None)
@@ -219,7 +220,8 @@ def _settle_options(values: dict[str, Any], given: Set[str], ignored: dict[str, 
         left = ", ".join(f"{option} {values['options'][option]}" for option in unknown)
         ignored["options"] = (f"{cause}: {left}", None)
         values["options"] = {key: value for key, value in values["options"].items() if key in accepted_options}
-    policy = make_policy(build(SearchSettings, {k: values[k] for k in ("method", "options", *METHOD_OPTIONS)}), "last")
+    asked = {setting: values[setting] for setting in ("method", "options", *METHOD_OPTIONS)}
+    policy = make_policy(build(MethodSettings, asked), "last")
     chosen = {option: getattr(policy, option) for option in accepted_options}
     for option in METHOD_OPTIONS:
         values[option] = chosen.pop(option, None)
@@ -233,7 +235,7 @@ def _idle(settings: SearchSettings, *, own_policy: bool) -> dict[str, str]:
     read = routed and router_kind(settings.router).judge == "prm"
     idle: dict[str, str] = {}
     if settings.writer == "model":
-        idle |= dict.fromkeys((*_ROUTING, "pipeline"), "writer model")
+        idle |= dict.fromkeys(_ROUTING, "writer model")
     else:
         idle["policy"] = "writer arbitrage"
         if not routed:
@@ -254,7 +256,7 @@ def _idle(settings: SearchSettings, *, own_policy: bool) -> dict[str, str]:
         cause = "until spent" if settings.until == "spent" else f"vote {settings.vote}"
         idle |= dict.fromkeys(("confidence", "begin"), cause)
     if own_policy:
-        idle |= dict.fromkeys(("method", "options", "frontier", *METHOD_OPTIONS), "a method of one's own")
+        idle |= dict.fromkeys(MethodSettings.model_fields, "a method of one's own")
     else:
         if not METHODS[settings.method].rolls:
             idle["frontier"] = f"method {settings.method}"
@@ -316,11 +318,6 @@ def _check_chat(settings: SearchSettings) -> None:
             raise ConfigError(f"{named}: a chat server puts conversations into a template of its own; prompt is chat")
         if settings.max_thought_tokens is not None:
             raise ConfigError("max_thought_tokens: a chat API does not say how many tokens a thought has")
-
-
-def _differs(settings: SearchSettings, name: str) -> bool:
-    default: object = type(settings).model_fields[name].get_default(call_default_factory=True)
-    return bool(default != getattr(settings, name))
 
 
 def _left_alone(ignored: Mapping[str, tuple[str, Any]], settings: SearchSettings) -> list[str]:

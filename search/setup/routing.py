@@ -14,6 +14,7 @@ from search.errors import ConfigError
 from search.loop.writer import ModelWriter
 from search.prompt.prompts import PromptRenderer
 from search.protocols import Engine, Router, Scorer, Tokenizer, Writer
+from search.setting_groups import ModelSettings, PromptSettings
 from search.setup.registry import make_engine, make_scorer, model_path, prm_config, weights_of
 from search.tree import SearchTree
 
@@ -108,7 +109,7 @@ def choose_router(settings: SearchSettings, given: Set[str]) -> dict[str, str]:
     """
     spec = parse_router(settings.router)
     kind = ROUTERS[spec.kind]
-    if settings.policy not in (SearchSettings.model_fields["policy"].default, settings.target):
+    if settings.policy not in (ModelSettings.model_fields["policy"].default, settings.target):
         raise ConfigError(f"writer arbitrage writes with draft and target; policy {settings.policy!r} is not used")
     for one, other in (("draft", "target"), ("target", "draft")):
         if not getattr(settings, one).startswith("mini:") and other not in given:
@@ -259,7 +260,7 @@ def make_writer(settings: SearchSettings, engines: Engines) -> Writer:
     return DraftTargetWriter(draft_view, target_view, router, pipeline=settings.pipeline)
 
 
-def prompt_for(settings: SearchSettings, tokenizer: Tokenizer) -> Callable[[SearchTree], tuple[int, ...]]:
+def prompt_for(settings: PromptSettings, tokenizer: Tokenizer) -> Callable[[SearchTree], tuple[int, ...]]:
     """A question as a model with a tokenizer of its own is asked it, by as many chat options as its template reads."""
     options = {name: value for name, value in settings.chat_options.items() if _reads(tokenizer, name, value)}
     for name in sorted(settings.chat_options.keys() - options.keys()):

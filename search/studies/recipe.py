@@ -6,10 +6,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from search.catalogue import METHODS
-from search.config import EvalSettings, build, load_yaml
+from search.config import EvalSettings, build, load_yaml, ungrouped
 from search.errors import ConfigError
 from search.setup.resolve import settle
 from search.studies.published import ABLATIONS, REBASE_TABLE_4
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from arbitrage.training import RouterTraining
 
 Count = Annotated[int, Field(ge=1)]
-Settings = dict[str, Any]
-"""Fields of `search.config.EvalSettings`; they are checked when the recipe is read."""
+Settings = Annotated[dict[str, Any], BeforeValidator(lambda value: ungrouped(EvalSettings, value))]
+"""Fields of `search.config.EvalSettings`, which a recipe has in groups; they are checked when it is read."""
 
 
 class _Part(BaseModel):
@@ -191,7 +191,7 @@ class AblationTraining(_Part):
     """
 
     data: dict[Literal["train", "dev"], Steps]
-    settings: Settings = {}
+    settings: dict[str, Any] = {}
     tags: dict[str, str] = {}
 
     def training(self) -> RouterTraining:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from search.answers.graders import Grader
-from search.config import method_name
 from search.decision.verdict import Verdict, decide
 from search.errors import ConfigError, DataError
 from search.results.record import ProblemRecord, read_json, read_record
+from search.setting_groups import method_name
 from search.setup.registry import opened_grader
 from search.tree import SearchTree
 from search.types import NodeId, NodeStatus, Reduce, VoteRule

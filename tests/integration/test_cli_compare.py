@@ -101,7 +101,7 @@ def write(tmp_path, **values):
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(values))
 
 
-SETTINGS = {"data": "mini:test", "limit": 2}
+SETTINGS = {"problems": {"data": "mini:test", "limit": 2}}
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def loads(monkeypatch):
 
 
 def test_a_grid_is_run_with_models_loaded_once_and_gone_on_with(inside, tmp_path, loads):
-    grid = [{"method": ["greedy"], "width": [2, 4]}, {"method": ["rebase", "ets"], "width": [2, 4]}]
+    grid = [{"search": {"method": methods, "width": [2, 4]}} for methods in (["greedy"], ["rebase", "ets"])]
     write(tmp_path, settings=SETTINGS, grid=grid, concurrency=4)
     ran = inside("sweep", "grid.yaml", "--out", "runs", "--json")
     assert ran.code == 0 and sorted(loads) == ["prm", "target"]
@@ -141,9 +141,9 @@ def test_a_grid_is_run_with_models_loaded_once_and_gone_on_with(inside, tmp_path
 
 
 def test_a_cell_that_fails_does_not_lose_the_others(inside, tmp_path, loads):
-    write(
-        tmp_path, settings={**SETTINGS, "method": "rebase"}, grid={"prm": ["mini:prm", "./nowhere", "none"], "width": 2}
-    )
+    prms = ["mini:prm", "./nowhere", "none"]
+    settings = {**SETTINGS, "search": {"method": "rebase"}}
+    write(tmp_path, settings=settings, grid={"rewards": {"prm": prms}, "search": {"width": 2}})
     ran = inside("sweep", "grid.yaml", "--out", "runs", "--json")
     assert ran.code == 3 and loads == ["prm", "target"]
     assert [row["run"] for row in ran.json["runs"]] == ["runs/prm-mini-prm_width-2", "runs/prm-none_width-2"]
@@ -154,15 +154,20 @@ def test_a_cell_that_fails_does_not_lose_the_others(inside, tmp_path, loads):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"grid": {"method": ["ets"]}, "setings": {}}, "unknown key 'setings'; known: settings, grid, concurrency"),
+        (
+            {"grid": {"search": {"method": ["ets"]}}, "setings": {}},
+            "unknown key 'setings'; known: settings, grid, concurrency",
+        ),
         ({"settings": {}}, "grid must be a mapping"),
         ({"grid": []}, "grid must be a mapping"),
-        ({"grid": {"width": []}}, "grid width is an empty list"),
-        ({"grid": {"width": [0]}}, "width-0: width = 0"),
-        ({"grid": {"method": ["rebas"]}}, "rebas: unknown method 'rebas' (did you mean rebase?)"),
-        ({"grid": {"widht": [2]}}, "unknown setting 'widht'"),
-        ({"grid": {"width": [2]}, "settings": [1]}, "settings must be a mapping"),
-        ({"grid": {"width": [2]}, "concurrency": 0}, "concurrency = 0"),
+        ({"grid": {"search": {"width": []}}}, "grid width is an empty list"),
+        ({"grid": {"search": {"width": [0]}}}, "width-0: width = 0"),
+        ({"grid": {"search": {"method": ["rebas"]}}}, "rebas: unknown method 'rebas' (did you mean rebase?)"),
+        ({"grid": {"search": {"widht": [2]}}}, "grid: unknown setting 'search.widht'"),
+        ({"grid": {"width": [2]}}, "grid: width: now search.width"),
+        ({"grid": {"search": {"width": [2]}}, "settings": {"data": "mini:test"}}, "settings: data: now problems.data"),
+        ({"grid": {"search": {"width": [2]}}, "settings": [1]}, "settings: must be a mapping of groups"),
+        ({"grid": {"search": {"width": [2]}}, "concurrency": 0}, "concurrency = 0"),
     ],
 )
 def test_a_wrong_sweep_is_said_before_the_work(inside, tmp_path, values, message):
@@ -173,6 +178,6 @@ def test_a_wrong_sweep_is_said_before_the_work(inside, tmp_path, values, message
 
 
 def test_a_sweep_of_which_nothing_works_fails(inside, tmp_path):
-    write(tmp_path, settings={**SETTINGS, "policy": "./nowhere"}, grid={"width": [1, 2]})
+    write(tmp_path, settings={**SETTINGS, "models": {"policy": "./nowhere"}}, grid={"search": {"width": [1, 2]}})
     ran = inside("sweep", "grid.yaml")
     assert ran.code == 1 and "every run failed; the first: width-1: model './nowhere'" in ran.err

@@ -10,15 +10,19 @@ import yaml
 
 ETS = {
     "title": "small",
-    "settings": {"policy": "mini:target", "prm": "mini:prm", "data": "mini:test", "seed": 0},
-    "methods": {"sampling": {"method": "best-of-n"}, "rebase": {}, "beam": {}, "ets-kv": {}, "ets": {}},
+    "settings": {
+        "models": {"policy": "mini:target"},
+        "rewards": {"prm": "mini:prm"},
+        "problems": {"data": "mini:test"},
+    },
+    "methods": {"sampling": {"search": {"method": "best-of-n"}}, "rebase": {}, "beam": {}, "ets-kv": {}, "ets": {}},
     "turn": 3,
     "widths": {1: {"limit": 4, "methods": ["rebase"]}, 4: {"limit": 4}},
     "quick": {4: {"limit": 2}},
 }
 ARBITRAGE = {
     "title": "small",
-    "settings": {"draft": "mini:draft", "target": "mini:target", "data": "mini:test", "seed": 0},
+    "settings": {"routing": {"draft": "mini:draft", "target": "mini:target"}, "problems": {"data": "mini:test"}},
     "routers": {
         "limit": 4,
         "thresholds": {"random": [0.3], "rsd": [0.7], "arbitrage": [0.3], "oracle": [0.0]},
@@ -101,8 +105,10 @@ def test_the_table_of_searches_comes_from_records_and_comes_again(inside, tmp_pa
     assert {key: again[key] for key in same} == {key: quick[key] for key in same}
     small = {**ETS, "methods": {"rebase": {}}, "widths": {4: {"limit": 1}}}
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(small))
-    other = inside(*args, "--data", "mini:dev", "--runs", "dev", "--json").json
+    other = inside(*args, "--data", "mini:dev", "--policy", "mini:draft", "--runs", "dev", "--json").json
     assert other["provenance"]["data"] == "mini:dev", "the recipe's data, but for another set"
+    kept = json.loads((tmp_path / "dev" / "rebase-4" / "run.json").read_text())
+    assert kept["settings"]["policy"] == "mini:draft", "and its policy, but for another model"
 
 
 def test_a_lost_record_is_made_again(inside, tmp_path):

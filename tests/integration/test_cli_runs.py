@@ -150,7 +150,7 @@ def test_plots_are_checked_before_the_work_and_tables_come_without_them(inside, 
     ran = inside("report", "run", "--plot", "plots")
     assert ran.code == 2 and ran.out == "" and "plots need matplotlib: " in ran.err
     (tmp_path / "recipe.yaml").write_text(
-        "kind: ets\ntitle: Little\nsettings: {data: 'mini:test'}\nmethods: {rebase: {}, ets: {}}\n"
+        "kind: ets\ntitle: Little\nsettings: {problems: {data: 'mini:test'}}\nmethods: {rebase: {}, ets: {}}\n"
         "widths: {2: {limit: 2}}\n"
     )
     ran = inside("repro", "ets", "--recipe", "recipe.yaml", "--out", "tables")

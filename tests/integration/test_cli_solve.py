@@ -63,7 +63,7 @@ def test_a_problem_from_standard_input_and_from_the_argument(inside):
 
 
 def test_settings_from_flag_environment_and_yaml_in_this_order(inside, tmp_path):
-    (tmp_path / "c.yaml").write_text("width: 2\nseed: 5\nmethod: beam\n")
+    (tmp_path / "c.yaml").write_text("search: {width: 2, seed: 5, method: beam}\nsampling:\n")
     ran = inside(
         "solve", "--mini", 0, "--config", "c.yaml", "--seed", 7, "--json", env={"ETS_WIDTH": "3", "ETS_SEED": "6"}
     )
@@ -111,7 +111,19 @@ def test_a_process_that_was_given_bad_input_ends_with_code_2_and_one_line(ets):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("width: [1", "not valid YAML"), ("widht: 4", "unknown setting 'widht'"), ("width: 0", "width = 0")],
+    [
+        ("search: {width: [1", "c.yaml, line 1: not valid YAML"),
+        ("search: {widht: 4}", "c.yaml: unknown setting 'search.widht'; known: method, frontier"),
+        ("search: {width: 0}", "width = 0"),
+        ("search: 4", "search = 4: must be a mapping of settings to values"),
+        ("serch: {width: 4}", "unknown group 'serch'; known: models, servers, rewards, routing, search"),
+        ("problems: {limit: 4}", "unknown group 'problems'"),
+        ("models: {width: 4}", "width: now search.width"),
+        (
+            "width: 4\nmethod: beam\nprm: none",
+            "width: now search.width; method: now search.method; prm: now rewards.prm",
+        ),
+    ],
 )
 def test_a_bad_configuration_file(inside, tmp_path, text, message):
     (tmp_path / "c.yaml").write_text(text)

@@ -28,7 +28,7 @@ from documents import (
 )
 
 import search
-from search.config import EvalSettings, build
+from search.config import EvalSettings, build, ungrouped
 from search.errors import SearchError
 from search.runs.sweep import read_sweep
 
@@ -105,7 +105,7 @@ def test_settings_in_yaml_are_settings(page, tmp_path):
             (tmp_path / "grid.yaml").write_text(block)
             assert len(read_sweep(tmp_path / "grid.yaml").cells) > 1
         else:
-            build(EvalSettings, values)
+            build(EvalSettings, ungrouped(EvalSettings, values))
 
 
 def test_the_api_page_names_what_search_exports():

@@ -12,7 +12,7 @@ from markov import LabelModel
 from tenacity import wait_none
 
 from search.api import Search
-from search.config import EvalSettings, SearchSettings, parse_price
+from search.config import EvalSettings, SearchSettings
 from search.engines.remote import engine as remote
 from search.engines.remote.chat_tokens import END, ChatTokenizer, conversation
 from search.errors import ConfigError, EngineError
@@ -21,6 +21,7 @@ from search.runs.compare import compare
 from search.runs.evaluation import Evaluation
 from search.runs.report import read_run
 from search.serve.searches import Searches
+from search.setting_types import parse_price
 from search.types import NodeStatus, Prefix, Problem, Segment
 
 

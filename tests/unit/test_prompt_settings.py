@@ -30,7 +30,7 @@ def read(*args, **environment):
 
 def test_texts_that_may_be_repeated_come_from_everywhere_alike(tmp_path):
     wanted = build(SearchSettings, {"stop": ["\n\n", "Step"], "final": ["The answer is"]})
-    (tmp_path / "c.yaml").write_text('stop: ["\\n\\n", Step]\nfinal: The answer is\n')
+    (tmp_path / "c.yaml").write_text('prompts: {stop: ["\\n\\n", Step], final: The answer is}\n')
     flags = read("--stop", r"\n\n", "--stop", "Step", "--final", "The answer is")
     environment = read(STOP="\\n\\n\nStep", FINAL="The answer is")
     yaml = read("--config", str(tmp_path / "c.yaml"))
@@ -116,7 +116,7 @@ def test_files_are_read_from_wherever_they_are_named_and_kept_as_their_content(f
     content = {"system_prompt": "Be brief.\nSay \\boxed{}.", "few_shot": SHOWN, "prompt_template": TEMPLATE}
     wanted = build(SearchSettings, content)
     flags = [part for name, file in files.items() for part in (f"--{name.replace('_', '-')}", file)]
-    (tmp_path / "c.yaml").write_text("".join(f'{name}: "{file}"\n' for name, file in files.items()))
+    (tmp_path / "c.yaml").write_text(json.dumps({"prompts": files}))
     environment = {name.upper(): file for name, file in files.items()}
     assert wanted == read(*flags) == read("--config", "c.yaml") == read(**environment)
     with Search(prm=None, **files) as search:

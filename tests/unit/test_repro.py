@@ -19,13 +19,17 @@ from search.support.tables import Table
 
 ETS = {
     "title": "small",
-    "settings": {"policy": "mini:target", "prm": "mini:prm", "data": "mini:test"},
+    "settings": {
+        "models": {"policy": "mini:target"},
+        "rewards": {"prm": "mini:prm"},
+        "problems": {"data": "mini:test"},
+    },
     "methods": {"rebase": {}, "ets": {}},
     "widths": {4: {"limit": 5}},
 }
 ARBITRAGE = {
     "title": "small",
-    "settings": {"data": "mini:test"},
+    "settings": {"problems": {"data": "mini:test"}},
     "routers": {"limit": 5, "thresholds": {"rsd": [0.7], "arbitrage": [0.5]}},
 }
 
@@ -94,8 +98,11 @@ def test_the_plan_counts_what_a_chain_and_a_search_may_ask():
         ({"widths": {4: {"limit": 5, "methods": ["best"]}}}, "names the method 'best'"),
         ({"widths": {0: {"limit": 5}}}, "widths"),
         ({"widths": {4: {"limit": 0}}}, "greater than or equal to 1"),
-        ({"settings": {"polcy": "x"}}, "unknown setting 'polcy'"),
-        ({"methods": {"rebase": {"temperature": -1}}}, "temperature"),
+        ({"settings": {"models": {"polcy": "x"}}}, r"unknown setting 'models\.polcy'"),
+        ({"settings": {"policy": "x"}}, r"recipe .*: policy: now models\.policy"),
+        ({"methods": {"rebase": {"temperature": 1}}}, r"temperature: now sampling\.temperature"),
+        ({"settings": [1]}, "must be a mapping of groups to settings"),
+        ({"methods": {"rebase": {"sampling": {"temperature": -1}}}}, "temperature = -1"),
         ({"methods": {"rebase": {}, "chain": {}}}, "chain stands for"),
         ({"published": "gpt"}, "published must be one of"),
         ({"extra": 1}, "extra"),
