@@ -14,7 +14,6 @@ from search.errors import ConfigError
 from search.setting_groups import (
     DataSettings,
     EngineSettings,
-    Group,
     MethodSettings,
     ModelSettings,
     PromptSettings,
@@ -25,6 +24,7 @@ from search.setting_groups import (
     TreeSettings,
     VoteSettings,
 )
+from search.setting_types import Group
 
 
 # The fields of the last base come first.

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from search.api import Search
-from search.config import Scalar
 from search.problems.data import load_problems
 from search.results.result import Result
+from search.setting_types import Scalar
 from search.studies.measured import Measured, Models, paired_difference, take_turns
 from search.tree import SearchTree
 from search.types import NodeId
