@@ -54,7 +54,7 @@ class EtsKv:
         node_cost_weight: lambda_b >= 0; 0 is REBASE.
         node_cost: "uniform" as in the paper, or "tokens": by a node's share of the tree's tokens.
         temperature: T of REBASE's softmax(reward / T).
-        solver: highs, pulp, pulp-highs, tree, or exhaustive.
+        solver: highs, pulp, or tree.
         solver_seconds: time limit of one solve.
         reduce: which reward of a leaf's path is meant.
     """
@@ -152,7 +152,7 @@ class EtsPaper:
         cluster_distance: cosine distance at which clusters are cut; None to find it from the level's own distances.
         node_cost: "uniform" as in the paper, or "tokens": by a node's share of the tree's tokens.
         temperature: T of REBASE's softmax(reward / T).
-        solver: highs, pulp, pulp-highs, exhaustive; tree where the coverage weight is 0.
+        solver: highs, or pulp; tree where the coverage weight is 0.
         solver_seconds: time limit of one solve.
         reduce: which reward of a leaf's path is meant.
     """

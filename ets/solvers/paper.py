@@ -1,4 +1,4 @@
-"""The paper's own formulation through PuLP, with CBC as in the released code or with HiGHS: to compare with."""
+"""The paper's own formulation through PuLP with CBC, as in the released code: to compare with."""
 
 from __future__ import annotations
 
@@ -24,24 +24,21 @@ class PulpSolver:
     """ETS (arXiv 2502.13575) as written: y_j >= x_i for every leaf below j, y_j <= the sum of them, all binary.
 
     Attributes:
-        max_seconds: limit of one solve.
-        backend: "cbc", a process of its own for every solve, or "highs", in this process (needs `highspy`).
+        max_seconds: limit of one solve, which is a process of its own.
     """
 
     name: ClassVar[str] = "pulp"
 
     max_seconds: float = DEFAULT_SECONDS
-    backend: str = "cbc"
 
     def __post_init__(self) -> None:
-        """Refuse a backend that cannot run.
+        """Refuse what cannot run.
 
         Raises:
-            ConfigError: PuLP or its backend is not installed.
+            ConfigError: PuLP or CBC is not installed.
         """
-        if not _backend(self.backend, self.max_seconds).available():
-            package = "highspy" if self.backend == "highs" else "pulp"
-            raise ConfigError(f"solver {self.name}: {self.backend} is not here; {install_packages(package)}")
+        if not _cbc(self.max_seconds).available():
+            raise ConfigError(f"solver {self.name}: cbc is not here; {install_packages('pulp')}")
 
     def solve(self, problem: PruneProblem) -> PruneSolution:
         """As `Solver.solve`."""
@@ -50,7 +47,7 @@ class PulpSolver:
         start = time.perf_counter()
         program, leaves = _program(problem)
         try:
-            program.solve(_backend(self.backend, self.max_seconds))
+            program.solve(_cbc(self.max_seconds))
         except pulp.PulpSolverError as error:
             return without(self.name, "failed", str(error), start)
         if program.sol_status != pulp.LpSolutionOptimal:
@@ -61,13 +58,11 @@ class PulpSolver:
         return optimal(problem, kept, self.name, start)
 
 
-def _backend(name: str, seconds: float) -> Any:
+def _cbc(seconds: float) -> Any:
     try:
         import pulp
     except ImportError:
         raise ConfigError(f"solver pulp needs PuLP: {install('pulp')}") from None
-    if name == "highs":
-        return pulp.HiGHS(msg=False, timeLimit=seconds, gapRel=0.0)
     bundled = getattr(pulp, "PULP_CBC_CMD", None)  # PuLP 4 has it no more: CBC is then found on the PATH
     return pulp.COIN_CMD(path=bundled and bundled.pulp_cbc_path, msg=False, timeLimit=seconds, gapRel=0.0)
 

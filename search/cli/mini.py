@@ -98,9 +98,8 @@ def check(weights: Path | None, split: str, limit: int, seeds: tuple[int, ...], 
         print_json(report.to_dict())
     else:
         for line in report.gate:
-            low, high = line.line.low, line.line.high
-            bounds = f"{'' if low is None else low} to {'' if high is None else high}"
-            sys.stdout.write(f"{'ok ' if line.passed else 'MISS'} {line.line.figure:32} {line.value:8.3f}   {bounds}\n")
+            bounds = " to ".join("" if bound is None else str(bound) for bound in (line.low, line.high))
+            sys.stdout.write(f"{'ok ' if line.passed else 'MISS'} {line.figure:32} {line.value:8.3f}   {bounds}\n")
     return 0 if report.passed else 1
 
 

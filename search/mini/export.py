@@ -7,6 +7,7 @@ from pathlib import Path
 
 from search.errors import ConfigError
 from search.mini.problems import problems
+from search.support.files import write_atomic
 
 
 def export_jsonl(split: str, n: int, path: Path) -> int:
@@ -26,10 +27,5 @@ def export_jsonl(split: str, n: int, path: Path) -> int:
     if n < 1:
         raise ConfigError(f"number of problems must be at least 1, not {n}")
     lines = [json.dumps({"id": item.id, "problem": item.text, "answer": item.answer}) for item in problems(split, n)]
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error}") from error
+    write_atomic(path, "\n".join(lines) + "\n")
     return len(lines)

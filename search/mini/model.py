@@ -10,7 +10,7 @@ the place of ours, whatever ``tokenizer.json`` says. Llama 3's own files are a L
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -43,10 +43,6 @@ class ModelShape:
     def head_dim(self) -> int:
         """Width of one attention head."""
         return self.dim // self.num_heads
-
-    def to_dict(self) -> dict[str, int]:
-        """The sizes by name."""
-        return asdict(self)
 
 
 @dataclass(slots=True)

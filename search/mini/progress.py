@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class ProgressReport:
-    """A ``Report`` to give to ``train`` or ``train_all``; a context manager, which puts the terminal back in order.
+    """A ``Report`` to give to ``train``; a context manager, which puts the terminal back in order.
 
     On a terminal each model has a bar with loss and dev figures; elsewhere each point of the dev curve, and progress
     now and then, is one line.

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search.mini.wording import BAD_LABEL, GOOD_LABEL, NAMES, STEP_SEPARATOR, TIMES_SIGN, vocabulary_words
+from search.mini.wording import NAMES, STEP_SEPARATOR, vocabulary_words
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -124,7 +124,3 @@ def save_tokenizer(folder: Path) -> None:
         "chat_template": CHAT_TEMPLATE,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-
-
-LABEL_TOKENS: tuple[str, str] = (GOOD_LABEL, BAD_LABEL)
-assert TIMES_SIGN in vocabulary_words()

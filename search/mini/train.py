@@ -15,8 +15,8 @@ from search.mini.assets import weights_folder
 from search.mini.card import TRAINING_FILE, write_notes
 from search.mini.checkpoint import save_model, write_json
 from search.mini.corpus import BATCHES_PER_CHUNK
-from search.mini.fit import FitSettings, Report, TrainEvent, fit
-from search.mini.recipes import ROLES, Recipe, recipe_for
+from search.mini.fit import FitSettings, Report, fit
+from search.mini.recipes import Recipe, recipe_for
 from search.mini.solutions import DRAFT_RATES, TARGET_RATES
 from search.mini.sources import PolicySource, PrmSource, Source
 from search.mini.wording import BAD_LABEL, GOOD_LABEL
@@ -52,24 +52,6 @@ class TrainResult:
     figures: dict[str, float]
 
 
-def silent(_: TrainEvent) -> None:
-    """Report nothing."""
-
-
-def train_all(
-    out: Path,
-    *,
-    seed: int = 0,
-    resume: bool = False,
-    scale: float = 1.0,
-    report: Report = silent,
-) -> list[TrainResult]:
-    """Train target, draft and PRM, in this order, into ``out/<role>``; arguments as in ``train``."""
-    return [
-        train(role, out / role, seed=seed, resume=resume, scale=scale, report=report, policies=out) for role in ROLES
-    ]
-
-
 def train(
     role: str,
     out: Path,
@@ -78,7 +60,7 @@ def train(
     resume: bool = False,
     scale: float = 1.0,
     max_seconds: float | None = None,
-    report: Report = silent,
+    report: Report = lambda _: None,
     policies: Path | None = None,
 ) -> TrainResult:
     """Train one model and write its checkpoint and card.

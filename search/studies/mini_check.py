@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from search.answers.graders import PlainGrader
@@ -60,24 +60,8 @@ class CheckReport:
 
     def to_dict(self) -> dict[str, object]:
         """The report as JSON values."""
-        lines = {
-            result.line.figure: {
-                "low": result.line.low,
-                "high": result.line.high,
-                "value": result.value,
-                "passed": result.passed,
-            }
-            for result in self.gate
-        }
-        return {
-            "figures": self.figures,
-            "per_seed": {str(seed): found for seed, found in self.per_seed.items()},
-            "gate": lines,
-            "passed": self.passed,
-            "split": self.split,
-            "num_problems": self.num_problems,
-            "seconds": self.seconds,
-        }
+        lines = [{**line._asdict(), "passed": line.passed} for line in self.gate]
+        return {**asdict(self), "gate": {line.pop("figure"): line for line in lines}, "passed": self.passed}
 
 
 def check(

@@ -4,6 +4,7 @@ import random
 
 import numpy as np
 import pytest
+from exhaustive import ExhaustiveSolver, solver_named
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -65,7 +66,7 @@ def problems(draw: st.DrawFn) -> PruneProblem:
 @settings(max_examples=400)
 @given(problem=problems())
 def test_highs_equals_exhaustive(problem: PruneProblem) -> None:
-    best = make_solver("exhaustive").solve(problem)
+    best = ExhaustiveSolver().solve(problem)
     for solver in (make_solver("highs"), HighsSolver(reduce=False)):
         found = solver.solve(problem)
         assert found.status == "optimal"
@@ -77,17 +78,17 @@ def test_highs_equals_exhaustive(problem: PruneProblem) -> None:
 @given(problem=problems())
 def test_tree_equals_exhaustive_without_coverage(problem: PruneProblem) -> None:
     bare = _change(problem, coverage_weight=0.0)
-    best, found = make_solver("exhaustive").solve(bare), make_solver("tree").solve(bare)
+    best, found = ExhaustiveSolver().solve(bare), make_solver("tree").solve(bare)
     assert found.objective == pytest.approx(best.objective, abs=EXACT, rel=0)
     alone = _change(problem, clusters=np.arange(problem.num_leaves))
-    best, found = make_solver("exhaustive").solve(alone), make_solver("tree").solve(alone)
+    best, found = ExhaustiveSolver().solve(alone), make_solver("tree").solve(alone)
     assert found.objective == pytest.approx(best.objective, abs=EXACT, rel=0)
 
 
 @settings(max_examples=40)
 @given(problem=problems())
 def test_pulp_equals_exhaustive(problem: PruneProblem) -> None:
-    best, found = make_solver("exhaustive").solve(problem), make_solver("pulp").solve(problem)
+    best, found = ExhaustiveSolver().solve(problem), make_solver("pulp").solve(problem)
     assert found.objective == pytest.approx(best.objective, abs=EXACT, rel=0)
 
 
@@ -103,7 +104,7 @@ def test_the_order_of_leaves_does_not_matter(problem: PruneProblem, rng: random.
         clusters=problem.clusters[order],
     )
     for name in ("highs", "exhaustive"):
-        solver = make_solver(name)
+        solver = solver_named(name)
         here = set(solver.solve(problem).kept)
         there = {int(order[leaf]) for leaf in solver.solve(shuffled).kept}
         assert problem.objective(sorted(there)) == pytest.approx(problem.objective(sorted(here)), abs=EXACT, rel=0)

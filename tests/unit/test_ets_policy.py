@@ -8,7 +8,7 @@ import pytest
 from ets import EtsKv, EtsPaper
 from ets.policy import paper_coverage
 from ets.problem import PruneSolution
-from search.errors import ConfigError, PolicyError
+from search.errors import ConfigError, PolicyError, SolverError
 from search.policies import Rebase
 from search.tree import SearchTree
 from search.types import ROOT, Expansion, FinishReason, Step
@@ -144,17 +144,21 @@ def test_without_a_scorer_everything_is_even():
     assert select(EtsKv(), tree, 6)[0] == dict.fromkeys(nodes, 2)
 
 
-def test_a_solver_without_an_optimum_leaves_rebases_allocation_and_a_note():
+def test_a_solver_without_an_optimum_leaves_rebases_allocation_and_a_note(monkeypatch):
+    class Refusing:
+        def solve(self, problem):
+            raise SolverError(f"{problem.num_leaves} leaves are too many")
+
     tree, leaves = two_branches(angles=((0, 45, 90), (45,)))
     more = grow(tree, ROOT, *[0.2] * 14, angles=range(0, 140, 10))
-    counts, reasons, note = select(EtsPaper(solver="exhaustive"), tree, 16)
+    policy = EtsPaper()
+    monkeypatch.setattr("ets.policy.make_solver", lambda name, seconds: Refusing())
+    counts, reasons, note = select(policy, tree, 16)
     expected = Rebase().select(tree, 16, random.Random(0))
     assert counts == {e.node: e.num_children for e in expected.expansions}
     assert reasons.keys() == expected.reasons.keys()
     assert reasons[more[-1]] == "ets-paper: REBASE allocated 0 of 16 children"
-    assert note == (
-        "solver exhaustive: failed, solver exhaustive takes up to 16 leaves, not 18; went on with REBASE's allocation"
-    )
+    assert note == "solver highs: failed, 18 leaves are too many; went on with REBASE's allocation"
     assert leaves[0] in counts
 
 

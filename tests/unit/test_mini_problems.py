@@ -92,7 +92,7 @@ def test_export_writes_one_object_a_line(tmp_path) -> None:
     with pytest.raises(ConfigError):
         export_jsonl("test", 0, path)
     with pytest.raises(ConfigError):
-        export_jsonl("test", 1, tmp_path / "none" / "out.jsonl")
+        export_jsonl("test", 1, path / "out.jsonl")
 
 
 def test_problems_need_no_torch() -> None:
