@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,8 @@ from search.setup.registry import make_engine, make_grader, weights_of
 from search.steps import line_end_tokens
 from search.types import FinishReason, NodeId, Prefix, Sampling, Segment
 
+_log = logging.getLogger("search")
+
 _SHARES = (0.5, 0.625, 0.75, 0.875, 1.0)
 """Depths at which layers are read where none are named; a policy's middle layers know more than its last."""
 
@@ -37,7 +40,8 @@ class Collection:
         settings: the policy, its engine, its prompt, its precision and its device; the grader.
         solutions: files of recorded solutions: `problem`, `text` as the model wrote it, its end token included where it
             ended, and, where the data has no reference, `answer` and `correct`.
-        runs: folders of kept runs by that policy; the finished trajectories of their trees are taken.
+        runs: folders of kept runs by that policy, or by another one of the same token ids, which is logged; the
+            finished trajectories of their trees are taken.
         data: where the recorded solutions' problems stand, by id; None where `problem` is the question itself.
         layers: whose states, counted from 1; empty for five from the middle to the last.
         limit: problems to take; None for all.
@@ -163,7 +167,7 @@ def _problems(wanted: Collection, engine: Engine, grader: Grader) -> dict[str, _
     """All problems with their solutions, in the order in which they come."""
     found: dict[str, _Problem] = {}
     for folder in wanted.runs:
-        for name, prompt, solution in _of_run(folder, wanted.settings.policy, grader):
+        for name, prompt, solution in _of_run(folder, wanted.settings.policy, engine, grader):
             known = found.setdefault(name, _Problem(prompt))
             if known.prompt != prompt:
                 raise ConfigError(f"{folder}: problem {name} was asked in another way than in another source")
@@ -179,23 +183,34 @@ def _problems(wanted: Collection, engine: Engine, grader: Grader) -> dict[str, _
     return found
 
 
-def _of_run(folder: Path, policy: str, grader: Grader) -> Iterator[tuple[str, tuple[int, ...], _Read]]:
-    """The finished trajectories of a kept run, graded."""
+def _of_run(folder: Path, policy: str, engine: Engine, grader: Grader) -> Iterator[tuple[str, tuple[int, ...], _Read]]:
+    """The finished trajectories of a kept run, graded.
+
+    A run of the same model under another name may be read, e.g. of its .gguf file; one of other token ids may not.
+    """
     run = read_run(folder)
-    if run.settings.writer != "model" or run.settings.policy != policy:
-        writer = run.settings.policy if run.settings.writer == "model" else "a draft and a target"
-        raise ConfigError(
-            f"{folder} was written by {writer}; features are of the policy's own steps (--policy {policy})"
-        )
+    if run.settings.writer != "model":
+        raise ConfigError(f"{folder} was written by a draft and a target; features are of one model's own steps")
+    foreign = run.settings.policy != policy
+    if foreign:
+        _log.warning("%s was written by %s; its steps are read by %s", folder, run.settings.policy, policy)
     for record in run.records:
         if record.tree is None or record.reference is None:
             continue
         tree = tree_from_record(record.tree)
         for one in candidates(tree, "last", grader):
-            steps = tuple(node.ids for node in tree.path(one.node)[1:] if node.ids)
+            path = [node for node in tree.path(one.node)[1:] if node.ids]
+            ids = [token for node in path for token in node.ids]
+            if foreign and not _spells(engine, ids, "".join(node.text for node in path)):
+                raise ConfigError(f"{folder} was written by {run.settings.policy}, whose token ids are not {policy}'s")
             right = grader.correct(one.answer, record.reference) is True
-            if steps:
-                yield record.problem_id, tree.root.ids, _Read(steps, one.answer, right)
+            if path:
+                yield record.problem_id, tree.root.ids, _Read(tuple(node.ids for node in path), one.answer, right)
+
+
+def _spells(engine: Engine, ids: Sequence[int], text: str) -> bool:
+    """Whether this text is what the model's tokens of these ids say."""
+    return all(token < engine.info.vocab_size for token in ids) and engine.tokenizer.decode(ids) == text
 
 
 class _RowReader:

@@ -3,11 +3,15 @@
 import json
 
 import pytest
+from markov import story_model
+from story_checkpoints import build_writer
 
 SAMPLED = ("eval", "--policy", "mini:draft", "--prm", "none", "--method", "self-consistency", "--width", "8",
            "--until", "spent", "--data", "mini:train", "--limit", "40", "--out", "run")  # fmt: skip
 COLLECTED = ("probe", "collect", "--policy", "mini:draft", "--run", "run", "--out", "features")
 TRAINED = ("probe", "train", "features", "--out", "probe", "--learning-rate", "0.003")
+
+OTHER = ("probe", "collect", "--out", "other")
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +69,16 @@ def test_from_nothing_to_a_search_by_a_probe(made, inside):
     assert told == pytest.approx(rewards, abs=1e-4)
 
 
-def test_what_is_wrong_is_one_line(made, inside):
+def test_a_run_of_equal_token_ids_is_read_by_another_model_and_that_is_said(made, inside):
+    ran = inside("probe", "collect", "--out", "read", "--run", made / "run", "--limit", 2, "--json")
+    assert ran.code == 0 and ran.json["figures"]["num_problems"] == 2
+    assert "run was written by mini:draft; its steps are read by mini:target" in ran.err
+
+
+def test_what_is_wrong_is_one_line(made, inside, tmp_path):
+    other = tmp_path / "model"
+    other.mkdir()
+    build_writer(other, story_model(), 0)
     probe, features = made / "probe", made / "features"
     again = (*COLLECTED[:4], "--run", made / "run")
     for args, said in (
@@ -78,7 +91,7 @@ def test_what_is_wrong_is_one_line(made, inside):
         (("probe", "eval", "nowhere", features), "no probe.json there"),
         (("probe", "eval", probe, features, "--reduce", "sum"), "reduce must be one of last, min, mean, prod"),
         (("probe", "collect", "--out", "other"), "give recorded solutions (--solutions FILE) or kept runs (--run DIR)"),
-        (("probe", "collect", "--out", "other", "--run", made / "run"), "was written by mini:draft"),
+        ((*OTHER, "--run", made / "run", "--policy", other), "run was written by mini:draft, whose token ids are not"),
         ((*again, "--out", features, "--layers", 1), "holds features of other settings (sources, layers differ)"),
         ((*again, "--out", "other", "--layers", 99), "layer 99: mini:draft has"),
     ):
