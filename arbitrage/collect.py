@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from arbitrage.models import ModelView
+from arbitrage.models import ModelSession, ModelView
 from arbitrage.walks import DRAFT, TARGET, StepPair, Walk, read_shard, shard_file, shard_text
 from search.errors import ConfigError, ContextOverflowError, DataError, EngineError
-from search.protocols import Scorer
+from search.protocols import Scorer, ScorerSession
 from search.support.streams import closing
 from search.tree import SearchTree
 from search.types import ROOT, Child, FinishReason, Generation, NodeId, Problem, Prompt, Sampling, Step
@@ -103,33 +103,36 @@ class Collector:
         tree = SearchTree(f"{problem.id}#collect", prompt.ids, prompt.text, problem.text)
         pairs: list[StepPair] = []
         above, over = ROOT, False
-        try:
+        async with (
+            self._draft.open(tree) as draft,
+            self._target.open(tree) as target,
+            self._scorer.open(tree) as scorer,
+        ):
             while not over and tree[above].depth < self._settings.max_depth:
                 try:
-                    pair, above, over = await self._step(problem, tree, above)
+                    pair, above, over = await self._step((draft, target, scorer), problem, tree, above)
                 except ContextOverflowError:
                     break
                 pairs.append(pair)
-            correct = self._grade(problem, tree.solution_text(above))
-            return Walk(problem.id, problem.text, tree.root.ids, prompt.text, tuple(pairs), correct)
-        finally:
-            for part in (self._draft, self._target, self._scorer):
-                await part.release(tree, None)
+        correct = self._grade(problem, tree.solution_text(above))
+        return Walk(problem.id, problem.text, tree.root.ids, prompt.text, tuple(pairs), correct)
 
-    async def _step(self, problem: Problem, tree: SearchTree, above: NodeId) -> tuple[StepPair, NodeId, bool]:
+    async def _step(
+        self, parts: tuple[ModelSession, ModelSession, ScorerSession], problem: Problem, tree: SearchTree, above: NodeId
+    ) -> tuple[StepPair, NodeId, bool]:
         """Both models' steps below a node; the pair, the step taken, and whether it ended the path."""
-        settings = self._settings
+        (draft, target, scorer), settings = parts, self._settings
         before = [node.text for node in tree.path(above)[1:]]
         left = settings.max_tokens - tree[above].num_path_tokens + tree.root.num_path_tokens
         drafted, *targeted = [tree.add_child(above) for _ in range(1 + settings.num_samples)]
         (ours,), theirs = await asyncio.gather(
-            self._write(self._draft, problem, tree, above, [drafted]),
-            self._write(self._target, problem, tree, above, targeted),
+            self._write(draft, problem, tree, above, [drafted]),
+            self._write(target, problem, tree, above, targeted),
         )
-        tree.write(Step(drafted, self._draft.tree_ids(tree, ours), ours.text, ours.finish, DRAFT))
+        tree.write(Step(drafted, draft.tree_ids(ours), ours.text, ours.finish, DRAFT))
         for node, generation in zip(targeted, theirs, strict=True):
-            tree.write(Step(node, self._target.tree_ids(tree, generation), generation.text, generation.finish, TARGET))
-        draft_reward, *target_rewards = await self._scorer.score(tree, [drafted, *targeted])
+            tree.write(Step(node, target.tree_ids(generation), generation.text, generation.finish, TARGET))
+        draft_reward, *target_rewards = await scorer.score(tree, [drafted, *targeted])
         # Where several were drawn, their mean decides and the first of them is what a target would have written.
         target_reward = sum(target_rewards) / len(target_rewards)
         first = theirs[0]
@@ -148,18 +151,18 @@ class Collector:
         taken, chosen = (targeted[0], first) if takes_target else (drafted, ours)
         for node in (drafted, *targeted):
             if node != taken:
-                for part in (self._draft, self._target, self._scorer):
-                    await part.release(tree, {node})
+                for part in parts:
+                    await part.release({tree[node].seed})
         over = chosen.finish in (FinishReason.EOS, FinishReason.CONTEXT) or len(tree[taken].ids) >= left
         return pair, taken, over
 
     async def _write(
-        self, model: ModelView, problem: Problem, tree: SearchTree, above: NodeId, nodes: Sequence[NodeId]
+        self, model: ModelSession, problem: Problem, tree: SearchTree, above: NodeId, nodes: Sequence[NodeId]
     ) -> list[Generation]:
         """A model's steps for pending nodes, in their order."""
         children = [Child(tree[node].seed, self._seed(problem, node)) for node in nodes]
         made: dict[int, Generation] = {}
-        async with closing(model.generate(tree, model.prefix(tree, above), children, self._settings.sampling)) as steps:
+        async with closing(model.generate(model.prefix(tree, above), children, self._settings.sampling)) as steps:
             async for step in steps:
                 made[step.key] = step
         missing = [child.key for child in children if child.key not in made or not made[child.key].ids]

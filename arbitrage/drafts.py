@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import NamedTuple
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
+from typing import NamedTuple, Self
 
-from search.protocols import Engine, Scorer
+from search.protocols import Scorer, ScorerSession
 from search.tree import SearchTree
 from search.types import ROOT, FinishReason, NodeId, Step, Usage
 
@@ -17,46 +18,25 @@ class Scored(NamedTuple):
     place: NodeId
 
 
-class _ShadowTree:
-    """The paths of a search tree, with steps hung below them that the search may or may not take."""
-
-    __slots__ = ("nodes", "tree")
-
-    def __init__(self, tree: SearchTree) -> None:
-        root = tree.root
-        self.tree = SearchTree(f"{tree.id}/router", root.ids, root.text, tree.question)
-        self.nodes: dict[NodeId, NodeId] = {ROOT: ROOT}
-
-    def hang(self, tree: SearchTree, step: Step) -> NodeId:
-        """Add a step for a pending node of `tree`, with whatever of the path above it is not here yet."""
-        *above, pending = tree.path(step.node)
-        assert pending.parent is not None
-        for node in above:
-            if node.id not in self.nodes:
-                assert node.parent is not None
-                same = Step(node.id, node.ids, node.text, FinishReason.STOP, node.writer)
-                self.nodes[node.id] = self._add(self.nodes[node.parent], same)
-        return self._add(self.nodes[pending.parent], step)
-
-    def _add(self, above: NodeId, step: Step) -> NodeId:
-        node = self.tree.add_child(above)
-        self.tree.write(Step(node, step.ids, step.text, step.finish, step.writer))
-        return node
-
-
 class StepScorer:
-    """Scores steps that pending nodes might get. Each is settled by `keep` or `drop` once its fate is known."""
+    """Scores steps that pending nodes of one tree might get, each settled by `keep` or `drop` once its fate is known.
 
-    def __init__(self, scorer: Scorer) -> None:
-        """Ask `scorer`, which sees each step as the newest of a path."""
-        self.scorer = scorer
-        self._trees: dict[str, _ShadowTree] = {}
+    They hang in a tree beside it, below the paths of its own nodes.
+    """
 
-    @property
-    def engines(self) -> Mapping[str, Engine]:
-        """The scorer's engine, as "router"."""
-        (engine,) = self.scorer.engines.values()
-        return {"router": engine}
+    def __init__(self, root: int, beside: SearchTree, scorer: ScorerSession) -> None:
+        """Ask `scorer`, opened for the tree `beside`, which sees each step as the newest of a path; `root` is a key."""
+        self._tree, self._scorer = beside, scorer
+        self._places: dict[int, NodeId] = {root: ROOT}
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, scorer: Scorer, tree: SearchTree) -> AsyncIterator[Self]:
+        """Score steps of `tree`."""
+        root = tree.root
+        beside = SearchTree(f"{tree.id}/router", root.ids, root.text, tree.question)
+        async with scorer.open(beside) as session:
+            yield cls(root.seed, beside, session)
 
     async def score(self, tree: SearchTree, step: Step) -> Scored:
         """Score a step for a pending node of `tree`, which is not changed.
@@ -64,34 +44,35 @@ class StepScorer:
         Raises:
             ScoringError, EngineError: as the scorer does.
         """
-        shadow = self._trees.setdefault(tree.id, _ShadowTree(tree))
-        place = shadow.hang(tree, step)
-        (score,) = await self.scorer.score(shadow.tree, [place])
+        at = ROOT
+        for node in tree.path(step.node)[:-1]:
+            if node.seed not in self._places:
+                same = Step(node.id, node.ids, node.text, FinishReason.STOP, node.writer)
+                self._places[node.seed] = self._add(at, same)
+            at = self._places[node.seed]
+        place = self._add(at, step)
+        (score,) = await self._scorer.score(self._tree, [place])
         return Scored(score, place)
 
-    def keep(self, tree: SearchTree, node: NodeId, scored: Scored) -> None:
-        """The search took this step for its node: what is cached for it serves what comes below."""
-        self._trees[tree.id].nodes[node] = scored.place
+    def keep(self, key: int, scored: Scored) -> None:
+        """The search took this step for the node of this key: what is cached for it serves what comes below."""
+        self._places[key] = scored.place
 
-    async def drop(self, tree: SearchTree, scored: Scored) -> None:
+    async def drop(self, scored: Scored) -> None:
         """The search did not take this step: what is cached for it is given back."""
-        if tree.id in self._trees:
-            await self.scorer.release(self._trees[tree.id].tree, {scored.place})
+        await self._scorer.release(self._tree.keys([scored.place]))
 
-    def usage(self, tree: SearchTree) -> Mapping[str, Usage]:
-        """What the scorer's engine did for a tree, as "router"."""
-        if tree.id not in self._trees:
-            return {"router": Usage()}
-        (usage,) = self.scorer.usage(self._trees[tree.id].tree).values()
+    def usage(self) -> Mapping[str, Usage]:
+        """What the scorer's engine did, as "router"."""
+        (usage,) = self._scorer.usage().values()
         return {"router": usage}
 
-    async def release(self, tree: SearchTree, nodes: Collection[NodeId] | None) -> None:
-        """Free what is cached for these nodes and all below, or for the whole tree (None)."""
-        shadow = self._trees.get(tree.id)
-        if shadow is None:
-            return
-        if nodes is None:
-            del self._trees[tree.id]
-            await self.scorer.release(shadow.tree, None)
-        elif places := {shadow.nodes[node] for node in nodes if node in shadow.nodes}:
-            await self.scorer.release(shadow.tree, places)
+    async def release(self, keys: Collection[int]) -> None:
+        """Free what is cached for the nodes of these keys and all below."""
+        if places := {self._places[key] for key in keys if key in self._places}:
+            await self._scorer.release(self._tree.keys(places))
+
+    def _add(self, above: NodeId, step: Step) -> NodeId:
+        node = self._tree.add_child(above)
+        self._tree.write(Step(node, step.ids, step.text, step.finish, step.writer))
+        return node

@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 from typing import ClassVar, Literal, Protocol, Self
 
 from arbitrage.drafts import StepScorer
-from arbitrage.models import ModelView
+from arbitrage.models import ModelSession, ModelView
 from search.errors import ConfigError, ScoringError
-from search.protocols import Engine, Router, Scorer
+from search.parts import Engineless, Stateless
+from search.protocols import Engine, Router, RouterSession, Scorer
 from search.tree import SearchTree
-from search.types import Decision, NodeId, Prefix, Segment, Step, Usage
+from search.types import Decision, Prefix, Segment, Step
 
 Needs = frozenset[Literal["draft", "target"]]
 
@@ -71,7 +74,7 @@ class RouterClass(Router, Protocol):
         """
 
 
-class _Plain:
+class _Plain(Engineless):
     """What routers without a model of their own have in common."""
 
     needs: Needs = frozenset({"draft"})
@@ -82,20 +85,26 @@ class _Plain:
         del parts
         return cls()
 
-    @property
-    def engines(self) -> Mapping[str, Engine]:
-        """None of its own."""
-        return {}
 
-    def usage(self, tree: SearchTree) -> Mapping[str, Usage]:
-        """Nothing."""
-        return {}
+class _Session:
+    """A router at work on one tree: how it decides there, and what that fills."""
 
-    async def release(self, tree: SearchTree, nodes: Collection[NodeId] | None) -> None:
-        """Holds nothing."""
+    def __init__(
+        self,
+        decide: Callable[[SearchTree, Step, Step | None], Awaitable[Decision]],
+        filled: StepScorer | Engineless,
+    ) -> None:
+        """Decide by `decide`."""
+        self._decide = decide
+        self.usage, self.release = filled.usage, filled.release
+
+    async def route(self, tree: SearchTree, draft: Step | None, target: Step | None) -> Decision:
+        """Decide."""
+        assert draft is not None
+        return await self._decide(tree, draft, target)
 
 
-class Never(_Plain):
+class Never(_Plain, Stateless):
     """The draft alone."""
 
     name = "never"
@@ -105,7 +114,7 @@ class Never(_Plain):
         return Decision(False)
 
 
-class Always(_Plain):
+class Always(_Plain, Stateless):
     """The target alone: the draft is not even asked."""
 
     name = "always"
@@ -116,7 +125,7 @@ class Always(_Plain):
         return Decision(True)
 
 
-class RandomRouter(_Plain):
+class RandomRouter(_Plain, Stateless):
     """Escalates a share of the steps without looking at them: the control at an equal budget."""
 
     def __init__(self, share: float) -> None:
@@ -166,10 +175,15 @@ class ProbeRouter(_Plain):
         """With its threshold."""
         return f"probe:{self.threshold:g}"
 
-    async def route(self, tree: SearchTree, draft: Step | None, target: Step | None) -> Decision:
+    @asynccontextmanager
+    async def open(self, tree: SearchTree) -> AsyncIterator[RouterSession]:
+        """In the draft's own session."""
+        async with self._draft.open(tree) as drafted:
+            yield _Session(partial(self._decide, drafted), self)
+
+    async def _decide(self, drafted: ModelSession, tree: SearchTree, draft: Step, target: Step | None) -> Decision:
         """Read the draft's state and compare."""
-        assert draft is not None
-        state = await self._draft.states(tree, draft, self._probe.layers)
+        state = await drafted.states(tree, draft, self._probe.layers)
         try:
             estimate = self._probe.reward(state, draft.logprobs)
         except ScoringError as error:
@@ -177,7 +191,7 @@ class ProbeRouter(_Plain):
         return Decision(estimate > self.threshold, estimate)
 
 
-class _Scored:
+class _Scored(ABC):
     """What routers have in common that score steps by a model, the draft's alone or both."""
 
     kind: ClassVar[str]
@@ -186,7 +200,7 @@ class _Scored:
     def __init__(self, scorer: Scorer, threshold: float) -> None:
         """Judge by `scorer`."""
         self.threshold = threshold
-        self._steps = StepScorer(scorer)
+        self._scorer = scorer
 
     @classmethod
     def build(cls, parts: RouterParts) -> Self:
@@ -202,29 +216,31 @@ class _Scored:
     @property
     def engines(self) -> Mapping[str, Engine]:
         """The scorer's, as "router"."""
-        return self._steps.engines
+        (engine,) = self._scorer.engines.values()
+        return {"router": engine}
 
-    def usage(self, tree: SearchTree) -> Mapping[str, Usage]:
-        """What the scorer's engine did for a tree, as "router"."""
-        return self._steps.usage(tree)
+    @asynccontextmanager
+    async def open(self, tree: SearchTree) -> AsyncIterator[RouterSession]:
+        """With a scorer of steps."""
+        async with StepScorer.open(self._scorer, tree) as steps:
+            yield _Session(partial(self._settle, steps), steps)
 
-    async def release(self, tree: SearchTree, nodes: Collection[NodeId] | None) -> None:
-        """Free what is cached for these nodes and all below, or for the whole tree (None)."""
-        await self._steps.release(tree, nodes)
+    @abstractmethod
+    async def _settle(self, steps: StepScorer, tree: SearchTree, draft: Step, target: Step | None) -> Decision:
+        """Score what is needed, settle it, and decide."""
 
 
-class _DraftScored(_Scored, ABC):
+class _DraftScored(_Scored):
     """Decides by a score of the draft's step, read before the target is asked."""
 
-    async def route(self, tree: SearchTree, draft: Step | None, target: Step | None) -> Decision:
+    async def _settle(self, steps: StepScorer, tree: SearchTree, draft: Step, target: Step | None) -> Decision:
         """Score the draft's step and compare."""
-        assert draft is not None
-        scored = await self._steps.score(tree, draft)
+        scored = await steps.score(tree, draft)
         decision = self._decide(scored.score)
         if decision.escalate:
-            await self._steps.drop(tree, scored)
+            await steps.drop(scored)
         else:
-            self._steps.keep(tree, draft.node, scored)
+            steps.keep(tree[draft.node].seed, scored)
         return decision
 
     @abstractmethod
@@ -259,14 +275,14 @@ class Oracle(_Scored):
     kind = "oracle"
     needs: Needs = frozenset({"draft", "target"})
 
-    async def route(self, tree: SearchTree, draft: Step | None, target: Step | None) -> Decision:
+    async def _settle(self, steps: StepScorer, tree: SearchTree, draft: Step, target: Step | None) -> Decision:
         """Score both steps; the estimate is the advantage, moved from [-1, 1] to [0, 1]."""
-        assert draft is not None and target is not None
-        ours, theirs = await self._steps.score(tree, draft), await self._steps.score(tree, target)
+        assert target is not None
+        ours, theirs = await steps.score(tree, draft), await steps.score(tree, target)
         advantage = theirs.score - ours.score
         taken, left = (theirs, ours) if advantage > self.threshold else (ours, theirs)
-        self._steps.keep(tree, draft.node, taken)
-        await self._steps.drop(tree, left)
+        steps.keep(tree[draft.node].seed, taken)
+        await steps.drop(left)
         return Decision(advantage > self.threshold, (1.0 + advantage) / 2)
 
 
@@ -303,20 +319,25 @@ class Judge(_Plain):
         """With its threshold."""
         return f"judge:{self.threshold:g}"
 
-    async def route(self, tree: SearchTree, draft: Step | None, target: Step | None) -> Decision:
+    @asynccontextmanager
+    async def open(self, tree: SearchTree) -> AsyncIterator[RouterSession]:
+        """In the target's own session."""
+        async with self._target.open(tree) as judge:
+            yield _Session(partial(self._decide, judge), self)
+
+    async def _decide(self, judge: ModelSession, tree: SearchTree, draft: Step, target: Step | None) -> Decision:
         """Ask for the digits' probabilities after the draft's step and the question."""
-        assert draft is not None
-        rating = await self._rate(tree, draft)
+        rating = await self._rate(judge, tree, draft)
         return Decision(rating < self.threshold, 1.0 - rating / 9)
 
-    async def _rate(self, tree: SearchTree, draft: Step) -> float:
+    async def _rate(self, judge: ModelSession, tree: SearchTree, draft: Step) -> float:
         parent = tree[draft.node].parent
         assert parent is not None
-        above = self._target.prefix(tree, parent)
+        above = judge.prefix(tree, parent)
         # A key that no node has: the node's own is free for what the target may write there.
         key = ~tree[draft.node].seed
-        ids = self._target.step_ids(tree, draft) + self._question
-        engine = self._target.engine
+        ids = judge.step_ids(tree, draft) + self._question
+        engine = judge.engine
         try:
             logprobs = await engine.label_logprobs(
                 Prefix(above.tree, (*above.segments, Segment(key, ids))), self._digits

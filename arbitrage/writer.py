@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from arbitrage.models import ModelView
+from arbitrage.models import ModelSession, ModelView
 from arbitrage.walks import DRAFT, TARGET
 from search.errors import EngineError, ScoringError
 from search.ledger import StageClock
-from search.protocols import Engine, Router, Tokenizer
+from search.protocols import Engine, Router, RouterSession, Tokenizer
 from search.support.streams import apply, closing, merge
 from search.tree import SearchTree
 from search.types import (
@@ -39,10 +40,11 @@ class DraftTargetWriter:
     it. A step depends on its prefix and its seed alone, and the seed on its path, so the result is the same.
     """
 
+    writes_ahead = True
+
     def __init__(self, draft: ModelView, target: ModelView, router: Router, *, pipeline: bool = False) -> None:
         """Put the parts together; the target's tokenizer must be the trees'."""
         self.draft, self.target, self.router, self.pipeline = draft, target, router, pipeline
-        self._routing: dict[str, StageClock] = {}
 
     @property
     def engines(self) -> Mapping[str, Engine]:
@@ -54,6 +56,29 @@ class DraftTargetWriter:
         """The target's."""
         return self.target.tokenizer
 
+    @asynccontextmanager
+    async def open(self, tree: SearchTree) -> AsyncIterator[DraftTargetSession]:
+        """With both models and the router."""
+        async with (
+            self.draft.open(tree) as draft,
+            self.target.open(tree) as target,
+            self.router.open(tree) as router,
+        ):
+            yield DraftTargetSession(self, draft, target, router)
+
+
+class DraftTargetSession:
+    """Draft, target and router at work on one tree."""
+
+    def __init__(
+        self, writer: DraftTargetWriter, draft: ModelSession, target: ModelSession, router: RouterSession
+    ) -> None:
+        """Write as `writer` does."""
+        self._needs, self._pipeline = writer.router.needs, writer.pipeline
+        self._needs_logprobs = getattr(writer.router, "needs_logprobs", False)
+        self._draft, self._target, self._router = draft, target, router
+        self._routing = StageClock()
+
     async def write(
         self, tree: SearchTree, jobs: Sequence[WriteJob], sampling: Sampling
     ) -> AsyncGenerator[Step | StepFailure, None]:
@@ -64,7 +89,7 @@ class DraftTargetWriter:
 
     def _as_read(self, sampling: Sampling) -> Sampling:
         """With the log-probabilities kept where the router reads them."""
-        return replace(sampling, logprobs=sampling.logprobs or getattr(self.router, "needs_logprobs", False))
+        return replace(sampling, logprobs=sampling.logprobs or self._needs_logprobs)
 
     async def _write_job(
         self, tree: SearchTree, job: WriteJob, sampling: Sampling
@@ -84,7 +109,7 @@ class DraftTargetWriter:
             except EngineError as error:
                 yield StepFailure(node, str(error))
 
-        drafted = "draft" in self.router.needs
+        drafted = "draft" in self._needs
         results = (
             apply(settle, self._drafts(tree, job, limited))
             if drafted
@@ -106,26 +131,21 @@ class DraftTargetWriter:
     async def _drafts(self, tree: SearchTree, job: WriteJob, limited: Sampling) -> AsyncGenerator[Step, None]:
         """The draft's steps, by one request."""
         owed = {tree[child].seed: child for child in job.children}
-        prefix = self.draft.prefix(tree, job.node)
+        prefix = self._draft.prefix(tree, job.node)
         children = [Child(seed, seed) for seed in owed]
-        async with closing(self.draft.generate(tree, prefix, children, limited)) as made:
+        async with closing(self._draft.generate(prefix, children, limited)) as made:
             async for generation in made:
-                yield self._step(tree, owed[generation.key], self.draft, generation, DRAFT)
+                yield _step(owed[generation.key], self._draft, generation, DRAFT)
 
     async def _write_target(self, tree: SearchTree, node: NodeId, seed: int, limited: Sampling) -> Step:
         """The target's step, by one request of its own."""
         above = tree[node].parent
         assert above is not None
-        prefix, child = self.target.prefix(tree, above), Child(tree[node].seed, seed)
-        async with closing(self.target.generate(tree, prefix, [child], limited)) as made:
+        prefix, child = self._target.prefix(tree, above), Child(tree[node].seed, seed)
+        async with closing(self._target.generate(prefix, [child], limited)) as made:
             async for generation in made:
-                return self._step(tree, node, self.target, generation, TARGET)
-        raise EngineError("the engine ended without this step", endpoint=self.target.engine.info.model)
-
-    def _step(self, tree: SearchTree, node: NodeId, model: ModelView, made: Generation, writer: str) -> Step:
-        return Step(
-            node, model.tree_ids(tree, made), made.text, made.finish, writer, made.seconds, logprobs=made.logprobs
-        )
+                return _step(node, self._target, generation, TARGET)
+        raise EngineError("the engine ended without this step", endpoint=self._target.engine.info.model)
 
     async def _settle(self, tree: SearchTree, draft: Step, limited: Sampling, sampling: Sampling) -> Step:
         """Ask the router, and the target where it is to write."""
@@ -135,15 +155,15 @@ class DraftTargetWriter:
         seed = tree[draft.node].seed ^ _TARGET_SEED
         self._start_ahead(tree, draft, sampling)
         target = None
-        if "target" in self.router.needs:
+        if "target" in self._needs:
             target = await self._write_target(tree, draft.node, seed, limited)
         decision = await self._decide(tree, draft, target)
         if not decision.escalate:
             if target is not None:
-                self.target.forget(tree, draft.node)
+                self._target.forget(tree[draft.node].seed)
             return replace(draft, estimate=decision.estimate)
         # The target does not wait until the draft's server has stopped what it writes ahead.
-        dropping = asyncio.create_task(self._drop(tree, draft))
+        dropping = asyncio.create_task(self._drop(tree[draft.node].seed))
         try:
             target = target or await self._write_target(tree, draft.node, seed, limited)
         finally:
@@ -151,14 +171,14 @@ class DraftTargetWriter:
         seconds = draft.seconds + target.seconds
         return replace(target, seconds=seconds, estimate=decision.estimate, dropped_tokens=len(draft.ids))
 
-    async def _drop(self, tree: SearchTree, draft: Step) -> None:
+    async def _drop(self, key: int) -> None:
         """Stop what is written below a draft that does not stay, and give back what is cached for it."""
-        self.draft.forget(tree, draft.node)
-        await self.draft.release(tree, {draft.node})
+        self._draft.forget(key)
+        await self._draft.release({key})
 
     async def _decide(self, tree: SearchTree, draft: Step, target: Step | None) -> Decision:
-        with self._routing.setdefault(tree.id, StageClock()).running():
-            return await self.router.route(tree, draft, target)
+        with self._routing.running():
+            return await self._router.route(tree, draft, target)
 
     # Writing ahead
 
@@ -167,36 +187,38 @@ class DraftTargetWriter:
 
         That is the draft, whose tokens are cheap to throw away; the target where no draft is needed.
         """
-        model = self.draft if "draft" in self.router.needs else self.target
+        model = self._draft if "draft" in self._needs else self._target
         children = [Child(tree[child].seed, tree[child].seed) for child in job.children]
         limited = replace(self._as_read(sampling), max_new_tokens=job.max_new_tokens)
-        async with closing(model.generate(tree, model.prefix(tree, job.node), children, limited)) as made:
+        async with closing(model.generate(model.prefix(tree, job.node), children, limited)) as made:
             async for _ in made:
                 pass
 
     def _start_ahead(self, tree: SearchTree, draft: Step, sampling: Sampling) -> None:
         """Let the draft go on below its own step, as if that were to stay."""
         goes_on = draft.finish in (FinishReason.STOP, FinishReason.LENGTH)
-        if not self.pipeline or not goes_on:
+        if not self._pipeline or not goes_on:
             return
         first = tree.child_seed(draft.node, 0)
-        prefix = replace(self.draft.step_prefix(tree, draft), ahead=Ahead())
-        self.draft.begin(prefix, Child(first, first), sampling)
+        prefix = replace(self._draft.step_prefix(tree, draft), ahead=Ahead())
+        self._draft.begin(prefix, Child(first, first), sampling)
 
     # Accounts
 
-    def usage(self, tree: SearchTree) -> Mapping[str, Usage]:
-        """What draft, target and router did for a tree; the router's seconds are those of its decisions."""
-        clock = self._routing.get(tree.id, StageClock())
-        router = {role: replace(usage, seconds=clock.seconds) for role, usage in self.router.usage(tree).items()}
-        return {DRAFT: self.draft.usage(tree), TARGET: self.target.usage(tree), **router}
+    def usage(self) -> Mapping[str, Usage]:
+        """What draft, target and router did for the tree; the router's seconds are those of its decisions."""
+        seconds = self._routing.seconds
+        router = {role: replace(usage, seconds=seconds) for role, usage in self._router.usage().items()}
+        return {DRAFT: self._draft.usage(), TARGET: self._target.usage(), **router}
 
-    async def release(self, tree: SearchTree, nodes: Collection[NodeId] | None) -> None:
-        """Free what is cached for these nodes, or for the whole tree, wherever it is.
+    async def release(self, keys: Collection[int]) -> None:
+        """Free what is cached for these nodes, wherever it is.
 
         No part waits for another's engine: what a part does for the steps that come next is then always asked of it
         after this, and whether it shares a text with what goes here does not depend on the clock.
         """
-        if nodes is None:
-            self._routing.pop(tree.id, None)
-        await asyncio.gather(*(part.release(tree, nodes) for part in (self.draft, self.target, self.router)))
+        await asyncio.gather(*(part.release(keys) for part in (self._draft, self._target, self._router)))
+
+
+def _step(node: NodeId, model: ModelSession, made: Generation, writer: str) -> Step:
+    return Step(node, model.tree_ids(made), made.text, made.finish, writer, made.seconds, logprobs=made.logprobs)

@@ -10,22 +10,20 @@ With this line in `ROUTERS` of search/catalogue.py it has a name of its own, `--
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
 
 from arbitrage import DraftTargetWriter, ModelView, RouterParts
 from arbitrage.routers import Needs
 from search import Problem, Search, SearchSettings, SearchTree
 from search.mini import problem
-from search.protocols import Engine
+from search.parts import Stateless
 from search.setup.registry import make_engine
-from search.types import Decision, NodeId, Step, Usage
+from search.types import Decision, Step
 
 
-class LargestNumber:
+class LargestNumber(Stateless):
     """Escalates a step of the draft with a number above a threshold: small models slip where numbers are large."""
 
     needs: Needs = frozenset({"draft"})  # it decides before the target is asked
-    engines: Mapping[str, Engine] = {}
 
     def __init__(self, highest: float) -> None:
         self.highest = highest
@@ -41,12 +39,6 @@ class LargestNumber:
     async def route(self, tree: SearchTree, draft: Step | None, target: Step | None) -> Decision:
         assert draft is not None
         return Decision(any(int(number) > self.highest for number in re.findall("[0-9]+", draft.text)))
-
-    def usage(self, tree: SearchTree) -> Mapping[str, Usage]:
-        return {}
-
-    async def release(self, tree: SearchTree, nodes: Collection[NodeId] | None) -> None:
-        pass  # it holds nothing of a tree
 
 
 def main() -> None:

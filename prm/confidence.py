@@ -9,14 +9,15 @@ and the written token alone counts.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 from prm.checkpoint import PrmConfig
 from search.errors import ConfigError, ScoringError
+from search.parts import Stateless
 from search.protocols import Engine, Writer
 from search.tree import SearchTree
-from search.types import NodeId, Usage
+from search.types import NodeId
 
 PREFIX = "confidence:"
 """What the name of such a reward begins with, e.g. "confidence:mean-logprob"."""
@@ -49,7 +50,7 @@ CONFIDENCES: Mapping[str, Callable[[Sequence[float]], float]] = {
 exponential, in [0, 1]."""
 
 
-class ConfidenceScorer:
+class ConfidenceScorer(Stateless):
     """Scores each step by the log-probabilities that its writer kept; runs no model and holds nothing.
 
     Attributes:
@@ -98,11 +99,6 @@ class ConfidenceScorer:
         del engine, writer, weights, options
         return cls(name)
 
-    @property
-    def engines(self) -> Mapping[str, Engine]:
-        """None: the numbers come with the steps."""
-        return {}
-
     async def score(self, tree: SearchTree, nodes: Sequence[NodeId]) -> tuple[float, ...]:
         """Rewards in [0, 1] of these nodes' own steps, in order.
 
@@ -121,16 +117,3 @@ class ConfidenceScorer:
             )
         # A server that leaves end tokens out gives no number for a step of nothing else.
         return math.exp(min(0.0, self._confidence(node.logprobs))) if node.logprobs else 1.0
-
-    def usage(self, tree: SearchTree) -> Mapping[str, Usage]:
-        """Nothing is computed."""
-        del tree
-        return {}
-
-    def num_unique_tokens(self, tree: SearchTree) -> int:
-        """No token is read."""
-        del tree
-        return 0
-
-    async def release(self, tree: SearchTree, nodes: Collection[NodeId] | None) -> None:
-        """Nothing is held."""

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from prm.checkpoint import PrmConfig
 from prm.codec import Reads, two_way
 from prm.critic_prompt import PROMPTS, CriticPrompt, parse_prompt
-from prm.scorer import PrmScorer
+from prm.scorer import PrmScorer, PrmSession
 from search.errors import ConfigError, EngineError, ScoringError
 from search.plain_text import encode_after, encode_protected, protect
 from search.protocols import Engine, Tokenizer, Writer
@@ -151,7 +151,9 @@ class CriticScorer(PrmScorer):
         self.model = model
         self.scores_ahead = not num_critiques
         self._num_critiques = num_critiques
-        self._asked: dict[str, dict[int, int]] = {}
+
+    def _session(self, tree: SearchTree) -> CriticSession:
+        return CriticSession(self, tree, self._num_critiques)
 
     @classmethod
     def read(cls, name: str) -> PrmConfig:
@@ -203,6 +205,18 @@ class CriticScorer(PrmScorer):
             raise ConfigError(f"prm {name}: {error}") from None
         return cls(engine, codec, model, number)
 
+
+class CriticSession(PrmSession):
+    """A critic at work on one tree."""
+
+    codec: CriticCodec
+
+    def __init__(self, critic: CriticScorer, tree: SearchTree, num_critiques: int) -> None:
+        """Ask `critic`'s model; 0 critiques: it answers at once."""
+        super().__init__(critic.engine, critic.codec, tree)
+        self._model, self._num_critiques = critic.model, num_critiques
+        self._question_tokens: dict[int, int] = {}  # of each content's question and critiques
+
     async def _judge(self, tree: SearchTree, node_id: NodeId) -> float:
         path = self._prefix(tree, node_id)
         content = path.segments[-1].key
@@ -215,14 +229,14 @@ class CriticScorer(PrmScorer):
         else:
             answers = [await self._buffer.label_logprobs(asked, self.codec.labels)]
         if tree.ahead is None:
-            self._asked.setdefault(tree.id, {})[content] = num_tokens
-            await self._buffer.release(path.tree, [question.key])
+            self._question_tokens[content] = num_tokens
+            await self._buffer.release([question.key])
         right, wrong = (_log_sum([answer[label] for answer in answers]) for label in (0, 1))
         share = (math.exp(right) + math.exp(wrong)) / len(answers)
         if share < LEAST_SHARE:
             one, other = self.codec.prompt.labels
             raise ScoringError(
-                f"problem {tree.id.rpartition('#')[0]}: the critic {self.model} answers neither {one!r} nor {other!r} "
+                f"problem {tree.id.rpartition('#')[0]}: the critic {self._model} answers neither {one!r} nor {other!r} "
                 f"to {tree[node_id].text.strip()[:60]!r}: they have {share:.2g} of the probability, and must have "
                 f"{LEAST_SHARE}; critic_prompt may ask in other words, or for other labels"
             )
@@ -245,7 +259,7 @@ class CriticScorer(PrmScorer):
             # Those that the search gave up with their step came to nothing.
             written = [one async for one in made if one.finish is not FinishReason.ABORT]
         if not written:
-            raise EngineError("its critiques were given up", endpoint=self.model)
+            raise EngineError("its critiques were given up", endpoint=self._model)
         ends = [Prefix(asked.tree, (*asked.segments, *self._ended(one, sampling.stop)), asked.ahead) for one in written]
         answers = await asyncio.gather(*(self._buffer.label_logprobs(end, self.codec.labels) for end in ends))
         # In an order of their own, not of arrival, so that a sum is the same to its last digit.
@@ -265,15 +279,9 @@ class CriticScorer(PrmScorer):
         verdict = Segment(critique.key + 1, self.codec.verdict_ids)
         return [Segment(critique.key, ids), verdict] if ids else [verdict]
 
-    def num_unique_tokens(self, tree: SearchTree) -> int:
+    def num_unique_tokens(self) -> int:
         """Tokens of all paths that were judged, each shared one once, and of each step's question and critiques."""
-        return super().num_unique_tokens(tree) + sum(self._asked.get(tree.id, {}).values())
-
-    async def release(self, tree: SearchTree, nodes: Collection[NodeId] | None) -> None:
-        """Free what is cached for these nodes, or for the whole tree."""
-        if nodes is None:
-            self._asked.pop(tree.id, None)
-        await super().release(tree, nodes)
+        return super().num_unique_tokens() + sum(self._question_tokens.values())
 
     def _keys(self, content: int) -> tuple[int, ...]:
         return (content, *(self._key(content, slot) for slot in range(2 * self._num_critiques + 1)))

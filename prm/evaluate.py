@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import count
 
 from prm.labels import LabelledSolution
@@ -65,12 +66,9 @@ async def score_solutions(
     async def work() -> None:
         for number, solution in todo:
             tree = solution_tree(solution, f"eval{number}#0", tokenizer, prompt(solution.question))
-            try:
-                rewards[number] = await scorer.score(tree, [node.id for node in tree if node.parent is not None])
-            except ContextOverflowError:
-                rewards[number] = None
-            finally:
-                await scorer.release(tree, None)
+            with suppress(ContextOverflowError):
+                async with scorer.open(tree) as session:
+                    rewards[number] = await session.score(tree, [node.id for node in tree if node.parent is not None])
             report(next(done))
 
     workers = [asyncio.create_task(work()) for _ in range(min(concurrency, len(solutions)))]

@@ -30,5 +30,6 @@ class HiddenFeature:
         Raises:
             EngineError: the engine does not give hidden states, or could not be asked.
         """
-        vectors = await self.scorer.hidden(tree, [node.id for node in nodes])
+        async with self.scorer.open(tree) as session:  # the one that scores it
+            vectors = await session.hidden(tree, [node.id for node in nodes])
         return [np.asarray(vector, dtype=np.float32) for vector in vectors]

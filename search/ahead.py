@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Coroutine, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeVar
 
 from search.errors import EngineError
@@ -32,40 +32,29 @@ class _Entry(Generic[T]):
     task: asyncio.Task[T]
 
 
-@dataclass(slots=True)
-class _TreeState:
-    """What was asked ahead for one tree.
-
-    Attributes:
-        steps: by the key of the step to be written.
-        numbers: by the key of the last segment, and by what is read there.
-        marks: every request's mark with the key of its prefix's last segment.
-        thrown: marks of those whose prefix was released before anything real needed it.
-        continued: keys of all segments that stood in a real request.
-        num_ahead: requests made ahead.
-        num_answered: real requests that needed no engine any more.
-    """
-
-    steps: dict[int, _Entry[Generation]] = field(default_factory=dict)
-    numbers: dict[tuple[int, object], _Entry[Numbers]] = field(default_factory=dict)
-    marks: list[tuple[int, Ahead]] = field(default_factory=list)
-    thrown: list[Ahead] = field(default_factory=list)
-    continued: set[int] = field(default_factory=set)
-    num_ahead: int = 0
-    num_answered: int = 0
-
-
 class AheadBuffer:
-    """Stands before an engine: requests whose prefix is marked fill it, all others are answered from it where they can.
+    """Stands before an engine for one tree: marked prefixes fill it, all others are answered from it where they can.
 
     What the engine did for marked requests is no part of `usage` until a real request wants it. An engine that does not
     count on the marks can only tell of the steps that came to their end.
+
+    Attributes:
+        engine: who does the work.
+        tree: the tree's name, as it stands in the prefixes.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        """Stand before `engine`."""
-        self.engine = engine
-        self._trees: dict[str, _TreeState] = {}
+    def __init__(self, engine: Engine, tree: str) -> None:
+        """Stand before `engine` for the requests of one tree."""
+        self.engine, self.tree = engine, tree
+        # Steps by their keys; numbers by the key of the last segment, and by what is read there.
+        self._steps: dict[int, _Entry[Generation]] = {}
+        self._read_ahead: dict[tuple[int, object], _Entry[Numbers]] = {}
+        # Every request's mark with the key of its prefix's last segment, and those of prefixes that were released
+        # before anything real needed them.
+        self._marks: list[tuple[int, Ahead]] = []
+        self._thrown: list[Ahead] = []
+        self._continued: set[int] = set()  # keys of all segments that stood in a real request
+        self._num_ahead = self._num_answered = 0  # requests ahead, and real ones that needed no engine any more
 
     async def generate(
         self, prefix: Prefix, children: Sequence[Child], sampling: Sampling
@@ -75,9 +64,8 @@ class AheadBuffer:
             for task in [self.begin(prefix, child, sampling) for child in children]:
                 yield await asyncio.shield(task)
             return
-        state = self._state(prefix)
-        state.continued.update(segment.key for segment in prefix.segments)
-        entries = [(child, state.steps.pop(child.key)) for child in children if child.key in state.steps]
+        self._continued.update(segment.key for segment in prefix.segments)
+        entries = [(child, self._steps.pop(child.key)) for child in children if child.key in self._steps]
         taken = [(child, entry) for child, entry in entries if _same(entry, prefix, sampling)]
         for _, entry in taken:
             entry.mark.wanted = True
@@ -88,7 +76,7 @@ class AheadBuffer:
         if rest:
             streams.append(self.engine.generate(prefix, rest, sampling))
         else:
-            state.num_answered += 1
+            self._num_answered += 1
         async with closing(merge(streams)) as made:
             async for step in made:
                 yield step
@@ -102,46 +90,41 @@ class AheadBuffer:
         asked = (what, *layers)
         return await self._numbers(prefix, asked, lambda marked: self.engine.read(marked, what, layers))
 
-    def usage(self, tree: str) -> Usage:
+    def usage(self) -> Usage:
         """As `Engine.usage`, without what was done ahead and not wanted; `thrown_tokens` says how much that was."""
-        usage, state = self.engine.usage(tree), self._trees.get(tree)
-        if state is None or not state.num_ahead:
+        usage = self.engine.usage(self.tree)
+        if not self._num_ahead:
             return usage
-        marks = [*((None, mark) for mark in state.thrown), *state.marks]
+        marks = [*((None, mark) for mark in self._thrown), *self._marks]
         unwanted = [mark for _, mark in marks if not mark.wanted]
         computed = sum(mark.computed_tokens for mark in unwanted)
-        computed += sum(mark.prefix_tokens for key, mark in marks if key not in state.continued)
+        computed += sum(mark.prefix_tokens for key, mark in marks if key not in self._continued)
         thrown = sum(mark.sampled_tokens for mark in unwanted)
         return replace(
             usage,
             computed_tokens=None if usage.computed_tokens is None else usage.computed_tokens - computed,
             sampled_tokens=None if usage.sampled_tokens is None else usage.sampled_tokens - thrown,
-            num_calls=usage.num_calls - state.num_ahead + state.num_answered,
+            num_calls=usage.num_calls - self._num_ahead + self._num_answered,
             thrown_tokens=thrown,
         )
 
-    async def release(self, tree: str, keys: Collection[int] | None = None) -> None:
+    async def release(self, keys: Collection[int] | None = None) -> None:
         """As `Engine.release`; what is being done ahead for these keys, or below them, is stopped."""
-        state = self._trees.get(tree)
-        if state is not None:
-            gone = None if keys is None else set(keys)
-            entries: list[_Entry[Any]] = []
-            for known in (state.steps, state.numbers):
-                entries += _taken_out(known, gone)
-            await _stopped(entries)
-            if gone is None:
-                del self._trees[tree]
-            else:
-                lost = [(key, mark) for key, mark in state.marks if key in gone and key not in state.continued]
-                state.marks = [one for one in state.marks if one not in lost]
-                state.thrown += (mark for _, mark in lost)
-        await self.engine.release(tree, keys)
+        gone = None if keys is None else set(keys)
+        entries: list[_Entry[Any]] = []
+        for known in (self._steps, self._read_ahead):
+            entries += _taken_out(known, gone)
+        await _stopped(entries)
+        if gone is not None:
+            lost = [(key, mark) for key, mark in self._marks if key in gone and key not in self._continued]
+            self._marks = [one for one in self._marks if one not in lost]
+            self._thrown += (mark for _, mark in lost)
+        await self.engine.release(self.tree, keys)
 
     # Asking ahead
 
     def begin(self, prefix: Prefix, child: Child, sampling: Sampling) -> asyncio.Task[Generation]:
         """Have a step written ahead, if it is not already; `release` of anything on its path stops that."""
-        state = self._state(prefix)
 
         async def write(marked: Prefix) -> Generation:
             async with closing(self.engine.generate(marked, [child], sampling)) as made:
@@ -151,10 +134,10 @@ class AheadBuffer:
                     return step
             raise EngineError("the engine ended without this step", endpoint=self.engine.info.model)
 
-        if child.key not in state.steps:
+        if child.key not in self._steps:
             marked = replace(prefix, ahead=Ahead())
-            state.steps[child.key] = _begin(state, marked, sampling, write(marked))
-        return state.steps[child.key].task
+            self._steps[child.key] = self._begin(marked, sampling, write(marked))
+        return self._steps[child.key].task
 
     async def _take(
         self, child: Child, entry: _Entry[Generation], sampling: Sampling
@@ -184,15 +167,15 @@ class AheadBuffer:
                 yield again
 
     async def _numbers(self, prefix: Prefix, asked: object, ask: Any) -> Numbers:
-        state, key = self._state(prefix), (prefix.segments[-1].key, asked)
+        key = (prefix.segments[-1].key, asked)
         if prefix.ahead is not None:
-            if key not in state.numbers:
+            if key not in self._read_ahead:
                 marked = replace(prefix, ahead=Ahead())
-                state.numbers[key] = _begin(state, marked, asked, ask(marked))
-            answer: Numbers = await asyncio.shield(state.numbers[key].task)
+                self._read_ahead[key] = self._begin(marked, asked, ask(marked))
+            answer: Numbers = await asyncio.shield(self._read_ahead[key].task)
             return answer
-        state.continued.update(segment.key for segment in prefix.segments)
-        entry = state.numbers.pop(key, None)
+        self._continued.update(segment.key for segment in prefix.segments)
+        entry = self._read_ahead.pop(key, None)
         if entry is not None and entry.prefix == prefix:
             entry.mark.wanted = True
             try:
@@ -202,7 +185,7 @@ class AheadBuffer:
             finally:
                 entry.task.cancel()
             if not any(map(math.isnan, answer)):
-                state.num_answered += 1
+                self._num_answered += 1
                 return answer
             entry.mark.wanted = False  # asked again, it fails or not on its own account
         elif entry is not None:
@@ -210,18 +193,14 @@ class AheadBuffer:
         answer = await ask(prefix)
         return answer
 
-    def _state(self, prefix: Prefix) -> _TreeState:
-        return self._trees.setdefault(prefix.tree, _TreeState())
-
-
-def _begin(state: _TreeState, marked: Prefix, asked: object, work: Coroutine[Any, Any, T]) -> _Entry[T]:
-    assert marked.ahead is not None
-    state.marks.append((marked.segments[-1].key, marked.ahead))
-    state.num_ahead += 1
-    task = asyncio.create_task(work)
-    # Whoever waited for it may be gone; an error is then nobody's.
-    task.add_done_callback(lambda done: done.cancelled() or done.exception())
-    return _Entry(marked, marked.ahead, asked, task)
+    def _begin(self, marked: Prefix, asked: object, work: Coroutine[Any, Any, T]) -> _Entry[T]:
+        assert marked.ahead is not None
+        self._marks.append((marked.segments[-1].key, marked.ahead))
+        self._num_ahead += 1
+        task = asyncio.create_task(work)
+        # Whoever waited for it may be gone; an error is then nobody's.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return _Entry(marked, marked.ahead, asked, task)
 
 
 def _same(entry: _Entry[Generation], prefix: Prefix, sampling: Sampling) -> bool:

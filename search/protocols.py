@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from search.tree import Node, SearchTree
 from search.types import (
@@ -162,14 +163,6 @@ class PacedEngine(Engine, Protocol):
 
 
 @runtime_checkable
-class PacedWriter(Protocol):
-    """A writer that can tell it of its steps."""
-
-    async def longer_than(self, tree: SearchTree, node: NodeId, num_tokens: int) -> None:
-        """As `PacedEngine.longer_than`, of a node that is being written; never returns where it cannot be known."""
-
-
-@runtime_checkable
 class Policy(Protocol):
     """A search method: spends a budget on the leaves of a tree. Pure: it changes nothing and keeps no state.
 
@@ -233,33 +226,53 @@ class StopRule(Protocol):
         """
 
 
-@runtime_checkable
-class Writer(Protocol):
-    """Writes the steps of pending nodes: one model, or a draft and a target under a router."""
+class Session(Protocol):
+    """A writer, a scorer or a router at work on one tree.
+
+    What it holds for the tree it holds itself, and leaving the `async with` in which it was opened gives that back.
+    """
+
+    def usage(self) -> Mapping[str, Usage]:
+        """What the part's engines did for the tree so far, by role."""
+
+    async def release(self, keys: Collection[int], /) -> None:
+        """Free what is cached for the nodes of these keys (`SearchTree.keys`) and all below; ignores unknown ones."""
+
+
+S = TypeVar("S", bound=Session, covariant=True)
+
+
+class Part(Protocol[S]):
+    """A writer, a scorer or a router: it works on any number of trees side by side."""
 
     @property
     def engines(self) -> Mapping[str, Engine]:
-        """The engines it uses, by role ("policy", or "draft" and "target")."""
+        """The engines that are its own, by role: "policy", or "draft" and "target"; "prm"; "router"."""
 
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer whose ids stand in the tree."""
+    def open(self, tree: SearchTree) -> AbstractAsyncContextManager[S]:
+        """Begin with a tree, and forks of it (`SearchTree.fork`)."""
+
+
+class WriterSession(Session, Protocol):
+    """A writer at work on one tree."""
 
     def write(
         self, tree: SearchTree, jobs: Sequence[WriteJob], sampling: Sampling
     ) -> AsyncIterator[Step | StepFailure]:
         """Write every child of every job; results come as they are done, one for each child."""
 
-    def usage(self, tree: SearchTree) -> Mapping[str, Usage]:
-        """What its engines did for a tree, by role; to be read before the tree is released."""
 
-    async def release(self, tree: SearchTree, nodes: Collection[NodeId] | None) -> None:
-        """Free what is cached for these nodes and all below, or for the whole tree (None)."""
+@runtime_checkable
+class PacedSession(WriterSession, Protocol):
+    """One that can tell how far its steps are."""
+
+    async def longer_than(self, key: int, num_tokens: int) -> None:
+        """As `PacedEngine.longer_than`, of a node that is being written; never returns where it cannot be known."""
 
 
 @runtime_checkable
-class AheadWriter(Writer, Protocol):
-    """A writer that can write steps before it is known whether they are wanted."""
+class AheadSession(WriterSession, Protocol):
+    """One that can write steps before it is known whether they are wanted."""
 
     async def write_ahead(self, tree: SearchTree, job: WriteJob, sampling: Sampling) -> Step | None:
         """Do ahead what `write` will do for the only child of a job, and keep it until then.
@@ -279,8 +292,8 @@ class AheadWriter(Writer, Protocol):
 
 
 @runtime_checkable
-class StateWriter(Writer, Protocol):
-    """A writer that can read the hidden states of its model where its steps end."""
+class StateSession(WriterSession, Protocol):
+    """One that can read the hidden states of its model where its steps end."""
 
     async def states(self, tree: SearchTree, node: NodeId, layers: Sequence[int]) -> tuple[float, ...]:
         """As `Engine.read` of "hidden" at the end of a written node, in the writer's own cache.
@@ -291,23 +304,20 @@ class StateWriter(Writer, Protocol):
 
 
 @runtime_checkable
-class Router(Protocol):
-    """Decides for each step whether the draft's stays or the target writes it.
+class Writer(Part[WriterSession], Protocol):
+    """Writes the steps of pending nodes: one model, or a draft and a target under a router.
 
-    One that reads the tokens' log-probabilities (`Step.logprobs`) has an attribute `needs_logprobs` that is true.
+    One whose sessions are `AheadSession`s has an attribute `writes_ahead` that is true; `gives_states` says the same of
+    `StateSession`s.
     """
 
     @property
-    def name(self) -> str:
-        """As on the command line, e.g. "rsd:0.7"."""
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer whose ids stand in the tree."""
 
-    @property
-    def needs(self) -> frozenset[Literal["draft", "target"]]:
-        """Whose steps must be written before it can decide: the draft's, as a rule; both for an oracle."""
 
-    @property
-    def engines(self) -> Mapping[str, Engine]:
-        """The engines that are its own, by role ("router")."""
+class RouterSession(Session, Protocol):
+    """A router at work on one tree."""
 
     async def route(self, tree: SearchTree, draft: Step | None, target: Step | None) -> Decision:
         """Decide for the pending node that both steps would fill.
@@ -321,25 +331,25 @@ class Router(Protocol):
             ScoringError, EngineError: the model behind it gave no estimate.
         """
 
-    def usage(self, tree: SearchTree) -> Mapping[str, Usage]:
-        """What its engines did for a tree, by role; to be read before the tree is released."""
-
-    async def release(self, tree: SearchTree, nodes: Collection[NodeId] | None) -> None:
-        """Free what is cached for these nodes and all below, or for the whole tree (None)."""
-
 
 @runtime_checkable
-class Scorer(Protocol):
-    """A process reward model over a tree.
+class Router(Part[RouterSession], Protocol):
+    """Decides for each step whether the draft's stays or the target writes it.
 
-    One that reads the tokens' log-probabilities (`Node.logprobs`) has an attribute `needs_logprobs` that is true. One
-    that also scores nodes of forks (`SearchTree.fork`), which it tells apart by their paths as their ids are not the
-    tree's, has an attribute `scores_ahead` that is true.
+    One that reads the tokens' log-probabilities (`Step.logprobs`) has an attribute `needs_logprobs` that is true.
     """
 
     @property
-    def engines(self) -> Mapping[str, Engine]:
-        """The engines it uses, by role ("prm")."""
+    def name(self) -> str:
+        """As on the command line, e.g. "rsd:0.7"."""
+
+    @property
+    def needs(self) -> frozenset[Literal["draft", "target"]]:
+        """Whose steps must be written before it can decide: the draft's, as a rule; both for an oracle."""
+
+
+class ScorerSession(Session, Protocol):
+    """A process reward model at work on one tree."""
 
     async def score(self, tree: SearchTree, nodes: Sequence[NodeId]) -> tuple[float, ...]:
         """Rewards in [0, 1] of the newest step of each node's path.
@@ -349,14 +359,18 @@ class Scorer(Protocol):
             EngineError: the model could not be asked.
         """
 
-    def usage(self, tree: SearchTree) -> Mapping[str, Usage]:
-        """What its engines did for a tree, by role; to be read before the tree is released."""
-
-    def num_unique_tokens(self, tree: SearchTree) -> int:
+    def num_unique_tokens(self) -> int:
         """Tokens of the tree as this model sees it, each shared token once: the least it could compute."""
 
-    async def release(self, tree: SearchTree, nodes: Collection[NodeId] | None) -> None:
-        """Free what is cached for these nodes and all below, or for the whole tree (None)."""
+
+@runtime_checkable
+class Scorer(Part[ScorerSession], Protocol):
+    """A process reward model over trees.
+
+    One that reads the tokens' log-probabilities (`Node.logprobs`) has an attribute `needs_logprobs` that is true. One
+    that also scores nodes of forks (`SearchTree.fork`), which it tells apart by their paths as their ids are not the
+    tree's, has an attribute `scores_ahead` that is true.
+    """
 
 
 @runtime_checkable

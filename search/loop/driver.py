@@ -7,6 +7,7 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import get_args
 
 from search.errors import ConfigError, ContextOverflowError, EngineError, PromptTooLongError, ScoringError
@@ -17,7 +18,17 @@ from search.loop.running import Running
 from search.loop.speculation import Speculation
 from search.loop.thoughts import ThoughtLimit
 from search.loop.writer import writing_engines
-from search.protocols import AheadWriter, FeatureProvider, PacedWriter, Policy, Scorer, StopRule, Watch, Writer
+from search.protocols import (
+    AheadSession,
+    FeatureProvider,
+    PacedSession,
+    Policy,
+    Scorer,
+    ScorerSession,
+    StopRule,
+    Watch,
+    Writer,
+)
 from search.support.streams import closing
 from search.tree import STEP_ABOVE_FAILED, SearchTree, derive_seed
 from search.types import (
@@ -109,8 +120,8 @@ class Driver:
         self._hopeless = hopeless
         self._sparing = sparing and policy.pace == "leaf" and stopping is not None
         self._speculate = speculate if policy.pace == "level" else None
-        if self._speculate is not None and not isinstance(writer, AheadWriter):
-            raise ConfigError(f"speculate: {type(writer).__name__} has no write_ahead, so it writes nothing ahead")
+        if self._speculate is not None and not getattr(writer, "writes_ahead", False):
+            raise ConfigError(f"speculate: {type(writer).__name__} has no writes_ahead, so it writes nothing ahead")
         self._features: Mapping[str, FeatureProvider] = {provider.name: provider for provider in features}
         missing = sorted(policy.features - self._features.keys())
         if missing:
@@ -159,20 +170,21 @@ class Driver:
             )
         root_seed = derive_seed(self.seed if seed is None else seed, problem.id)
         tree = SearchTree(f"{problem.id}#{next(_tree_numbers)}", prompt.ids, prompt.text, problem.text, root_seed)
-        run = Running(problem, tree, watch, None if self._stopping is None else self._stopping())
-        if self._speculate is not None and isinstance(self.writer, AheadWriter):
-            run.ahead = Speculation(self, self.writer, run, self._speculate)
-        try:
-            with run.ledger.whole.running():
-                await self._search(run, max_seconds)
+        scored: AbstractAsyncContextManager[ScorerSession | None] = (
+            nullcontext() if self.scorer is None else self.scorer.open(tree)
+        )
+        async with self.writer.open(tree) as writer, scored as scorer:
+            run = Running(problem, tree, writer, scorer, watch, None if self._stopping is None else self._stopping())
+            if self._speculate is not None and isinstance(writer, AheadSession):
+                run.ahead = Speculation(self, writer, run, self._speculate)
+            try:
+                with run.ledger.whole.running():
+                    await self._search(run, max_seconds)
+            except BaseExceptionGroup as errors:
+                raise _first(errors) from None
             if self.policy.pace == "leaf":
                 run.sort()
-            outcome = outcome_of(run, self.writer, self.scorer)
-        except BaseExceptionGroup as errors:
-            raise _first(errors) from None
-        finally:
-            await self._close(tree)
-        return outcome
+            return outcome_of(run, self.writer, self.scorer)
 
     async def _search(self, run: Running, max_seconds: float | None) -> None:
         seconds = min((one for one in (self.limits.max_seconds, max_seconds) if one is not None), default=None)
@@ -208,9 +220,9 @@ class Driver:
         dead = run.release_dead()
         run.tell("selected")
         # Memory first, then new work; but nobody waits until it is given back.
-        for part in (self.writer, self.scorer):
-            if dead and part is not None:
-                tasks.create_task(part.release(run.tree, dead))
+        for session in (run.writer, run.scorer):
+            if dead and session is not None:
+                tasks.create_task(session.release(run.tree.keys(dead)))
         if jobs:
             run.writing.add(writing := tasks.create_task(self._write(run, jobs, tasks)))
             writing.add_done_callback(run.writing.discard)
@@ -225,8 +237,8 @@ class Driver:
             # Where servers draw as they like nothing is repeatable, and what has come has come.
             unsure = pacing.unsure(run.pending, time) if self._repeatable else {}
             for node, num_tokens in unsure.items():
-                if isinstance(self.writer, PacedWriter) and node not in pacing.watching:
-                    pacing.watching[node] = tasks.create_task(self._watch(run, self.writer, node, num_tokens))
+                if isinstance(run.writer, PacedSession) and node not in pacing.watching:
+                    pacing.watching[node] = tasks.create_task(self._watch(run, run.writer, node, num_tokens))
             if unsure:
                 return False
             for result in pacing.take(time):
@@ -234,8 +246,8 @@ class Driver:
             pacing.fresh = True
         return pacing.fresh and not run.unscored
 
-    async def _watch(self, run: Running, writer: PacedWriter, node: NodeId, num_tokens: int) -> None:
-        await writer.longer_than(run.tree, node, num_tokens)
+    async def _watch(self, run: Running, writer: PacedSession, node: NodeId, num_tokens: int) -> None:
+        await writer.longer_than(run.tree[node].seed, num_tokens)
         run.pacing.longer(node, num_tokens)
         run.news.set()
 
@@ -326,7 +338,7 @@ class Driver:
         owed, problem = {child for job in jobs for child in job.children}, "the writer ended without this step"
         try:
             with run.ledger.policy.running():
-                async with closing(self.writer.write(run.tree, jobs, self.sampling)) as results:
+                async with closing(run.writer.write(run.tree, jobs, self.sampling)) as results:
                     async for result in results:
                         owed.discard(result.node)
                         self._arrive(run, result, tasks)
@@ -345,9 +357,9 @@ class Driver:
 
     def _put_into_tree(self, run: Running, result: Step | StepFailure, tasks: asyncio.TaskGroup) -> None:
         """Put a step into the tree, and have it scored."""
-        if self.accept(run.tree, result) and self.scorer is not None:
+        if self.accept(run.tree, result) and run.scorer is not None:
             run.unscored.add(result.node)
-            tasks.create_task(self._score(run, self.scorer, result.node))
+            tasks.create_task(self._score(run, run.scorer, result.node))
         run.written(result.node)
 
     def room(self, tree: SearchTree, node: NodeId) -> int:
@@ -375,7 +387,7 @@ class Driver:
             return False
         return True
 
-    async def _score(self, run: Running, scorer: Scorer, node_id: NodeId) -> None:
+    async def _score(self, run: Running, scorer: ScorerSession, node_id: NodeId) -> None:
         start, failed = time.perf_counter(), ""
         try:
             with run.ledger.prm.running():
@@ -405,8 +417,3 @@ class Driver:
         num_left = len(live) + run.held if self.policy.pace == "leaf" else self.width - tree.num_finished
         if reason := run.stopping.reason(tree, num_left, run.unscored):
             run.stop(live, reason)
-
-    async def _close(self, tree: SearchTree) -> None:
-        await self.writer.release(tree, None)
-        if self.scorer is not None:
-            await self.scorer.release(tree, None)

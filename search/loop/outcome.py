@@ -42,10 +42,10 @@ class SearchOutcome:
 
 
 def outcome_of(run: Running, writer: Writer, scorer: Scorer | None) -> SearchOutcome:
-    """What came of a search that is at its end; to be asked before its tree is released."""
+    """What came of a search that is at its end; to be asked before its sessions are closed."""
     tree, ledger = run.tree, run.ledger
-    writing, scoring = writer.usage(tree), {} if scorer is None else scorer.usage(tree)
-    prm_tokens = 0 if scorer is None else scorer.num_unique_tokens(tree)
+    writing, scoring = run.writer.usage(), {} if run.scorer is None else run.scorer.usage()
+    prm_tokens = 0 if run.scorer is None else run.scorer.num_unique_tokens()
     engines = {**writer.engines, **({} if scorer is None else scorer.engines)}
     # A chat server's tree has ids that are no tokens: counting them would be a guess.
     counted = getattr(writer.tokenizer, "counts_tokens", True)

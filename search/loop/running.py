@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from search.ledger import Ledger
 from search.loop.pacing import Pacing
-from search.protocols import Progress, StopRule, Watch
+from search.protocols import Progress, ScorerSession, StopRule, Watch, WriterSession
 from search.tree import SearchTree
 from search.types import ROOT, NodeId, NodeStatus, Problem, Selected
 
@@ -22,7 +22,9 @@ class Running:
     """One search between its first selection and its last.
 
     Attributes:
-        problem, tree, watch: what is searched, and who watches it.
+        problem, tree: what is searched.
+        writer, scorer: who writes its steps and scores them, None where nothing does.
+        watch: who watches it.
         stopping: what may end it early.
         ledger: what it costs.
         live: nodes whose cache is not released.
@@ -42,6 +44,8 @@ class Running:
 
     problem: Problem
     tree: SearchTree
+    writer: WriterSession
+    scorer: ScorerSession | None
     watch: Watch | None = None
     stopping: StopRule | None = None
     ledger: Ledger = field(default_factory=Ledger)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from search.errors import PolicyError, SearchError
 from search.loop.contract import check_selection
 from search.loop.running import Running
-from search.protocols import AheadWriter
+from search.protocols import AheadSession
 from search.tree import SearchTree, derive_seed
 from search.types import NodeId, NodeStatus, Selection, Step, WriteJob
 
@@ -69,12 +69,12 @@ class Speculation:
     At most a share of the idle places is used: those of the width that no step of the search's own takes.
     """
 
-    def __init__(self, driver: Driver, writer: AheadWriter, run: Running, share: float) -> None:
+    def __init__(self, driver: Driver, writer: AheadSession, run: Running, share: float) -> None:
         """Write ahead for a search.
 
         Args:
             driver: runs it.
-            writer: the driver's.
+            writer: the search's.
             run: the search.
             share: of the idle places, in (0, 1].
         """
@@ -240,8 +240,8 @@ class Speculation:
             if step is not None and driver.accept(tree, step):
                 ghost.step = step
                 self.look()
-                if driver.scorer is not None and getattr(driver.scorer, "scores_ahead", False):
-                    (ghost.reward,) = await driver.scorer.score(tree, [node])
+                if self._run.scorer is not None and getattr(driver.scorer, "scores_ahead", False):
+                    (ghost.reward,) = await self._run.scorer.score(tree, [node])
         except SearchError:
             pass  # asked for again it fails on the search's own account, or not at all
         ghost.task = None
@@ -254,10 +254,10 @@ class Speculation:
         self._start(self._drop(ghost))
 
     async def _drop(self, ghost: _Ghost) -> None:
-        tree, nodes = ghost.wanted.tree, {ghost.wanted.node}
-        await self._writer.release(tree, nodes)
-        if self._driver.scorer is not None:
-            await self._driver.scorer.release(tree, nodes)
+        keys = ghost.wanted.tree.keys([ghost.wanted.node])
+        await self._writer.release(keys)
+        if self._run.scorer is not None:
+            await self._run.scorer.release(keys)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from search.ahead import AheadBuffer
 from search.errors import EngineError
+from search.parts import Shared
 from search.protocols import Engine, PacedEngine, Tokenizer, Writer
 from search.support.streams import closing, merge
 from search.tree import SearchTree
@@ -19,14 +20,16 @@ def writing_engines(writer: Writer) -> list[Engine]:
     return [engine for role, engine in writer.engines.items() if role != "router"]
 
 
-class ModelWriter:
+class ModelWriter(Shared["ModelWriterSession"]):
     """Has one engine write all steps; a job's children travel as one request."""
+
+    writes_ahead = gives_states = True
 
     def __init__(self, engine: Engine, name: str = "policy") -> None:
         """Write with `engine`; `name` stands on each node it writes."""
+        super().__init__()
         self.engine = engine
         self.name = name
-        self._buffer = AheadBuffer(engine)
 
     @property
     def engines(self) -> Mapping[str, Engine]:
@@ -37,6 +40,17 @@ class ModelWriter:
     def tokenizer(self) -> Tokenizer:
         """The engine's tokenizer."""
         return self.engine.tokenizer
+
+    def _session(self, tree: SearchTree) -> ModelWriterSession:
+        return ModelWriterSession(AheadBuffer(self.engine, tree.id), self.name)
+
+
+class ModelWriterSession:
+    """The plain writer at work on one tree."""
+
+    def __init__(self, buffer: AheadBuffer, name: str) -> None:
+        """Write by way of `buffer`."""
+        self._buffer, self._name = buffer, name
 
     async def write(
         self, tree: SearchTree, jobs: Sequence[WriteJob], sampling: Sampling
@@ -56,7 +70,7 @@ class ModelWriter:
             async with closing(self._buffer.generate(tree.prefix(job.node), children, limited)) as made:
                 async for step in made:
                     node = owed.pop(step.key)
-                    yield Step(node, step.ids, step.text, step.finish, self.name, step.seconds, logprobs=step.logprobs)
+                    yield Step(node, step.ids, step.text, step.finish, self._name, step.seconds, logprobs=step.logprobs)
         except EngineError as error:
             problem = str(error)
         for node in owed.values():
@@ -69,21 +83,21 @@ class ModelWriter:
                 return result if isinstance(result, Step) else None
         return None
 
-    async def longer_than(self, tree: SearchTree, node: NodeId, num_tokens: int) -> None:
-        """As `search.protocols.PacedWriter`."""
-        if isinstance(self.engine, PacedEngine):
-            await self.engine.longer_than(tree.id, tree[node].seed, num_tokens)
+    async def longer_than(self, key: int, num_tokens: int) -> None:
+        """As `search.protocols.PacedSession`."""
+        if isinstance(self._buffer.engine, PacedEngine):
+            await self._buffer.engine.longer_than(self._buffer.tree, key, num_tokens)
         else:
             await asyncio.Event().wait()
 
     async def states(self, tree: SearchTree, node: NodeId, layers: Sequence[int]) -> tuple[float, ...]:
-        """As `search.protocols.StateWriter`."""
+        """As `search.protocols.StateSession`."""
         return await self._buffer.read(tree.prefix(node), "hidden", layers)
 
-    def usage(self, tree: SearchTree) -> Mapping[str, Usage]:
-        """What the engine did for a tree, as "policy"."""
-        return {"policy": self._buffer.usage(tree.id)}
+    def usage(self) -> Mapping[str, Usage]:
+        """What the engine did for the tree, as "policy"."""
+        return {"policy": self._buffer.usage()}
 
-    async def release(self, tree: SearchTree, nodes: Collection[NodeId] | None) -> None:
+    async def release(self, keys: Collection[int] | None) -> None:
         """Free what the engine holds for these nodes, or for the whole tree."""
-        await self._buffer.release(tree.id, None if nodes is None else tree.keys(nodes))
+        await self._buffer.release(keys)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 from arbitrage.collect import Verdict
 from arbitrage.models import ModelView
 from arbitrage.writer import DraftTargetWriter
 from search.api import Search
+from search.parts import Stateless
 from search.protocols import Engine, Router
 from search.tree import SearchTree
-from search.types import Decision, NodeId, Problem, Step, Usage
+from search.types import Decision, Problem, Step
 
 
 class Verdicts(NamedTuple):
@@ -21,7 +22,7 @@ class Verdicts(NamedTuple):
     target: bool
 
 
-class CheckerRouter:
+class CheckerRouter(Stateless):
     """An upper bound of every router: its rewards are exact. It sees both steps, so it saves nothing.
 
     Attributes:
@@ -37,11 +38,6 @@ class CheckerRouter:
         self._problems = {problem.text: problem for problem in problems}
         self.verdicts: list[Verdicts] = []
 
-    @property
-    def engines(self) -> Mapping[str, Engine]:
-        """None."""
-        return {}
-
     async def route(self, tree: SearchTree, draft: Step | None, target: Step | None) -> Decision:
         """Have both steps checked."""
         assert draft is not None and target is not None
@@ -50,13 +46,6 @@ class CheckerRouter:
         verdicts = Verdicts(*(self._checker(problem, [*above, step.text]) for step in (draft, target)))
         self.verdicts.append(verdicts)
         return Decision(verdicts.target and not verdicts.draft)
-
-    def usage(self, tree: SearchTree) -> Mapping[str, Usage]:
-        """Nothing."""
-        return {}
-
-    async def release(self, tree: SearchTree, nodes: Collection[NodeId] | None) -> None:
-        """Holds nothing."""
 
 
 def routed_chain(draft: Engine, target: Engine, router: Router, **settings: Any) -> Search:

@@ -21,8 +21,8 @@ from typing import Literal, NamedTuple
 
 from search.engines.counter import uniform
 from search.errors import DataError, EngineError
+from search.parts import Stateless
 from search.problems.rows import file_rows
-from search.protocols import Engine
 from search.steps import split_steps
 from search.tree import SearchTree
 from search.types import Child, EngineInfo, FinishReason, Generation, NodeId, Prefix, Problem, Prompt, Sampling, Usage
@@ -255,7 +255,7 @@ class RecordedEngine(Playback):
             yield Generation(child.key, ids, self.tokenizer.decode(ids), finish)
 
 
-class RecordedScorer:
+class RecordedScorer(Stateless):
     """Simulated rewards for recorded steps, in no time."""
 
     scores_ahead = True
@@ -264,23 +264,7 @@ class RecordedScorer:
         """Score steps of `recording`."""
         self._recording = recording
 
-    @property
-    def engines(self) -> Mapping[str, Engine]:
-        """None."""
-        return {}
-
     async def score(self, tree: SearchTree, nodes: Sequence[NodeId]) -> tuple[float, ...]:
         """The recording's rewards."""
         every = (tree[node] for node in nodes)
         return tuple(self._recording.reward(tree.root.ids, node.depth - 1, node.seed) for node in every)
-
-    def usage(self, tree: SearchTree) -> Mapping[str, Usage]:
-        """Nothing runs."""
-        return {}
-
-    def num_unique_tokens(self, tree: SearchTree) -> int:
-        """None are read."""
-        return 0
-
-    async def release(self, tree: SearchTree, nodes: Collection[NodeId] | None) -> None:
-        """Nothing is held."""

@@ -214,16 +214,15 @@ async def _in_vain(result: Result, draft: Driver, scorer: Scorer) -> list[bool]:
         scorer: what scores both.
     """
     tree, found = result.tree, []
-    for node in [node for node in tree if node.writer == TARGET]:
-        assert node.parent is not None
-        beside = tree.add_child(node.parent)
-        job = WriteJob(node.parent, (beside,), draft.room(tree, node.parent))
-        async for step in draft.writer.write(tree, [job], draft.sampling):
-            draft.accept(tree, step)
-        ours, theirs = await scorer.score(tree, [node.id, beside])
-        found.append(ours <= theirs)
-    for part in (draft.writer, scorer):
-        await part.release(tree, None)
+    async with draft.writer.open(tree) as writer, scorer.open(tree) as scoring:
+        for node in [node for node in tree if node.writer == TARGET]:
+            assert node.parent is not None
+            beside = tree.add_child(node.parent)
+            job = WriteJob(node.parent, (beside,), draft.room(tree, node.parent))
+            async for step in writer.write(tree, [job], draft.sampling):
+                draft.accept(tree, step)
+            ours, theirs = await scoring.score(tree, [node.id, beside])
+            found.append(ours <= theirs)
     return found
 
 

@@ -118,8 +118,8 @@ async def _reward_difference(results: Sequence[Result], settings: SearchSettings
     worst = 0.0
     for result in results:
         scored = [node for node in result.tree if node.reward is not None]
-        rewards = await scorer.score(result.tree, [node.id for node in scored])
-        await scorer.release(result.tree, None)
+        async with scorer.open(result.tree) as session:
+            rewards = await session.score(result.tree, [node.id for node in scored])
         worst = max([worst, *(abs(node.reward - one) for node, one in zip(scored, rewards, strict=True))])  # type: ignore[operator]
     await engine.aclose()
     return worst

@@ -25,7 +25,8 @@ def rewards(engine, folder):
 
     async def score():
         nodes = [node.id for node in tree.path(leaf)[1:]] + siblings
-        found = await scorer.score(tree, nodes)
+        async with scorer.open(tree) as session:
+            found = await session.score(tree, nodes)
         await engine.aclose()
         return found
 

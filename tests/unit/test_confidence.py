@@ -1,12 +1,12 @@
 """Confidence as a reward: its numbers, where they come from, and what is said where they are missing."""
 
-import asyncio
 import math
 from dataclasses import replace
 
 import pytest
 from fake_engine import FakeEngine
 from markov import story_model
+from scoring import rewards_of
 
 from prm.confidence import CONFIDENCES, GROUP_TOKENS, ConfidenceScorer
 from search.api import Search
@@ -24,7 +24,7 @@ def scored(name: str, logprobs: tuple[float, ...] | None) -> float:
     tree = SearchTree("p#0", (1,), "question")
     node = tree.add_child(ROOT)
     tree.write(Step(node, (2,) * len(logprobs or ()), "text", FinishReason.STOP, "writer", logprobs=logprobs))
-    (reward,) = asyncio.run(ConfidenceScorer(name).score(tree, [node]))
+    (reward,) = rewards_of(ConfidenceScorer(name), tree, [node])
     return reward
 
 

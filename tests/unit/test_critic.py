@@ -8,6 +8,7 @@ import torch
 from critics import critic, prompt_of
 from markov import STORY_VOCABULARY, LabelModel, story_model
 from prm_checkpoints import SPECIALS, STEPS, byte_tokenizer, sizes, tree_of, wrapped
+from scoring import rewards_of
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from prm.critic import LEAST_SHARE, CriticCodec, CriticScorer
@@ -20,7 +21,7 @@ from search.setup.registry import make_engine, runs_on_engine
 
 def score(scorer, steps=STEPS):
     tree, leaf = tree_of(steps)
-    return asyncio.run(scorer.score(tree, [leaf]))[0]
+    return rewards_of(scorer, tree, [leaf])[0]
 
 
 # One question
@@ -88,16 +89,17 @@ def test_a_step_costs_its_own_tokens_and_the_question():
     path = [node.id for node in tree.nodes[1:]]
 
     async def main():
-        for node in path:
-            await scorer.score(tree, [node])
-        return scorer.usage(tree)["prm"]
+        async with scorer.open(tree) as session:
+            for node in path:
+                await session.score(tree, [node])
+            return session.usage()["prm"], session.num_unique_tokens()
 
-    usage = asyncio.run(main())
+    usage, unique = asyncio.run(main())
     codec = scorer.codec
     whole = len(codec.prompt_ids(tree)) + sum(
         len(codec.step_ids(tree, node)) + len(codec.question_ids(node)) for node in tree.nodes[1:]
     )
-    assert usage.computed_tokens == scorer.num_unique_tokens(tree) == whole
+    assert usage.computed_tokens == unique == whole
     questions = sum(len(codec.question_ids(node)) for node in tree.nodes[1:])
     assert usage.kv_tokens_held == whole - questions, "questions are given back"
 

@@ -13,6 +13,7 @@ from prm import LabelTokenCodec, PrmScorer
 from search.errors import ConfigError, PolicyError, ScoringError
 from search.loop.driver import Driver, Limits
 from search.loop.writer import ModelWriter
+from search.parts import Stateless
 from search.policies import Beam, BestOfN, Dvts, Mcts, ParticleFilter, Rebase
 from search.tree import SearchTree, derive_seed
 from search.types import ROOT, Expansion, NodeStatus, Problem, Sampling, Selection
@@ -261,26 +262,22 @@ def test_the_time_limit_with_a_slow_scorer_leaves_no_unscored_vote():
 
 @pytest.mark.parametrize("reward", [2.0, -0.1, float("nan")])
 def test_a_scorer_of_ones_own_is_held_to_its_range(reward):
-    scorer = make_scorer()
+    class Own(Stateless):
+        async def score(self, tree, nodes):
+            return tuple(reward for _ in nodes)
 
-    async def score(tree, nodes):
-        return tuple(reward for _ in nodes)
-
-    scorer.score = score
     with pytest.raises(ScoringError, match="it must be a number from 0 to 1"):
-        run(make_driver(scorer=scorer))
+        run(make_driver(scorer=Own()))
 
 
 @pytest.mark.parametrize("error", [ValueError("mine"), TimeoutError("mine")])
 def test_an_error_of_a_part_comes_out_as_it_is(error):
-    scorer = make_scorer()
+    class Own(Stateless):
+        async def score(self, tree, nodes):
+            raise error
 
-    async def score(tree, nodes):
-        raise error
-
-    scorer.score = score
     with pytest.raises(type(error), match="mine"):
-        run(make_driver(scorer=scorer, limits=Limits(max_seconds=60)))
+        run(make_driver(scorer=Own(), limits=Limits(max_seconds=60)))
 
 
 def test_a_full_context_ends_a_trajectory():

@@ -11,7 +11,7 @@ from prm_checkpoints import STEPS, byte_tokenizer, sentencepiece_tokenizer, tree
 from tokenizers import AddedToken
 from transformers import AutoTokenizer
 
-from arbitrage.models import ModelView
+from arbitrage.models import ModelSession, ModelView
 from arbitrage.reading import RouterConfig, RouterReader
 from prm.checkpoint import PrmConfig
 from prm.label_tokens import LabelTokenCodec
@@ -152,13 +152,14 @@ def test_a_draft_with_other_ids_reads_steps_as_text():
     """The draft's own view of a tree, and the tree's view of what the draft wrote."""
     draft, target = FakeTokenizer((EOS, "\n", *map(chr, range(32, 127)))), tokenizer("plain")
     tree, leaf = tree_of((f"1 {EOS} 2", "<|end|> 3"))
-    view = ModelView(SimpleNamespace(tokenizer=draft), target, prompt=lambda tree: draft.encode("?"))
+    model = ModelView(SimpleNamespace(tokenizer=draft), target, prompt=lambda tree: draft.encode("?"))
+    view = ModelSession(model, tree)
     ids = [segment.ids for segment in view.prefix(tree, tree.path(leaf)[1].id).segments]
     assert draft.encode(EOS)[0] not in ids[1]
     step = Step(leaf, (1,), f"a{EOS}", FinishReason.STOP, "d")
     assert draft.decode(view.step_ids(tree, step)) == f"a{EOS}"
     written = Generation(1, (5,), "<|end|> 3", FinishReason.STOP)
-    assert target.encode("<|end|>")[0] not in view.tree_ids(tree, written)
+    assert target.encode("<|end|>")[0] not in view.tree_ids(written)
 
 
 def test_full_bytes_of_a_protected_prompt_are_its_text():

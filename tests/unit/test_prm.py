@@ -8,6 +8,7 @@ import sys
 import pytest
 from fake_engine import FakeEngine
 from markov import BAD, GOOD, LabelModel
+from scoring import rewards_of
 
 from prm import LabelTokenCodec, PrmScorer
 from search.errors import ConfigError, EngineError, ScoringError
@@ -33,7 +34,7 @@ def scorer_of(reward, **options):
 def test_a_reward_is_the_share_of_the_good_label(reward):
     scorer = scorer_of(lambda ids: reward, shares_ids=True)
     tree, leaf = tree_of(scorer.engine.tokenizer, "Add 4.\n\n")
-    assert asyncio.run(scorer.score(tree, [leaf])) == pytest.approx((reward,), abs=1e-12)
+    assert rewards_of(scorer, tree, [leaf]) == pytest.approx((reward,), abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_nan_names_the_problem_the_path_and_the_step():
 
     scorer.engine.label_logprobs = broken
     with pytest.raises(ScoringError, match=r"problem t: the reward model gave nan for node 0/1/2 \('Take 1\.'\)"):
-        asyncio.run(scorer.score(tree, [leaf]))
+        rewards_of(scorer, tree, [leaf])
 
 
 def test_each_step_is_computed_once():
@@ -67,12 +68,13 @@ def test_each_step_is_computed_once():
     tree, leaf = tree_of(scorer.engine.tokenizer, "Add 4.\n\n", "Take 1.\n\n", "Add 9.\n\n")
 
     async def score_all():
-        await scorer.score(tree, [tree.path(leaf)[1].id])
-        await scorer.score(tree, [node.id for node in tree.path(leaf)[1:]])
+        async with scorer.open(tree) as session:
+            await session.score(tree, [tree.path(leaf)[1].id])
+            await session.score(tree, [node.id for node in tree.path(leaf)[1:]])
+            return session.usage()["prm"].computed_tokens, session.num_unique_tokens()
 
-    asyncio.run(score_all())
-    usage = scorer.usage(tree)["prm"]
-    assert usage.computed_tokens == scorer.num_unique_tokens(tree) == sum(len(node.ids) for node in tree)
+    num_tokens = sum(len(node.ids) for node in tree)
+    assert asyncio.run(score_all()) == (num_tokens, num_tokens)
 
 
 def test_siblings_that_say_the_same_are_asked_about_once():
@@ -82,7 +84,7 @@ def test_siblings_that_say_the_same_are_asked_about_once():
     for text in texts:
         node = tree.add_child(ROOT)
         tree.write(Step(node, scorer.engine.tokenizer.encode(text), text, FinishReason.STOP, "w"))
-    assert len(set(asyncio.run(scorer.score(tree, tree.children(ROOT))))) == 1
+    assert len(set(rewards_of(scorer, tree, tree.children(ROOT)))) == 1
     assert scorer.engine.num_calls("label_logprobs") == 2
 
 
@@ -90,7 +92,7 @@ def test_without_shared_ids_question_and_steps_are_encoded_with_the_tag_last():
     scorer = scorer_of(lambda ids: 0.5, step_tag=" 7", shares_ids=True)
     tokenizer = scorer.engine.tokenizer
     tree, leaf = tree_of(tokenizer, "Add 4.\n\n", "Take 1.\n\n")
-    asyncio.run(scorer.score(tree, [leaf]))
+    rewards_of(scorer, tree, [leaf])
     (call,) = scorer.engine.calls
     assert tokenizer.decode(call.prefix.ids) == "Add 3. Add 4. 7\nTake 1. 7"
 
@@ -110,7 +112,7 @@ def test_a_head_is_read_where_the_codec_says_so():
     engine = FakeEngine(LabelModel(lambda ids: 0.5), head=lambda ids: (float(len(ids)) / 10,))
     scorer = PrmScorer(engine, RewardHeadCodec(engine.tokenizer))
     tree, leaf = tree_of(engine.tokenizer, "Add 4.\n\n", "Take 1.\n\n")
-    (reward,) = asyncio.run(scorer.score(tree, [leaf]))
+    (reward,) = rewards_of(scorer, tree, [leaf])
     (call,) = engine.calls
     assert call.method == "read" and engine.tokenizer.decode(call.prefix.ids) == "Add 3.\n\nAdd 4.\n\nTake 1."
     assert reward == pytest.approx(1 / (1 + math.exp(-len(call.prefix.ids) / 10)))
@@ -122,7 +124,7 @@ def test_a_head_that_is_not_there_is_an_engines_error():
     engine = FakeEngine(LabelModel(lambda ids: 0.5))
     tree, leaf = tree_of(engine.tokenizer, "Add 4.\n\n")
     with pytest.raises(EngineError, match="no reward head"):
-        asyncio.run(PrmScorer(engine, RewardHeadCodec(engine.tokenizer)).score(tree, [leaf]))
+        rewards_of(PrmScorer(engine, RewardHeadCodec(engine.tokenizer)), tree, [leaf])
 
 
 def test_importing_prm_loads_no_backend():
@@ -147,12 +149,13 @@ def test_steps_that_say_the_same_share_one_cache():
     async def run():
         scorer = scorer_of(lambda ids: 0.5, shares_ids=True)
         tree, above, below = twins_of(scorer.engine.tokenizer)
-        first, second = await scorer.score(tree, above)
-        await scorer.score(tree, below)
         unique = len(tree.root.ids) + len(tree[above[0]].ids) + sum(len(tree[node].ids) for node in below)
-        assert first == second
-        assert scorer.num_unique_tokens(tree) == unique
-        assert scorer.usage(tree)["prm"].computed_tokens == unique
+        async with scorer.open(tree) as session:
+            first, second = await session.score(tree, above)
+            await session.score(tree, below)
+            assert first == second
+            assert session.num_unique_tokens() == unique
+            assert session.usage()["prm"].computed_tokens == unique
 
     asyncio.run(run())
 
@@ -161,15 +164,15 @@ def test_what_two_steps_share_is_freed_with_the_later_of_them():
     async def run():
         scorer = scorer_of(lambda ids: 0.5, shares_ids=True)
         tree, above, below = twins_of(scorer.engine.tokenizer)
-        await scorer.score(tree, above)
-        held = scorer.usage(tree)["prm"].kv_tokens_held
-        await scorer.release(tree, {above[1]})
-        await scorer.release(tree, {above[1]})  # once more says nothing new
-        assert scorer.usage(tree)["prm"].kv_tokens_held == held
-        await scorer.score(tree, below[:1])
-        await scorer.release(tree, {above[0], below[0]})
-        assert scorer.usage(tree)["prm"].kv_tokens_held == len(tree.root.ids)
-        await scorer.release(tree, None)
-        assert scorer.usage(tree)["prm"].kv_tokens_held == 0
+        async with scorer.open(tree) as session:
+            await session.score(tree, above)
+            held = session.usage()["prm"].kv_tokens_held
+            await session.release(tree.keys(above[1:]))
+            await session.release(tree.keys(above[1:]))  # once more says nothing new
+            assert session.usage()["prm"].kv_tokens_held == held
+            await session.score(tree, below[:1])
+            await session.release(tree.keys([above[0], below[0]]))
+            assert session.usage()["prm"].kv_tokens_held == len(tree.root.ids)
+        assert session.usage()["prm"].kv_tokens_held == 0
 
     asyncio.run(run())

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from fake_engine import FakeEngine
 from markov import hashed_hidden, story_model
+from scoring import rewards_of
 
 from prm.probe import (
     CONFIG_FILE,
@@ -25,7 +26,7 @@ from search.api import Search
 from search.engines.local import LocalEngine
 from search.errors import ConfigError, ScoringError
 from search.loop.writer import ModelWriter
-from search.protocols import Scorer, StateWriter
+from search.protocols import Scorer
 from search.setup.registry import make_engine, prm_config, runs_on_engine, weights_of
 from search.tree import SearchTree
 from search.types import ROOT, EngineInfo, FinishReason, Step
@@ -213,13 +214,13 @@ def test_what_is_written_ahead_changes_nothing():
 def test_steps_that_say_the_same_are_read_once():
     engine = FakeEngine(story_model())
     scorer = ProbeScorer(fake_probe(engine), ModelWriter(engine))
-    assert isinstance(scorer, Scorer) and isinstance(ModelWriter(engine), StateWriter)
+    assert isinstance(scorer, Scorer)
     tree = SearchTree("t#0", engine.tokenizer.encode("Add 3.\n\n"), "Add 3.\n\n", "Add 3.")
     ids = engine.tokenizer.encode("Add 4.\n\n")
     nodes = [tree.add_child(ROOT) for _ in range(3)]
     for node in nodes:
         tree.write(Step(node, ids, "Add 4.\n\n", FinishReason.STOP, "w"))
-    rewards = asyncio.run(scorer.score(tree, nodes))
+    rewards = rewards_of(scorer, tree, nodes)
     assert len(set(rewards)) == 1 and engine.num_calls("read") == 1
 
 

@@ -24,7 +24,7 @@ from search.protocols import Router, Writer
 from search.setup.routing import parse_router
 from search.support.streams import closing
 from search.tree import SearchTree
-from search.types import ROOT, FinishReason, NodeStatus, Problem, Sampling, Step, StepFailure, WriteJob
+from search.types import ROOT, FinishReason, NodeId, NodeStatus, Problem, Sampling, Step, StepFailure, WriteJob
 
 ALONE = ("never", "random", "rsd", "judge", "arbitrage", "probe")
 """Routers that look at the draft's step alone."""
@@ -64,8 +64,9 @@ def test_a_router_decides_the_same_again_and_changes_no_tree(kind):
         tree, node, (draft, target) = pending(parts)
         before = [(one.id, one.ids, one.status) for one in tree]
         asked = (draft if "draft" in router.needs else None, target if "target" in router.needs else None)
-        first = await router.route(tree, *asked)
-        assert first == await router.route(tree, *asked)
+        async with router.open(tree) as session:
+            first = await session.route(tree, *asked)
+            assert first == await session.route(tree, *asked)
         assert first.estimate is None or 0 <= first.estimate <= 1
         assert [(one.id, one.ids, one.status) for one in tree] == before and node == 2
         assert not any(call.method == "generate" for engine in parts.engines for call in engine.calls)
@@ -90,18 +91,28 @@ def test_how_long_the_drafts_engine_takes_to_give_back_changes_nothing_that_the_
         by_draft, by_target = (tree.add_child(ROOT) for _ in range(2))
         steps = [Step(node, ids("Take 4.\n\n"), "Take 4.\n\n", FinishReason.STOP, who) for node, who in
                  ((by_draft, DRAFT), (by_target, TARGET))]  # fmt: skip
-        assert not (await writer.router.route(tree, steps[0], None)).escalate
-        for step in steps:
-            tree.write(step)
-        tree.prune(by_draft, "a test")
-        below = tree.add_child(by_target)
-        await asyncio.gather(
-            writer.release(tree, {by_draft}), collect(writer, tree, [WriteJob(by_target, (below,), 50)])
-        )
-        return writer.usage(tree)
+        async with writer.open(tree) as session:
+            assert not (await session._router.route(tree, steps[0], None)).escalate
+            for step in steps:
+                tree.write(step)
+            tree.prune(by_draft, "a test")
+            below = tree.add_child(by_target)
+            await asyncio.gather(
+                session.release(tree.keys([by_draft])), collect(session, tree, [WriteJob(by_target, (below,), 50)])
+            )
+            return session.usage()
 
     slow, quick = asyncio.run(main(Slow)), asyncio.run(main(FakeEngine))
     assert slow["router"] == replace(quick["router"], seconds=slow["router"].seconds)
+
+
+def held(parts):
+    """The tokens that the engines hold of each tree that they were asked about."""
+    return {
+        engine.usage(name).kv_tokens_held
+        for engine in parts.engines
+        for name in {call.prefix.tree for call in engine.calls}
+    }
 
 
 @pytest.mark.parametrize("kind", ROUTERS)
@@ -110,19 +121,17 @@ def test_a_router_gives_everything_back_and_its_roles_are_its_engines(kind):
         parts = Parts()
         router = parts.router(kind)
         tree, _, (draft, target) = pending(parts)
-        assert set(router.usage(tree)) == set(router.engines) <= {"router"}
-        await router.route(tree, draft, target)
-        assert set(router.usage(tree)) == set(router.engines)
-        if "router" in router.engines:
-            assert router.usage(tree)["router"].num_calls == (2 if kind == "oracle" else 1)
-        for nodes in ({99}, {1}, {1}, None, None):
-            await router.release(tree, nodes)
-        shared = len(tree.prefix(1).ids) + (len(draft.ids) if kind == "probe" else 0)
-        for engine in parts.engines:
-            for name in {call.prefix.tree for call in engine.calls}:
-                assert engine.usage(name).kv_tokens_held in (0, shared), "judge and probe share a model's path"
-        for view in parts.views():
-            await view.release(tree, None)
+        async with router.open(tree) as session:
+            assert set(session.usage()) == set(router.engines) <= {"router"}
+            await session.route(tree, draft, target)
+            assert set(session.usage()) == set(router.engines)
+            if "router" in router.engines:
+                assert session.usage()["router"].num_calls == (2 if kind == "oracle" else 1)
+            for keys in ({99}, tree.keys([NodeId(1)]), tree.keys([NodeId(1)])):
+                await session.release(keys)
+            shared = len(tree.prefix(1).ids) + (len(draft.ids) if kind == "probe" else 0)
+            assert held(parts) <= {0, shared}, "judge and probe share a model's path"
+        assert held(parts) <= {0}
 
     asyncio.run(main())
 
@@ -289,15 +298,14 @@ def test_a_writer_answers_each_child_once_with_ids_that_are_its_text(writer):
     async def main():
         assert isinstance(writer, Writer)
         tree, jobs = level(writer)
-        async with closing(writer.write(tree, jobs, Sampling())) as made:
-            steps = [step async for step in made]
+        async with writer.open(tree) as session:
+            steps = await collect(session, tree, jobs)
+            assert set(session.usage()) == set(writer.engines)
         assert sorted(step.node for step in steps) == sorted(child for job in jobs for child in job.children)
         for step in steps:
             assert isinstance(step, Step) and step.writer and step.ids
             assert writer.tokenizer.decode(step.ids) == step.text
             assert (step.finish is FinishReason.EOS) == (step.ids[-1] in writer.tokenizer.eos_ids)
-        assert set(writer.usage(tree)) == set(writer.engines)
-        await writer.release(tree, None)
 
     asyncio.run(main())
 
@@ -305,24 +313,24 @@ def test_a_writer_answers_each_child_once_with_ids_that_are_its_text(writer):
 def test_a_writer_that_is_stopped_can_go_on(writer):
     async def main():
         tree, jobs = level(writer)
-        async with closing(writer.write(tree, jobs, Sampling())) as made:
-            await anext(made)
-        for pause in (0.0, 0.001):
-            task = asyncio.create_task(collect(writer, tree, jobs))
-            await asyncio.sleep(pause)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        again = await collect(writer, tree, jobs)
+        async with writer.open(tree) as session:
+            async with closing(session.write(tree, jobs, Sampling())) as made:
+                await anext(made)
+            for pause in (0.0, 0.001):
+                task = asyncio.create_task(collect(session, tree, jobs))
+                await asyncio.sleep(pause)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+            again = await collect(session, tree, jobs)
         assert len(again) == 12
-        await writer.release(tree, None)
         for engine in writer.engines.values():
             assert engine.usage(tree.id).kv_tokens_held == 0
 
     asyncio.run(main())
 
 
-async def collect(writer, tree, jobs):
-    async with closing(writer.write(tree, jobs, Sampling())) as made:
+async def collect(session, tree, jobs):
+    async with closing(session.write(tree, jobs, Sampling())) as made:
         return [step async for step in made]
 
 

@@ -12,6 +12,7 @@ import safetensors.torch
 from fake_engine import Fault
 from prm_checkpoints import headed_model
 from routing import PROMPT, Parts
+from scoring import rewards_of
 
 from arbitrage.collect import Collector, CollectSettings, collect
 from arbitrage.evaluation import chosen, figures
@@ -59,7 +60,7 @@ def test_a_walk_follows_the_better_scored_step_and_both_models_write_at_each(tmp
     scorer = Parts().scorer()
     for pair, draft in zip(walk.pairs, drafts, strict=True):
         assert pair.takes_target == (pair.target_reward > pair.draft_reward)
-        (reward,) = asyncio.run(scorer.score(tree, [draft]))
+        (reward,) = rewards_of(scorer, tree, [draft])
         assert reward == pytest.approx(pair.draft_reward)
         assert tree[draft].writer == DRAFT
         if pair.takes_target:
@@ -212,7 +213,7 @@ def test_a_router_starts_from_any_reward_head(tmp_path, kind, mini_walks):
     engine = make_engine("local", str(tmp_path), SearchSettings(), None)
     scorer = make_scorer(SearchSettings(prm=str(tmp_path)), engine, engine.tokenizer)
     tree, drafts = mini_walks[0].tree()
-    rewards = asyncio.run(scorer.score(tree, drafts))
+    rewards = rewards_of(scorer, tree, drafts)
     assert estimates(again, mini_walks[:1]) == pytest.approx([1 - reward for reward in rewards], abs=1e-5)
 
 
@@ -298,7 +299,7 @@ def test_the_saved_router_gives_the_engine_the_same_estimates(tmp_path, mini_wal
     engine = make_engine("local", str(tmp_path), SearchSettings(), None)
     scorer = PrmScorer(engine, router_reader(config, engine.tokenizer, engine.tokenizer))
     tree, drafts = mini_walks[1].tree()
-    given = asyncio.run(scorer.score(tree, drafts))
+    given = rewards_of(scorer, tree, drafts)
     assert given == pytest.approx(estimates(parts, mini_walks[1:2]), abs=1e-4)
     assert LearnedRouter(scorer, 0.5).name == "arbitrage:0.5"
 

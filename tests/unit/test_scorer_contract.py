@@ -7,6 +7,7 @@ import pytest
 from critics import critic
 from fake_engine import FakeEngine, Fault
 from markov import BAD, GOOD, LabelModel, story_model
+from scoring import rewards_of
 from test_probe import fake_probe
 from virtual_clock import Embedded
 
@@ -71,8 +72,9 @@ def test_rewards_are_numbers_that_depend_on_the_path_alone(kind):
         assert isinstance(scorer, Scorer)
         tree = tree_of(engine.tokenizer, "Add 4.\n\n", "Take 1.\n\n", "Add 4.\n\n", "Take 9.\n\n")
         nodes = [tree.children(ROOT)[number] for number in order]
-        found = dict(zip(order, await scorer.score(tree, nodes), strict=True))
-        assert list(await scorer.score(tree, nodes)) == [found[number] for number in order]
+        async with scorer.open(tree) as session:
+            found = dict(zip(order, await session.score(tree, nodes), strict=True))
+            assert list(await session.score(tree, nodes)) == [found[number] for number in order]
         return [found[number] for number in sorted(found)]
 
     rewards = asyncio.run(score([0, 1, 2, 3]))
@@ -111,7 +113,7 @@ def test_an_engine_that_fails_is_an_engines_error_and_one_that_says_no_number_a_
         engine = FakeEngine()
         scorer = SCORERS[kind](ModelWriter(engine), [fault])
         tree = tree_of(engine.tokenizer, "Add 4.\n\n")
-        return asyncio.run(scorer.score(tree, tree.children(ROOT)))
+        return rewards_of(scorer, tree, tree.children(ROOT))
 
     with pytest.raises(EngineError, match="scripted error"):
         score(Fault("label_logprobs", 1))
@@ -125,15 +127,14 @@ def test_what_is_released_is_given_back(kind):
         engine = FakeEngine()
         scorer = SCORERS[kind](ModelWriter(engine))
         tree = tree_of(engine.tokenizer, "Add 4.\n\n", "Take 1.\n\n")
-        await scorer.score(tree, tree.children(ROOT))
         (judging,) = scorer.engines.values()
-        (held,) = judging._trees.values()
-        before = held.usage().kv_tokens_held
-        await scorer.release(tree, [tree.children(ROOT)[0]])
-        after = held.usage().kv_tokens_held
-        unique = scorer.num_unique_tokens(tree)
-        await scorer.release(tree, None)
-        return before, after, unique, judging
+        async with scorer.open(tree) as session:
+            await session.score(tree, tree.children(ROOT))
+            (held,) = judging._trees.values()
+            before = held.usage().kv_tokens_held
+            await session.release(tree.keys(tree.children(ROOT)[:1]))
+            after = held.usage().kv_tokens_held
+            return before, after, session.num_unique_tokens(), judging
 
     before, after, unique, judging = asyncio.run(main())
     assert 0 < after < before <= unique and math.isfinite(before)

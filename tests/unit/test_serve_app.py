@@ -15,6 +15,7 @@ from virtual_clock import timed
 from search import Search
 from search.config import SearchSettings
 from search.errors import ConfigError
+from search.parts import Stateless
 from search.serve import searches as searches_module
 from search.serve import stream as stream_module
 from search.serve.access_log import AccessLog
@@ -414,22 +415,11 @@ def test_at_its_deadline_a_request_gets_the_best_answer_so_far_marked(stream):
     assert seconds == pytest.approx(0.3, abs=0.002)
 
 
-class Silent:
+class Silent(Stateless):
     """A scorer that never answers."""
-
-    engines = MappingProxyType({})
 
     async def score(self, tree, nodes):
         await asyncio.Event().wait()
-
-    def usage(self, tree):
-        return {}
-
-    def num_unique_tokens(self, tree):
-        return 0
-
-    async def release(self, tree, nodes=None):
-        pass
 
 
 def test_a_deadline_before_the_first_reward_is_no_fault_of_the_engine():

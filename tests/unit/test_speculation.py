@@ -6,7 +6,6 @@ import random
 from collections import Counter
 from dataclasses import asdict, replace
 from functools import partial
-from typing import ClassVar
 
 import pytest
 from fake_engine import FakeEngine
@@ -19,6 +18,7 @@ from prm import LabelTokenCodec, PrmScorer
 from search.errors import ConfigError, EngineError
 from search.loop.driver import Driver, Limits
 from search.loop.writer import ModelWriter
+from search.parts import Stateless
 from search.policies import Beam, BestOfN, Dvts, Mcts, ParticleFilter, Rebase
 from search.support.streams import closing
 from search.types import FinishReason, NodeStatus
@@ -229,23 +229,12 @@ def test_a_method_that_refuses_parts_of_a_level_is_searched_as_without():
 
 
 def test_a_scorer_of_ones_own_that_knows_no_forks_is_asked_for_nothing_ahead():
-    class Own:
+    class Own(Stateless):
         """Rewards by node ids, which a fork has others of."""
-
-        engines: ClassVar = {}
 
         async def score(self, tree, nodes):
             assert tree.ahead is None
             return tuple(hashed_reward((node,)) for node in nodes)
-
-        def usage(self, tree):
-            return {}
-
-        def num_unique_tokens(self, tree):
-            return 0
-
-        async def release(self, tree, nodes):
-            assert tree.ahead is None or nodes is not None
 
     (plain, slow), (ahead, fast) = (solve(model_driver(Rebase(), share, scorer=Own())) for share in (None, 1.0))
     assert same(ahead) == same(plain) and fast < slow
@@ -257,11 +246,9 @@ def test_a_writer_that_writes_nothing_ahead_is_refused_by_name():
     class Plain:
         """A writer of one's own."""
 
-        engines, tokenizer, write, usage, release = (
-            writer.engines, writer.tokenizer, writer.write, writer.usage, writer.release,
-        )  # fmt: skip
+        engines, tokenizer, open = writer.engines, writer.tokenizer, writer.open
 
-    with pytest.raises(ConfigError, match="speculate: Plain has no write_ahead"):
+    with pytest.raises(ConfigError, match="speculate: Plain has no writes_ahead"):
         Driver(Rebase(), Plain(), None, width=4, speculate=0.5)
 
 

@@ -17,6 +17,7 @@ from search.ledger import ModelCost, Stats
 from search.loop.driver import Driver
 from search.loop.outcome import SearchOutcome
 from search.loop.writer import ModelWriter
+from search.parts import Stateless
 from search.policies import Mcts, Rebase, Rolling
 from search.replay import rebase_kv_tokens, replay
 from search.results.record import RunDirectory, problem_record, read_record, tree_from_record
@@ -32,22 +33,11 @@ GRADER = PlainGrader()
 HOSTILE = '</script><img src=x onerror="alert(1)"> <!-- <script> & {{script}} \u2028 \ud800 \\u003c'
 
 
-class LengthScorer:
+class LengthScorer(Stateless):
     """Rewards a step by its text alone, so that searches prune."""
-
-    engines: dict = {}  # noqa: RUF012
 
     async def score(self, tree, nodes):
         return [(hash_of(tree[node].text) % 97) / 96 for node in nodes]
-
-    async def release(self, tree, nodes):
-        pass
-
-    def usage(self, tree):
-        return {}
-
-    def num_unique_tokens(self, tree):
-        return 0
 
 
 def hash_of(text):
