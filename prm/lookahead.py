@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+from prm.contents import ContentSession
 from search.errors import ConfigError, ContextOverflowError
 from search.protocols import Engine, Scorer, ScorerSession
 from search.support.streams import closing
-from search.tree import Node, SearchTree
+from search.tree import SearchTree
 from search.types import ROOT, Child, FinishReason, NodeId, NodeStatus, Sampling, Step, Usage
 
 _OVER = (FinishReason.EOS, FinishReason.CONTEXT)
@@ -69,46 +70,35 @@ class LookaheadScorer:
                 await self.engine.release(beside.id)
 
 
-class LookaheadSession:
+class LookaheadSession(ContentSession):
     """A lookahead in one tree, and the tree beside it: its steps, each text once, and the rollouts below them."""
 
     def __init__(self, part: LookaheadScorer, beside: SearchTree, above: ScorerSession, scorer: ScorerSession) -> None:
         """Look ahead in `beside`, which `scorer` scores; `above` is its session of the search's own tree."""
+        super().__init__()
         self._engine, self._sampling, self._num_steps = part.engine, part.sampling, part.num_steps
         self._tree, self._above, self._scorer = beside, above, scorer
         self._said: dict[tuple[NodeId, tuple[int, ...], str], NodeId] = {}
         # Of each node of the search's tree, by its key, its place here; and of each place the keys of those nodes.
         self._places: dict[int, NodeId] = {}
         self._users: defaultdict[NodeId, set[int]] = defaultdict(set)
-        self._rewards: dict[NodeId, float] = {}
         self._greedy: dict[NodeId, NodeId | None] = {}  # the greedy step below a node; None where there is none
         self._over: set[NodeId] = set()  # nodes that end a solution
-        # So that a place is looked ahead from once, and the greedy step below a node written once.
-        self._scoring: defaultdict[NodeId, asyncio.Lock] = defaultdict(asyncio.Lock)
+        # So that the greedy step below a node is written once.
         self._writing: defaultdict[NodeId, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def score(self, tree: SearchTree, nodes: Sequence[NodeId]) -> tuple[float, ...]:
-        """Rewards in [0, 1] of where each node's path leads, in order.
+    async def _ask(self, tree: SearchTree, node_id: NodeId) -> float:
+        """The reward of where a node's path leads, as the scorer behind it gives it."""
+        place = self._content(tree, node_id)
+        rolled = [] if tree[node_id].status is NodeStatus.FINISHED else await self._roll(place)
+        (reward,) = await self._scorer.score(self._tree, [rolled[-1] if rolled else place])
+        await self._free([each for each in rolled if not self._users[each]])
+        return reward
 
-        Raises:
-            ScoringError, EngineError: as the scorer behind it, or the policy's engine.
-        """
-        return tuple(await asyncio.gather(*(self._score(tree, node) for node in nodes)))
-
-    async def _score(self, tree: SearchTree, node: NodeId) -> float:
-        place = self._place(tree.path(node))
-        async with self._scoring[place]:
-            if place not in self._rewards:
-                over = tree[node].status is NodeStatus.FINISHED
-                rolled = [] if over else await self._roll(place)
-                (self._rewards[place],) = await self._scorer.score(self._tree, [rolled[-1] if rolled else place])
-                await self._free([each for each in rolled if not self._users[each]])
-        return self._rewards[place]
-
-    def _place(self, path: Sequence[Node]) -> NodeId:
-        """Where the last node of a path stands beside it."""
+    def _content(self, tree: SearchTree, node_id: NodeId) -> NodeId:
+        """Where a node stands in the tree beside."""
         at = ROOT
-        for node in path[1:]:
+        for node in tree.path(node_id)[1:]:
             at = self._add(at, Step(at, node.ids, node.text, FinishReason.STOP, node.writer, logprobs=node.logprobs))
             self._places[node.seed] = at
             self._users[at].add(node.seed)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Self
 
 from prm.checkpoint import PrmConfig
+from prm.contents import ContentSession
 from prm.probe import Probe, probe_folder, read_config, read_probe
 from search.errors import ConfigError, ScoringError
 from search.parts import Engineless
@@ -84,43 +83,25 @@ class ProbeScorer(Engineless):
             yield ProbeSession(self.probe, writer)
 
 
-class ProbeSession(Engineless):
-    """A probe at work on one tree; what it reads counts as the policy's, which holds it.
-
-    Steps that say the same below the same path have one and the same reward.
-    """
+class ProbeSession(ContentSession, Engineless):
+    """A probe at work on one tree; what it reads counts as the policy's, which holds it."""
 
     def __init__(self, probe: Probe, writer: StateSession) -> None:
         """Read the states of `writer`."""
+        super().__init__()
         self._probe, self._writer = probe, writer
         self._numbers: dict[tuple[int, tuple[int, ...]], int] = {}
-        self._rewards: dict[int, float] = {}
-        self._locks: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def score(self, tree: SearchTree, nodes: Sequence[NodeId]) -> tuple[float, ...]:
-        """Rewards in [0, 1] of these nodes' own steps, in order.
-
-        Raises:
-            ScoringError: the state is of another width, or holds what is no number; names the node's path.
-            EngineError: the policy's engine could not be asked, or gives no hidden states.
-        """
-        return tuple(await asyncio.gather(*(self._score(tree, node) for node in nodes)))
-
-    async def _score(self, tree: SearchTree, node: NodeId) -> float:
+    def _content(self, tree: SearchTree, node_id: NodeId) -> int:
         content = -1
-        for above in tree.path(node)[1:]:
-            content = self._numbers.setdefault((content, above.ids), len(self._numbers))
-        if tree.ahead is not None and content not in self._rewards:
-            return await self._ask(tree, node)
-        async with self._locks[content]:
-            if content not in self._rewards:
-                self._rewards[content] = await self._ask(tree, node)
-        return self._rewards[content]
+        for node in tree.path(node_id)[1:]:
+            content = self._numbers.setdefault((content, node.ids), len(self._numbers))
+        return content
 
-    async def _ask(self, tree: SearchTree, node: NodeId) -> float:
-        state = await self._writer.states(tree, node, self._probe.layers)
+    async def _ask(self, tree: SearchTree, node_id: NodeId) -> float:
+        state = await self._writer.states(tree, node_id, self._probe.layers)
         try:
             return self._probe.reward(state)
         except ScoringError as error:
-            path, problem = "/".join(str(one.id) for one in tree.path(node)), tree.id.rpartition("#")[0]
+            path, problem = "/".join(str(one.id) for one in tree.path(node_id)), tree.id.rpartition("#")[0]
             raise ScoringError(f"problem {problem}: the policy's state at node {path} has {error}") from None

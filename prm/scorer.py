@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
 from prm.codec import PrmCodec
+from prm.contents import ContentSession
 from search.ahead import AheadBuffer
 from search.errors import ScoringError
 from search.parts import Shared
@@ -19,9 +20,7 @@ from search.types import NodeId, Prefix, Segment, Usage
 class PrmScorer(Shared["PrmSession"]):
     """Scores each step when it is written, on an engine that keeps the path above it cached.
 
-    Siblings often say the same to the last token. They are asked about once, share what is cached for them, and have
-    one and the same reward: computed apart, in other batches, two rewards could differ in their last digit, and a tie
-    would fall this way or that with what happens to run beside.
+    Siblings often say the same to the last token. They are asked about once, and share what is cached for them.
     """
 
     scores_ahead = True
@@ -41,42 +40,26 @@ class PrmScorer(Shared["PrmSession"]):
         return PrmSession(self.engine, self.codec, tree)
 
 
-class PrmSession:
-    """What is known of one tree, by content: two nodes whose paths say the same are one content, and one number.
+class PrmSession(ContentSession):
+    """What is known of one tree, by content.
 
     Nodes are told apart by their keys, which forks of the tree share with it.
     """
 
     def __init__(self, engine: Engine, codec: PrmCodec, tree: SearchTree) -> None:
         """Read `engine`'s model through `codec`."""
+        super().__init__()
         # A name of its own: one engine may serve as policy and as reward model, with other ids under equal keys.
         self._buffer = AheadBuffer(engine, f"{tree.id}/prm")
         self.codec = codec
         self._segments: dict[int, Segment] = {}
-        self._rewards: dict[int, float] = {}
-        self._locks: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._contents: dict[tuple[int, tuple[int, ...], str], int] = {}
         self._nodes: dict[int, int] = {}
         self._users: defaultdict[int, set[int]] = defaultdict(set)
         self._asked: set[int] = set()  # contents on the paths that the search itself asked about
 
-    async def score(self, tree: SearchTree, nodes: Sequence[NodeId]) -> tuple[float, ...]:
-        """Rewards in [0, 1] of these nodes' own steps, in order.
-
-        Raises:
-            ScoringError: a reward is NaN or outside [0, 1]; names the node's path and its text.
-            EngineError: the model could not be asked.
-        """
-        return tuple(await asyncio.gather(*(self._score(tree, node) for node in nodes)))
-
-    async def _score(self, tree: SearchTree, node_id: NodeId) -> float:
-        content = self._numbered(tree.path(node_id))[-1]
-        if tree.ahead is not None and content not in self._rewards:
-            return await self._ask(tree, node_id)
-        async with self._locks[content]:
-            if content not in self._rewards:
-                self._rewards[content] = await self._ask(tree, node_id)
-        return self._rewards[content]
+    def _content(self, tree: SearchTree, node_id: NodeId) -> int:
+        return self._numbered(tree.path(node_id))[-1]
 
     async def _ask(self, tree: SearchTree, node_id: NodeId) -> float:
         reward = await self._judge(tree, node_id)
@@ -105,7 +88,7 @@ class PrmSession:
             EngineError: the engine does not give it, or could not be asked.
         """
         first: dict[int, NodeId] = {}
-        contents = [self._numbered(tree.path(node))[-1] for node in nodes]
+        contents = [self._content(tree, node) for node in nodes]
         for content, node in zip(contents, nodes, strict=True):
             first.setdefault(content, node)
         read = await asyncio.gather(*(self._buffer.read(self._prefix(tree, node), "hidden") for node in first.values()))
