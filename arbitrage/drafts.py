@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager
-from typing import NamedTuple, Self
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
-from search.protocols import Scorer, ScorerSession
+from search.protocols import ScorerSession
 from search.tree import SearchTree
 from search.types import ROOT, FinishReason, NodeId, Step, Usage
 
@@ -28,15 +27,6 @@ class StepScorer:
         """Ask `scorer`, opened for the tree `beside`, which sees each step as the newest of a path; `root` is a key."""
         self._tree, self._scorer = beside, scorer
         self._places: dict[int, NodeId] = {root: ROOT}
-
-    @classmethod
-    @asynccontextmanager
-    async def open(cls, scorer: Scorer, tree: SearchTree) -> AsyncIterator[Self]:
-        """Score steps of `tree`."""
-        root = tree.root
-        beside = SearchTree(f"{tree.id}/router", root.ids, root.text, tree.question)
-        async with scorer.open(beside) as session:
-            yield cls(root.seed, beside, session)
 
     async def score(self, tree: SearchTree, step: Step) -> Scored:
         """Score a step for a pending node of `tree`, which is not changed.

@@ -74,8 +74,8 @@ class RouterClass(Router, Protocol):
         """
 
 
-class _Plain(Engineless):
-    """What routers without a model of their own have in common."""
+class _Plain(Stateless):
+    """What routers without a threshold have in common."""
 
     needs: Needs = frozenset({"draft"})
 
@@ -86,13 +86,24 @@ class _Plain(Engineless):
         return cls()
 
 
+class _Threshold:
+    """What routers with a threshold have in common."""
+
+    kind: ClassVar[str]
+    needs: Needs = frozenset({"draft"})
+    threshold: float
+
+    @property
+    def name(self) -> str:
+        """With its threshold."""
+        return f"{self.kind}:{self.threshold:g}"
+
+
 class _Session:
     """A router at work on one tree: how it decides there, and what that fills."""
 
     def __init__(
-        self,
-        decide: Callable[[SearchTree, Step, Step | None], Awaitable[Decision]],
-        filled: StepScorer | Engineless,
+        self, decide: Callable[[SearchTree, Step, Step | None], Awaitable[Decision]], filled: StepScorer | Engineless
     ) -> None:
         """Decide by `decide`."""
         self._decide = decide
@@ -104,7 +115,7 @@ class _Session:
         return await self._decide(tree, draft, target)
 
 
-class Never(_Plain, Stateless):
+class Never(_Plain):
     """The draft alone."""
 
     name = "never"
@@ -114,7 +125,7 @@ class Never(_Plain, Stateless):
         return Decision(False)
 
 
-class Always(_Plain, Stateless):
+class Always(_Plain):
     """The target alone: the draft is not even asked."""
 
     name = "always"
@@ -125,30 +136,27 @@ class Always(_Plain, Stateless):
         return Decision(True)
 
 
-class RandomRouter(_Plain, Stateless):
+class RandomRouter(_Threshold, Stateless):
     """Escalates a share of the steps without looking at them: the control at an equal budget."""
+
+    kind = "random"
 
     def __init__(self, share: float) -> None:
         """Escalate with probability `share`; each node's own seed decides."""
-        self.share = share
+        self.threshold = share
 
     @classmethod
     def build(cls, parts: RouterParts) -> Self:
         """With the threshold as the share."""
         return cls(parts.threshold)
 
-    @property
-    def name(self) -> str:
-        """With its share."""
-        return f"random:{self.share:g}"
-
     async def route(self, tree: SearchTree, draft: Step | None, target: Step | None) -> Decision:
         """Decide by the node's seed."""
         assert draft is not None
-        return Decision(random.Random(f"route/{tree[draft.node].seed}").random() < self.share)
+        return Decision(random.Random(f"route/{tree[draft.node].seed}").random() < self.threshold)
 
 
-class ProbeRouter(_Plain):
+class ProbeRouter(_Threshold, Engineless):
     """Arbitrage's router as a probe on what the draft computed of its step, so that no other model is asked.
 
     It reads the draft's hidden state at the step's end and its log-probabilities of the step's tokens.
@@ -157,6 +165,7 @@ class ProbeRouter(_Plain):
     goes on from there where the step stays. What it costs counts as the draft's.
     """
 
+    kind = "probe"
     needs_logprobs = True
 
     def __init__(self, draft: ModelView, probe: StateProbe, threshold: float) -> None:
@@ -169,11 +178,6 @@ class ProbeRouter(_Plain):
         """By the probe."""
         assert parts.probe is not None, "the catalogue says that it has one"
         return cls(parts.draft, parts.probe, parts.threshold)
-
-    @property
-    def name(self) -> str:
-        """With its threshold."""
-        return f"probe:{self.threshold:g}"
 
     @asynccontextmanager
     async def open(self, tree: SearchTree) -> AsyncIterator[RouterSession]:
@@ -191,11 +195,8 @@ class ProbeRouter(_Plain):
         return Decision(estimate > self.threshold, estimate)
 
 
-class _Scored(ABC):
+class _Scored(_Threshold, ABC):
     """What routers have in common that score steps by a model, the draft's alone or both."""
-
-    kind: ClassVar[str]
-    needs: Needs = frozenset({"draft"})
 
     def __init__(self, scorer: Scorer, threshold: float) -> None:
         """Judge by `scorer`."""
@@ -209,11 +210,6 @@ class _Scored(ABC):
         return cls(parts.scorer, parts.threshold)
 
     @property
-    def name(self) -> str:
-        """With its threshold."""
-        return f"{self.kind}:{self.threshold:g}"
-
-    @property
     def engines(self) -> Mapping[str, Engine]:
         """The scorer's, as "router"."""
         (engine,) = self._scorer.engines.values()
@@ -221,8 +217,10 @@ class _Scored(ABC):
 
     @asynccontextmanager
     async def open(self, tree: SearchTree) -> AsyncIterator[RouterSession]:
-        """With a scorer of steps."""
-        async with StepScorer.open(self._scorer, tree) as steps:
+        """With a scorer of steps in a tree beside."""
+        beside = SearchTree(f"{tree.id}/router", tree.root.ids, tree.root.text, tree.question)
+        async with self._scorer.open(beside) as scorer:
+            steps = StepScorer(tree.root.seed, beside, scorer)
             yield _Session(partial(self._settle, steps), steps)
 
     @abstractmethod
@@ -286,12 +284,14 @@ class Oracle(_Scored):
         return Decision(advantage > self.threshold, (1.0 + advantage) / 2)
 
 
-class Judge(_Plain):
+class Judge(_Threshold, Engineless):
     """The target rates the draft's step from 0 to 9, in one forward and without writing (SpecReason, arXiv 2504.07891).
 
     The rating is the mean of the digits under their probabilities after a question; the paper reads one digit. What
     the target computes for it is counted as the target's.
     """
+
+    kind = "judge"
 
     def __init__(self, target: ModelView, threshold: float) -> None:
         """Keep drafts rated at least `threshold`.
@@ -314,11 +314,6 @@ class Judge(_Plain):
         """By the target."""
         return cls(parts.target, parts.threshold)
 
-    @property
-    def name(self) -> str:
-        """With its threshold."""
-        return f"judge:{self.threshold:g}"
-
     @asynccontextmanager
     async def open(self, tree: SearchTree) -> AsyncIterator[RouterSession]:
         """In the target's own session."""
@@ -327,10 +322,6 @@ class Judge(_Plain):
 
     async def _decide(self, judge: ModelSession, tree: SearchTree, draft: Step, target: Step | None) -> Decision:
         """Ask for the digits' probabilities after the draft's step and the question."""
-        rating = await self._rate(judge, tree, draft)
-        return Decision(rating < self.threshold, 1.0 - rating / 9)
-
-    async def _rate(self, judge: ModelSession, tree: SearchTree, draft: Step) -> float:
         parent = tree[draft.node].parent
         assert parent is not None
         above = judge.prefix(tree, parent)
@@ -344,7 +335,8 @@ class Judge(_Plain):
             )
         finally:
             await engine.release(above.tree, {key})
-        return mean_rating(logprobs)
+        rating = mean_rating(logprobs)
+        return Decision(rating < self.threshold, 1.0 - rating / 9)
 
 
 def mean_rating(logprobs: Sequence[float]) -> float:
