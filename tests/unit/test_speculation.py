@@ -170,7 +170,7 @@ def test_a_search_that_is_cancelled_or_out_of_time_leaves_nothing_behind(moment)
         outcome = await limited.solve(PROBLEM, PROMPT)
         assert asyncio.all_tasks() == {asyncio.current_task()}
         for part in (driver.writer, driver.scorer, limited.writer, limited.scorer):
-            assert not part.engine._trees and not part._buffer._trees
+            assert not part.engine._trees and not part._open
         return outcome
 
     outcome, _ = timed(main())
