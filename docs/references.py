@@ -21,6 +21,7 @@ from search.catalogue import METHODS, load
 from search.cli.main import cli
 from search.config import GROUPS, METHOD_OPTIONS, EvalSettings, flag
 from search.setting_types import Group
+from search.setup.registry import method_options
 
 HERE = Path(__file__).resolve().parent
 
@@ -184,7 +185,7 @@ def methods_table() -> str:
         fixed = ", ".join(_code(f"{key} {value:g}" if key == "temperature" else f"{key} {value}")
                           for key, value in method.fixed.items())  # fmt: skip
         meanings = _attributes(policy)
-        rows = [item for item in dataclasses.fields(policy) if item.init and item.name != "reduce"]
+        rows = method_options(name).values()
         cells = [
             [
                 _code(item.name),

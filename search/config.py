@@ -111,16 +111,16 @@ def ungrouped(schema: type[SearchSettings], grouped: object, where: str = "") ->
         if name not in groups:
             astray.append((f"group {name!r}", name, groups))
         elif isinstance(members, Mapping):
-            known = groups[name]
-            astray += [(f"setting '{name}.{setting}'", setting, known) for setting in members if setting not in known]
+            there = groups[name]
+            astray += [(f"setting '{name}.{setting}'", setting, there) for setting in members if setting not in there]
             values |= members
         elif members is not None:
             raise ConfigError(f"{where}{name} = {members!r}: must be a mapping of settings to values")
     if moved := [f"{setting}: now {places[setting]}" for _, setting, _ in astray if setting in places]:
         raise ConfigError(where + "; ".join(moved))
     if astray:
-        told, _, accepted = astray[0]
-        raise ConfigError(f"{where}unknown {told}; known: {', '.join(accepted)}")
+        stray, _, accepted = astray[0]
+        raise ConfigError(f"{where}unknown {stray}; known: {', '.join(accepted)}")
     return values
 
 

@@ -21,8 +21,8 @@ def grade(file: Path, grader: str, against: str | None, solutions: bool, as_json
     """Grade a file of answers: one JSON object a line, with answer, reference and, if known, verdict."""
     from search.runs.grading import grade_file
 
-    found = grade_file(file, grader, against, solutions=solutions)
+    grading = grade_file(file, grader, against, solutions=solutions)
     if as_json:
-        print_json(found.to_dict())
+        print_json(grading.to_dict())
     else:
-        sys.stdout.write(found.to_text() + "\n")
+        sys.stdout.write(grading.to_text() + "\n")

@@ -68,7 +68,7 @@ def _option(name: str, info: FieldInfo, names: tuple[str, ...]) -> Callable[[Com
     shown = f"  [default: {default}]" if default is not None else ""
     common: dict[str, Any] = {
         "help": f"{info.description}{shown}",
-        "envvar": [f"ETS_{one.upper()}" for one in names],
+        "envvar": [f"ETS_{spelling.upper()}" for spelling in names],
         "default": None,
     }
     kind = _kind(info)
@@ -99,7 +99,7 @@ class _TextType(click.types.StringParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The text that was meant."""
-        return _ESCAPE.sub(lambda found: _ESCAPES[found[0]], value) if self._escaped else value
+        return _ESCAPE.sub(lambda escape: _ESCAPES[escape[0]], value) if self._escaped else value
 
 
 _ESCAPES = {r"\n": "\n", r"\t": "\t", r"\\": "\\"}

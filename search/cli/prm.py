@@ -137,13 +137,13 @@ def evaluate(model: str, data: Path, rewards: Path | None, as_json: bool, **opti
         given = asyncio.run(
             _score(engine, scorer, solutions, options["concurrency"], lambda done: bar.update(done, ""))
         )
-    kept = [(solution, found) for solution, found in zip(solutions, given, strict=True) if found is not None]
+    kept = [(solution, scores) for solution, scores in zip(solutions, given, strict=True) if scores is not None]
     if not kept:
         raise ConfigError(f"every solution of {data} is longer than the model's {engine.info.context_tokens} tokens")
-    measured = figures([solution for solution, _ in kept], [found for _, found in kept], options["threshold"])
+    measured = figures([solution for solution, _ in kept], [scores for _, scores in kept], options["threshold"])
     measured["num_left_out"] = len(solutions) - len(kept)
     if rewards is not None:
-        lines = (json.dumps({"labels": one.labels, "rewards": found}) for one, found in kept)
+        lines = (json.dumps({"labels": solution.labels, "rewards": scores}) for solution, scores in kept)
         write_atomic(rewards, "\n".join(lines) + "\n")
     if as_json:
         print_json({"model": model, "data": str(data), "codec": config.codec, "reason": config.reason,

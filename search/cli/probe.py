@@ -73,8 +73,8 @@ def collect(out: Path, as_json: bool, **options: Any) -> None:
             bar.update(round(1000 * done / total), f"{done}/{total} problems")
 
         sampled = read(wanted, out, report)
-    solutions = [one for problem in sampled for one in problem.solutions]
-    right = sum(one.correct for one in solutions)
+    solutions = [solution for problem in sampled for solution in problem.solutions]
+    right = sum(solution.correct for solution in solutions)
     summary = {
         "folder": str(out),
         "figures": {
@@ -82,7 +82,7 @@ def collect(out: Path, as_json: bool, **options: Any) -> None:
             "num_solutions": len(solutions),
             "num_steps": num_steps(sampled),
             "share_right": right / len(solutions),
-            "share_without_answer": sum(one.answer < 0 for one in solutions) / len(solutions),
+            "share_without_answer": sum(solution.answer < 0 for solution in solutions) / len(solutions),
         },
     }
     if as_json:
@@ -133,7 +133,7 @@ def train(features: tuple[Path, ...], out: Path, layers: tuple[int, ...], as_jso
 
     if (out / CONFIG_FILE).exists():
         raise ConfigError(f"{out} holds a probe already; give another folder")
-    found = read_features(features)
+    collected = read_features(features)
     settings = ProbeTraining(
         network=options["network"],
         units=options["units"],
@@ -152,8 +152,10 @@ def train(features: tuple[Path, ...], out: Path, layers: tuple[int, ...], as_jso
             note = f"layer {event.layer}, held-out AUC within problems {event.figure:.4f}"
             bar.update(round(1000 * event.done / event.total), note)
 
-        trained = fit(found, layers or found.settings["layers"], settings, curve=options["curve"], report=report)
-    by_problem = {name: trained.log_odds[found.problems == at] for at, name in enumerate(found.problem_ids)}
+        trained = fit(
+            collected, layers or collected.settings["layers"], settings, curve=options["curve"], report=report
+        )
+    by_problem = {name: trained.log_odds[collected.problems == at] for at, name in enumerate(collected.problem_ids)}
     save_held_out(out, by_problem)
     trained.probe.save(out)
     config = trained.probe.config
@@ -183,13 +185,13 @@ def evaluate(model: Path, features: tuple[Path, ...], reduce: str | None, plot: 
     """
     from prm.probe_evaluation import evaluate as measure
 
-    found = measure(model, features, reduce)
+    report = measure(model, features, reduce)
     if plot is not None:
-        _plot(found["record"], plot)
+        _plot(report["record"], plot)
     if as_json:
-        print_json(found)
+        print_json(report)
         return
-    for name, value in found["figures"].items():
+    for name, value in report["figures"].items():
         shown = "unknown" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
         sys.stdout.write(f"{name.replace('_', ' '):34} {shown}\n")
 

@@ -34,9 +34,8 @@ def report(
     ran = [read_run(folder) for folder in runs]
     voted = [revote(run, rule, reduce, grader) for run in ran]
     for before, after in zip(ran, voted, strict=True):
-        one, other = before.settings, after.settings
-        changed = (one.vote, one.reduce, one.grader) != (other.vote, other.reduce, other.grader)
-        if changed and one.until == "decided":
+        votes = [(run.settings.vote, run.settings.reduce, run.settings.grader) for run in (before, after)]
+        if votes[0] != votes[1] and before.settings.until == "decided":
             sys.stderr.write(
                 f"{before.folder}: its searches stopped when their own vote was decided, so this one is over fewer "
                 "trajectories; run with --until spent to vote over all\n"

@@ -199,15 +199,16 @@ _PROBE_TAKES = frozenset({"probe", "layers", "data", "dev", "out", "label", "mar
 def _check_kind(*, is_probe: bool) -> None:
     """Refuse what is given and the kind of router that is trained does not read."""
     context = click.get_current_context()
-    known = _PROBE_TAKES if is_probe else context.params.keys() - {"layers"}
-    wrong = [
-        one.opts[0]
-        for one in context.command.params
-        if one.name not in known and context.get_parameter_source(str(one.name)) is not ParameterSource.DEFAULT
+    read_by_kind = _PROBE_TAKES if is_probe else context.params.keys() - {"layers"}
+    unread = [
+        option.opts[0]
+        for option in context.command.params
+        if option.name not in read_by_kind
+        and context.get_parameter_source(str(option.name)) is not ParameterSource.DEFAULT
     ]
-    if wrong:
+    if unread:
         raise ConfigError(
-            f"{', '.join(wrong)}: {'not for a router that is a probe' if is_probe else 'only with --probe'}"
+            f"{', '.join(unread)}: {'not for a router that is a probe' if is_probe else 'only with --probe'}"
         )
 
 
@@ -263,7 +264,7 @@ def evaluate(model: str, data: tuple[Path, ...], device: str, trust_remote_code:
     else:
         measured = _evaluate_model(model, walks, origin, device, trust_remote_code)
     if as_json:
-        print_json({"model": model, "data": [str(one) for one in data], "origin": origin, "figures": measured})
+        print_json({"model": model, "data": [str(folder) for folder in data], "origin": origin, "figures": measured})
         return
     sys.stdout.write(_figures_text(measured))
 

@@ -58,7 +58,7 @@ def _best(result: Result) -> tuple[str, str]:
         return result.text, "Best solution"
     if not result.trajectories:
         return "none was finished", "Best solution"
-    best = max(result.trajectories, key=lambda one: -1.0 if one.reward is None else one.reward)
+    best = max(result.trajectories, key=lambda trajectory: -1.0 if trajectory.reward is None else trajectory.reward)
     how = "the first of" if best.reward is None else "the highest reward of"
     return best.text or "(empty)", f"No solution has an answer; {how} {len(result.trajectories)}"
 
@@ -81,7 +81,7 @@ def _vote_table(result: Result) -> Table:
     table.add_column("weight", justify="right")
     table.add_column("trajectories", justify="right")
     for answer, weight in list(result.tally.items())[:5]:
-        count = sum(one.answer == answer for one in result.trajectories)
+        count = sum(trajectory.answer == answer for trajectory in result.trajectories)
         table.add_row(Text(one_line(answer)), f"{weight:.3f}", str(count))
     return table
 
@@ -101,7 +101,7 @@ def _cost_table(result: Result, reduce: Reduce) -> Table:
     table.add_column()
     table.add_column(justify="right")
     table.add_column()
-    apart = sum(result.tree[one.node].num_path_tokens for one in result.trajectories)
+    apart = sum(result.tree[trajectory.node].num_path_tokens for trajectory in result.trajectories)
     rows: list[tuple[str, str, str]] = [
         ("method", f"{result.method}", f"width {result.width}, seed {result.seed}"),
         ("tree", f"{stats.num_nodes}", f"nodes, {stats.num_pruned} pruned, {stats.num_finished} finished"),
@@ -135,8 +135,8 @@ def _rebase_row(result: Result, reduce: Reduce) -> list[tuple[str, str, str]]:
     levels = is_by_depth(result.tree, result.selections)
     if result.method == "rebase" or result.width == 1 or not replayed or not scored or not levels:
         return []
-    rebase = sum(rebase_kv_tokens(result.tree, one, result.width, reduce) for one in replayed) / len(replayed)
-    kept = sum(one.kv_tokens.kept for one in replayed) / len(replayed)
+    rebase = sum(rebase_kv_tokens(result.tree, level, result.width, reduce) for level in replayed) / len(replayed)
+    kept = sum(level.kv_tokens.kept for level in replayed) / len(replayed)
     share = (rebase - kept) / rebase if rebase else 0.0
     compared = f"{abs(share):.0%} {'less' if share >= 0 else 'more'} is kept"
     return [("KV by REBASE", f"{rebase:.0f}", f"tokens, its rule on the same steps: {compared}")]

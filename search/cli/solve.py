@@ -89,8 +89,8 @@ def _problem(text: str | None, mini_index: int | None) -> Problem:
 
         if mini_index < 0:
             raise ConfigError(f"--mini {mini_index}: must be 0 or more")
-        made = problem("test", mini_index)
-        return Problem(made.id, made.text, made.answer)
+        mini = problem("test", mini_index)
+        return Problem(mini.id, mini.text, mini.answer)
     assert text is not None
     if text == "-":
         try:

@@ -28,7 +28,7 @@ _FLAGS: dict[str, tuple[str, Any, str, str]] = {
 def read_layers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
     """Layers as they are given: numbers with commas between them."""
     try:
-        return () if value is None else tuple(int(one) for one in value.split(","))
+        return () if value is None else tuple(int(layer) for layer in value.split(","))
     except ValueError:
         raise click.BadParameter(f"{value!r}: must be numbers with commas between them, e.g. 14,20,28") from None
 

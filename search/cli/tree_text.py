@@ -112,9 +112,9 @@ class _Drawing:
         yield Line(self._fitted(f"{self._side(root)}prompt", "", self._left_out(root)), root.id in self.path)
         waiting = self._hanging(root, "")
         while waiting:
-            one = waiting.pop()
-            yield self._line(one.node, one.number, one.guides)
-            waiting += self._hanging(one.node, one.indent)
+            row = waiting.pop()
+            yield self._line(row.node, row.number, row.guides)
+            waiting += self._hanging(row.node, row.indent)
 
     def _hanging(self, node: Node, indent: str) -> list[_Hanging]:
         """What is to be drawn below a node, the last first."""
@@ -122,10 +122,10 @@ class _Drawing:
         if len(children) == 1:
             return [_Hanging(*children[0], indent, indent)]
         last, child, beside = self.guides.last, self.guides.child, self.guides.beside
-        found = [_Hanging(*one, indent + child, indent + beside) for one in children]
-        if found:
-            found[-1] = _Hanging(*children[-1], indent + last, indent + "  ")
-        return found[::-1]
+        below = [_Hanging(*pair, indent + child, indent + beside) for pair in children]
+        if below:
+            below[-1] = _Hanging(*children[-1], indent + last, indent + "  ")
+        return below[::-1]
 
     def _children(self, node: Node) -> list[tuple[Node, int]]:
         """The children that are drawn; equal ends once, the chosen one before the others, with their number."""
@@ -135,7 +135,7 @@ class _Drawing:
                 child = self.tree[child_id]
                 ends = not self.tree.children(child_id)
                 groups.setdefault((child.text, child.status, child.writer) if ends else child_id, []).append(child)
-        return [(min(group, key=lambda one: one.id not in self.path), len(group)) for group in groups.values()]
+        return [(min(group, key=lambda member: member.id not in self.path), len(group)) for group in groups.values()]
 
     def _line(self, node: Node, count: int, guides: str) -> Line:
         if len(guides) > self.width // 2:

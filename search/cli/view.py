@@ -59,7 +59,7 @@ def view(
     if as_json:
         figures = {
             "num_problems": len(views) // (1 if other is None else 2),
-            "num_nodes": sum(one["num_nodes"] for one in views),
+            "num_nodes": sum(view["num_nodes"] for view in views),
         }
         print_json({"page": str(file), **figures, "num_bytes": len(html.encode()), "left_out": broken})
     else:
@@ -72,8 +72,8 @@ def view(
 
 def _names(path: Path, other: Path) -> tuple[str, str]:
     """Two paths by their last parts, or whole where these are the same."""
-    one, two = path.resolve(), other.resolve()
-    return (one.name, two.name) if one.name != two.name else (str(path), str(other))
+    first, second = path.resolve(), other.resolve()
+    return (first.name, second.name) if first.name != second.name else (str(path), str(other))
 
 
 def _write(html: str, path: Path, out: Path | None, other: Path | None = None) -> Path:

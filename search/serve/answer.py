@@ -18,15 +18,15 @@ _ENDED_ITSELF = ("end of text", "final answer")
 """Reasons of trajectories that came to their own end; all others are limits."""
 
 
-def finish_reason(one: Trajectory | None) -> str:
+def finish_reason(trajectory: Trajectory | None) -> str:
     """OpenAI's word: "stop" where the model came to its end, "length" where a limit ended it or left nothing."""
-    return "stop" if one is not None and one.reason in _ENDED_ITSELF else "length"
+    return "stop" if trajectory is not None and trajectory.reason in _ENDED_ITSELF else "length"
 
 
 def usage(result: Result, choices: Sequence[Trajectory]) -> dict[str, Any]:
     """OpenAI's counts for what was returned, and under `search` what it took."""
     prompt = len(result.tree.root.ids)
-    written = sum(one.num_tokens or 0 for one in choices)  # known of every engine that is served
+    written = sum(trajectory.num_tokens or 0 for trajectory in choices)  # known of every engine that is served
     stats = result.stats
     return {
         "prompt_tokens": prompt,
@@ -90,31 +90,31 @@ def completion(job: Job, result: Result) -> dict[str, Any]:
         "choices": [
             {
                 "index": index,
-                **form.choice(_told(job, result, one), _logprobs(job, result, one)),
-                "finish_reason": finish_reason(one),
-                "search": _judged(one),
+                **form.choice(_told(job, result, trajectory), _logprobs(job, result, trajectory)),
+                "finish_reason": finish_reason(trajectory),
+                "search": _judged(trajectory),
             }
-            for index, one in enumerate(choices or [None])
+            for index, trajectory in enumerate(choices or [None])
         ],
         "usage": usage(result, choices),
         "search": about(job, result),
     }
 
 
-def _told(job: Job, result: Result, one: Trajectory | None) -> Told:
-    return Told("") if one is None else job.form.told(result.tree, one.node)
+def _told(job: Job, result: Result, trajectory: Trajectory | None) -> Told:
+    return Told("") if trajectory is None else job.form.told(result.tree, trajectory.node)
 
 
-def _logprobs(job: Job, result: Result, one: Trajectory | None) -> dict[str, Any] | None:
-    if one is None or not job.asked.logprobs:
+def _logprobs(job: Job, result: Result, trajectory: Trajectory | None) -> dict[str, Any] | None:
+    if trajectory is None or not job.asked.logprobs:
         return None
-    return job.form.logprobs(job.search.driver.writer.tokenizer, result.tree.path(one.node)[1:])
+    return job.form.logprobs(job.search.driver.writer.tokenizer, result.tree.path(trajectory.node)[1:])
 
 
-def _judged(one: Trajectory | None) -> dict[str, Any]:
-    if one is None:
+def _judged(trajectory: Trajectory | None) -> dict[str, Any]:
+    if trajectory is None:
         return {"answer": None, "reward": None, "rewards": []}
-    return {"answer": one.answer, "reward": one.reward, "rewards": list(one.rewards)}
+    return {"answer": trajectory.answer, "reward": trajectory.reward, "rewards": list(trajectory.rewards)}
 
 
 class Chunks:
@@ -162,8 +162,10 @@ class Chunks:
                 yield self.step(node, last=node is rest[-1])
             if held := _told(job, result, choices[0]).after(self._sent).content:
                 yield self._chunk(self._form.piece(Told(held), None))
-        for index, one in enumerate(choices[1:], 1):
-            yield self._chunk(self._form.piece(_told(job, result, one), _logprobs(job, result, one)), index)
+        for index, trajectory in enumerate(choices[1:], 1):
+            yield self._chunk(
+                self._form.piece(_told(job, result, trajectory), _logprobs(job, result, trajectory)), index
+            )
         for index, ended in enumerate(choices or [None]):
             search: dict[str, Any] = _judged(ended)
             if index == 0:

@@ -61,13 +61,13 @@ def _add_errors(app: FastAPI, service: Service) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def of_the_body(_: Request, error: RequestValidationError) -> Response:
-        found = error.errors()
-        place = [str(part) for part in found[0]["loc"][1:]]
+        mistakes = error.errors()
+        place = [str(part) for part in mistakes[0]["loc"][1:]]
         name = next((part for part in place if part in REFUSED), "")
-        if name and found[0]["type"] != "extra_forbidden":
+        if name and mistakes[0]["type"] != "extra_forbidden":
             param = place[0] if place[0] == name else ".".join(place[: place.index(name) + 1])
             return invalid_input(f"{param}: {REFUSED[name]}; leave it out", param, "unsupported_parameter").response()
-        return from_validation(found).response()
+        return from_validation(mistakes).response()
 
     @app.exception_handler(HTTPException)
     async def of_http(_: Request, error: HTTPException) -> Response:

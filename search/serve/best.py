@@ -12,13 +12,13 @@ def best(result: Result, num_choices: int) -> list[Trajectory]:
     """
     ranked = sorted(
         result.trajectories,
-        key=lambda one: (
-            one.node != result.winner,
-            0.0 if one.reward is None else -one.reward,
-            one.node,
+        key=lambda trajectory: (
+            trajectory.node != result.winner,
+            0.0 if trajectory.reward is None else -trajectory.reward,
+            trajectory.node,
         ),
     )
     distinct: dict[str, Trajectory] = {}
-    for one in ranked:
-        distinct.setdefault(one.text, one)
+    for trajectory in ranked:
+        distinct.setdefault(trajectory.text, trajectory)
     return list(distinct.values())[:num_choices]

@@ -227,7 +227,9 @@ def _conversation(messages: Sequence[Message]) -> tuple[str, tuple[Turn, ...]]:
     text = _text(last)
     if not text.strip():
         raise invalid_input("the last message is empty; it must hold the problem", "messages")
-    earlier = (Turn("system" if one.role == "developer" else one.role, _text(one)) for one in messages[:-1])
+    earlier = (
+        Turn("system" if message.role == "developer" else message.role, _text(message)) for message in messages[:-1]
+    )
     return text, tuple(earlier)
 
 

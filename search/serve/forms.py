@@ -67,9 +67,9 @@ class Form:
         return Told(self._cut(spoken, ended), thoughts if self.thoughts else "")
 
     def _cut(self, text: str, ended: bool) -> str:
-        found = [at for end in self.ends if (at := text.find(end)) >= 0]
-        if found:
-            return text[: min(found)]
+        ends_at = [at for end in self.ends if (at := text.find(end)) >= 0]
+        if ends_at:
+            return text[: min(ends_at)]
         if ended:
             return text
         begun = (size for end in self.ends for size in range(1, len(end)) if text.endswith(end[:size]))

@@ -120,15 +120,14 @@ class Guard:
 
     def _opens(self, scope: Scope, headers: Headers) -> bool:
         kind, _, given = headers.get("authorization", "").partition(" ")
-        found = [given.strip()] if kind.lower() == "bearer" else []
+        tried = [given.strip()] if kind.lower() == "bearer" else []
         if scope["path"] in ("/", "/live") or scope["path"].startswith("/live/"):
-            found += parse_qs(scope["query_string"].decode("latin-1")).get("key", [])
-            found += _cookie(headers)
-        tried = [text.encode("utf-8", "surrogateescape") for text in found]
+            tried += parse_qs(scope["query_string"].decode("latin-1")).get("key", [])
+            tried += _cookie(headers)
         opens = False
-        for one in tried:
+        for text in tried:
             for key in self._keys:  # all of them, so that the time does not say which
-                opens |= hmac.compare_digest(one, key)
+                opens |= hmac.compare_digest(text.encode("utf-8", "surrogateescape"), key)
         return opens
 
 

@@ -205,7 +205,7 @@ class Jobs:
         if job.began:
             self._ended[job.id] = job
         while len(self._ended) > self._max_ended or (
-            len(self._ended) > 1 and sum(one.num_nodes for one in self._ended.values()) > self._max_ended_nodes
+            len(self._ended) > 1 and sum(ended.num_nodes for ended in self._ended.values()) > self._max_ended_nodes
         ):
             self._ended.popitem(last=False)
 

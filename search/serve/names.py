@@ -41,12 +41,12 @@ def parse_name(model: str, policies: Mapping[str, str], scorers: Mapping[str, st
         ApiError: 404, no such model, method or scorer; says what there is.
     """
     own = next(iter(policies))
-    found = max((name for name in policies if model == name or model.startswith(f"{name}@")), key=len, default=None)
-    if found is None:
+    served = max((name for name in policies if model == name or model.startswith(f"{name}@")), key=len, default=None)
+    if served is None:
         have = ", ".join(repr(name) for name in policies)
         raise _no_model(f"there is no model {model!r} here; this server has {have}, and {own}@METHOD-WIDTH")
-    values = {} if found == own else {"policy": policies[found]}
-    rest = model[len(found) + 1 :].split("@") if model != found else []
+    values = {} if served == own else {"policy": policies[served]}
+    rest = model[len(served) + 1 :].split("@") if model != served else []
     try:
         return {**values, **parse_parts(rest, scorers)}
     except ValueError as error:
@@ -77,10 +77,10 @@ def parse_parts(parts: Iterable[str], scorers: Mapping[str, str]) -> dict[str, A
     """
     values: dict[str, Any] = {}
     for part in parts:
-        found = {"prm": scorers[part]} if part in scorers else _method(part, scorers)
-        if again := sorted(found.keys() & values.keys()):
+        stands_for = {"prm": scorers[part]} if part in scorers else _method(part, scorers)
+        if again := sorted(stands_for.keys() & values.keys()):
             raise ValueError(f"{part!r}: the {again[0]} is said twice")
-        values |= found
+        values |= stands_for
     return values
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
-from search.catalogue import METHODS, load
+from search.catalogue import METHODS
 from search.config import METHOD_OPTIONS, SearchSettings
 from search.serve import shapes
 from search.serve.body import PER_REQUEST
 from search.serve.names import listed
 from search.setting_types import Example
+from search.setup.registry import method_options
 
 if TYPE_CHECKING:
     from search.serve.service import Service
@@ -140,45 +140,47 @@ _PROBLEM = {
 def _search_options(service: Service) -> dict[str, Any]:
     """A schema for the server's own method, and one for each other, by name."""
     own = service.searches.settings.method
-    made = {"SearchOptions": _options_of(service, own)}
+    schemas = {"SearchOptions": _options_of(service, own)}
     for method in METHODS:
         schema = _options_of(service, method)
         schema["properties"]["method"] = {"type": "string", "const": method}
         schema["required"] = ["method"]
-        made["SearchOptions_" + method.replace("-", "_")] = schema
-    return made
+        schemas["SearchOptions_" + method.replace("-", "_")] = schema
+    return schemas
 
 
 def _options_of(service: Service, method: str) -> dict[str, Any]:
     """What a request may set of a search by this method."""
     settings, limits = service.searches.settings, service.limits
-    known = SearchSettings.model_json_schema()["properties"]
-    fields = {name: {key: known[name][key] for key in known[name] if key != "default"} for name in sorted(PER_REQUEST)}
+    schema = SearchSettings.model_json_schema()["properties"]
+    fields = {
+        name: {key: said for key, said in schema[name].items() if key != "default"} for name in sorted(PER_REQUEST)
+    }
     fields["width"]["maximum"] = limits.max_width
     fields["max_tokens"]["maximum"] = limits.max_tokens
-    fields["prm"] = {"type": "string", "enum": list(service.scorers), "description": known["prm"]["description"]}
+    fields["prm"] = {"type": "string", "enum": list(service.scorers), "description": schema["prm"]["description"]}
     if settings.max_seconds is not None:
         _bound(fields["max_seconds"], settings.max_seconds)
     chosen = METHODS[method]
     kinds = {"float": "number", "int": "integer", "bool": "boolean", "str": "string"}
     options = {
-        item.name: {"type": kinds[kind]}
-        for item in dataclasses.fields(load(chosen.policy))
-        if item.init and item.name != "reduce" and (kind := str(item.type).split(" ")[0]) in kinds
+        name: {"type": kinds[kind]}
+        for name, field in method_options(method).items()
+        if (kind := str(field.type).split(" ")[0]) in kinds
     }
     # A request gives the examples themselves: a file's name would be one of the server's.
     fields["few_shot"]["anyOf"] = [{"type": "array", "items": Example.model_json_schema()}, {"type": "null"}]
     fields["options"] |= {"properties": options, "additionalProperties": False}
-    gone = {"method", *chosen.fixed, *(name for name in METHOD_OPTIONS if name not in options)}
+    left_out = {"method", *chosen.fixed, *(name for name in METHOD_OPTIONS if name not in options)}
     if "prm" in chosen.fixed or service.searches.prm == "none":
         fields["vote"] = {"type": "string", "enum": ["auto", "majority"]}
     if settings.writer == "model":
         fields["writer"] = {"type": "string", "const": "model"}
-        gone |= {"router", "pipeline"}
-    properties = {name: schema for name, schema in fields.items() if name not in gone}
+        left_out |= {"router", "pipeline"}
+    properties = {name: field for name, field in fields.items() if name not in left_out}
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
 def _bound(field: dict[str, Any], maximum: float) -> None:
     """Put a maximum on an optional number."""
-    next(one for one in field["anyOf"] if one.get("type") in ("integer", "number"))["maximum"] = maximum
+    next(kind for kind in field["anyOf"] if kind.get("type") in ("integer", "number"))["maximum"] = maximum

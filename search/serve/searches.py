@@ -93,8 +93,8 @@ class Searches:
             if extra.role == "prm" and not runs_on_engine(extra.model):
                 raise ConfigError(f"{extra.model}: it is there without being loaded")
         own = int(runs_on_engine(self.prm)) + 1
-        found = len(self.policies) + sum(runs_on_engine(prm) for prm in self.scorers.values())
-        if found < len(extras) + own:
+        num_models = len(self.policies) + sum(runs_on_engine(prm) for prm in self.scorers.values())
+        if num_models < len(extras) + own:
             raise ConfigError("two models have the same name to clients; give one of them from another folder")
 
     @property
@@ -172,8 +172,8 @@ class Searches:
         return search
 
     def _extra(self, role: str, model: str) -> Engine | None:
-        found = (engine for extra, engine in self._loaded.items() if (extra.role, extra.model) == (role, model))
-        return next(found, None)
+        engines = (engine for extra, engine in self._loaded.items() if (extra.role, extra.model) == (role, model))
+        return next(engines, None)
 
     def _grader(self, name: str) -> Grader:
         name = "plain" if name == "auto" else name

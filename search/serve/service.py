@@ -131,7 +131,9 @@ class Service:
 
     def _card(self, name: str, sets: Mapping[str, Any]) -> dict[str, Any]:
         own = self.searches.settings
-        policy = next((one for one in self.policies if name == one or name.startswith(f"{one}@")), self.name)
+        policy = next(
+            (served for served in self.policies if name == served or name.startswith(f"{served}@")), self.name
+        )
         model = self.policies[policy] if own.writer == "model" else own.target
         shown = {"policy": short_name(model), "prm": short_name(self.searches.prm), **sets}
         return {
@@ -184,7 +186,8 @@ class Service:
         seed, own = asked.changes.get("seed"), self.searches.settings
         if seed is None:
             seed = own.seed if "seed" in own.model_fields_set else secrets.randbits(53)
-        deadline = min((one for one in (self.limits.deadline, budget.deadline) if one is not None), default=None)
+        deadlines = (self.limits.deadline, budget.deadline)
+        deadline = min((seconds for seconds in deadlines if seconds is not None), default=None)
         return Job(
             id=f"{'cmpl' if asked.raw else 'chatcmpl'}-{secrets.token_hex(12)}",
             model=body.model,

@@ -60,9 +60,9 @@ def seed_notes(driver: Driver) -> tuple[str, ...]:
     """A line where steps written ahead are other draws than those that would have been written in their turn."""
     if not driver.speculates:
         return ()
-    found = [engine.info for engine in writing_engines(driver.writer) if engine.info.seeds == "none"]
+    seedless = [engine.info for engine in writing_engines(driver.writer) if engine.info.seeds == "none"]
     return tuple(
         f"speculate: engine {info.name} of {info.model} repeats no step exactly (it honours no seeds, or its rounding "
         "depends on the batch); results are those of a search without it in distribution, not step for step"
-        for info in found
+        for info in seedless
     )

@@ -40,13 +40,14 @@ BENCHES: Mapping[str, str] = {
 }
 
 
-def option_names(method: str) -> frozenset[str]:
-    """The options that a method's policy has."""
-    return frozenset(_options(load(pick("method", method, METHODS).policy)))
+def method_options(method: str) -> dict[str, dataclasses.Field[Any]]:
+    """The options that a method's policy has, by name.
 
-
-def _options(cls: Any) -> dict[str, dataclasses.Field[Any]]:
-    return {item.name: item for item in dataclasses.fields(cls) if item.init and item.name != "reduce"}
+    Raises:
+        ConfigError: unknown method.
+    """
+    policy = load(pick("method", method, METHODS).policy)
+    return {item.name: item for item in dataclasses.fields(policy) if item.init and item.name != "reduce"}
 
 
 def make_policy(settings: MethodSettings, reduce: str) -> Policy:
@@ -61,17 +62,16 @@ def make_policy(settings: MethodSettings, reduce: str) -> Policy:
     """
     method = pick("method", settings.method, METHODS)
     if settings.frontier == "rolling" and not method.rolls:
-        rolling = ", ".join(name for name, one in METHODS.items() if one.rolls)
+        rolling = ", ".join(name for name, candidate in METHODS.items() if candidate.rolls)
         raise ConfigError(f"frontier rolling: method {settings.method} has none; those that have: {rolling}")
-    cls = load(method.policy)
-    known = _options(cls)
+    option_fields = method_options(settings.method)
     flags = {name: getattr(settings, name) for name in METHOD_OPTIONS}
     options = {**{name: value for name, value in flags.items() if value is not None}, **settings.options}
     for name in options:
-        if name not in known:
-            accepted = ", ".join(sorted(known)) or "none"
+        if name not in option_fields:
+            accepted = ", ".join(sorted(option_fields)) or "none"
             raise ConfigError(f"method {settings.method} has no option {name!r}; it has: {accepted}")
-    policy: Policy = cls(**_typed(options, known), reduce=reduce)
+    policy: Policy = load(method.policy)(**_typed(options, option_fields), reduce=reduce)
     return policy if settings.frontier == "level" else cast("Policy", load("search.policies:Rolling")(policy))
 
 
@@ -121,18 +121,18 @@ def check_hidden_embedder(settings: RewardModelSettings) -> None:
         )
 
 
-def _typed(options: Mapping[str, Scalar], known: Mapping[str, dataclasses.Field[Any]]) -> dict[str, Scalar]:
+def _typed(options: Mapping[str, Scalar], option_fields: Mapping[str, dataclasses.Field[Any]]) -> dict[str, Scalar]:
     """Options with whole numbers made floats where the field is a float; all else must fit as it is."""
     typed: dict[str, Scalar] = {}
     for name, value in options.items():
-        kind = str(known[name].type)
+        kind = str(option_fields[name].type)
         if kind.startswith("float") and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         accepted = {"float": float, "int": int, "bool": bool, "str": str}.get(kind.split(" ")[0])
-        wrong = accepted is not None and (
+        misfits = accepted is not None and (
             not isinstance(value, accepted) or isinstance(value, bool) != (accepted is bool)
         )
-        if wrong:
+        if misfits:
             raise ConfigError(f"option {name} = {value!r}: must be {kind}")
         typed[name] = value
     return typed
@@ -171,10 +171,10 @@ def weights_of(model: str) -> str | None:
     if path.exists():
         return fingerprint(path)
     try:
-        found = cached_model(model_path(model))
+        folder = cached_model(model_path(model))
     except HFValidationError:
         return None
-    return None if found is None else fingerprint(found)
+    return None if folder is None else fingerprint(folder)
 
 
 def make_engine(spec: str, model: str, settings: EngineSettings, max_kv_tokens: int | None) -> Engine:

@@ -13,7 +13,7 @@ from search.config import METHOD_OPTIONS, TRANSPORT, SearchSettings, build
 from search.errors import ConfigError
 from search.setting_groups import MethodSettings, RewardModelSettings, RoutingSettings
 from search.setup.engine_choice import choose_engine
-from search.setup.registry import make_policy, option_names, prm_config, runs_on_engine
+from search.setup.registry import make_policy, method_options, prm_config, runs_on_engine
 from search.setup.routing import OWN, choose_router, read_router, router_kind
 from search.setup.run_key import engine_kind
 
@@ -55,17 +55,17 @@ class Part(NamedTuple):
 def parts(settings: SearchSettings) -> list[Part]:
     """The models that a search of these settings uses, settled ones."""
     if settings.writer == "model":
-        found = [Part("policy", settings.policy, settings.engine)]
+        used = [Part("policy", settings.policy, settings.engine)]
     else:
-        found = [
+        used = [
             Part("draft", settings.draft, settings.draft_engine),
             Part("target", settings.target, settings.engine),
         ]
     if runs_on_engine(settings.prm):
-        found.append(Part("prm", settings.prm, settings.prm_engine))
+        used.append(Part("prm", settings.prm, settings.prm_engine))
     if settings.writer == "arbitrage" and router_kind(settings.router).runs_on_engine:
-        found.append(Part("router", settings.router_model, settings.router_engine))
-    return [part for part in found if part.model != OWN]
+        used.append(Part("router", settings.router_model, settings.router_engine))
+    return [part for part in used if part.model != OWN]
 
 
 def settle(settings: S, *, own_models: bool = False, own_scorer: bool = False, own_policy: bool = False) -> Settled[S]:
@@ -204,8 +204,8 @@ def _settle_options(values: dict[str, Any], given: Set[str], ignored: dict[str, 
         ConfigError: an option that no method has, or a value that its method does not accept.
     """
     name = values["method"]
-    accepted_options, cause = option_names(name), f"method {name}"
-    elsewhere = {option for other in METHODS for option in option_names(other)}
+    accepted_options, cause = method_options(name), f"method {name}"
+    elsewhere = {option for other in METHODS for option in method_options(other)}
     for option in METHOD_OPTIONS:
         if values[option] is not None and option not in accepted_options:
             if option in given:
@@ -260,8 +260,8 @@ def _idle(settings: SearchSettings, *, own_policy: bool) -> dict[str, str]:
     else:
         if not METHODS[settings.method].rolls:
             idle["frontier"] = f"method {settings.method}"
-        known = option_names(settings.method)
-        idle |= {name: f"method {settings.method}" for name in METHOD_OPTIONS if name not in known}
+        accepted = method_options(settings.method)
+        idle |= {name: f"method {settings.method}" for name in METHOD_OPTIONS if name not in accepted}
         policy = make_policy(settings, "last")
         if policy.pace != "level":
             idle["speculate"] = f"method {settings.method}"

@@ -111,10 +111,10 @@ def choose_router(settings: SearchSettings, given: Set[str]) -> dict[str, str]:
     kind = ROUTERS[spec.kind]
     if settings.policy not in (ModelSettings.model_fields["policy"].default, settings.target):
         raise ConfigError(f"writer arbitrage writes with draft and target; policy {settings.policy!r} is not used")
-    for one, other in (("draft", "target"), ("target", "draft")):
-        if not getattr(settings, one).startswith("mini:") and other not in given:
+    for role, other in (("draft", "target"), ("target", "draft")):
+        if not getattr(settings, role).startswith("mini:") and other not in given:
             raise ConfigError(
-                f"writer arbitrage: {one} is {getattr(settings, one)!r} and no {other} was named; give --{other} too"
+                f"writer arbitrage: {role} is {getattr(settings, role)!r} and no {other} was named; give --{other} too"
             )
     if settings.pipeline and settings.width != 1 and settings.method not in ("chain", "greedy"):
         raise ConfigError(
@@ -167,8 +167,8 @@ def read_router(settings: SearchSettings, notes: list[str]) -> str | None:
     if not kind.has_model:
         return None
     if kind.judge == "prm":
-        found = prm_config(settings.router_model, _router_codec(settings), settings.router_engine)
-        return found.codec if settings.prm == "none" else None
+        read = prm_config(settings.router_model, _router_codec(settings), settings.router_engine)
+        return read.codec if settings.prm == "none" else None
     if kind.judge == "probe":
         # Another draft is refused when it is loaded: its files tell it.
         pair = {"target": router_probe_config(settings.router_model).target}
