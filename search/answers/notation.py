@@ -79,13 +79,13 @@ _COMPATIBLE = re.compile("[\uff01-\uff5e\U0001d400-\U0001d7ff]")
 
 _SIZE = re.compile(
     r"\\(?:left|right|middle|[bB]igg?[lrm]?)(?![A-Za-z])\s{0,3}\.?(?=[^.]|$)|\\(?:displaystyle|textstyle|scriptstyle|limits|"
-    r"nolimits|strut|bf|rm|it|cal|null|large|Large|normalsize|allowbreak|nonumber)(?![A-Za-z])"
+    r"nolimits|strut|bf|rm|it|cal|boldmath|null|large|Large|normalsize|allowbreak|nonumber)(?![A-Za-z])"
 )
 _SPACE = re.compile(
     r"\\(?:[,;: >]|(?:quad|qquad|enspace|thinspace|hfill|medspace|thickspace)(?![A-Za-z]))|~|\\[hv]space\*?\{[^{}]*\}"
 )
 _ALIASES = (
-    (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
+    (re.compile(r"\\(?:[dtcsx]|nice)frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\[dt]binom(?![A-Za-z])"), r"\\binom"),
     (re.compile(r"\\(?:cdot|times|ast|cdotp)(?![A-Za-z])"), "*"),
     (re.compile(r"\*\*"), "^"),
@@ -111,19 +111,25 @@ _ALIASES = (
     (re.compile(r"\\(?:var)(epsilon|phi|theta|rho)(?![A-Za-z])"), r"\\\1 "),
     (re.compile(r"\\exponentialE(?![A-Za-z])"), "e"),
     (re.compile(r"\\imaginaryI(?![A-Za-z])"), "i"),
+    (re.compile(r"\\(?:(?:text)?color|colorbox|fcolorbox\s?\{[^{}]*\})\s?\{[^{}]*\}"), ""),
     (re.compile(r"\{,\}|,\\!"), ","),
     (re.compile(r"\\!"), ""),
 )
 _BOX = re.compile(
-    r"\\(?:boxed|fbox|framebox|ensuremath|mbox|hbox|text[a-z]{0,6}|math(?:rm|bf|it|sf|normal|tt)|boldsymbol|bm|bold|"
-    r"emph|operatorname\*?|underline)\s{0,3}\{([^{}]{0,2000})\}"
+    r"\\(?:boxed|fbox|framebox|ensuremath|mbox|hbox|text[a-z]{0,6}|math(?:rm|bf|it|sf|normal|tt)|boldsymbol|boldmath|bm|pmb|"
+    r"bold|emph|operatorname\*?|underline)\s{0,3}\{([^{}]{0,2000})\}"
 )
 _FONT_LETTER = re.compile(r"\\(?:text|math)(?:rm|bf|it|sf|tt)?\s([A-Za-z0-9])(?![A-Za-z])")
 _TEXT_FAMILY = re.compile(r"\\(?:text[a-z]{0,6}|mbox|hbox|emph|operatorname)")
 _AROUND = re.compile(r"\\(?:boxed|fbox|framebox|ensuremath|underline)")
-_OVER = re.compile(r"\{([^{}]{1,200})\\over(?![A-Za-z])([^{}]{1,200})\}")
+_OVER = re.compile(r"\{([^{}]{1,200})\\(over|choose)(?![A-Za-z])([^{}]{1,200})\}")
 _DELIMITERS = re.compile(r"\\\\(?:\s?\[[0-9.\s]{0,8}[a-z]{0,3}\])?|\\[()\[\]]")
-_MARKDOWN = re.compile(r"\*\*([^*\n]{1,400})\*\*|(?<!\w)__([^_\n]{1,400})__(?!\w)|`([^`\n]{1,400})`")
+_EMPHASIS = re.compile(
+    r"(?<![\w*)\]}])(?P<stars>\*{1,3})(?=[^\s*])(?P<starred>[^*\n]{0,399}[^\s*])(?P=stars)(?![\w*(\[{\\])"
+    r"|(?<!\w)__(?P<scored>[^_\n]{1,400})__(?!\w)|`(?P<quoted>[^`\n]{1,400})`"
+    r"|<(?P<tag>b|i|u|em|strong|mark|code|span|font|p|div|center|big)\b[^<>\n]{0,80}>(?P<tagged>[^<>\n]{1,400})</(?P=tag)>",
+    re.IGNORECASE,
+)
 FUNCTIONS = frozenset(
     (
         "sin",
@@ -147,12 +153,17 @@ FUNCTIONS = frozenset(
 _LETTERS = re.compile(r"[^\W\d_]")
 
 
+def without_emphasis(text: str) -> str:
+    """A text without the marks of Markdown and HTML that set off some of its words."""
+    return _EMPHASIS.sub(lambda found: found["starred"] or found["scored"] or found["quoted"] or found["tagged"], text)
+
+
 def one_notation(answer: str) -> str:
     """An answer in one notation; longer ones than `MAX_CHARS` with their spaces collapsed alone."""
     text = answer.strip()
     if len(text) > MAX_CHARS:
         return " ".join(text.split())
-    text = _MARKDOWN.sub(lambda found: found[1] or found[2] or found[3], text)
+    text = without_emphasis(text).rstrip("\\")
     text = _from_unicode(text)
     text = text.replace(r"\$", MONEY).replace("\\%", "%").replace(r"\#", "#").replace(r"\&", " and ")
     text = _without_dollars(text)
@@ -164,7 +175,7 @@ def one_notation(answer: str) -> str:
     text = _FONT_LETTER.sub(r" \1", text)
     for _ in range(8):
         before = text
-        text = _OVER.sub(r"\\frac{\1}{\2}", _BOX.sub(_unwrapped, text))
+        text = _OVER.sub(_two_floors, _BOX.sub(_unwrapped, text))
         if text == before:
             break
     return " ".join(text.split()).strip().rstrip(".,;:").strip()
@@ -203,6 +214,10 @@ def _without_dollars(text: str) -> str:
     if count == 1 and re.search(r"[0-9]\s?\$$|-\$[0-9]", text):
         return text.replace("$", MONEY)
     return text.replace("$", " ")
+
+
+def _two_floors(found: re.Match[str]) -> str:
+    return f"\\{'frac' if found[2] == 'over' else 'binom'}{{{found[1]}}}{{{found[3]}}}"
 
 
 def _unwrapped(found: re.Match[str]) -> str:

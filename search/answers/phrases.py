@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
+from search.answers.notation import without_emphasis
 from search.answers.prose import number_in, sentence_end
+from search.answers.visible import last_match
 
 MAX_ANSWER_CHARS = 10_000
 """A longer "answer" is no answer; keeps what follows the reading cheap on hostile text."""
@@ -73,7 +75,8 @@ _CLAUSE = re.compile(
     r"(?:the|that|a|an|she|he|it|they|there|you|we|I|this|in|for|after|to|option)\b(?![ \t]{0,3}[,.)])", re.IGNORECASE
 )
 _ASIDE = re.compile(
-    r"(?:,\s{1,3}(?:as|which|since|so|because|where|when|and so|i\.e\.|meaning)|\s{1,3}(?:because|since|which means))\b"
+    r"(?:,\s{1,3}(?:as|which|since|so|because|where|when|and so|i\.e\.|meaning|not|rather than|instead of)"
+    r"|\s{1,3}(?:because|since|which means))\b"
 )
 _WORKED = re.compile(
     r"(?:(?:[A-Za-z]{3,20}\b|[0-9.,$%()]|[-+*/×÷·−]|\\(?:times|div|cdot|\$|%|\(|\)))\s{0,2}){1,60}=\s{0,2}(?P<result>\\?\$?-?[0-9][^=]{0,60})"
@@ -94,6 +97,10 @@ _WRAPPERS = (
 _FEW_WORDS = 5
 """A longer clause without a number in it describes the answer."""
 
+_TAGGED = re.compile(r"<answer>(.{0,10000}?)</answer>", re.IGNORECASE | re.DOTALL)
+_DECORATION = re.compile("[\u2600-\u27bf\ufe0f\U0001f300-\U0001faff]+$")
+"""Ticks and faces; mathematical signs lie elsewhere."""
+
 _SAID = re.compile(r"[^\W_]|[∞∅]")
 _DISPLAYS = ((r"\[", r"\]"), ("$$", "$$"))
 _LOOSE = " \t\r\n*_:：>"
@@ -101,6 +108,9 @@ _LOOSE = " \t\r\n*_:：>"
 
 def announced_answer(text: str) -> tuple[str | None, bool]:
     """What the last announcement of a text announces, and whether there was one that was cut off before its answer."""
+    tagged = last_match(_TAGGED, text)
+    if tagged is not None and tagged[1].strip():
+        return announced_answer(tagged[1])[0] or _clean(tagged[1]), False
     for match in reversed(list(_ANNOUNCEMENT.finditer(text))):
         found = _after_hashes(text, match.end()) if match["hashes"] else _after_phrase(text, match)
         if found:
@@ -115,7 +125,7 @@ def bare(answer: str) -> str:
     text = answer.strip().strip("\u200b")
     while True:
         before = text
-        text = text.rstrip(".,;:。，；：、।").strip("*`").removesuffix("__").strip()
+        text = _DECORATION.sub("", text).rstrip(".,;:。，；：、।").strip("*`").removesuffix("__").strip()
         for opening, closing in _WRAPPERS:
             inside = text[len(opening) : len(text) - len(closing)]
             if (
@@ -198,7 +208,7 @@ def _after_hashes(text: str, start: int) -> str:
 
 
 def _clean(answer: str) -> str | None:
-    text = bare(answer)
+    text = bare(without_emphasis(answer.strip()))
     for copula in _COPULAS:
         text = text.removesuffix(copula)
     text = bare(text)

@@ -6,6 +6,7 @@ import re
 from fractions import Fraction
 
 from search.answers.expressions import number, read_expression
+from search.answers.notation import FUNCTIONS
 from search.answers.tokens import Token, UnreadError, is_command, is_sign
 from search.answers.units import CURRENCIES, LETTER_UNITS, MAGNITUDES, UNITS, Unit, number_words, singular
 from search.answers.values import Clock, Expression, Node, Quantity
@@ -171,6 +172,8 @@ def _with_unit(tokens: list[Token]) -> Expression | Quantity | None:
     if start == len(tokens) or start == 0:
         return None
     head, tail = tokens[:start], tokens[start:]
+    if is_sign(tail[0], "^") and any(is_command(token, *FUNCTIONS) for token in head):
+        return None  # the degrees of a function's argument, not of its value
     amount = _amount(head)
     if amount is None:
         return None
@@ -209,7 +212,7 @@ def _unit_start(tokens: list[Token]) -> int:
                 and start > 1
                 and (is_command(tokens[start - 2], "circ") or is_sign(tokens[start - 2], "/"))
             )
-            or is_sign(token, "(", ")", "/", "^", "{", "}", ".", "-", "€", "£", "¥", "₹", "¤")
+            or is_sign(token, "(", ")", "[", "]", "/", "^", "{", "}", ".", "-", "€", "£", "¥", "₹", "¤")
             or (token.kind == "num" and token.text in ("2", "3") and start > 1 and is_sign(tokens[start - 2], "^", "{"))
         )
         if not unit_like:
@@ -227,7 +230,7 @@ def _opens_unit(tokens: list[Token], start: int) -> bool:
         return True
     if is_sign(token, "^") and start + 1 < len(tokens) and is_command(tokens[start + 1], "circ"):
         return True
-    if is_sign(token, "(") and start + 1 < len(tokens):
+    if is_sign(token, "(", "[") and start + 1 < len(tokens):
         return tokens[start + 1].kind in ("text", "word")
     return is_sign(token, "€", "£", "¥", "₹", "¤") and start > 0
 
@@ -275,7 +278,7 @@ def _words_of(tail: list[Token]) -> list[str]:
             words.append("per")
         elif token.text in CURRENCIES:
             words.append({"¤": "dollar", "€": "euro", "£": "gbp", "¥": "yen", "₹": "rupee"}[token.text])
-        elif not is_sign(token, "(", ")", ".", "{", "}"):
+        elif not is_sign(token, "(", ")", "[", "]", ".", "{", "}"):
             raise UnreadError(f"{token.text!r} in a unit")
         position += 1
     if words and words[0] == "°" and len(words) > 1 and words[1].lower() in ("c", "f", "celsius", "fahrenheit"):
