@@ -41,7 +41,7 @@ async def measure(num_problems: int) -> dict[str, dict[str, dict[int, dict[str, 
             search.use(loaded.policy, loaded.prm if scorer == "mini:prm" else None)
             results = [await search.asolve(one) for one in asked]
             outcomes = [SearchOutcome(one.problem, one.tree, one.stats) for one in results]
-            ratios, _ = WorkRatios.measure(outcomes, width)
+            ratios = WorkRatios.measure(outcomes, width).ratios
             rounded = {name: round(value, DECIMALS) for name, value in asdict(ratios).items()}
             found[scorer].setdefault(method, {})[width] = rounded
             sys.stderr.write(f"{scorer} {method} {width}: {rounded}\n")

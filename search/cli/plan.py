@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,14 @@ from search.catalogue import SCORERS
 from search.cli.show import print_json
 from search.errors import ConfigError
 
-PROMPT_TOKENS, SOLUTION_TOKENS = 200.0, 300.0
-"""Of a school problem under a chat template, and of its solution by a model of 1.5 billion parameters."""
+PROMPT_TOKENS, SOLUTION_TOKENS, SOLUTION_STEPS = 100.0, 260.0, 4.0
+"""Of GSM8K's problems under a chat template, and of their solutions by Qwen2.5-Coder-1.5B: 102, 258 and 4.0."""
+
+RUNS = Path("runs")
+"""Where a run of the model itself is looked for."""
+
+WITHIN = 0.2
+"""What is said to be too uncertain beyond."""
 
 
 @click.command()
@@ -39,6 +46,9 @@ PROMPT_TOKENS, SOLUTION_TOKENS = 200.0, 300.0
 @click.option(
     "--solution-tokens", type=click.FloatRange(min=1), metavar="N", help=f"of one solution; {SOLUTION_TOKENS:.0f}"
 )
+@click.option(
+    "--solution-steps", type=click.FloatRange(min=1), metavar="N", help=f"of one solution; {SOLUTION_STEPS:.0f}"
+)
 @click.option("--problems", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="in all")
 @click.option(
     "--concurrency", type=click.IntRange(min=1), default=8, show_default=True, metavar="N", help="problems side by side"
@@ -48,7 +58,8 @@ PROMPT_TOKENS, SOLUTION_TOKENS = 200.0, 300.0
     "run",
     type=click.Path(path_type=Path),
     metavar="RUN",
-    help="a run of your own, whose lengths and work are taken in place of the mini family's; its method counts",
+    help="a run of your own, whose lengths and work are taken, and whose method; "
+    f"without it one of the same model, method and kind of scorer below {RUNS}/, else the mini family's work",
 )
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def plan(
@@ -62,6 +73,7 @@ def plan(
     dtype: str,
     prompt_tokens: float | None,
     solution_tokens: float | None,
+    solution_steps: float | None,
     problems: int,
     concurrency: int,
     run: Path | None,
@@ -73,33 +85,49 @@ def plan(
     width times a solution's length, by a ratio that was measured.
     """
     from search.planning.model_shape import read_shape
+    from search.planning.own_run import find_own_run, read_own_run
     from search.planning.plan import Plan, read_device
-    from search.planning.work_ratios import Lengths, at_width, carried, measured, read_run_ratios, tells_apart
+    from search.planning.work_ratios import Lengths, at_width, carried, measured, tells_apart
 
     device = None if gpu is None else read_device(gpu)
     if device is None and (bandwidth or tflops):
         raise ConfigError("--bandwidth and --tflops are of a --gpu; name its memory")
     if device is not None:
         device = replace(device, bandwidth=bandwidth or device.bandwidth, teraflops=tflops or device.teraflops)
-    lengths = Lengths(PROMPT_TOKENS, SOLUTION_TOKENS)
-    if run is None:
-        scored = tells_apart(prm)
-        ratios = at_width(measured(method, scored), width)
+    shape, scored = read_shape(policy), tells_apart(prm)
+    own = read_own_run(run) if run is not None else find_own_run(RUNS, policy, method, width, scored)
+    if own is None:
+        spread = None
+        ratios = at_width(measured(method, scored), width).at_steps(solution_steps or SOLUTION_STEPS)
+        lengths = Lengths(PROMPT_TOKENS, SOLUTION_TOKENS)
         source = f"{method}, measured on the mini family, scored by {'its reward model' if scored else 'confidence'}"
+        _say(
+            f"no run of {policy} by {method} is in {RUNS}/: the mini family's work stands in, and a school problem's "
+            f"lengths; a run of 16 problems there (ets eval --limit 16 --out {RUNS}/NAME) tells both"
+        )
     else:
-        method, of, scored, ratios, lengths = read_run_ratios(run)
-        source = f"{run}, {method} at width {of}"
-        if width != of:
-            ratios = carried(ratios, method, of, width, scored)
-            source += f", carried to {width} as the mini family's change"
+        method, scored, (ratios, lengths, of, spread) = own.method, own.scored, own.measured
+        if width != own.width:
+            ratios = carried(ratios, method, own.width, width, scored)
+        if solution_steps is not None:
+            ratios = ratios.at_steps(solution_steps)
+        carry = "" if width == own.width else f", carried to {width} as the mini family's change"
+        source = f"{own.folder}, {method} at width {own.width}, {of} problem{'s' * (of != 1)}{carry}"
+        if spread > WITHIN:
+            told = f"within {spread:.0%} only" if of > 1 else "not at all"
+            _say(
+                f"{own.folder}: {of} problem{'s' * (of != 1)} tell KV tokens {told}; about 16 tell them within 20%: "
+                "that run's own command goes on with --limit 16"
+            )
     planned = Plan(
-        policy=read_shape(policy),
+        policy=shape,
         prm=None if (model := _loaded(prm)) is None else read_shape(model),
         dtype=dtype,
         method=method,
         width=width,
         lengths=Lengths(prompt_tokens or lengths.prompt, solution_tokens or lengths.solution),
         ratios=ratios,
+        spread=spread if spread is not None and math.isfinite(spread) else None,
         device=device,
         num_problems=problems,
         concurrency=concurrency,
@@ -108,6 +136,10 @@ def plan(
         print_json({**planned.to_dict(), "source": source})
     else:
         sys.stdout.write(planned.table(source).text() + "\n")
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"ets: {line}\n")
 
 
 def _loaded(prm: str) -> str | None:

@@ -83,6 +83,7 @@ class Plan:
         device: what all of it runs on; None: not said.
         num_problems: to be searched.
         concurrency: problems side by side.
+        spread: half of the 95% interval of the KV tokens, as a share of them; None: not known.
     """
 
     policy: ModelShape
@@ -95,11 +96,19 @@ class Plan:
     device: Device | None = None
     num_problems: int = 1
     concurrency: int = 1
+    spread: float | None = None
 
     @property
     def kv_tokens(self) -> int:
         """KV slots that the policy's engine holds for one problem at its peak."""
         return round(self.lengths.prompt + self.ratios.kv * self._unit)
+
+    @property
+    def kv_tokens_interval(self) -> tuple[int, int] | None:
+        """The 95% interval of their mean over problems as those that were measured; None where it is not known."""
+        if self.spread is None:
+            return None
+        return max(0, round(self.kv_tokens * (1 - self.spread))), round(self.kv_tokens * (1 + self.spread))
 
     @property
     def prm_kv_tokens(self) -> int:
@@ -173,6 +182,7 @@ class Plan:
             "weight_bytes": self.weight_bytes,
             "kv_bytes_per_token": self.policy.kv_bytes(self.dtype),
             "kv_tokens": self.kv_tokens,
+            "kv_tokens_interval": self.kv_tokens_interval,
             "prm_kv_tokens": self.prm_kv_tokens,
             "kv_bytes": self.kv_bytes,
             "written_tokens": self.written_tokens,
@@ -189,8 +199,10 @@ class Plan:
             if model is not None:
                 size = f"{model.num_parameters / 1e9:.3g} billion parameters, {_size(model.weight_bytes(self.dtype))}"
                 rows.append((role, f"{model.name}: {size}; KV {_size(model.kv_bytes(self.dtype))} a token"))
+        interval = self.kv_tokens_interval
+        within = "" if interval is None else " ({:,} to {:,})".format(*interval)
         rows += [
-            ("KV tokens of a problem, at its peak", f"{self.kv_tokens:,}"),
+            ("KV tokens of a problem, at its peak", f"{self.kv_tokens:,}{within}"),
             ("KV cache of a problem, at its peak", _size(self.kv_bytes)),
             ("tokens written for a problem", f"{self.written_tokens:,}"),
         ]
@@ -199,7 +211,7 @@ class Plan:
         total = self.weight_bytes + self.concurrency * self.kv_bytes
         rows.append((f"weights and KV, {self.concurrency} side by side", _size(total)))
         notes = [f"Ratios: {source}. {self.dtype}; prompts of {self.lengths.prompt:.0f} tokens, solutions of "
-                 f"{self.lengths.solution:.0f}. Chains that share nothing would hold "
+                 f"{self.lengths.solution:.0f} in {self.ratios.steps:.2g} steps. Chains that share nothing would hold "
                  f"{self.lengths.prompt + self._unit:,.0f} KV tokens."]  # fmt: skip
         if self.device is not None:
             fitting = self.fitting or 0

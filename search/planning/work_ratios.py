@@ -1,24 +1,30 @@
 """A search's work in units of width times a solution's tokens, which is what chains write that share nothing.
 
 The ratios say of a method what it holds, writes and has read, whatever the lengths. `docs/plan_ratios.py` measures them
-on the mini family; a run that was kept gives those of its own model and problems. On GSM8K at width 8, by confidence,
-those of Qwen2.5-Coder-1.5B are 0.82 (independent samples) to 1.10 (ets-kv) of the mini family's for KV slots.
+on the mini family; a run that was kept gives those of its own model and problems.
+
+What a search holds is its newest steps, which are as many as its width, and what it kept of each level above: of a
+solution of D steps (1 + (D - 1) a) / D, where a is the share of a level that is kept. Models differ in D by far more
+than in a: under REBASE a was 0.38 for Qwen2.5-Coder-1.5B (D 3.9), 0.42 for SmolLM2 (1.9), 0.45 for mini:target (5.2).
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
-from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from search.errors import ConfigError
 from search.loop.outcome import SearchOutcome
+from search.support.statistics import half_width
 from search.tree import SearchTree
 from search.types import NodeStatus
+
+_HELD = ("kv", "prm_kv")
+"""Ratios of what is held at once, which depend on how many steps a solution has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,7 @@ class WorkRatios:
         written: tokens that the policy writes.
         read: positions that the reward model reads.
         token_steps: tokens one after the other: each level waits for its longest step.
+        steps: of a solution, where these were measured.
     """
 
     kv: float
@@ -38,33 +45,47 @@ class WorkRatios:
     written: float
     read: float
     token_steps: float
+    steps: float
+
+    def at_steps(self, steps: float) -> WorkRatios:
+        """For solutions of so many steps, where the same share of each level is kept."""
+        shares = {name: share for name in _HELD if (share := self._share_kept(name)) is not None}
+        return replace(self, steps=steps, **{name: _held(share, steps) for name, share in shares.items()})
+
+    def _share_kept(self, name: str) -> float | None:
+        """The share of a level that is kept; None where that cannot be told: one step alone, or no such model."""
+        share = (getattr(self, name) * self.steps - 1) / (self.steps - 1) if self.steps > 1 else 0.0
+        return share if 0 < share < 1 else None
 
     @classmethod
-    def measure(cls, outcomes: Iterable[SearchOutcome], width: int) -> tuple[Self, Lengths]:
+    def measure(cls, outcomes: Iterable[SearchOutcome], width: int) -> Measured:
         """The ratios of searches of one method and width, and how long their prompts and solutions were.
 
         Raises:
             ConfigError: no solution finished.
         """
-        sums, num, prompts, lengths = dict.fromkeys((one.name for one in fields(cls)), 0.0), 0, 0, 0.0
+        sums = dict.fromkeys(("kv", "prm_kv", "written", "read", "token_steps"), 0.0)
+        slots, prompts, lengths, steps = list[float](), 0, 0.0, 0.0
         for outcome in outcomes:
             tree, stats = outcome.tree, outcome.stats
-            ends = [node.num_path_tokens for node in tree.leaves(NodeStatus.FINISHED)]
+            ends = tree.leaves(NodeStatus.FINISHED)
             if not ends:
                 continue
             prompt = len(tree.root.ids)
-            length = math.fsum(ends) / len(ends) - prompt
-            num, prompts, lengths = num + 1, prompts + prompt, lengths + length
+            length = math.fsum(node.num_path_tokens for node in ends) / len(ends) - prompt
+            prompts, lengths = prompts + prompt, lengths + length
+            steps += math.fsum(node.depth for node in ends) / len(ends)
             held = stats.kv_tokens_engine_peak or stats.kv_tokens_ledger_peak or prompt  # servers tell none
+            slots.append(float(held))
             sums["kv"] += held - prompt
             sums["prm_kv"] += max(0, (stats.kv_tokens_prm_peak or 0) - prompt)
             sums["written"] += stats.policy_tokens or 0
             sums["read"] += max(0, (stats.prm_tokens or 0) - prompt)
             sums["token_steps"] += width * _token_steps(tree)
-        if not num:
+        if not (num := len(slots)):
             raise ConfigError("no solution finished, so there is nothing to measure")
-        unit = width * lengths
-        return cls(**{name: value / unit for name, value in sums.items()}), Lengths(prompts / num, lengths / num)
+        ratios = cls(**{name: value / (width * lengths) for name, value in sums.items()}, steps=steps / num)
+        return Measured(ratios, Lengths(prompts / num, lengths / num), num, half_width(slots) * num / math.fsum(slots))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +94,21 @@ class Lengths:
 
     prompt: float
     solution: float
+
+
+class Measured(NamedTuple):
+    """What searches of one method and width took.
+
+    Attributes:
+        ratios, lengths: over their problems.
+        num_problems: that had a solution.
+        spread: half the width of the 95% interval of the KV slots' mean over such problems, as a share of it.
+    """
+
+    ratios: WorkRatios
+    lengths: Lengths
+    num_problems: int
+    spread: float
 
 
 def _token_steps(tree: SearchTree) -> int:
@@ -122,50 +158,25 @@ def at_width(by_width: Mapping[int, WorkRatios], width: int) -> WorkRatios:
 def carried(ratios: WorkRatios, method: str, measured_at: int, width: int, scored: bool = True) -> WorkRatios:
     """Ratios at another width than that at which they were measured, as those of the mini family change with it.
 
-    A method that prunes holds a smaller share of a larger width. Shares of what is held change by their odds, so that
-    none passes the whole. Those of a method that was not measured there stay.
+    A method that prunes holds a smaller share of a larger width. The share that it keeps of a level changes by its
+    odds, so that it never passes the whole. Ratios of a method that was not measured there stay.
     """
     try:
         known = measured(method, scored)
     except ConfigError:
         return ratios
-    before, after = asdict(at_width(known, measured_at)), asdict(at_width(known, width))
-    changed = {
-        name: _by_odds(value, before[name], after[name])
-        if name in ("kv", "prm_kv")
-        else value * (after[name] / before[name] if before[name] else 1.0)
-        for name, value in asdict(ratios).items()
-    }
+    before, after, changed = at_width(known, measured_at), at_width(known, width), asdict(ratios)
+    for name in ("written", "read", "token_steps"):
+        changed[name] *= getattr(after, name) / getattr(before, name) if getattr(before, name) else 1.0
+    for name in _HELD:
+        shares = [one._share_kept(name) for one in (ratios, before, after)]
+        odds = [one / (1 - one) for one in shares if one is not None]
+        if len(odds) == 3:
+            odd = odds[0] * odds[2] / odds[1]
+            changed[name] = _held(odd / (1 + odd), ratios.steps)
     return WorkRatios(**changed)
 
 
-def _by_odds(share: float, before: float, after: float) -> float:
-    """A share whose odds change as they do from `before` to `after`; one that has no odds stays."""
-    if not all(0 < one < 1 for one in (share, before, after)):
-        return share
-    odds = share / (1 - share) * (after / (1 - after)) / (before / (1 - before))
-    return odds / (1 + odds)
-
-
-class RunRatios(NamedTuple):
-    """What a run that was kept tells of its searches' work; `scored`: by what tells steps apart."""
-
-    method: str
-    width: int
-    scored: bool
-    ratios: WorkRatios
-    lengths: Lengths
-
-
-def read_run_ratios(folder: Path) -> RunRatios:
-    """The work of a run that was kept.
-
-    Raises:
-        ConfigError: there is none, or nothing finished in it.
-    """
-    from search.runs.report import read_run
-
-    run = read_run(folder)
-    outcomes: Sequence[SearchOutcome] = [one for record in run.records if (one := record.outcome()) is not None]
-    ratios, lengths = WorkRatios.measure(outcomes, run.settings.width)
-    return RunRatios(run.settings.method_name, run.settings.width, tells_apart(run.settings.prm), ratios, lengths)
+def _held(share: float, steps: float) -> float:
+    """What is held of solutions of so many steps, where this share of each level is kept."""
+    return (1 + (steps - 1) * share) / steps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -74,6 +75,15 @@ def mean_estimate(values: Sequence[float]) -> Estimate:
     """The mean of one value a problem, at least one, and its 95% interval by bootstrap over problems."""
     means = bootstrap(np.reshape(values, (-1, 1))) / len(values)
     return Estimate(math.fsum(values) / len(values), *percentile_interval(means))
+
+
+def half_width(values: Sequence[float]) -> float:
+    """Half of the mean's 95% interval by Student's t, which also holds for a few values; infinite for a single one."""
+    from scipy.stats import t
+
+    if len(values) < 2:
+        return math.inf
+    return float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def paired_estimate(ours: Iterable[float], theirs: Iterable[float]) -> Estimate:

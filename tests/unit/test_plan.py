@@ -20,11 +20,13 @@ from search.planning.model_shape import ModelShape, read_shape
 from search.planning.plan import GIB, Device, Plan, read_device
 from search.planning.work_ratios import Lengths, WorkRatios, at_width, carried, measured
 from search.results.record import read_record
+from search.setup.registry import model_path
+from search.support.statistics import half_width
 from search.types import Problem
 
 PROBLEMS = [Problem(str(number), f"What is {number} + 2?") for number in range(24)]
 LIMITS = {"max_tokens": 48, "max_step_tokens": 8, "prompt": "plain", "system_prompt": "", "grader": "plain"}
-RATIOS = WorkRatios(kv=0.5, prm_kv=0.25, written=0.75, read=0.5, token_steps=2.0)
+RATIOS = WorkRatios(kv=0.5, prm_kv=0.25, written=0.75, read=0.5, token_steps=2.0, steps=5.0)
 
 
 def saved(folder, kind):
@@ -34,7 +36,7 @@ def saved(folder, kind):
     return model
 
 
-def outcomes(engine, method, width):
+def outcomes(engine, method, width, problems):
     """Searches by an engine that is loaded."""
     search = Search(
         settings=SearchSettings(policy="own", prm="none", method=method, width=width, until="spent", **LIMITS)
@@ -42,22 +44,23 @@ def outcomes(engine, method, width):
     search.use(engine, None)
 
     async def all_of_them():
-        return await asyncio.gather(*map(search.asolve, PROBLEMS))
+        return await asyncio.gather(*map(search.asolve, problems))
 
     return [SearchOutcome(one.problem, one.tree, one.stats) for one in asyncio.run(all_of_them())]
 
 
 @pytest.mark.parametrize("kind", ["llama-gqa", "mistral", "neox"])
 def test_kv_tokens_and_bytes_are_what_the_engine_then_holds(tmp_path, kind):
-    """Planned from searches of width 8, held at width 16; bytes as the engine's own forward shows them."""
+    """Planned from 12 problems at width 8, held by 12 others at 16; bytes as the engine's own forward shows them."""
     saved(tmp_path, kind)
     shape = read_shape(str(tmp_path))
     engine = LocalEngine.load(str(tmp_path), dtype="float32")
     seen = engine._model.forward.shape
     for method in ("best-of-n", "rebase", "beam", "ets"):
-        ratios, lengths = WorkRatios.measure(outcomes(engine, method, 8), 8)
+        ratios, lengths, num_problems, spread = WorkRatios.measure(outcomes(engine, method, 8, PROBLEMS[:12]), 8)
+        assert num_problems == 12 and 0 < spread < 0.2
         plan = Plan(shape, None, "float32", method, 16, lengths, carried(ratios, method, 8, 16))
-        held = [one.stats.kv_tokens_engine_peak for one in outcomes(engine, method, 16)]
+        held = [one.stats.kv_tokens_engine_peak for one in outcomes(engine, method, 16, PROBLEMS[12:])]
         tokens = sum(held) / len(held)
         num_bytes = tokens * 2 * math.prod(seen) * 4
         assert plan.kv_tokens == pytest.approx(tokens, rel=0.2), method
@@ -71,9 +74,9 @@ def test_the_mini_familys_ratios_hold_for_its_other_problems(method):
     with Search(method=method, width=width, until="spent", seed=1) as search:
         results = [search.solve(text) for text in texts]
         bits = search.driver.writer.engines["policy"]._model.forward.shape
-    _, lengths = WorkRatios.measure([SearchOutcome(one.problem, one.tree, one.stats) for one in results], width)
+    found = WorkRatios.measure([SearchOutcome(one.problem, one.tree, one.stats) for one in results], width)
     plan = Plan(
-        read_shape("mini:target"), read_shape("mini:prm"), "float32", method, width, lengths,
+        read_shape("mini:target"), read_shape("mini:prm"), "float32", method, width, found.lengths,
         at_width(measured(method), width),
     )  # fmt: skip
     held = [one.stats.kv_tokens_engine_peak for one in results]
@@ -117,18 +120,30 @@ def test_a_shape_that_files_do_not_tell_is_named(tmp_path):
 
 
 def test_ratios_lie_between_those_of_the_widths_that_were_measured():
-    by_width = {4: WorkRatios(1, 0, 1, 0, 2), 16: WorkRatios(0.5, 0, 1, 0, 4)}
-    assert at_width(by_width, 8).kv == pytest.approx(0.75) and at_width(by_width, 8).token_steps == pytest.approx(3)
+    by_width = {4: WorkRatios(1, 0, 1, 0, 2, 5), 16: WorkRatios(0.5, 0, 1, 0, 4, 3)}
+    assert at_width(by_width, 8) == WorkRatios(0.75, 0, 1, 0, 3, 4)
     assert at_width(by_width, 2) == by_width[4] and at_width(by_width, 99) == by_width[16] == at_width(by_width, 16)
     with pytest.raises(ConfigError, match="method mine: its work was not measured; measured: best-of-n"):
         measured("mine")
 
 
+def test_solutions_of_fewer_steps_hold_more_of_themselves():
+    """SmolLM2's solutions of two steps held 0.72 of all tokens under REBASE where mini:target's of five hold 0.56."""
+    assert RATIOS.at_steps(5.0) == RATIOS
+    assert RATIOS.at_steps(2.0).kv == pytest.approx((1 + 0.375) / 2), (
+        "0.375 of each level is kept, and the newest whole"
+    )
+    assert RATIOS.at_steps(1.0).kv == 1.0
+    alone = WorkRatios(1.0, 0, 1, 0, 1, 1.0)
+    assert alone.at_steps(3.0).kv == 1.0 and RATIOS.at_steps(2.0).at_steps(5.0).kv == pytest.approx(RATIOS.kv)
+    assert replace(RATIOS, prm_kv=0.0).at_steps(2.0).prm_kv == 0.0, "no reward model"
+
+
 @pytest.mark.parametrize("scored", [True, False])
 def test_ratios_are_carried_to_another_width_as_those_of_the_mini_family_change(scored):
     known = measured("beam", scored)
-    found = carried(WorkRatios(known[4].kv, 0, 1, 0, 2), "beam", 4, 16, scored)
-    assert found.kv == pytest.approx(known[16].kv) and found.prm_kv == 0
+    found = carried(replace(known[4], prm_kv=0, token_steps=2), "beam", 4, 16, scored)
+    assert found.kv == pytest.approx(known[16].at_steps(known[4].steps).kv) and found.prm_kv == 0
     assert found.token_steps == pytest.approx(2 * known[16].token_steps / known[4].token_steps)
     assert carried(RATIOS, "beam", 8, 8, scored) == RATIOS == carried(RATIOS, "mine", 4, 8, scored)
 
@@ -137,8 +152,8 @@ def test_a_share_that_is_carried_stays_one():
     """SmolLM2 under REBASE held 0.87 of all tokens at width 4 as at 8, and 1.02 of them were planned."""
     for share in (0.001, 0.5, 0.87, 0.999):
         for scored in (True, False):
-            assert 0 < carried(WorkRatios(share, share, 1, 1, 2), "rebase", 4, 64, scored).kv < 1
-    assert carried(WorkRatios(1.01, 0, 1, 0, 2), "rebase", 4, 64).kv == 1.01, "what has no odds stays"
+            assert 0 < carried(WorkRatios(share, share, 1, 1, 2, 2), "rebase", 4, 64, scored).kv < 1
+    assert carried(WorkRatios(1.01, 0, 1, 0, 2, 2), "rebase", 4, 64).kv == 1.01, "all that there is, and more"
 
 
 def test_a_plan_adds_up():
@@ -156,6 +171,10 @@ def test_a_plan_adds_up():
     judged = 2 * 100 * 550 * 3 / (1e12 * 0.6)
     assert tight.seconds == pytest.approx(4 * (200 * step + judged))
     assert "3 problems side by side" in tight.table("here").text()
+    assert plan.kv_tokens_interval is None and "550 (" not in plan.table("here").text()
+    unsure = replace(plan, spread=0.2)
+    assert unsure.kv_tokens_interval == (440, 660) and "550 (440 to 660)" in unsure.table("here").text()
+    assert replace(plan, spread=3.0).kv_tokens_interval == (0, 2200)
 
 
 def test_devices_by_name_and_by_memory():
@@ -180,8 +199,10 @@ def test_the_command_plans_from_shapes_and_from_a_run(inside, tmp_path):
         alone = json.loads(inside("plan", "--policy", "mini:target", "--prm", prm, "--json").out)
         assert alone["prm"] is None and said in alone["source"], prm
     assert inside("eval", "--limit", 2, "--method", "rebase", "--width", 4, "--out", run).code == 0
-    found = json.loads(inside("plan", "--policy", "mini:target", "--width", 4, "--from", run, "--json").out)
-    assert found["method"] == "rebase" and found["source"] == f"{run}, rebase at width 4"
+    shown = inside("plan", "--policy", "mini:target", "--width", 4, "--from", run, "--json")
+    found = shown.json
+    assert found["method"] == "rebase" and found["source"] == f"{run}, rebase at width 4, 2 problems"
+    assert shown.err.startswith(f"ets: {run}: 2 problems tell KV tokens within ") and "--limit 16" in shown.err
     outcomes = [read_record(file).outcome() for file in sorted((run / "problems").glob("*.json"))]
     held = [one.stats.kv_tokens_engine_peak for one in outcomes]
     assert found["kv_tokens"] == pytest.approx(sum(held) / len(held), abs=1)
@@ -193,3 +214,33 @@ def test_the_command_plans_from_shapes_and_from_a_run(inside, tmp_path):
     ):
         wrong: Ran = inside("plan", *args)
         assert (wrong.code, wrong.out) == (2, "") and said in wrong.err and len(wrong.err.splitlines()) == 1
+
+
+def test_a_run_of_the_model_itself_is_found_and_said(inside, tmp_path):
+    """By its weights, its method and its kind of scorer; of several that of the nearest width."""
+
+    def planned(*words, policy="mini:draft"):
+        ran = inside("plan", "--policy", policy, "--method", "rebase", "--width", 8, "--json", *words)
+        return ran.json["source"], ran.err
+
+    (tmp_path / "draft").symlink_to(model_path("mini:draft"))
+    models = ("--policy", "./draft", "--prm", "mini:prm")
+    for method, width, name in (("rebase", 4, "near"), ("rebase", 2, "far"), ("beam", 4, "other")):
+        words = ("--limit", 3, "--method", method, "--width", width, "--max-tokens", 32, "--out", f"runs/{name}")
+        assert inside("eval", *models, *words).code == 0
+    for name, content in (("broken", "{"), ("older", '{"settings": {"width": "?"}}'), ("list", "[]")):
+        (tmp_path / "runs" / name).mkdir()
+        (tmp_path / "runs" / name / "run.json").write_text(content)
+    source, said = planned("--prm", "mini:prm")
+    assert source == "runs/near, rebase at width 4, 3 problems, carried to 8 as the mini family's change"
+    assert "no run of" not in said
+    for words, policy in ((("--prm", "mini:prm"), "mini:target"), ((), "mini:draft")):
+        source, said = planned(*words, policy=policy)
+        assert source.startswith("rebase, measured on the mini family")
+        assert said.startswith(f"ets: no run of {policy} by rebase is in runs/") and len(said.splitlines()) == 1
+    assert "near" not in inside("plan", "--policy", "mini:draft", "--method", "dvts", "--prm", "mini:prm").out
+
+
+def test_how_far_a_few_problems_tell_a_mean():
+    assert half_width([3.0]) == math.inf and half_width([2.0, 2.0, 2.0]) == 0
+    assert half_width([1.0, 3.0]) == pytest.approx(12.706, abs=1e-3), "Student's t with one degree of freedom"
