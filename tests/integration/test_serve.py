@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
+import recall_model
 from documents import SERVED, SERVED_SNIPPETS
 from serve_client import PROBLEM, chat, ets_serve
 
@@ -42,6 +43,38 @@ def test_an_answer_is_what_the_same_search_gives_without_a_server(client):
     assert roles["policy"]["sampled_tokens"] == result.stats.policy_tokens
     assert roles["prm"]["computed_tokens"] == result.stats.prm_tokens
     assert got.usage.search["kv_tokens_peak"] == result.stats.kv_tokens_peak
+
+
+@pytest.fixture(scope="module")
+def recalling(tmp_path_factory):
+    """A client of a server with a model that answers from what stands in its context."""
+    folder = tmp_path_factory.mktemp("recalls")
+    recall_model.build(folder)
+    search = ("--prm", "none", "--method", "self-consistency", "--width", 3)
+    with (
+        ets_serve("--policy", folder, *search) as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0, timeout=120) as client,
+    ):
+        yield client
+
+
+@pytest.mark.parametrize("name", recall_model.NAMES)
+def test_a_conversation_of_five_turns_is_answered_with_knowledge_of_the_first(recalling, name):
+    model = recalling.models.list().data[0]
+
+    def answer(*turns):
+        roles = ("user", "assistant")
+        messages = [{"role": roles[place % 2], "content": text} for place, text in enumerate(turns)]
+        got = recalling.chat.completions.create(model=model.id, messages=messages, seed=1)
+        assert got.search["num_ignored_messages"] == 0
+        return got.choices[0].message.content, got.search["answer"]
+
+    first = f"My hen is called {name}. She has 3 eggs."
+    later = ("Then there are 3.", "She lays 9 more.", "Then there are 12.", "What is my hen called?")
+    assert answer(first, *later) == (f"It is called \\boxed{{{name}}}.", name)
+    other = next(one for one in recall_model.NAMES if one != name)
+    assert answer(first.replace(name, other), *later)[1] == other
+    assert answer(first.replace(name, "Bo"), *later)[1] == answer(*later[1:])[1] == recall_model.UNTOLD
 
 
 def test_a_stream_adds_up_to_the_answer_and_shows_the_search(client):
