@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -112,9 +113,8 @@ class _Tree:
 
 
 def _kind(reason: str) -> str:
-    """A reason without its figures."""
-    words = ("N" if any(letter.isdigit() for letter in word) else word for word in reason.split())
-    return " ".join(words)[:_REASON_CHARACTERS]
+    """A reason's first clause, without its figures."""
+    return re.sub(r"[0-9][0-9.,]*", "N", reason.partition(";")[0])[:_REASON_CHARACTERS]
 
 
 def pair_page(names: tuple[str, str], pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> str:

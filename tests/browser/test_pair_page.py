@@ -62,6 +62,50 @@ def test_both_trees_their_costs_and_where_they_part(visit, artefacts):
     expect(shown.locator("#problem")).to_have_value("1")
 
 
+def test_all_of_it_by_the_keyboard(visit):
+    """From the address bar on, no click: the problems, the replay, where they part, and a step of either tree."""
+    pairs = [(small_view("one"), other_view("one")), (small_view("two"), other_view("two"))]
+    shown = visit(pair_page(("ets run", "beam run"), pairs)).page
+    left, right = shown.frame_locator("#left"), shown.frame_locator("#right")
+    for frame in (left, right):
+        expect(frame.locator(".node").first).to_be_visible()
+    reached = []
+    for _ in range(4):
+        shown.keyboard.press("Tab")
+        reached.append(shown.evaluate("document.activeElement.id"))
+    assert reached == ["problem", "previous", "next", "depth"]
+    for key, value in (("ArrowLeft", "1"), ("ArrowRight", "2"), ("[", "1")):
+        shown.keyboard.press(key)
+        for frame in (left, right):
+            expect(frame.locator("#replay")).to_have_value(value)
+    first = shown.locator("#partings button").first
+    for _ in range(3):  # what can be scrolled is reached too
+        shown.keyboard.press("Tab")
+        if first.evaluate("one => one === document.activeElement"):
+            break
+    shown.keyboard.press("Enter")
+    expect(selected(left)).to_have_attribute("data-id", "2")
+    shown.keyboard.press("j")
+    expect(selected(left)).to_have_attribute("data-id", "5")
+    expect(selected(right)).to_have_attribute("data-id", "3")
+    # In a tree its own keys walk it, and those of both still move both.
+    left.locator('.node[tabindex="0"]').focus()
+    shown.keyboard.press("ArrowLeft")
+    expect(selected(left)).to_have_attribute("data-id", "0")
+    expect(selected(right)).to_have_attribute("data-id", "3")
+    shown.keyboard.press("]")
+    for frame in (left, right):
+        expect(frame.locator("#replay")).to_have_value("2")
+    shown.keyboard.press("s")
+    shown.keyboard.type("np[")
+    expect(left.locator("#step-filter")).to_have_value("np[")
+    shown.keyboard.press("Escape")
+    shown.keyboard.press("n")
+    expect(shown.locator("#problem")).to_have_value("1")
+    shown.keyboard.press("p")
+    expect(shown.locator("#problem")).to_have_value("0")
+
+
 def test_two_trees_of_a_thousand_nodes_are_drawn_in_two_seconds_of_the_browsers_work(visit):
     """CPU seconds of the page's thread, which a busy machine does not lengthen."""
     views = []
@@ -110,9 +154,14 @@ def test_a_comparison_hides_what_is_not_asked_for_and_leads_to_the_trees(visit, 
     rows = shown.locator("tbody tr:visible:has(a)")
     expect(rows).to_have_count(12)
     alone = shown.locator("tbody tr.only").count()
-    shown.get_by_label("only those that one run alone solved").check()
-    expect(rows).to_have_count(alone)
-    shown.get_by_label("only those that one run alone solved").uncheck()
+    box = shown.get_by_label("only those that one run alone solved")
+    for _ in range(10):
+        shown.keyboard.press("Tab")
+        if box.evaluate("one => one === document.activeElement"):
+            break
+    for count in (alone, 12):
+        shown.keyboard.press("Space")
+        expect(rows).to_have_count(count)
     shown.screenshot(path=artefacts / "compare.png")
     link = shown.locator("tbody tr a").nth(3)
     problem = link.get_attribute("href").partition("#")[2]

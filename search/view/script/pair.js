@@ -37,6 +37,7 @@ function verdict(side) {
 }
 
 function showProblem(place) {
+  if (document.activeElement.tagName === "IFRAME") window.focus(); // a tree that is replaced takes no keys meanwhile
   seen.place = place;
   seen.parting = -1;
   const problem = pair.problems[place];
@@ -128,12 +129,23 @@ pairById("problem").addEventListener("change", (event) => showProblem(Number(eve
 pairById("previous").addEventListener("click", () => move(-1));
 pairById("next").addEventListener("click", () => move(1));
 pairById("depth").addEventListener("input", (event) => replay(Number(event.target.value)));
-document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.tagName === "SELECT") return;
+
+/** Keys are of both trees, wherever the focus is; within a tree this comes before its own. */
+function onPairKey(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select, input[type=search]")) return;
   if (KEYS[event.key]) {
     event.preventDefault();
+    event.stopPropagation();
     KEYS[event.key]();
   }
-});
-for (const side of SIDES) pairById(side).addEventListener("load", takeDepth);
+}
+
+document.addEventListener("keydown", onPairKey);
+for (const side of SIDES) {
+  pairById(side).addEventListener("load", () => {
+    takeDepth();
+    pairById(side).contentDocument.body.classList.add("beside");
+    pairById(side).contentDocument.addEventListener("keydown", onPairKey, true);
+  });
+}
 showProblem(0);
