@@ -1,6 +1,6 @@
 """Makes the pictures of the tree viewer and of comparisons from real searches with the built-in models, in Chromium.
 
-Usage: python docs/screenshots.py [FOLDER]     (default: docs; needs the extra `browser`, and Chromium)
+Usage: python docs/screenshots.py [FOLDER]     (default: docs; needs the extras `browser` and `plots`, and Chromium)
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 from search import Problem, Search
@@ -80,6 +81,12 @@ def shoot_page(browser: Browser, html: Path, target: Path) -> None:
     shown.close()
 
 
+def lighten(picture: Path) -> None:
+    """Keep 64 colours, a third of the bytes."""
+    with Image.open(picture) as shot:
+        shot.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(picture, optimize=True)
+
+
 def main(target: Path) -> None:
     """All pictures."""
     chromium = os.environ.get("ETS_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
@@ -95,6 +102,7 @@ def main(target: Path) -> None:
             sys.stderr.write(f"wrote {target / picture}\n")
         for picture, html in pages.items():
             shoot_page(browser, html, target / picture)
+            lighten(target / picture)
             sys.stderr.write(f"wrote {target / picture}\n")
         browser.close()
 
