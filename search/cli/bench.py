@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +73,23 @@ def bench(name: str, plots: Path | None, as_json: bool, **others: Any) -> None:
     if as_json:
         print_json(report)
         return
-    for key, value in report["figures"].items():
-        sys.stdout.write(f"{key:40} {value:.4g}\n" if isinstance(value, float) else f"{key:40} {value}\n")
+    sys.stdout.writelines(f"{line}\n" for line in figure_lines(report["figures"]))
+
+
+def figure_lines(figures: Mapping[str, Any]) -> list[str]:
+    """One line a figure; the bounds of its interval, figures of their own by `_lo` and `_hi`, stand beside it."""
+    bounds: dict[str, tuple[str, str]] = {}
+    for key in figures:
+        high = re.sub(r"_lo(?=_|$)", "_hi", key, count=1)
+        if high != key and high in figures:
+            bounds[re.sub(r"_lo(?=_|$)", "", key, count=1)] = (key, high)
+    beside = {one for name, pair in bounds.items() if name in figures for one in pair}
+    shown = {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in figures.items()}
+    lines = []
+    for key in (key for key in figures if key not in beside):
+        low, high = bounds.get(key, ("", ""))
+        lines.append(f"{key:40} {shown[key]}" + (f" ({shown[low]} to {shown[high]})" if low else ""))
+    return lines
 
 
 def _numbers(name: str, text: str | None) -> tuple[int, ...] | None:

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from search.cli.bench import figure_lines
+
 STATS = {
     "policy_tokens", "computed_tokens", "unique_tokens", "prm_tokens", "kv_tokens_mean", "kv_tokens_peak",
     "kv_tokens_code", "kv_tokens_engine_peak", "num_nodes", "num_pruned", "num_failed", "depth", "seconds",
@@ -149,6 +151,12 @@ def test_help_version_and_no_arguments(ets, inside):
     assert inside("--version").out.startswith("ets")
     assert inside().code == 2
     assert inside("frobnicate").code == 2
+
+
+def test_a_figure_stands_beside_its_interval():
+    figures = {"a": 0.51239, "a_lo": 0.25, "a_hi": 1.0, "b_lo_4": 1, "b_4": 3, "b_hi_4": 4, "x_lo": 7, "y": "none"}
+    told = [" ".join(line.split()) for line in figure_lines(figures)]
+    assert told == ["a 0.5124 (0.25 to 1)", "b_4 3 (1 to 4)", "x_lo 7", "y none"], "bounds beside what they are of"
 
 
 def test_unknown_benches_and_options(inside):

@@ -33,7 +33,7 @@ def index(tmp_path):
 @pytest.fixture
 def kit(index, monkeypatch):
     parts = tuple((f"{name}==1.0", f"data/{name}.bin") for name in PARTS)
-    model = Model("Kit", "kit.gguf", "12 B", "Apache-2.0", parts, hashlib.sha256(b"first second").hexdigest())
+    model = Model("Kit", "kit.gguf", "12 B", "Apache-2.0", parts, hashlib.sha256(b"first second").hexdigest(), "a day")
     monkeypatch.setitem(MODELS, "kit", model)
     return model
 
