@@ -7,6 +7,7 @@ their difference shrinks as the precision grows. All limits are in work: the siz
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 from collections.abc import Mapping
 from fractions import Fraction
@@ -92,7 +93,7 @@ def less(one: Expression, other: Expression) -> bool | None:
         return left < right
     with _LOCK:
         context = _context(_DIGITS[0])
-        difference = _real(other.node, {}, context) - _real(one.node, {}, context)
+        difference = _value(other.node, {}, context, real=True) - _value(one.node, {}, context, real=True)
         return bool(difference > 0)
 
 
@@ -139,10 +140,10 @@ def _numeric_verdict(one: Expression, other: Expression) -> Verdict:
         return Verdict.SAME if infinite[0] == infinite[1] else Verdict.DIFFERENT
     with _LOCK:
         imaginary = _mentions(one.node, "i") or _mentions(other.node, "i")
-        for evaluate in (_complex,) if imaginary else (_real, _complex):
+        for real in (False,) if imaginary else (True, False):
             agreed = 0
             for point in _points(names)[: _POINTS if names else 1]:
-                agrees = _agree(one.node, other.node, point, evaluate)
+                agrees = _agree(one.node, other.node, point, real=real)
                 if agrees is False:
                     return Verdict.DIFFERENT
                 agreed += agrees is True
@@ -151,7 +152,7 @@ def _numeric_verdict(one: Expression, other: Expression) -> Verdict:
     raise UndefinedError
 
 
-def _agree(one: Node, other: Node, point: Mapping[str, Fraction], evaluate: Any) -> bool | None:
+def _agree(one: Node, other: Node, point: Mapping[str, Fraction], *, real: bool) -> bool | None:
     """Whether two expressions have the same value at a point; None where one has none."""
     apart: list[Any] = []
     for digits in _DIGITS:
@@ -159,7 +160,7 @@ def _agree(one: Node, other: Node, point: Mapping[str, Fraction], evaluate: Any)
         sides = []
         for node in (one, other):
             try:
-                sides.append(evaluate(node, point, context))
+                sides.append(_value(node, point, context, real=real))
             except (UndefinedError, ZeroDivisionError):
                 sides.append(None)
             except (OverflowError, ValueError, MemoryError) as error:
@@ -190,7 +191,7 @@ def _proportional(one: Node, other: Node, names: frozenset[str], *, positive: bo
         ratios = []
         for point in _points(names):
             try:
-                left, right = (_real(node, point, context) for node in (one, other))
+                left, right = (_value(node, point, context, real=True) for node in (one, other))
             except (UndefinedError, ZeroDivisionError):
                 continue
             except (OverflowError, ValueError, MemoryError) as error:
@@ -207,16 +208,8 @@ def _proportional(one: Node, other: Node, names: frozenset[str], *, positive: bo
         return Verdict.SAME if same and not (positive and ratios[0] < 0) else Verdict.DIFFERENT
 
 
-def _real(node: Node, point: Mapping[str, Fraction], context: Any) -> Any:
-    """The real value of a node."""
-    return _value(node, point, context, real=True)
-
-
-def _complex(node: Node, point: Mapping[str, Fraction], context: Any) -> Any:
-    return _value(node, point, context, real=False)
-
-
 def _value(node: Node, point: Mapping[str, Fraction], context: Any, *, real: bool) -> Any:
+    """The value of a node at a point, among the real numbers or among the complex ones."""
     op = node.op
     if op in ("num", "var"):
         value = node.number if op == "num" else point[node.name]
@@ -236,10 +229,7 @@ def _value(node: Node, point: Mapping[str, Fraction], context: Any, *, real: boo
     if op == "add":
         return context.fsum(values) if real else sum(values[1:], values[0])
     if op == "mul":
-        product = values[0]
-        for factor in values[1:]:
-            product = product * factor
-        return product
+        return math.prod(values[1:], start=values[0])
     if op == "neg":
         return -values[0]
     if op == "inv":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
-from math import comb, factorial, isqrt
+from math import ceil, comb, factorial, floor, isqrt, prod
 from typing import Any
 
 from search.answers.values import Node
@@ -45,17 +45,6 @@ def _limited(value: Fraction | None) -> Fraction | None:
     if value is not None and max(value.numerator.bit_length(), value.denominator.bit_length()) > _MAX_BITS:
         raise TooLargeError
     return value
-
-
-def _add(*terms: Fraction) -> Fraction:
-    return sum(terms, Fraction(0))
-
-
-def _mul(*factors: Fraction) -> Fraction:
-    product = Fraction(1)
-    for factor in factors:
-        product *= factor
-    return product
 
 
 def _inv(value: Fraction) -> Fraction:
@@ -120,15 +109,15 @@ def _binom(top: Fraction, bottom: Fraction) -> Fraction | None:
 
 
 _APPLIED: Mapping[str, Any] = {
-    "add": _add,
-    "mul": _mul,
+    "add": lambda *terms: sum(terms, Fraction(0)),
+    "mul": lambda *factors: prod(factors, start=Fraction(1)),
     "neg": lambda value: -value,
     "inv": _inv,
     "pow": _pow,
     "root": _root,
     "abs": abs,
-    "floor": lambda value: Fraction(value.numerator // value.denominator),
-    "ceil": lambda value: Fraction(-(-value.numerator // value.denominator)),
+    "floor": lambda value: Fraction(floor(value)),
+    "ceil": lambda value: Fraction(ceil(value)),
     "factorial": _factorial,
     "binom": _binom,
 }

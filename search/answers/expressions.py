@@ -26,6 +26,8 @@ from search.answers.values import Expression, Node
 
 _PRODUCT = re.compile(r"[b-df-hj-np-tv-z]{2}|[a-z]{1}|[xyzuvw]{2,3}|[abcd]{2,3}|[pqrst]{2,3}|[klmn]{2,3}")
 _OPAQUE = frozenset("fgFGPQ")
+_CLOSING = {"(": ")", "[": "]", "{": "}", "lfloor": "rfloor", "lceil": "rceil"}
+_NO_FACTORS = frozenset(("rangle", "rfloor", "rceil", "circ", "le", "ge", "ne", "in", "cup", "cap", "pm", "mp"))
 
 
 def number(value: int | Fraction) -> Node:
@@ -76,11 +78,9 @@ class _Parser:
         return token
 
     def accept(self, *signs: str) -> bool:
-        token = self.peek()
-        if token is not None and is_sign(token, *signs):
-            self.at += 1
-            return True
-        return False
+        found = self._is_next(*signs)
+        self.at += found
+        return found
 
     def deeper(self) -> None:
         self.depth += 1
@@ -90,10 +90,9 @@ class _Parser:
     def sum(self) -> Node:
         self.deeper()
         terms = [self.signed()]
-        while (token := self.peek()) is not None and is_sign(token, "+", "-"):
-            self.at += 1
-            term = self.signed()
-            terms.append(term if token.text == "+" else Node("neg", (term,)))
+        while self._is_next("+", "-"):
+            sign, term = self.take().text, self.signed()
+            terms.append(term if sign == "+" else Node("neg", (term,)))
         self.depth -= 1
         return terms[0] if len(terms) == 1 else Node("add", tuple(terms))
 
@@ -104,9 +103,8 @@ class _Parser:
 
     def _signs(self) -> int:
         sign = 1
-        while (token := self.peek()) is not None and is_sign(token, "+", "-"):
-            self.at += 1
-            sign = -sign if token.text == "-" else sign
+        while self._is_next("+", "-"):
+            sign = -sign if self.take().text == "-" else sign
         return sign
 
     def product(self) -> Node:
@@ -131,20 +129,7 @@ class _Parser:
         if token.kind in ("num", "repetend", "scientific", "word"):
             return True
         if token.kind == "command":
-            return token.text not in (
-                "rangle",
-                "rfloor",
-                "rceil",
-                "circ",
-                "le",
-                "ge",
-                "ne",
-                "in",
-                "cup",
-                "cap",
-                "pm",
-                "mp",
-            )
+            return token.text not in _NO_FACTORS
         return is_sign(token, "(", "[", "{")
 
     def power(self) -> Node:
@@ -160,7 +145,7 @@ class _Parser:
     def exponent(self) -> Node:
         self.deeper()
         sign = self._signs()
-        node = self.power() if not self._is_group("{") else self._powered_group()
+        node = self.power() if not self._is_next("{") else self._powered_group()
         self.depth -= 1
         return Node("neg", (node,)) if sign < 0 else node
 
@@ -168,9 +153,9 @@ class _Parser:
         node = self.group()
         return Node("pow", (node, self.exponent())) if self.accept("^") else node
 
-    def _is_group(self, sign: str) -> bool:
+    def _is_next(self, *signs: str) -> bool:
         token = self.peek()
-        return token is not None and is_sign(token, sign)
+        return token is not None and is_sign(token, *signs)
 
     def postfix(self) -> Node:
         node = self.atom()
@@ -235,7 +220,7 @@ class _Parser:
         run = token.text
         if run in ("e", "i"):
             return Node(run)
-        subscript = self._subscript() if len(run) == 1 or self._is_group("_") else ""
+        subscript = self._subscript() if len(run) == 1 or self._is_next("_") else ""
         following = self.peek()
         if run[-1] in _OPAQUE and following is not None and is_sign(following, "(") and not following.spaced:
             raise UnreadError("a function that is not known")
@@ -248,8 +233,7 @@ class _Parser:
     def _subscript(self) -> str:
         if not self.accept("_"):
             return ""
-        token = self.peek()
-        if token is not None and is_sign(token, "{"):
+        if self._is_next("{"):
             end = closes_at(self.tokens, self.at)
             inner = self.tokens[self.at + 1 : end]
             self.at = end + 1
@@ -260,26 +244,26 @@ class _Parser:
         return "_" + ",".join(item.text for item in inner)
 
     def group(self) -> Node:
+        """What stands in brackets, the first of which is to be taken."""
         opening = self.take()
         end = closes_at(self.tokens, self.at - 1)
-        closing = {"(": ")", "[": "]", "{": "}"}.get(opening.text)
-        if self.tokens[end].text != closing:
+        if self.tokens[end].text != _CLOSING.get(opening.text):
             raise UnreadError("brackets that do not match")
-        inner, tail, place = self.tokens[self.at : end], self.tokens, end + 1
+        return self._up_to(end)
+
+    def _up_to(self, end: int) -> Node:
+        """All up to a closing sign, which is taken too."""
+        outer, inner = self.tokens, self.tokens[self.at : end]
         self.tokens, self.at = inner, 0
         node = self.whole()
-        self.tokens, self.at = tail, place
+        self.tokens, self.at = outer, end + 1
         return node
 
     def _absolute(self) -> Node:
         end = next((n for n in range(self.at, len(self.tokens)) if is_sign(self.tokens[n], "|")), None)
         if end is None or end == self.at:
             raise UnreadError("a bar alone")
-        inner, tail = self.tokens[self.at : end], self.tokens
-        self.tokens, self.at = inner, 0
-        node = self.whole()
-        self.tokens, self.at = tail, end + 1
-        return Node("abs", (node,))
+        return Node("abs", (self._up_to(end),))
 
     def _command(self, token: Token) -> Node:
         name = token.text
@@ -298,14 +282,7 @@ class _Parser:
             return Node("var", name=f"\\{name}{self._subscript()}")
         if name in ("lfloor", "lceil"):
             self.at -= 1
-            end = closes_at(self.tokens, self.at)
-            if self.tokens[end].text != {"lfloor": "rfloor", "lceil": "rceil"}[name]:
-                raise UnreadError("brackets that do not match")
-            inner, tail = self.tokens[self.at + 1 : end], self.tokens
-            self.tokens, self.at = inner, 0
-            node = self.whole()
-            self.tokens, self.at = tail, end + 1
-            return Node("floor" if name == "lfloor" else "ceil", (node,))
+            return Node(name.removeprefix("l"), (self.group(),))
         raise UnreadError(f"\\{name}")
 
     def _two(self) -> tuple[Node, Node]:
@@ -317,7 +294,7 @@ class _Parser:
         return self._argument(), self._argument()
 
     def _argument(self) -> Node:
-        if self._is_group("{"):
+        if self._is_next("{"):
             return self.group()
         token = self.take()
         if token.kind == "num" and len(token.text) == 1:
@@ -330,7 +307,7 @@ class _Parser:
 
     def _root(self) -> Node:
         degree: Node | None = None
-        if self._is_group("["):
+        if self._is_next("["):
             degree = self.group()
         token = self.peek()
         if token is None:
@@ -353,10 +330,10 @@ class _Parser:
         base: Node | None = None
         exponent: Node | None = None
         if name == "log" and self.accept("_"):
-            base = self.group() if self._is_group("{") else self._argument()
+            base = self.group() if self._is_next("{") else self._argument()
         if self.accept("^"):
             sign = self._signs()
-            exponent = self.group() if self._is_group("{") else self.atom()
+            exponent = self.group() if self._is_next("{") else self.atom()
             exponent = Node("neg", (exponent,)) if sign < 0 else exponent
         token = self.peek()
         if token is None:

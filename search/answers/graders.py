@@ -60,7 +60,15 @@ def close_grader(grader: Grader) -> None:
         grader.close()
 
 
-class PlainGrader:
+class AnswerReader:
+    """What graders share that find answers as `search.answers.reader` does."""
+
+    def extract(self, text: str) -> str | None:
+        """As `read_answer`."""
+        return read_answer(text)
+
+
+class PlainGrader(AnswerReader):
     r"""Numbers by value and other answers by their text, spaces and LaTeX's spacing left out.
 
     Thousands separators, a leading "+", zeros that add nothing ("007", "5.0", ".5"), "$" and "%" are ignored,
@@ -68,10 +76,6 @@ class PlainGrader:
     """
 
     name: ClassVar[str] = "plain"
-
-    def extract(self, text: str) -> str | None:
-        """As `read_answer`."""
-        return read_answer(text)
 
     def key(self, answer: str) -> str:
         """As `canonical_answer`."""
@@ -85,14 +89,10 @@ class PlainGrader:
         return key != "" and key in (self.key(reference), self.key(stated_answer(reference) or ""))
 
 
-class IntegerGrader:
+class IntegerGrader(AnswerReader):
     """Integers exactly, as in the mini family: anything else is no right answer."""
 
     name: ClassVar[str] = "integer"
-
-    def extract(self, text: str) -> str | None:
-        """As `read_answer`."""
-        return read_answer(text)
 
     def key(self, answer: str) -> str:
         """The integer without a plus sign and leading zeros; other text stripped."""
@@ -104,14 +104,10 @@ class IntegerGrader:
         return value is not None and value == _integer(reference)
 
 
-class ExactGrader:
+class ExactGrader(AnswerReader):
     """The very text, but for the spaces around it."""
 
     name: ClassVar[str] = "exact"
-
-    def extract(self, text: str) -> str | None:
-        """As `read_answer`."""
-        return read_answer(text)
 
     def key(self, answer: str) -> str:
         """The answer stripped."""
@@ -122,14 +118,10 @@ class ExactGrader:
         return answer is not None and answer.strip() == reference.strip() != ""
 
 
-class ChoiceGrader:
+class ChoiceGrader(AnswerReader):
     """The letter of a multiple choice, however it is set off: (C), C., C) 15, option c. Contents are not compared."""
 
     name: ClassVar[str] = "choice"
-
-    def extract(self, text: str) -> str | None:
-        """As `read_answer`."""
-        return read_answer(text)
 
     def key(self, answer: str) -> str:
         """The letter in capitals; other text stripped."""

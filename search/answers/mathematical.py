@@ -11,8 +11,9 @@ from threading import Lock
 from typing import ClassVar
 
 from search.answers.compare import rational, same_value, within
+from search.answers.graders import AnswerReader
 from search.answers.notation import one_notation
-from search.answers.reader import read_answer, stated_answer
+from search.answers.reader import stated_answer
 from search.answers.reading import canonical_text, read_value
 from search.answers.structures import half_unit
 from search.answers.symbolic import Symbolic, is_formula
@@ -21,7 +22,7 @@ from search.answers.values import Approximate, Expression, Relation, Text, Verdi
 _MAX_KEPT = 10_000
 
 
-class MathGrader:
+class MathGrader(AnswerReader):
     """Answers by value: 1/2 is 0.5, 5 sqrt 2 is sqrt 50, {1, 2} is {2, 1}, 12 cm is 12 but not 12 m, x = 5 is 5.
 
     A verdict hangs on the two answers alone: not on what was compared before, on the load or on the thread. See the
@@ -50,10 +51,6 @@ class MathGrader:
     def num_symbolic(self) -> int:
         """Comparisons that were put to math-verify."""
         return self._symbolic.num_asked
-
-    def extract(self, text: str) -> str | None:
-        """As `read_answer`."""
-        return read_answer(text)
 
     def key(self, answer: str) -> str:
         """The exact number that an answer is, or its text in one notation; see `equivalent` for the rest."""

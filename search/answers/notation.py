@@ -59,11 +59,10 @@ _SIGNS = {
     "∶": ":",
     "﹪": "%",
 }
-_GREEK = re.findall(
-    r"\S+",
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigmaf sigma tau upsilon "
-    "phi chi psi omega",
-)
+_GREEK = (
+    "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi",
+    "omicron", "pi", "rho", "sigmaf", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega",
+)  # fmt: skip
 _SIGNS |= {chr(0x3B1 + number): f"\\{name} " for number, name in enumerate(_GREEK)}
 _SIGNS |= {chr(0x391 + number): f"\\{name.capitalize()} " for number, name in enumerate(_GREEK) if name in (
     "gamma", "delta", "theta", "lambda", "xi", "pi", "sigma", "phi", "psi", "omega"
@@ -130,26 +129,10 @@ _EMPHASIS = re.compile(
     r"|<(?P<tag>b|i|u|em|strong|mark|code|span|font|p|div|center|big)\b[^<>\n]{0,80}>(?P<tagged>[^<>\n]{1,400})</(?P=tag)>",
     re.IGNORECASE,
 )
-FUNCTIONS = frozenset(
-    (
-        "sin",
-        "cos",
-        "tan",
-        "cot",
-        "sec",
-        "csc",
-        "arcsin",
-        "arccos",
-        "arctan",
-        "sinh",
-        "cosh",
-        "tanh",
-        "ln",
-        "log",
-        "lg",
-        "exp",
-    )
-)
+FUNCTIONS = frozenset((
+    "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "ln", "log", "lg",
+    "exp",
+))  # fmt: skip
 _LETTERS = re.compile(r"[^\W\d_]")
 
 

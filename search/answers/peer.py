@@ -5,14 +5,14 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
-from search.answers.reader import read_answer
+from search.answers.graders import AnswerReader
 from search.errors import ConfigError
 from search.support.extras import install_packages
 
 _SECONDS = 5
 
 
-class MathVerifyGrader:
+class MathVerifyGrader(AnswerReader):
     """What `math_verify.verify` says of a reference and an answer, as its documentation calls it.
 
     Raises:
@@ -24,10 +24,6 @@ class MathVerifyGrader:
     def __init__(self) -> None:
         if find_spec("math_verify") is None:
             raise ConfigError(f"--against math-verify needs it: {install_packages('math-verify')}")
-
-    def extract(self, text: str) -> str | None:
-        """As `read_answer`."""
-        return read_answer(text)
 
     def key(self, answer: str) -> str:
         """The answer stripped."""

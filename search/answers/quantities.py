@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from fractions import Fraction
 
 from search.answers.expressions import number, read_expression
@@ -16,47 +17,14 @@ _CLOCK = re.compile(
     r"(?P<half>[ap]\.?\s?m\.?|o'?\s?clock|noon|midnight)?(?:\s?»)?",
     re.IGNORECASE,
 )
-_FILLERS = frozenset(
-    (
-        "the",
-        "a",
-        "an",
-        "of",
-        "each",
-        "per",
-        "in",
-        "for",
-        "and",
-        "total",
-        "more",
-        "left",
-        "on",
-        "at",
-        "to",
-        "long",
-        "every",
-        "all",
-    )
-)
-_QUALIFIERS = frozenset(
-    (
-        "or",
-        "than",
-        "least",
-        "most",
-        "fewer",
-        "less",
-        "not",
-        "except",
-        "if",
-        "mod",
-        "modulo",
-        "unless",
-        "only",
-        "factorial",
-        "up",
-    )
-)
+_FILLERS = frozenset((
+    "the", "a", "an", "of", "each", "per", "in", "for", "and", "total", "more", "left", "on", "at", "to", "long",
+    "every", "all",
+))  # fmt: skip
+_QUALIFIERS = frozenset((
+    "or", "than", "least", "most", "fewer", "less", "not", "except", "if", "mod", "modulo", "unless", "only",
+    "factorial", "up",
+))  # fmt: skip
 """Words beside a number that say that it is another, or one among several."""
 
 _MONEY = frozenset(unit.dimension for unit in CURRENCIES.values())
@@ -89,8 +57,8 @@ def read_measured(tokens: list[Token]) -> Expression | Quantity | None:
     if tokens[0].text in CURRENCIES:
         return _money(tokens)
     if len(tokens) > 1 and is_sign(tokens[0], "-") and tokens[1].text in CURRENCIES:
-        amount = _money(tokens[1:])
-        return Quantity(_negative(amount.amount), amount.dimension, amount.factor, amount.words)
+        money = _money(tokens[1:])
+        return replace(money, amount=_negative(money.amount))
     spelled = _spelled(tokens)
     if spelled is not None:
         return spelled

@@ -13,17 +13,7 @@ from search.answers.notation import MAX_CHARS, ROW_END, one_notation
 from search.answers.quantities import read_clock
 from search.answers.structures import approximately, infinity, read_list, read_tokens, without_braces
 from search.answers.tokens import UnreadError, scan
-from search.answers.values import (
-    Based,
-    Choice,
-    Interval,
-    Labelled,
-    Matrix,
-    Region,
-    Text,
-    Unordered,
-    Value,
-)
+from search.answers.values import Based, Choice, Interval, Labelled, Matrix, Region, Text, Unordered, Value
 
 _CHOICE = re.compile(
     r"(?i:«?(?:option|choice|answer)»?\s?:?\s?)?(?:\(\s?«?(?P<closed>[A-J])»?\s?\)|«?\(?(?P<open>[A-J])\s?\)»?|«?(?P<alone>[A-J])»?(?=$|\s?[.:]\s))"
@@ -73,8 +63,7 @@ def read_value(answer: str) -> Value:
 @lru_cache(maxsize=8192)
 def canonical_text(answer: str) -> str:
     """An answer as text: in one notation, without spaces that part nothing; of plain words the case is left out."""
-    value = _text(one_notation(answer))
-    return value.text
+    return _text(one_notation(answer)).text
 
 
 def _text(notation: str) -> Text:
@@ -148,7 +137,7 @@ def _choice(notation: str) -> Choice | None:
     letter = found["closed"] or found["open"] or found["alone"]
     rest = found["rest"]
     if rest is None:
-        return Choice(letter) if found["closed"] or found["open"] or found["alone"] else None
+        return Choice(letter)
     if found["open"] and notation.lstrip("«")[:1] == "(" and not found["closed"]:
         return None
     if re.match(r"\s?[-+*/^_=<>\\(),|!]", rest) and not re.match(r"\s?\\(?:frac|sqrt|\{|pi|infty|begin)|\s?[-(]", rest):

@@ -14,10 +14,8 @@ def same_interval(one: Value, other: Value) -> Verdict | None:
     assert isinstance(one, Interval)
     if isinstance(other, Interval):
         return _same_ends(one, other)
-    if isinstance(other, Region):
+    if isinstance(other, Region) or (isinstance(other, Ordered) and len(other.items) == 2):
         return same_region(Region((one,)), other)
-    if isinstance(other, Ordered) and len(other.items) == 2:
-        return same_region(Region((one,)), _open_interval(other))
     return Verdict.DIFFERENT
 
 
@@ -27,24 +25,26 @@ def _same_ends(one: Interval, other: Interval) -> Verdict:
     return all_of((compare(one.low, other.low), compare(one.high, other.high)))
 
 
-def _open_interval(pair: Ordered) -> Region | None:
-    low, high = pair.items
-    if isinstance(low, Expression) and isinstance(high, Expression):
-        return Region((Interval(low, high, pair.square, pair.square),))
+def as_region(value: Value) -> Region | None:
+    """A value as the set of real numbers that it may be: intervals, their two ends alone, or points; else None."""
+    if isinstance(value, Region):
+        return value
+    if isinstance(value, Interval):
+        return Region((value,))
+    items = value.items if isinstance(value, Ordered | Unordered) else ()
+    numbers = [item for item in items if isinstance(item, Expression)]
+    if isinstance(value, Ordered) and len(items) == len(numbers) == 2:
+        return Region((Interval(numbers[0], numbers[1], value.square, value.square),))
+    if isinstance(value, Unordered) and value.is_set and len(numbers) == len(items):
+        return Region(tuple(Interval(point, point, True, True) for point in numbers))
     return None
 
 
-def same_region(one: Value, other: Value | None) -> Verdict | None:
+def same_region(one: Value, value: Value) -> Verdict | None:
     """Whether a set of real numbers is what another value says."""
     assert isinstance(one, Region)
-    if isinstance(other, Interval):
-        other = Region((other,))
-    if isinstance(other, Ordered) and len(other.items) == 2:
-        other = _open_interval(other)
-    if isinstance(other, Unordered) and other.is_set:
-        points = [Interval(item, item, True, True) for item in other.items if isinstance(item, Expression)]
-        other = Region(tuple(points)) if len(points) == len(other.items) else None
-    if not isinstance(other, Region):
+    other = as_region(value)
+    if other is None:
         return Verdict.DIFFERENT
     if one.variable and other.variable and one.variable != other.variable:
         return Verdict.DIFFERENT

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from fractions import Fraction
 
 from search.answers.compare import within
 from search.answers.expressions import read_expression
 from search.answers.quantities import read_compound, read_measured
+from search.answers.regions import as_region
 from search.answers.tokens import Token, Tokens, UnreadError, closes_at, is_command, is_sign, split
 from search.answers.values import (
     Approximate,
@@ -50,11 +52,10 @@ def read_tokens(tokens: list[Token]) -> Value:
     if len(approximations) == 2:
         return _said_twice(*(part for _, part in approximations))
     parts = split(tokens, at=_SEPARATORS)
-    if len(parts) > 1:
-        compound = read_compound(parts)
-        return compound if compound is not None else read_list(parts)
     compound = read_compound(parts)
-    return compound if compound is not None else _single(tokens)
+    if compound is not None:
+        return compound
+    return read_list(parts) if len(parts) > 1 else _single(tokens)
 
 
 def _said_twice(exactly: list[Token], roughly: list[Token]) -> Value:
@@ -94,13 +95,15 @@ def read_list(parts: list[tuple[str, list[Token]]]) -> Value:
         raise UnreadError("choices with their contents")
     if any(isinstance(value, Text) for value in values):
         raise UnreadError("words in a list")
+    return Unordered(_spread(values), False)
+
+
+def _spread(values: Iterable[Value]) -> tuple[Value, ...]:
+    """The values one by one, both of a plus-minus among them."""
     items: list[Value] = []
     for value in values:
-        if isinstance(value, Unordered) and not value.is_set:
-            items.extend(value.items)  # a plus-minus among others
-        else:
-            items.append(value)
-    return Unordered(tuple(items), False)
+        items += value.items if isinstance(value, Unordered) and not value.is_set else (value,)
+    return tuple(items)
 
 
 def _united(regions: list[Region]) -> Region:
@@ -144,33 +147,17 @@ def _membership(tokens: list[Token]) -> Value | None:
     """The set in which x is."""
     if len(tokens) > 2 and is_command(tokens[1], "in") and tokens[0].kind in ("word", "command"):
         value = read_tokens(tokens[2:])
-        value = _as_region(value) or value
+        value = as_region(value) or value
         if isinstance(value, Region) and len(tokens[0].text) == 1:
             return Region(value.parts, tokens[0].text)
         return value
     return None
 
 
-def _as_region(value: Value) -> Region | None:
-    """A set of real numbers that was written as intervals, or as their ends alone."""
-    if isinstance(value, Region):
-        return value
-    if isinstance(value, Interval):
-        return Region((value,))
-    if isinstance(value, Ordered) and len(value.items) == 2:
-        low, high = value.items
-        if isinstance(low, Expression) and isinstance(high, Expression):
-            return Region((Interval(low, high, value.square, value.square),))
-    if isinstance(value, Unordered) and value.is_set and all(isinstance(item, Expression) for item in value.items):
-        points = [item for item in value.items if isinstance(item, Expression)]
-        return Region(tuple(Interval(point, point, True, True) for point in points))
-    return None
-
-
 def _union(tokens: list[Token]) -> Value | None:
     parts = split(tokens, at=frozenset(("cup", "U")))
     if len(parts) > 1:
-        regions = [_as_region(_single(part)) for _, part in parts if part]
+        regions = [as_region(_single(part)) for _, part in parts if part]
         if any(region is None for region in regions) or len(regions) != len(parts):
             raise UnreadError("a union of something else than numbers")
         return _united([region for region in regions if region is not None])
@@ -346,21 +333,13 @@ def _set(inner: list[Token]) -> Value:
             if at == 4 and not (is_command(inner[1], "in") and is_command(inner[2], "mathbb")):
                 break
             value = read_tokens(inner[at + 1 :])
-            region = value if isinstance(value, Region) else None
-            if region is None:
+            if not isinstance(value, Region):
                 raise UnreadError("a set by a condition")
-            return region
+            return value
     parts = split(inner, at=frozenset((",", ";", "ldots")))
     if any(not part or name == "ldots" for name, part in parts):
         raise UnreadError("an item that is missing")
-    items: list[Value] = []
-    for _, part in parts:
-        value = _single(without_braces(part))
-        if isinstance(value, Unordered) and not value.is_set:
-            items.extend(value.items)
-        else:
-            items.append(value)
-    return Unordered(tuple(items), True)
+    return Unordered(_spread(_single(without_braces(part)) for _, part in parts), True)
 
 
 def _signs_both(tokens: list[Token]) -> Value | None:

@@ -24,21 +24,10 @@ _CPU_SECONDS = 3.0
 _TRIES = 2
 _WARM_UP = ((r"\int_0^1 x^2 dx", r"\frac{1}{3}"), (r"\sum_{n=1}^{3} n", "6"), (r"\lim_{x \to 0} x", "0"))
 _SIGN = re.compile(r"[0-9]+(?:\.[0-9]+)?|\\?[A-Za-z]+|[!|]")
-_LAYOUT = frozenset(
-    (
-        r"\frac",
-        r"\left",
-        r"\right",
-        r"\cdot",
-        r"\times",
-        r"\limits",
-        r"\,",
-        r"\mathrm",
-        r"\text",
-        r"\operatorname",
-        r"\big",
-    )
-)
+_LAYOUT = frozenset((
+    r"\frac", r"\left", r"\right", r"\cdot", r"\times", r"\limits", r"\,", r"\mathrm", r"\text", r"\operatorname",
+    r"\big",
+))  # fmt: skip
 
 
 class _TooMuch(BaseException):

@@ -14,50 +14,12 @@ MAX_DEPTH = 40
 MAX_DIGITS = 1000
 
 CONSTANTS = frozenset(("pi", "infty"))
-GREEK = frozenset(
-    (
-        *(
-            "alpha",
-            "beta",
-            "gamma",
-            "delta",
-            "epsilon",
-            "zeta",
-            "eta",
-            "theta",
-            "iota",
-            "kappa",
-            "lambda",
-            "mu",
-            "nu",
-            "xi",
-        ),
-        *(
-            "omicron",
-            "rho",
-            "sigma",
-            "tau",
-            "upsilon",
-            "phi",
-            "chi",
-            "psi",
-            "omega",
-            "Gamma",
-            "Delta",
-            "Theta",
-            "Lambda",
-        ),
-        *("Xi", "Pi", "Sigma", "Phi", "Psi", "Omega", "ell", "hbar"),
-    )
-)
-_NAMED = {
-    "asin": "arcsin",
-    "acos": "arccos",
-    "atan": "arctan",
-    "infinity": "infty",
-    "inf": "infty",
-    "oo": "infty",
-}
+GREEK = frozenset((
+    "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi",
+    "omicron", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda",
+    "Xi", "Pi", "Sigma", "Phi", "Psi", "Omega", "ell", "hbar",
+))  # fmt: skip
+_NAMED = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", **dict.fromkeys(("infinity", "inf", "oo"), "infty")}
 _SCANNER = re.compile(
     r"(?P<space> +)"
     r"|(?P<thousands>[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?(?![0-9]))"
@@ -131,9 +93,9 @@ def scan(notation: str) -> tuple[Token, ...]:
         else:
             tokens.append(Token(kind, text, spaced))
         spaced = False
-        depth += (text in _OPENING) - (text in CLOSING) if kind in ("sign", "command") else 0
-        if text not in "{}":
-            bracketed += (text in _OPENING) - (text in CLOSING) if kind in ("sign", "command") else 0
+        if kind in ("sign", "command"):
+            step = (text in _OPENING) - (text in CLOSING)
+            depth, bracketed = depth + step, bracketed + step * (text not in "{}")
         if depth > MAX_DEPTH or len(tokens) > MAX_TOKENS:
             raise UnreadError("more than an answer has")
     return tuple(tokens)
@@ -188,15 +150,11 @@ def closes_at(tokens: Tokens, start: int) -> int:
         UnreadError: it is not closed.
     """
     depth = 0
-    for position in range(start, len(tokens)):
-        token = tokens[position]
+    for position, token in enumerate(tokens[start:], start):
         if token.kind in ("sign", "command"):
-            if token.text in _OPENING:
-                depth += 1
-            elif token.text in CLOSING:
-                depth -= 1
-                if depth == 0:
-                    return position
+            depth += (token.text in _OPENING) - (token.text in CLOSING)
+            if depth == 0 and token.text in CLOSING:
+                return position
     raise UnreadError("a bracket that is not closed")
 
 

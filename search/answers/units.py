@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -73,40 +72,30 @@ def _table() -> dict[str, Unit]:
 UNITS = _table()
 """By name in the singular; those of one letter are read only where they are marked as text."""
 
-LETTER_UNITS = {
-    "m": UNITS["meter"],
-    "g": UNITS["gram"],
-    "s": UNITS["second"],
-    "h": UNITS["hour"],
-    "l": UNITS["liter"],
-    "L": UNITS["liter"],
-}
+LETTER_UNITS = {letter: UNITS[name] for letter, name in zip(
+    "mgshlL", ("meter", "gram", "second", "hour", "liter", "liter"), strict=True
+)}  # fmt: skip
 
 CURRENCIES = {"¤": UNITS["dollar"], "€": UNITS["euro"], "£": UNITS["gbp"], "¥": UNITS["yen"], "₹": UNITS["rupee"]}
 
 MAGNITUDES = {
-    "hundred": 100,
-    "thousand": 1000,
-    "million": 10**6,
-    "billion": 10**9,
-    "trillion": 10**12,
-    "dozen": 12,
-    "hundreds": 100,
-    "thousands": 1000,
-    "millions": 10**6,
-    "billions": 10**9,
-    "dozens": 12,
-}
+    "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12,
+    "hundreds": 100, "thousands": 1000, "millions": 10**6, "billions": 10**9, "dozens": 12,
+}  # fmt: skip
 
-_ONES = re.findall(
-    r"\S+",
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen",
-)
+_ONES = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 NUMBER_WORDS = {word: value for value, word in enumerate(_ONES)} | {
     word: 10 * value for value, word in enumerate(_TENS, start=2)
 }
+
+_ENDINGS = {"ies": "y", "ches": "ch", "shes": "sh", "xes": "x", "sses": "ss", "oes": "o"}
+_IRREGULAR = {
+    "feet": "foot", "people": "person", "men": "man", "women": "woman", "children": "child", "mice": "mouse",
+}  # fmt: skip
 
 
 def singular(word: str) -> str:
@@ -114,39 +103,17 @@ def singular(word: str) -> str:
     lower = word.lower().strip(".")
     if lower in UNITS and not lower.endswith("s"):
         return lower
-    for ending, replacement in (
-        ("ies", "y"),
-        ("ches", "ch"),
-        ("shes", "sh"),
-        ("xes", "x"),
-        ("sses", "ss"),
-        ("oes", "o"),
-    ):
+    for ending, replacement in _ENDINGS.items():
         if lower.endswith(ending) and len(lower) > len(ending) + 1:
             return lower[: -len(ending)] + replacement
     if lower.endswith("s") and not lower.endswith(("ss", "us", "is")) and len(lower) > 3:
         return lower[:-1]
-    return {
-        "feet": "foot",
-        "people": "person",
-        "men": "man",
-        "women": "woman",
-        "children": "child",
-        "mice": "mouse",
-    }.get(lower, lower)
+    return _IRREGULAR.get(lower, lower)
 
 
 _PARTS = {
-    "half": 2,
-    "halves": 2,
-    "third": 3,
-    "quarter": 4,
-    "fourth": 4,
-    "fifth": 5,
-    "sixth": 6,
-    "eighth": 8,
-    "tenth": 10,
-}
+    "half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "eighth": 8, "tenth": 10,
+}  # fmt: skip
 
 
 def number_words(words: list[str]) -> Fraction | None:
