@@ -13,7 +13,7 @@ from arbitrage.models import ModelSession, ModelView
 from arbitrage.walks import DRAFT, TARGET, StepPair, Walk, read_shard, shard_file, shard_text
 from search.errors import ConfigError, ContextOverflowError, DataError, EngineError
 from search.protocols import Scorer, ScorerSession
-from search.support.streams import closing
+from search.support.streams import closing, side_by_side
 from search.tree import SearchTree
 from search.types import ROOT, Child, FinishReason, Generation, NodeId, Problem, Prompt, Sampling, Step
 
@@ -209,7 +209,7 @@ async def collect(
         file = shard_file(folder, number)
         walks = _kept(file, part, origin, report, start)
         if walks is None:
-            walks = await _walk_all(collector, part, concurrency, lambda done, at=start: report(at + done, ""))  # type: ignore[misc]
+            walks = await side_by_side(collector.walk, part, concurrency, lambda done, at=start: report(at + done, ""))  # type: ignore[misc]
             write(file, shard_text(walks, origin))
         every += walks
         report(start + len(part), "")
@@ -235,23 +235,3 @@ def _kept(
             "or the same settings"
         )
     return walks if [walk.problem_id for walk in walks] == [problem.id for problem in part] else None
-
-
-async def _walk_all(
-    collector: Collector, problems: Sequence[Problem], concurrency: int, report: Callable[[int], None]
-) -> list[Walk]:
-    walks: list[Walk | None] = [None] * len(problems)
-    todo = iter(enumerate(problems))
-    num_done = 0
-
-    async def work() -> None:
-        nonlocal num_done
-        for number, problem in todo:
-            walks[number] = await collector.walk(problem)
-            num_done += 1
-            report(num_done)
-
-    async with asyncio.TaskGroup() as workers:
-        for _ in range(min(concurrency, len(problems))):
-            workers.create_task(work())
-    return [walk for walk in walks if walk is not None]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self, get_type_hints
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from search.checkpoints.gguf import is_gguf, read_gguf
 from search.errors import ConfigError
@@ -19,6 +21,11 @@ CONVERT_HINT = (
     "{'format': 'pt'})\""
 )
 _MAX_HEADER_BYTES = 100 << 20
+_KEYS = {"reduce": "reduce_in_search"}
+"""Fields of `PrmConfig` that have another name in `prm_config.json`."""
+
+_NOTES = frozenset({"read_at", "labels"})
+"""Keys that say nothing that is not the codec's own, or that are for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +46,39 @@ class PrmConfig:
 
     codec: str = "label-tokens"
     reason: str = ""
-    good_token: str = "+"
-    bad_token: str = "-"
+    good_token: Annotated[str, Field(min_length=1)] = "+"
+    bad_token: Annotated[str, Field(min_length=1)] = "-"
     step_tag: str = ""
     reduce: Literal["last", "min", "mean", "prod"] = "last"
     shares_ids: bool = True
     prompt: Literal["plain", "chat"] = "plain"
     step_end: str = ""
     bos_token: str = ""
+
+    def to_file(self) -> dict[str, object]:
+        """As `prm_config.json` says it."""
+        return {_KEYS.get(name, name): value for name, value in asdict(self).items() if name != "reason"}
+
+    @classmethod
+    def from_file(cls, content: Mapping[str, Any], where: Path) -> Self:
+        """What a `prm_config.json` says.
+
+        Raises:
+            ConfigError: a key that is not known, or a value that is not accepted; says which.
+        """
+        accepted = {_KEYS.get(name, name): name for name in get_type_hints(cls) if name != "reason"}
+        kinds, values = get_type_hints(cls, include_extras=True), {}
+        for key, value in content.items():
+            if key in _NOTES:
+                continue
+            if key not in accepted:
+                known = [*accepted, *sorted(_NOTES)]
+                raise ConfigError(f"{where}: unknown key {key!r}; known: {', '.join(known)}")
+            try:
+                values[accepted[key]] = TypeAdapter(kinds[accepted[key]]).validate_python(value, strict=True)
+            except ValidationError:
+                raise ConfigError(f"{where}: {key} = {value!r} is not accepted") from None
+        return cls(reason=f"{where.name} says so", **values)
 
 
 @dataclass(frozen=True, slots=True)

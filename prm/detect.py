@@ -5,29 +5,15 @@ First what `prm_config.json` says; without one, each family of the catalogue is 
 
 from __future__ import annotations
 
-import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from prm.checkpoint import CONFIG_FILE, Checkpoint, PrmConfig, read_checkpoint
 from prm.codec import PrmCodec, PrmFamily
 from search.catalogue import PRM_FAMILIES, load
 from search.errors import ConfigError
 from search.protocols import Tokenizer
-
-_KEYS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
-    "good_token": ("good_token", lambda value: isinstance(value, str) and bool(value)),
-    "bad_token": ("bad_token", lambda value: isinstance(value, str) and bool(value)),
-    "step_tag": ("step_tag", lambda value: isinstance(value, str)),
-    "bos_token": ("bos_token", lambda value: isinstance(value, str)),
-    "step_end": ("step_end", lambda value: isinstance(value, str)),
-    "shares_ids": ("shares_ids", lambda value: isinstance(value, bool)),
-    "prompt": ("prompt", lambda value: value in ("plain", "chat")),
-    "reduce_in_search": ("reduce", lambda value: value in ("last", "min", "mean", "prod")),
-}
-"""Keys of `prm_config.json` beside "codec": the field each sets, and what it accepts."""
 
 _REFUSED: Mapping[tuple[str, ...], str] = {
     ("eurusprm",): "it is implicit, its reward being how much likelier it finds each token than the model it was "
@@ -43,9 +29,6 @@ _REFUSED: Mapping[tuple[str, ...], str] = {
 }
 """Published models that are known and cannot be read, by words of their names, and why; `--prm-codec` is taken all the
 same."""
-
-_NOTES = frozenset({"codec", "read_at", "labels"})
-"""Keys that say nothing that is not the codec's own, or that are for people."""
 
 
 def family(name: str) -> type[PrmFamily]:
@@ -106,19 +89,10 @@ def _declared(found: Checkpoint, folder: Path) -> PrmConfig | None:
     if content is None:
         return None
     where = folder / CONFIG_FILE
-    values: dict[str, Any] = {}
-    for key, value in content.items():
-        if key in _KEYS:
-            field, accepts = _KEYS[key]
-            if not accepts(value):
-                raise ConfigError(f"{where}: {key} = {value!r} is not accepted")
-            values[field] = value
-        elif key not in _NOTES:
-            raise ConfigError(f"{where}: unknown key {key!r}; known: {', '.join([*_KEYS, *sorted(_NOTES)])}")
-    codec = _names(found)
-    if codec not in PRM_FAMILIES:
-        raise ConfigError(f"{where}: unknown codec {codec!r}; known: {', '.join(PRM_FAMILIES)}")
-    return PrmConfig(codec=typing.cast(str, codec), reason=f"{CONFIG_FILE} says so", **values)
+    config = PrmConfig.from_file(content, where)
+    if config.codec not in PRM_FAMILIES:
+        raise ConfigError(f"{where}: unknown codec {config.codec!r}; known: {', '.join(PRM_FAMILIES)}")
+    return config
 
 
 def _recognised(found: Checkpoint) -> PrmConfig:

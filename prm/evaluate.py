@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from itertools import count
 
 from prm.labels import LabelledSolution
 from search.errors import ContextOverflowError
 from search.plain_text import encode_text
 from search.protocols import Scorer, Tokenizer
+from search.support.streams import side_by_side
 from search.tree import SearchTree
 from search.types import ROOT, FinishReason, Prompt, Step
 
@@ -59,23 +57,14 @@ async def score_solutions(
     Raises:
         ScoringError, EngineError: the model could not be asked, or gave no reward.
     """
-    rewards: list[tuple[float, ...] | None] = [None] * len(solutions)
-    todo = iter(enumerate(solutions))
-    done = count(1)
 
-    async def work() -> None:
-        for number, solution in todo:
-            tree = solution_tree(solution, f"eval{number}#0", tokenizer, prompt(solution.question))
-            with suppress(ContextOverflowError):
-                async with scorer.open(tree) as session:
-                    rewards[number] = await session.score(tree, [node.id for node in tree if node.parent is not None])
-            report(next(done))
+    async def rewarded(numbered: tuple[int, LabelledSolution]) -> tuple[float, ...] | None:
+        number, solution = numbered
+        tree = solution_tree(solution, f"eval{number}#0", tokenizer, prompt(solution.question))
+        try:
+            async with scorer.open(tree) as session:
+                return await session.score(tree, [node.id for node in tree if node.parent is not None])
+        except ContextOverflowError:
+            return None
 
-    workers = [asyncio.create_task(work()) for _ in range(min(concurrency, len(solutions)))]
-    try:
-        await asyncio.gather(*workers)
-    finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
-    return rewards
+    return await side_by_side(rewarded, list(enumerate(solutions)), concurrency, report)

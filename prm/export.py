@@ -35,22 +35,7 @@ def save_prm(
         network.to(torch.bfloat16 if bfloat16 else torch.float32).save_pretrained(partial)
         raw_tokenizer.save_pretrained(partial)
         (partial / "README.md").write_text(text, encoding="utf-8")
-        (partial / CONFIG_FILE).write_text(json.dumps(prm_config_json(config), indent=2) + "\n", encoding="utf-8")
-
-
-def prm_config_json(config: PrmConfig) -> dict[str, object]:
-    """What `prm.detect` reads back as `config`."""
-    return {
-        "codec": config.codec,
-        "good_token": config.good_token,
-        "bad_token": config.bad_token,
-        "step_tag": config.step_tag,
-        "step_end": config.step_end,
-        "prompt": config.prompt,
-        "bos_token": config.bos_token,
-        "shares_ids": config.shares_ids,
-        "reduce_in_search": config.reduce,
-    }
+        (partial / CONFIG_FILE).write_text(json.dumps(config.to_file(), indent=2) + "\n", encoding="utf-8")
 
 
 @contextmanager

@@ -12,7 +12,6 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from search.errors import ConfigError, DataError
 from search.protocols import Engine
+from search.support.streams import side_by_side
 from search.types import Prefix, Segment
 
 if TYPE_CHECKING:
@@ -203,34 +203,18 @@ async def collect_features(
         file = folder / _SHARD.format(number)
         part = sampled[first : first + shard_size]
         if _num_asked(file, shard_size) < len(part):
-            _write_shard(file, len(part), await _read_all(engine, part, layers, concurrency, done, report))
+            read = await side_by_side(
+                lambda one: _read_problem(engine, one, layers),
+                part,
+                concurrency,
+                lambda more, before=done: report(before + more, ""),  # type: ignore[misc]
+            )
+            _write_shard(file, len(part), [one for one in read if one is not None])
         done += len(part)
         report(done, "")
 
 
 _Read = tuple[_Trie, Sampled, "torch.Tensor"]
-
-
-async def _read_all(
-    engine: Engine,
-    part: Sequence[Sampled],
-    layers: Sequence[int],
-    concurrency: int,
-    num_before: int,
-    report: Callable[[int, str], None],
-) -> list[_Read]:
-    found: list[_Read | None] = [None] * len(part)
-    todo, done = iter(enumerate(part)), count(num_before + 1)
-
-    async def work() -> None:
-        for number, one in todo:
-            found[number] = await _read_problem(engine, one, layers)
-            report(next(done), "")
-
-    async with asyncio.TaskGroup() as tasks:
-        for _ in range(min(concurrency, len(part))):
-            tasks.create_task(work())
-    return [one for one in found if one is not None]
 
 
 async def _read_problem(engine: Engine, sampled: Sampled, layers: Sequence[int]) -> _Read | None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prm.probe_features import Features
-from search.support.statistics import auc, calibration_error, paired_estimate
+from search.support.statistics import auc, calibration_error
 from search.tree import reduce_rewards
 from search.types import Reduce
 
@@ -93,14 +92,3 @@ def figures(features: Features, rewards: Floats, reduce: Reduce) -> dict[str, An
         mine = parts == part
         found[f"auc_position_{part + 1}"] = auc(rewards[steps[mine]].tolist(), truths[mine].tolist())
     return found
-
-
-def difference(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
-    """The mean of a difference over problems, with the bounds of its 95% bootstrap interval."""
-    gain, low, high = paired_estimate(ours, theirs)
-    return {"gain": gain, "low": low, "high": high}
-
-
-def flat(name: str, values: Mapping[str, float]) -> dict[str, float]:
-    """Figures under names of their own: `name_gain` and so on."""
-    return {f"{name}_{key}": value for key, value in values.items()}

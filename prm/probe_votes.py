@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prm.probe_features import Features
-from prm.probe_figures import difference, flat, solution_rewards
-from search.support.statistics import standing_weights
+from prm.probe_figures import solution_rewards
+from search.support.statistics import paired_estimate, standing_weights
 from search.types import Reduce
 
 Floats = NDArray[np.float64]
@@ -70,9 +70,9 @@ def log_odds(rewards: Floats) -> Floats:
 
 def _ranks(values: Floats) -> Floats:
     """Shares in (0, 1]: the largest is 1; equals share their mean."""
-    below = (values[:, None] > values[None]).sum(1)
-    equal = (values[:, None] == values[None]).sum(1)
-    return np.asarray((below + (equal + 1) / 2) / len(values), np.float64)
+    from scipy.stats import rankdata
+
+    return np.asarray(rankdata(values) / len(values), np.float64)
 
 
 def _normal(ballot: Ballot, power: float) -> Floats:
@@ -186,5 +186,6 @@ def vote_figures(
     compared = {"crossfit": crossfit, "best": table[best]}
     compared |= {name: table[at] for at, name in enumerate(names) if name.startswith(("weighted/", "normalised/"))}
     for name, values in compared.items():
-        figures |= flat(f"vote_{name}", difference(values.tolist(), majority))
+        gain = paired_estimate(values.tolist(), majority)
+        figures |= zip((f"vote_{name}_{what}" for what in ("gain", "low", "high")), gain, strict=True)
     return figures

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from search.cli.show import print_json
+from search.cli.show import Progress, print_json, progress
+
+if TYPE_CHECKING:
+    from search.mini.fit import TrainEvent
 
 _ROLES = ("target", "draft", "prm", "router", "probe")
 
@@ -47,18 +51,19 @@ def train(role: str, out: Path | None, seed: int, resume: bool, scale: float, as
     The prm needs target and draft beside it, and router and probe, which routes by the draft's own states, all three.
     """
     from search.mini.assets import weights_folder
-    from search.mini.progress import ProgressReport
+    from search.mini.recipes import recipe_for
     from search.mini.train import train as train_one
 
     base = out or weights_folder()
     results: dict[str, dict[str, Any]] = {}
     names = _ROLES if role == "all" else (role,)
-    with ProgressReport() as report:
-        for name in names:
-            if name in ("router", "probe"):
-                continue
-            done = train_one(name, base / name, seed=seed, resume=resume, scale=scale, report=report, policies=base)
-            results[name] = {"folder": str(done.folder), "cpu_seconds": done.cpu_seconds, **done.figures}
+    for name in names:
+        if name in ("router", "probe"):
+            continue
+        with progress(name, recipe_for(name, scale).num_steps) as bar:
+            report, folder = _to_bar(bar), base / name
+            done = train_one(name, folder, seed=seed, resume=resume, scale=scale, report=report, policies=base)
+        results[name] = {"folder": str(done.folder), "cpu_seconds": done.cpu_seconds, **done.figures}
     if "router" in names or "probe" in names:
         from search.learning.mini_router import train_mini_probe, train_mini_router
 
@@ -73,6 +78,18 @@ def train(role: str, out: Path | None, seed: int, resume: bool, scale: float, as
     for name, result in results.items():
         figures = "".join(f", {key} {value:.3f}" for key, value in list(result.items())[2:])
         sys.stdout.write(f"{name}: {result['folder']}, {result['cpu_seconds']:.0f} CPU seconds{figures}\n")
+
+
+def _to_bar(bar: Progress) -> Callable[[TrainEvent], None]:
+    """Has a training tell its steps, its loss and its newest dev figures."""
+    newest: dict[str, float] = {}
+
+    def report(event: TrainEvent) -> None:
+        newest.update(event.figures)
+        figures = (f", {name} {value:.3f}" for name, value in newest.items())
+        bar.update(event.step, f"loss {event.loss:.4f}{''.join(figures)}")
+
+    return report
 
 
 def _say(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Reading asynchronous streams: one with its end made sure of, or several as one."""
+"""Asynchronous streams, one with its end made sure of or several as one, and work on many items side by side."""
 
 from __future__ import annotations
 
@@ -98,3 +98,35 @@ async def apply(function: Callable[[T], Awaitable[R]], stream: AsyncIterator[T])
         for task in (reading, *tasks):
             task.cancel()
         await asyncio.gather(reading, *tasks, return_exceptions=True)
+
+
+async def side_by_side(
+    work: Callable[[T], Awaitable[R]],
+    items: Sequence[T],
+    concurrency: int,
+    report: Callable[[int], None] = lambda done: None,
+) -> list[R]:
+    """What `work` makes of each item, in their order; the first error ends all of it and is raised.
+
+    Args:
+        work: on one item.
+        items: to work on, begun in order.
+        concurrency: how many at a time.
+        report: told after each how many are done.
+    """
+    made: dict[int, R] = {}
+    todo = iter(enumerate(items))
+
+    async def worker() -> None:
+        for number, item in todo:
+            made[number] = await work(item)
+            report(len(made))
+
+    workers = [asyncio.create_task(worker()) for _ in range(min(concurrency, len(items)))]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for one in workers:
+            one.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+    return [made[number] for number in range(len(items))]

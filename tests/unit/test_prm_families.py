@@ -212,7 +212,7 @@ def test_pickled_weights_are_refused_with_the_way_to_convert_them(tmp_path):
     ("content", "message"),
     [
         ('{"codec": "oracle"}', "unknown codec 'oracle'"),
-        ('{"good": "+"}', "unknown key 'good'; known: good_token"),
+        ('{"good": "+"}', "unknown key 'good'; known: codec, good_token"),
         ('{"reduce_in_search": "first"}', "reduce_in_search = 'first' is not accepted"),
         ("[1]", "must hold an object"),
         ("{", "cannot be read"),

@@ -85,9 +85,8 @@ def test_collection_goes_on_where_it_stopped(tmp_path):
     whole = gather(tmp_path / "whole")
     broken = Parts()
     broken.target._faults = {("generate", 25): Fault("generate", 25)}
-    with pytest.raises(BaseExceptionGroup) as raised:
+    with pytest.raises(EngineError):  # by itself and in no group, so that a command says it in one line
         gather(tmp_path / "parts", broken)
-    assert raised.group_contains(EngineError)
     kept = sorted(file.name for file in (tmp_path / "parts").iterdir())
     assert 0 < len(kept) < 3, "finished shards stay, and nothing else"
     again = Parts()
