@@ -15,8 +15,8 @@ from search.setting_groups import PromptSettings, SamplingSettings, TreeSettings
 PER_REQUEST = frozenset(
     ("prm", "reduce", "search_reduce", "writer", "router", "pipeline", *TreeSettings.model_fields,
      *SamplingSettings.model_fields, *PromptSettings.model_fields, *VoteSettings.model_fields)
-) - {"embedder", "prompt_template"}  # fmt: skip
-"""Settings that a request may choose: those that need no model and no file but what the server has."""
+) - {"embedder", "min_confidence", "prompt_template"}  # fmt: skip
+"""Settings that a request may choose: none that needs a model or a file but what the server has, or gives steps up."""
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 

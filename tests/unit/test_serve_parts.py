@@ -161,6 +161,7 @@ def test_a_request_names_no_template():
 
 def test_every_setting_of_a_request_is_a_setting():
     assert set(PER_REQUEST) <= set(SearchSettings.model_fields)
+    assert not {"policy", "device", "embedder", "prompt_template", "lookahead", "engine_api_key"} & PER_REQUEST
 
 
 # The body
