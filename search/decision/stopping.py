@@ -13,11 +13,12 @@ from search.types import NodeId, Reduce, VoteRule
 
 
 class _Remembering:
-    """A grader that reads each text once: the same finished trajectories are looked at again and again."""
+    """A grader that reads each text, and compares two answers, once: they are looked at again and again."""
 
     def __init__(self, grader: Grader) -> None:
         self._grader = grader
         self._answers: dict[str, str | None] = {}
+        self._same: dict[frozenset[str], bool] = {}
 
     def extract(self, text: str) -> str | None:
         if text not in self._answers:
@@ -27,21 +28,33 @@ class _Remembering:
     def key(self, answer: str) -> str:
         return self._grader.key(answer)
 
+    def may_be_one(self, answer: str, other: str) -> bool:
+        """Whether two answers of unequal keys may be one to the vote."""
+        if not isinstance(self._grader, ComparingGrader):
+            return False
+        pair = frozenset((answer, other))
+        if pair not in self._same:
+            self._same[pair] = self._grader.equivalent(answer, other)
+        return self._same[pair]
+
 
 class _Standing(NamedTuple):
     """How a vote stands.
 
     Attributes:
         leader: weight of the leading answer.
-        second: of the next one.
-        others: the most that one other answer may turn out to have.
+        others: those of the others by a text of each, heaviest first.
         num_unscored: finished trajectories that have no weight yet.
     """
 
     leader: float
-    second: float
-    others: float
+    others: dict[str, float]
     num_unscored: int
+
+    @property
+    def second(self) -> float:
+        """Weight of the next answer."""
+        return next(iter(self.others.values()), 0.0)
 
 
 class Decided:
@@ -68,7 +81,6 @@ class Decided:
         """
         self._rule, self._reduce, self._confidence = rule, reduce, confidence
         self._reader = _Remembering(grader)
-        self._merges = isinstance(grader, ComparingGrader)
 
     def reason(self, tree: SearchTree, num_left: int, unscored: Collection[NodeId]) -> str:
         """Why the search may stop now; empty if it may not.
@@ -116,25 +128,34 @@ class Decided:
 
     def _probability(self, standing: _Standing, num_left: int) -> float:
         """That the leading answer is the vote's when all are in; 1 only if it is certain."""
-        if standing.leader > standing.others + num_left:
+        if standing.leader > standing.second + num_left and standing.leader > self._most_other(standing) + num_left:
             return 1.0
         if self._confidence is None:
             return 0.0
         # Below 1, as the float nearest to a probability may be 1 itself.
         return min(probability_kept(standing.leader, standing.second, num_left), math.nextafter(1.0, 0.0))
 
+    def _most_other(self, standing: _Standing) -> float:
+        """The most that one other answer may turn out to have: a class has no two members that differ."""
+        others = standing.others.items()
+        alike = (
+            [weight for other, weight in others if other == answer or self._reader.may_be_one(answer, other)]
+            for answer in standing.others
+        )
+        return max(map(math.fsum, alike), default=0.0)
+
     def _standing(self, tree: SearchTree, unscored: Collection[NodeId]) -> _Standing:
-        weights: dict[str, float] = {}
+        weights: dict[str, list[float]] = {}
+        answers: dict[str, str] = {}
         num_unscored = 0
         for candidate in candidates(tree, self._reduce, self._reader):
             if any(node.id in unscored for node in tree.path(candidate.node)):
                 num_unscored += 1
-            elif candidate.key is not None:
-                weights[candidate.key] = weights.get(candidate.key, 0.0) + self._weight(candidate)
-        leader, *others = sorted(weights.values(), reverse=True) or [0.0]
-        second = others[0] if others else 0.0
-        # Where a grader may find answers of two keys to be one after all, the others could turn out to be a single one.
-        return _Standing(leader, second, math.fsum(others) if self._merges else second, num_unscored)
+            elif candidate.answer is not None and candidate.key is not None:
+                answers.setdefault(candidate.key, candidate.answer)
+                weights.setdefault(candidate.key, []).append(self._weight(candidate))
+        leader, *others = sorted(((math.fsum(weights[key]), key) for key in weights), reverse=True) or [(0.0, "")]
+        return _Standing(leader[0], {answers[key]: weight for weight, key in others}, num_unscored)
 
     def _weight(self, candidate: Candidate) -> float:
         return 1.0 if self._rule == "majority" or candidate.reward is None else candidate.reward

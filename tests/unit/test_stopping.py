@@ -63,6 +63,8 @@ def test_decided_by_hand():
 def test_answers_that_may_turn_out_equal_count_together():
     tree = voted(("7", 1.0), ("7", 1.0), ("1", 0.9), ("2", 0.9))
     assert reason(tree, 1) and not reason(tree, 1, grader=Comparing())
+    # 3 and 4 differ for it too.
+    assert reason(voted(("7", 1.0), ("7", 1.0), ("3", 0.9), ("4", 0.9)), 1, grader=Comparing())
 
 
 @pytest.mark.parametrize("rule", ["majority", "weighted"])
