@@ -14,7 +14,7 @@ from prm import family
 from prm.train import TrainSettings
 from search.catalogue import PRM_FAMILIES
 from search.cli.show import print_json, progress
-from search.cli.training import take_settings, training_options
+from search.cli.training import COUNT, Flags, field_options, take_settings, training_options
 from search.config import SearchSettings, build
 from search.errors import ConfigError
 
@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 _LABEL_CODECS = [name for name in PRM_FAMILIES if not family(name).outputs]
 _DTYPES = click.Choice(("float32", "bfloat16"))
 _FILE = click.Path(path_type=Path)
-_COUNT = click.IntRange(min=1)
+_TRAINING: Flags = {
+    "batch_size": ("--batch-size", COUNT, "N", "solutions in one forward"),
+    "num_accumulated": ("--accumulate", COUNT, "N", "forwards in one step"),
+    "max_steps": ("--max-steps", COUNT, "N", "stop after so many steps of the optimiser"),
+    "save_every": ("--save-every", COUNT, "N", "steps between two saves"),
+}
 
 
 @click.group("prm")
@@ -55,19 +60,8 @@ def prm() -> None:
     show_default=True,
     help="how step rewards become a path's in a search: last for labels that judge the whole path",
 )
-@click.option("--batch-size", type=_COUNT, default=8, show_default=True, metavar="N", help="solutions in one forward")
-@click.option(
-    "--accumulate",
-    "num_accumulated",
-    type=_COUNT,
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="forwards in one step",
-)
-@click.option("--max-steps", type=_COUNT, metavar="N", help="stop after so many steps of the optimiser")
-@click.option("--limit", type=_COUNT, metavar="N", help="lines to take of each file")
-@click.option("--save-every", type=_COUNT, default=200, show_default=True, metavar="N", help="steps between two saves")
+@field_options(TrainSettings(), _TRAINING)
+@click.option("--limit", type=COUNT, metavar="N", help="lines to take of each file")
 @click.option("--resume", is_flag=True, help="go on from an interrupted training in --out")
 @training_options(TrainSettings())
 def train(base: str, data: tuple[Path, ...], out: Path, dev: Path | None, as_json: bool, **options: Any) -> None:
@@ -107,8 +101,8 @@ def train(base: str, data: tuple[Path, ...], out: Path, dev: Path | None, as_jso
     metavar="X",
     help="a reward below it says that a step is wrong",
 )
-@click.option("--limit", type=_COUNT, metavar="N", help="lines to take of the file")
-@click.option("--concurrency", type=_COUNT, default=8, show_default=True, metavar="C", help="solutions side by side")
+@click.option("--limit", type=COUNT, metavar="N", help="lines to take of the file")
+@click.option("--concurrency", type=COUNT, default=8, show_default=True, metavar="C", help="solutions side by side")
 @click.option("--dtype", type=_DTYPES, default="float32", show_default=True, help="precision of the model")
 @click.option("--device", default="cpu", show_default=True, metavar="NAME", help="cpu, cuda, cuda:N")
 @click.option("--rewards", type=_FILE, metavar="FILE", help="also write each solution's rewards, a line of JSON each")

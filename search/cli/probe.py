@@ -9,14 +9,25 @@ from typing import Any
 
 import click
 
+from prm.probe_training import ProbeTraining
 from search.cli.show import print_json, progress
-from search.cli.training import read_layers
+from search.cli.training import COUNT, Flags, field_options, read_layers, take_settings
 from search.config import SearchSettings, build
 from search.errors import ConfigError
 
 _FILE = click.Path(path_type=Path)
-_COUNT = click.IntRange(min=1)
-_SEED = click.IntRange(min=0)
+_TRAINING: Flags = {
+    "network": ("--network", click.Choice(("linear", "mlp")), "", ""),
+    "units": ("--units", COUNT, "N", "of the MLP's hidden layer"),
+    "num_folds": ("--folds", click.IntRange(min=3), "N", "of the problems, to cross-fit"),
+    "max_epochs": ("--epochs", COUNT, "N", "passes over the data, at most"),
+    "patience": ("--patience", COUNT, "N", "epochs without a gain"),
+    "batch_problems": ("--batch-problems", COUNT, "N", "problems in one update"),
+    "learning_rate": ("--learning-rate", click.FloatRange(min=0, min_open=True), "X", ""),
+    "weight_decay": ("--weight-decay", click.FloatRange(min=0), "X", ""),
+    "pair_weight": ("--pair-weight", click.FloatRange(min=0), "X", "of the term that compares steps of one problem"),
+    "seed": ("--seed", click.IntRange(min=0), "N", "seed of everything"),
+}
 
 
 @click.group("probe")
@@ -40,7 +51,7 @@ def probe() -> None:
 )
 @click.option("--data", metavar="NAME", help="where the recorded solutions' problems stand, by id, as for ets eval")
 @click.option("--layers", callback=read_layers, metavar="N,N", help="layers to read; default: five from the middle on")
-@click.option("--limit", type=_COUNT, metavar="N", help="problems to take; default: all")
+@click.option("--limit", type=COUNT, metavar="N", help="problems to take; default: all")
 @click.option(
     "--grader",
     default="auto",
@@ -49,9 +60,9 @@ def probe() -> None:
     help="as for ets eval; auto: as a run was graded, else math",
 )
 @click.option("--prompt", default="auto", show_default=True, metavar="NAME", help="how recorded problems were asked")
-@click.option("--max-step-tokens", type=_COUNT, default=256, show_default=True, metavar="N", help="tokens of one step")
-@click.option("--shard-size", type=_COUNT, default=20, show_default=True, metavar="N", help="problems in one file")
-@click.option("--concurrency", type=_COUNT, default=2, show_default=True, metavar="C", help="problems side by side")
+@click.option("--max-step-tokens", type=COUNT, default=256, show_default=True, metavar="N", help="tokens of one step")
+@click.option("--shard-size", type=COUNT, default=20, show_default=True, metavar="N", help="problems in one file")
+@click.option("--concurrency", type=COUNT, default=2, show_default=True, metavar="C", help="problems side by side")
 @click.option("--dtype", type=click.Choice(("float32", "bfloat16")), default="float32", show_default=True)
 @click.option("--device", default="cpu", show_default=True, metavar="NAME", help="cpu, cuda, cuda:N")
 @click.option("--trust-remote-code", is_flag=True, help="run code that comes with the checkpoint")
@@ -96,56 +107,20 @@ def collect(out: Path, as_json: bool, **options: Any) -> None:
 @click.argument("features", nargs=-1, required=True, type=_FILE)
 @click.option("--out", required=True, type=_FILE, metavar="DIR", help="folder for the probe")
 @click.option("--layers", callback=read_layers, metavar="N,N", help="layers to try; default: all that were collected")
-@click.option("--network", type=click.Choice(("linear", "mlp")), default="mlp", show_default=True)
-@click.option("--units", type=_COUNT, default=128, show_default=True, metavar="N", help="of the MLP's hidden layer")
-@click.option(
-    "--folds",
-    type=click.IntRange(min=3),
-    default=5,
-    show_default=True,
-    metavar="N",
-    help="of the problems, to cross-fit",
-)
-@click.option("--epochs", type=_COUNT, default=40, show_default=True, metavar="N", help="passes over the data, at most")
-@click.option("--patience", type=_COUNT, default=5, show_default=True, metavar="N", help="epochs without a gain")
-@click.option("--batch-problems", type=_COUNT, default=8, show_default=True, metavar="N", help="problems in one update")
-@click.option(
-    "--learning-rate", type=click.FloatRange(min=0, min_open=True), default=1e-3, show_default=True, metavar="X"
-)
-@click.option("--weight-decay", type=click.FloatRange(min=0), default=0.1, show_default=True, metavar="X")
-@click.option(
-    "--pair-weight",
-    type=click.FloatRange(min=0),
-    default=1.0,
-    show_default=True,
-    metavar="X",
-    help="of the term that compares steps of one problem",
-)
+@field_options(ProbeTraining(), _TRAINING)
 @click.option("--curve", is_flag=True, help="train on parts of the problems too, to see what more data would do")
-@click.option("--seed", type=_SEED, default=0, show_default=True, metavar="N", help="seed of everything")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def train(features: tuple[Path, ...], out: Path, layers: tuple[int, ...], as_json: bool, **options: Any) -> None:
     """Train a probe on the features in FEATURES: networks on each layer, by cross-fitting, and the best one's probe."""
     from prm.probe import CONFIG_FILE, save_held_out
     from prm.probe_features import read_features
-    from prm.probe_training import ProbeTraining, TrainEvent
+    from prm.probe_training import TrainEvent
     from prm.probe_training import train as fit
 
     if (out / CONFIG_FILE).exists():
         raise ConfigError(f"{out} holds a probe already; give another folder")
     collected = read_features(features)
-    settings = ProbeTraining(
-        network=options["network"],
-        units=options["units"],
-        num_folds=options["folds"],
-        max_epochs=options["epochs"],
-        patience=options["patience"],
-        batch_problems=options["batch_problems"],
-        learning_rate=options["learning_rate"],
-        weight_decay=options["weight_decay"],
-        pair_weight=options["pair_weight"],
-        seed=options["seed"],
-    )
+    settings = take_settings(ProbeTraining, options)
     with progress("train probe", 1000) as bar:
 
         def report(event: TrainEvent) -> None:

@@ -13,13 +13,27 @@ from click.core import ParameterSource
 from arbitrage.training import RouterTraining, TrainPoint
 from arbitrage.walks import Walk
 from search.cli.show import print_json, progress
-from search.cli.training import read_layers, take_settings, training_options
+from search.cli.training import COUNT, Flags, field_options, read_layers, take_settings, training_options
 from search.errors import ConfigError
 
 _FILE = click.Path(path_type=Path)
-_COUNT = click.IntRange(min=1)
 _SEED = click.IntRange(min=0)
 Pairs = Sequence[Walk]
+_TRAINING: Flags = {
+    "classes": ("--classes", click.Choice(("2", "4", "4-ordinal")), "", "what the head tells apart"),
+    "label": (
+        "--label",
+        click.Choice(("reward", "checker")),
+        "",
+        "who says that escalation helps: the rewards, or the data's exact checker",
+    ),
+    "margin": ("--margin", click.FloatRange(0, 1), "X", "a gain is above it"),
+    "balance": ("--balance/--no-balance", None, "", "downsample the larger class"),
+    "batch_size": ("--batch-size", COUNT, "N", "steps in one update"),
+    "rows": ("--rows", COUNT, "N", "texts in one forward"),
+    "evals_per_epoch": ("--evals", COUNT, "N", "dev points in an epoch"),
+    "patience": ("--patience", COUNT, "N", "dev points without a gain"),
+}
 
 
 @click.group("router")
@@ -32,7 +46,7 @@ def router() -> None:
 @click.option("--data", default="mini:train", show_default=True, metavar="NAME", help="as for ets eval")
 @click.option("--field", metavar="NAME", help="which columns are what, as for ets eval")
 @click.option("--reference/--no-reference", default=True, show_default=True, help="read reference answers")
-@click.option("--limit", type=_COUNT, metavar="N", help="problems to take; default: all")
+@click.option("--limit", type=COUNT, metavar="N", help="problems to take; default: all")
 @click.option("--skip", type=_SEED, default=0, show_default=True, metavar="N", help="problems to leave out before them")
 @click.option("--draft", default="mini:draft", show_default=True, metavar="NAME", help="the draft model")
 @click.option("--target", default="mini:target", show_default=True, metavar="NAME", help="the target model")
@@ -42,14 +56,14 @@ def router() -> None:
 @click.option("--prm-engine", default="local", show_default=True, metavar="NAME", help="where the reward model runs")
 @click.option("--temperature", type=click.FloatRange(0, 100), default=0.0, show_default=True, metavar="X")
 @click.option(
-    "--samples", type=_COUNT, default=1, show_default=True, metavar="K", help="target steps whose rewards are averaged"
+    "--samples", type=COUNT, default=1, show_default=True, metavar="K", help="target steps whose rewards are averaged"
 )
-@click.option("--max-step-tokens", type=_COUNT, default=256, show_default=True, metavar="N", help="tokens of one step")
-@click.option("--max-tokens", type=_COUNT, default=1024, show_default=True, metavar="N", help="tokens of one path")
-@click.option("--max-depth", type=_COUNT, default=25, show_default=True, metavar="N", help="steps of one path")
+@click.option("--max-step-tokens", type=COUNT, default=256, show_default=True, metavar="N", help="tokens of one step")
+@click.option("--max-tokens", type=COUNT, default=1024, show_default=True, metavar="N", help="tokens of one path")
+@click.option("--max-depth", type=COUNT, default=25, show_default=True, metavar="N", help="steps of one path")
 @click.option("--seed", type=_SEED, default=0, show_default=True, metavar="N", help="seed of everything")
-@click.option("--shard-size", type=_COUNT, default=100, show_default=True, metavar="N", help="problems in one file")
-@click.option("--concurrency", type=_COUNT, default=64, show_default=True, metavar="C", help="problems side by side")
+@click.option("--shard-size", type=COUNT, default=100, show_default=True, metavar="N", help="problems in one file")
+@click.option("--concurrency", type=COUNT, default=64, show_default=True, metavar="C", help="problems side by side")
 @click.option("--device", default="cpu", show_default=True, metavar="NAME", help="cpu, cuda, cuda:N")
 @click.option("--trust-remote-code", is_flag=True, help="run code that comes with a checkpoint")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
@@ -104,39 +118,11 @@ def _complete(options: Mapping[str, Any]) -> None:
 @click.option("--dev", required=True, type=_FILE, metavar="DIR", help="held-out shards, for the early stop")
 @click.option("--out", required=True, type=_FILE, metavar="DIR", help="folder for the router")
 @click.option("--base", metavar="NAME", help="reward model to start from; default: the one that scored the data")
-@click.option(
-    "--classes",
-    type=click.Choice(("2", "4", "4-ordinal")),
-    default="2",
-    show_default=True,
-    help="what the head tells apart",
-)
-@click.option(
-    "--label",
-    type=click.Choice(("reward", "checker")),
-    default="reward",
-    show_default=True,
-    help="who says that escalation helps: the rewards, or the data's exact checker",
-)
-@click.option(
-    "--margin",
-    type=click.FloatRange(0, 1),
-    default=0.0,
-    show_default=True,
-    metavar="X",
-    help="a gain is above it",
-)
+@field_options(RouterTraining(), _TRAINING)
 @click.option("--annotate/--no-annotate", default=True, show_default=True, help="mark each step by its writer")
 @click.option("--draft-tag", default="Model 0: ", show_default=True, metavar="TEXT", help="mark of a draft's step")
 @click.option("--target-tag", default="Model 1: ", show_default=True, metavar="TEXT", help="mark of a target's step")
-@click.option("--balance/--no-balance", default=True, show_default=True, help="downsample the larger class")
-@click.option("--batch-size", type=_COUNT, default=1024, show_default=True, metavar="N", help="steps in one update")
-@click.option("--rows", type=_COUNT, default=32, show_default=True, metavar="N", help="texts in one forward")
-@click.option(
-    "--evals", "evals_per_epoch", type=_COUNT, default=2, show_default=True, metavar="N", help="dev points in an epoch"
-)
-@click.option("--patience", type=_COUNT, default=3, show_default=True, metavar="N", help="dev points without a gain")
-@click.option("--lora", type=_COUNT, metavar="RANK", help="train low-rank additions alone; needs peft")
+@click.option("--lora", type=COUNT, metavar="RANK", help="train low-rank additions alone; needs peft")
 @click.option("--probe", is_flag=True, help="train a probe on what the draft itself computes instead: no model to ask")
 @click.option(
     "--layers", callback=read_layers, metavar="N,N", help="--probe: layers to try; default: five from the middle on"

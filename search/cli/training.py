@@ -1,25 +1,30 @@
-"""The flags that every training has; defaults are those of its settings, written there once."""
+"""Flags of a dataclass's fields, whose defaults are written there once; and those that every training has."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from search.support.training import Optimisation
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-Settings = TypeVar("Settings", bound=Optimisation)
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
-_COUNT = click.IntRange(min=1)
-_FLAGS: dict[str, tuple[str, Any, str, str]] = {
-    "num_epochs": ("--epochs", _COUNT, "N", "passes over the data"),
+Command = TypeVar("Command", bound=Callable[..., Any])
+Settings = TypeVar("Settings", bound="DataclassInstance")
+Flags = dict[str, tuple[str, Any, str, str]]
+"""By field: its flag, what that accepts, what its value is called, and what it means."""
+
+COUNT = click.IntRange(min=1)
+_TRAINING: Flags = {
+    "num_epochs": ("--epochs", COUNT, "N", "passes over the data"),
     "learning_rate": ("--learning-rate", click.FloatRange(min=0, min_open=True), "X", "peak of AdamW's rate"),
     "warmup_share": ("--warmup", click.FloatRange(0, 1), "X", "share of the steps in which the rate rises"),
     "weight_decay": ("--weight-decay", click.FloatRange(min=0), "X", "of AdamW"),
-    "max_tokens": ("--max-tokens", _COUNT, "N", "longest text, in tokens"),
+    "max_tokens": ("--max-tokens", COUNT, "N", "longest text, in tokens"),
     "seed": ("--seed", click.IntRange(min=0), "N", "seed of everything"),
     "dtype": ("--dtype", click.Choice(("float32", "bfloat16")), "", "precision of the computation"),
 }
@@ -33,6 +38,20 @@ def read_layers(context: click.Context, parameter: click.Parameter, value: str |
         raise click.BadParameter(f"{value!r}: must be numbers with commas between them, e.g. 14,20,28") from None
 
 
+def field_options(defaults: DataclassInstance, flags: Flags) -> Callable[[Command], Command]:
+    """Flags of fields; the defaults are theirs in `defaults`."""
+
+    def decorate(command: Command) -> Command:
+        for name, (flag, kind, metavar, meaning) in reversed(flags.items()):
+            command = click.option(
+                flag, name, type=kind, default=getattr(defaults, name), show_default=True, metavar=metavar or None,
+                help=meaning or None,
+            )(command)  # fmt: skip
+        return command
+
+    return decorate
+
+
 def training_options(defaults: Optimisation) -> Callable[[Command], Command]:
     """Flags of how weights are trained and where, and `--json`."""
 
@@ -42,12 +61,7 @@ def training_options(defaults: Optimisation) -> Callable[[Command], Command]:
         command = click.option("--device", default="cpu", show_default=True, metavar="NAME", help="cpu, cuda, cuda:N")(
             command
         )
-        for name, (flag, kind, metavar, said) in reversed(_FLAGS.items()):
-            command = click.option(
-                flag, name, type=kind, default=getattr(defaults, name), show_default=True, metavar=metavar or None,
-                help=said,
-            )(command)  # fmt: skip
-        return command
+        return field_options(defaults, _TRAINING)(command)
 
     return decorate
 
