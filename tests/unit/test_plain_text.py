@@ -21,10 +21,11 @@ from prm.reward_head import RewardHeadCodec
 from prm.rlhflow import RlhflowCodec
 from prm.skywork import SkyworkCodec
 from prm.trl import TrlCodec
-from search.config import Example, SearchSettings
+from search.config import SearchSettings
 from search.engines.huggingface.token_bytes import TokenBytes
 from search.plain_text import encode_text, protect, unprotect
 from search.prompt.prompts import PromptRenderer
+from search.setting_types import Example
 from search.setup.registry import model_path
 from search.types import FinishReason, Generation, Step
 
