@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from search.errors import DataError
@@ -23,12 +23,14 @@ class Choices:
         texts: each without its letter.
         shown: as it goes into the problem.
         by_value: the texts were numbers, so that a number names one and is no position.
+        by_text: the letters are ours, so that only its text names a choice.
     """
 
     labels: tuple[str, ...]
     texts: tuple[str, ...]
     shown: str
     by_value: bool = False
+    by_text: bool = False
 
     def shown_in(self, problem: str) -> str:
         """The problem with its choices: added on lines of their own, unless it lists them already."""
@@ -52,19 +54,19 @@ class Choices:
         """
         if isinstance(value, list) and len(value) == 1:
             (value,) = value
-        if isinstance(value, int) and not isinstance(value, bool) and not self.by_value:
+        if isinstance(value, int) and not isinstance(value, bool) and not (self.by_value or self.by_text):
             if 0 <= value < len(self.labels):
                 return self.labels[value]
         elif isinstance(value, str | int | float) and not isinstance(value, bool):
             text = str(value).strip()
             labels = {label.lower(): label for label in self.labels}
-            if (bare := text.strip("(). :").lower()) in labels:
+            if not self.by_text and (bare := text.strip("(). :").lower()) in labels:
                 return labels[bare]
             named = [label for label, one in zip(self.labels, self.texts, strict=True) if _same(one, text)]
             if len(named) == 1:
                 return named[0]
             start = _LABELLED.match(text)
-            if start is not None and (label := (start[1] or start[2]).lower()) in labels:
+            if not self.by_text and start is not None and (label := (start[1] or start[2]).lower()) in labels:
                 return labels[label]
         raise ValueError(f"{value!r}, which is none of the choices {', '.join(self.labels)}")
 
@@ -97,7 +99,7 @@ def choices_of_columns(columns: Mapping[str, str]) -> Choices:
     if all(len(name) == 1 for name in columns):
         return _listed([name.upper() for name in columns], list(columns.values()))
     order = sorted(columns.values(), key=lambda text: hashlib.sha256(text.encode("utf-8", "replace")).digest())
-    return _listed(_letters(len(order)), [text.strip() for text in order])
+    return replace(_listed(_letters(len(order)), [text.strip() for text in order]), by_text=True)
 
 
 def _read(value: Any) -> Choices:

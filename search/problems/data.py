@@ -117,7 +117,7 @@ def _rows(source: str) -> Iterator[Row]:
         return benchmark_rows(source)
     file = Path(source).expanduser()
     if not file.is_file():
-        raise ConfigError(f"data {source!r}: no such file; {_ACCEPTED}")
+        raise ConfigError(f"data {source!r}: {'a folder' if file.is_dir() else 'no such file'}; {_ACCEPTED}")
     return file_rows(file)
 
 

@@ -103,8 +103,10 @@ def _lines(file: Path, stream: IO[bytes]) -> Iterator[Row]:
 def _parsed(where: str, line: bytes) -> Any:
     try:
         return json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise DataError(f"{where}: not UTF-8 text") from None
     except (ValueError, RecursionError):
-        raise DataError(f"{where}: not valid JSON") from None
+        raise DataError(f"{where}: not valid JSON; a line of its own for each problem is accepted") from None
 
 
 def _row(where: str, name: str, values: Any) -> Row:

@@ -120,7 +120,7 @@ class PromptRenderer:
 
         Raises:
             ConfigError: the format, the template or an option of it does not fit this model, or its chat template
-                leaves the system prompt or the examples out.
+                leaves the problem, the system prompt or the examples out.
         """
         self.format = choose_format(settings.prompt, tokenizer)
         style = STYLES[self.format]
@@ -243,7 +243,12 @@ class PromptRenderer:
         return prompt
 
     def _check_kept(self, text: str, *, given: bool) -> None:
-        """Say so where a chat template drops what a person gave for it."""
+        """Say so where a chat template drops the problem, or what a person gave for it."""
+        if _PROBE not in text:
+            raise ConfigError(
+                f"prompt {self.format}: this model's chat template leaves the problem out, or changes it (as one "
+                "for content in parts does); --prompt plain asks without a template"
+            )
         parts = [("system_prompt", self._system)] if given else []
         parts += [("few_shot", part) for one in self._examples for part in (one.question, one.answer)]
         for name, part in parts:

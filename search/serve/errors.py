@@ -106,12 +106,21 @@ def _of_content(place: Sequence[str | int]) -> ApiError:
     return invalid_input(f'{param}: must be a string, or a list of parts {{"type": "text", "text": ...}}', param)
 
 
+_SEVERAL = {
+    "stop": "a string, or a list of at most four that are not empty",
+    "prompt": "a string, or a list of one: a prompt as text, and one at a time",
+}
+"""What fields of several types may be; as for a message's content, the schema speaks of one type alone."""
+
+
 def from_validation(errors: Sequence[Any]) -> ApiError:
     """The first thing wrong with a body, in the words of who reads it."""
     first = errors[0]
     if first["loc"][1:2] == ("messages",) and "content" in first["loc"]:
         return _of_content(first["loc"])
     place = [str(part) for part in first["loc"] if part != "body"]
+    if place and place[0] in _SEVERAL and first["type"] != "missing":
+        return invalid_input(f"{place[0]}: must be {_SEVERAL[place[0]]}", place[0])
     if first["type"] == "json_invalid":
         return ApiError(400, f"the body is not valid JSON: {first['ctx']['error']}", code="invalid_json")
     param = ".".join(place) or None

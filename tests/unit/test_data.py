@@ -211,6 +211,11 @@ def test_a_broken_gzip_and_other_encodings_are_one_error(tmp_path, cut):
     (tmp_path / "d.jsonl").write_bytes('{"question": "x", "answer": 1}'.encode("utf-16"))
     with pytest.raises(DataError, match="UTF-16 text; UTF-8 is accepted"):
         load_problems(str(tmp_path / "d.jsonl"))
+    (tmp_path / "d.jsonl").write_bytes('{"question": "é", "answer": 1}'.encode("latin-1"))
+    with pytest.raises(DataError, match="line 1: not UTF-8 text"):
+        load_problems(str(tmp_path / "d.jsonl"))
+    with pytest.raises(ConfigError, match="a folder; accepted: mini:train"):
+        load_problems(str(tmp_path))
 
 
 def test_limit_and_skip_take_the_same_problems_from_all(tmp_path):

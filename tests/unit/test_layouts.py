@@ -108,6 +108,16 @@ def test_the_right_answer_of_gpqa_stands_among_the_wrong_ones_in_an_order_of_the
 
 
 @pytest.mark.parametrize(
+    "texts", [("A", "B", "AB", "O"), ("D", "C", "B", "A"), (3, 1, 2, 0), ("b. x", "a. x", "c", "d")]
+)
+def test_the_right_answer_of_gpqa_is_a_text_even_where_it_looks_like_a_letter(tmp_path, texts):
+    """Whose blood type is A: the choice that says so, wherever it came to stand."""
+    names = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
+    (problem,) = load_problems(write(tmp_path, {"Question": "x", **dict(zip(names, texts, strict=True))}))
+    assert f"{problem.answer}) {texts[0]}" in problem.text.splitlines()
+
+
+@pytest.mark.parametrize(
     ("choices", "answer", "letter"),
     [
         (["4", "2", "6", "1"], 2, "C"),  # a position, as MMLU has it

@@ -200,6 +200,42 @@ def test_what_a_chat_template_drops_is_said(settings, message):
     assert text(last) == "1 + 1?", "an instruction of the format's own may be left out"
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for one in messages %}{{ one.content[0].text }}{% endfor %}Go",
+        "{% for one in messages %}{% for part in one.content %}{{ part.text }}{% endfor %}{% endfor %}Go",
+        "{% for one in messages %}{{ one.content[:3] }}{% endfor %}Go",
+        "Go",
+        "  ",
+    ],
+    ids=["parts", "many parts", "cut", "no content", "blank"],
+)
+def test_a_chat_template_that_leaves_the_problem_out_is_refused(template):
+    raw = byte_tokenizer("qwen")
+    raw.chat_template = template
+    for name in ("chat", "auto"):
+        with pytest.raises(ConfigError, match=r"this model's chat template leaves the problem out.*--prompt plain"):
+            rendered(wrapped(raw), prompt=name)
+    assert "1 + 1?" in text(wrapped(raw), prompt="plain")
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ 1 / 0 }}", "division by zero"),
+        ("{% for one in range(1000000000) %}x{% endfor %}", "Range too big"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion"),
+        ("{{ messages.nothing.more }}", "undefined"),
+    ],
+)
+def test_a_chat_template_that_fails_is_named(template, said):
+    raw = byte_tokenizer("qwen")
+    raw.chat_template = template
+    with pytest.raises(ConfigError, match=f"the model's chat template refuses this conversation: .*{said}"):
+        rendered(wrapped(raw), prompt="chat")
+
+
 def test_a_template_has_the_question_the_examples_and_the_chat_template_at_hand():
     template = (
         "{% for one in examples %}Q: {{ one.question }} A: {{ one.answer }}\n{% endfor %}"

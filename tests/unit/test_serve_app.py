@@ -330,6 +330,10 @@ async def test_a_completion_continues_the_very_prompt(server):
     assert [at for piece in pieces for at in piece["text_offset"]] == logprobs["text_offset"]
     empty = await server.complete(" ")
     assert empty.status == 422 and empty.error["param"] == "prompt"
+    for wrong in (["a", "b"], [1, 2], [], 3):
+        got = await server.complete(wrong)
+        assert got.status == 422 and got.error["param"] == "prompt"
+        assert got.error["message"].startswith("prompt: must be a string, or a list of one")
     echoed = await server.complete("a", echo=True)
     assert echoed.status == 422 and echoed.error["code"] == "unsupported_parameter"
 
@@ -508,6 +512,9 @@ BAD = {
     "not an object": ([1], 422, None),
     "not unicode": (chat("\ud800"), 422, "messages"),
     "image": (chat([{"type": "image_url", "image_url": {"url": "x"}}]), 422, "messages.0.content"),
+    "five stops": (chat(stop=["a", "b", "c", "d", "e"]), 422, "stop"),
+    "a stop of no length": (chat(stop=["a", ""]), 422, "stop"),
+    "a stop of no kind": (chat(stop={"a": 1}), 422, "stop"),
     "content of no kind": (chat({"a": 1}), 422, "messages.0.content"),
 }
 

@@ -100,9 +100,9 @@ class HFTokenizer:
             )
         except TemplateError as error:
             raise ConfigError(f"the model's chat template refuses this conversation: {error}") from None
-        except (TypeError, ValueError) as error:
+        except Exception as error:  # whatever an expression may raise
             given = ", ".join(f"{name}={value}" for name, value in options.items()) or "this conversation"
-            raise ConfigError(f"the model's chat template refuses {given}: {error}") from None
+            raise ConfigError(f"the model's chat template refuses {given}: {error or type(error).__name__}") from None
         return text
 
     def _check_options(self, options: Mapping[str, object]) -> None:
