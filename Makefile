@@ -138,7 +138,7 @@ $(CLIENTS_VENV)/.ready: tests/clients/requirements.txt
 # Torch comes first and by itself: asked for through another package it may bring gigabytes that a CPU cannot use.
 $(VENV)/.torch: constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name one with make PYTHON=...")'
-	@echo "installing into $(VENV) ..." >&2
+	@echo "installing into $(VENV) (1.4 GB, a minute or two) ..." >&2
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) install -c constraints.txt $(TORCH)
 	@touch $@
