@@ -24,6 +24,8 @@ def find_model(model: str, patterns: Sequence[str] = CHECKPOINT_FILES) -> Path:
     Raises:
         ConfigError: there is no such folder or file, and neither the hub nor its cache has it; several .gguf files.
     """
+    if not model.strip():
+        raise ConfigError(f"model {model!r}: no name; accepted: a folder, a .gguf file, or a hub id (owner/name)")
     path = Path(model).expanduser()
     if path.is_dir():
         return _only_gguf(model, path)

@@ -177,6 +177,18 @@ def weights_of(model: str) -> str | None:
     return None if folder is None else fingerprint(folder)
 
 
+def check_writes(model: str) -> None:
+    """Refuse a checkpoint that says of itself that it is a reward model where one is to write: it would write rubbish.
+
+    Raises:
+        ConfigError: it is one, or there is no such member of the mini family.
+    """
+    if (Path(model_path(model)).expanduser() / "prm_config.json").is_file():
+        raise ConfigError(
+            f"model {model!r} is a reward model (it has a prm_config.json) and writes no steps; give --prm"
+        )
+
+
 def make_engine(spec: str, model: str, settings: EngineSettings, max_kv_tokens: int | None) -> Engine:
     """Load a model on an engine, or connect to the servers that serve it.
 

@@ -15,7 +15,7 @@ from search.loop.writer import ModelWriter
 from search.prompt.prompts import PromptRenderer
 from search.protocols import Engine, Router, Scorer, Tokenizer, Writer
 from search.setting_groups import ModelSettings, PromptSettings
-from search.setup.registry import make_engine, make_scorer, model_path, prm_config, weights_of
+from search.setup.registry import check_writes, make_engine, make_scorer, model_path, prm_config, weights_of
 from search.tree import SearchTree
 
 if TYPE_CHECKING:
@@ -246,6 +246,8 @@ def make_writer(settings: SearchSettings, engines: Engines) -> Writer:
         ConfigError: a checkpoint cannot be used, or a reward model has no reading.
     """
     name = settings.policy if settings.writer == "model" else settings.target
+    for model in [name] if settings.writer == "model" else [name, settings.draft]:
+        check_writes(model)
     policy = engines.policy or make_engine(settings.engine, name, settings, settings.max_kv_tokens)
     if settings.writer == "model":
         return ModelWriter(policy, name)

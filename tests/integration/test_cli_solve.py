@@ -78,6 +78,15 @@ BAD = {
     "empty problem": (["  "], "the problem is empty"),
     "negative index": (["--mini", -1], "--mini -1: must be 0 or more"),
     "unknown method": (["x", "--method", "rebas"], "unknown method 'rebas' (did you mean rebase?)"),
+    "policy of no name": (["x", "--policy", " "], "model ' ': no name; accepted: a folder, a .gguf file, or a hub id"),
+    "reward model that is to write": (
+        ["x", "--policy", "mini:prm"],
+        "'mini:prm' is a reward model (it has a prm_config",
+    ),
+    "reward model as a draft": (
+        ["x", "--writer", "arbitrage", "--draft", "mini:prm"],
+        "is a reward model (it has a prm",
+    ),
     "unknown mini model": (["x", "--policy", "mini:giant"], "unknown mini model 'giant'; known: target, draft, prm"),
     "no such checkpoint": (["x", "--policy", "./nowhere"], "nowhere"),
     "hub model not cached": (["x", "--policy", "someone/not-cached"], "someone/not-cached"),
