@@ -226,7 +226,7 @@ def test_a_chat_template_that_leaves_the_problem_out_is_refused(template):
         ("{{ 1 / 0 }}", "division by zero"),
         ("{% for one in range(1000000000) %}x{% endfor %}", "Range too big"),
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion"),
-        ("{{ messages.nothing.more }}", "undefined"),
+        ("{{ messages.nothing.more }}", "no attribute 'nothing'"),
     ],
 )
 def test_a_chat_template_that_fails_is_named(template, said):
