@@ -42,10 +42,10 @@ class _LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
-            return None
-        module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+        from search.catalogue import pick
+
+        module, _, attribute = pick("command", cmd_name, _COMMANDS)[0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 

@@ -146,7 +146,8 @@ def _rows(path: Path) -> Iterator[Graded]:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{path} cannot be read: {reason}") from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

@@ -160,6 +160,10 @@ def test_help_version_and_no_arguments(ets, inside):
     assert inside("--version").out.startswith("ets")
     assert inside().code == 2
     assert inside("frobnicate").code == 2
+    wrong = inside("sovle", "2 + 2?")
+    assert wrong.code == 2 and wrong.err.startswith(
+        "ets: unknown command 'sovle' (did you mean solve?); known: solve, "
+    )
 
 
 def test_a_figure_stands_beside_its_interval():
