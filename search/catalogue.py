@@ -24,6 +24,7 @@ class Method:
         embeds: whether it compares steps.
         rolls: whether its frontier may roll.
         unscored: what it does at a width above 1 where no reward model says which leaf is better.
+        unsure: what was seen of it where only the policy's confidence says so.
     """
 
     policy: str
@@ -31,6 +32,7 @@ class Method:
     embeds: bool = False
     rolls: bool = False
     unscored: str = ""
+    unsure: str = ""
 
 
 METHODS: Mapping[str, Method] = {
@@ -50,6 +52,7 @@ METHODS: Mapping[str, Method] = {
         embeds=True,
         rolls=True,
         unscored="ets takes every leaf for as good as any other and prunes by KV cost and coverage alone",
+        unsure="ets lost 17 points (7 to 28) to rebase on Qwen2.5-Coder-1.5B, as it prunes more; try rebase first",
     ),
     "ets-paper": Method(
         "ets:EtsPaper",
@@ -57,7 +60,10 @@ METHODS: Mapping[str, Method] = {
         unscored="ets-paper takes every leaf for as good as any other and prunes by KV cost and coverage alone",
     ),
     "ets-kv": Method(
-        "ets:EtsKv", rolls=True, unscored="ets-kv takes every leaf for as good as any other and prunes by KV cost alone"
+        "ets:EtsKv",
+        rolls=True,
+        unscored="ets-kv takes every leaf for as good as any other and prunes by KV cost alone",
+        unsure="ets-kv was 8 points (-2 to 18) below rebase on Qwen2.5-Coder-1.5B, as it prunes more; try rebase first",
     ),
 }
 

@@ -122,6 +122,8 @@ def settle(settings: S, *, own_models: bool = False, own_scorer: bool = False, o
     notes += _left_alone(ignored, settings)
     if settled.prm == "none" and settled.width > 1 and method.unscored:
         notes.append(f"no reward model: {method.unscored}")
+    if settled.prm.startswith("confidence:") and method.unsure:
+        notes.append(f"confidence says how sure the policy is, not whether it is right: by it {method.unsure}")
     return Settled(settled, tuple(notes), frozenset(ignored))
 
 

@@ -86,6 +86,13 @@ def test_a_mini_reward_model_that_is_named_is_used():
     assert settled(policy="mini:draft").settings.prm == settled().settings.prm == "mini:prm"
 
 
+def test_a_method_that_relies_on_rewards_says_what_confidence_did_to_it():
+    (note,) = settled(policy="./mine", prm="confidence:mean-logprob").notes
+    assert "by it ets lost 17 points" in note and "try rebase first" in note
+    for method, prm in (("rebase", "confidence:mean-logprob"), ("ets", "./prm")):
+        assert not settled(policy="./mine", prm=prm, method=method).notes
+
+
 @pytest.mark.parametrize("method", ["self-consistency", "chain"])
 def test_methods_without_rewards_have_nothing_to_say_of_them(method):
     assert not settled(policy="./mine", method=method).notes
