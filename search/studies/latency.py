@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from search.api import Search
@@ -24,7 +25,7 @@ from search.errors import ConfigError
 from search.loop.driver import SearchOutcome
 from search.problems.data import load_problems
 from search.results.result import Result
-from search.studies.measured import Models
+from search.studies.measured import Models, clock_of, solve_alone
 from search.studies.recorded import RecordedEngine, RecordedScorer, Recording
 from search.studies.wall_latency import measure
 from search.support.statistics import paired_estimate
@@ -33,9 +34,6 @@ from search.types import Problem
 WIDTHS = (4, 16, 64)
 NUM_TOGETHER, CAPACITY = 16, 64
 """Problems that are searched together, and the rows that advance in a tick of theirs."""
-
-BATCH = 64
-"""Problems that are computed side by side where each has a machine of its own."""
 
 MODES: Mapping[str, dict[str, Any]] = {"level": {}, "speculate": {"speculate": 1.0}, "rolling": {"frontier": "rolling"}}
 """Settings of each way to spend the time."""
@@ -162,25 +160,15 @@ def run(
 
 
 def _alone(source: _Source, settings: dict[str, Any]) -> _Ran:
-    """Every problem by itself: where rows have no limit, those beside it change nothing and save computing."""
-    ran = _Ran()
-    with asyncio.Runner(loop_factory=VirtualClock) as runner:
-        clock = _clock(runner)
+    """Every problem by itself, with as many rows as it likes."""
+
+    def begin(clock: VirtualClock) -> Callable[[Problem], Awaitable[Result | SearchOutcome]]:
         search = source.search(clock, None, settings)
+        return lambda problem: source.solve(search, problem)
 
-        async def timed(problem: Problem) -> tuple[Result | SearchOutcome, float]:
-            start = clock.time()
-            return await source.solve(search, problem), clock.time() - start
-
-        async def all_of(problems: Sequence[Problem]) -> list[tuple[Result | SearchOutcome, float]]:
-            return await asyncio.gather(*(timed(problem) for problem in problems))
-
-        for first in range(0, len(source.problems), BATCH):
-            for one, ticks in runner.run(all_of(source.problems[first : first + BATCH])):
-                ran.done.append(one)
-                ran.ticks.append(ticks)
-                ran.least.append(_longest(one))
-    return ran
+    solved = solve_alone(source.problems, begin)
+    done = [one for one, _ in solved]
+    return _Ran([ticks for _, ticks in solved], [*map(_longest, done)], done)
 
 
 def _together(source: _Source, settings: dict[str, Any]) -> _Ran:
@@ -189,7 +177,7 @@ def _together(source: _Source, settings: dict[str, Any]) -> _Ran:
     for first in range(0, len(source.problems) - NUM_TOGETHER + 1, NUM_TOGETHER):
         group = source.problems[first : first + NUM_TOGETHER]
         with asyncio.Runner(loop_factory=VirtualClock) as runner:
-            clock = _clock(runner)
+            clock = clock_of(runner)
             search = source.search(clock, CAPACITY, settings)
 
             async def all_of(search: Search = search, group: Sequence[Problem] = group) -> list[Result | SearchOutcome]:
@@ -203,12 +191,6 @@ def _together(source: _Source, settings: dict[str, Any]) -> _Ran:
     return ran
 
 
-def _clock(runner: asyncio.Runner) -> VirtualClock:
-    clock = runner.get_loop()
-    assert isinstance(clock, VirtualClock)
-    return clock
-
-
 def _longest(done: Result | SearchOutcome) -> int:
     """Tokens of a tree's longest path, the prompt not counted."""
     return max(node.num_path_tokens for node in done.tree) - done.tree.root.num_path_tokens
@@ -218,15 +200,15 @@ def _figures(ran: dict[str, _Ran], suffix: str) -> dict[str, float]:
     level = ran["level"]
     if not level.ticks:
         return {}
-    figures = {f"steps_longest{suffix}": _mean(level.least)}
+    figures = {f"steps_longest{suffix}": fmean(level.least)}
     for name, one in ran.items():
-        figures[f"steps_{name}{suffix}"] = _mean(one.ticks)
+        figures[f"steps_{name}{suffix}"] = fmean(one.ticks)
         if name != "level":
             figures[f"speedup_{name}{suffix}"] = sum(level.ticks) / sum(one.ticks)
         stats = [done.stats for done in one.done]
-        figures[f"tokens_{name}{suffix}"] = _mean([each.policy_tokens or 0 for each in stats])
-        figures[f"kv_tokens_{name}{suffix}"] = _mean([each.kv_tokens_mean or 0.0 for each in stats])
-        figures[f"finished_{name}{suffix}"] = _mean([each.num_finished for each in stats])
+        figures[f"tokens_{name}{suffix}"] = fmean([each.policy_tokens or 0 for each in stats])
+        figures[f"kv_tokens_{name}{suffix}"] = fmean([each.kv_tokens_mean or 0.0 for each in stats])
+        figures[f"finished_{name}{suffix}"] = fmean([each.num_finished for each in stats])
     thrown, kept = (sum(done.stats.tokens_thrown for done in ran["speculate"].done), sum(map(_tokens, level.done)))
     figures[f"thrown_share{suffix}"] = thrown / (thrown + kept)
     figures[f"thrown_per_kept{suffix}"] = thrown / kept
@@ -252,12 +234,8 @@ def _accuracy(ran: dict[str, _Ran], suffix: str) -> dict[str, float]:
     }
     if not right["level"]:
         return {}
-    figures = {f"accuracy_{name}{suffix}": _mean(one) for name, one in right.items()}
+    figures = {f"accuracy_{name}{suffix}": fmean(one) for name, one in right.items()}
     return figures | paired_estimate(right["rolling"], right["level"]).figures(f"accuracy_diff_rolling{suffix}")
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
 
 
 def _say(figures: dict[str, float], suffix: str) -> None:

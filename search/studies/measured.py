@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from search.api import Failure, Search
 from search.config import SearchSettings, build
 from search.engines.local import LocalEngine
+from search.engines.virtual_time import VirtualClock
 from search.protocols import Engine
 from search.results.result import Result
 from search.runs.summary import sum_stats
@@ -20,8 +21,13 @@ from search.setup.registry import model_path
 from search.support.statistics import Estimate, paired_estimate, wilson_interval
 from search.types import Problem
 
+T = TypeVar("T")
+
 CONCURRENCY = 16
 """Problems side by side; no result depends on it."""
+
+BATCH = 64
+"""The same in virtual time, where each problem has a machine of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +149,40 @@ async def take_turns(
         notes = [f"{name} {one.accuracy:.3f} {one.seconds:.0f} s" for name, one in measured.items()]
         say(f"{start + len(part)} of {len(problems)}: {', '.join(notes)}\n")
     return measured
+
+
+def solve_alone(
+    problems: Sequence[Problem], begin: Callable[[VirtualClock], Callable[[Problem], Awaitable[T]]]
+) -> list[tuple[T, float]]:
+    """Search every problem in virtual time, each on a machine of its own.
+
+    Args:
+        problems: computed some side by side, which changes nothing.
+        begin: from a clock to what solves a problem on it.
+
+    Returns:
+        Of each problem, in order, what came of it, and how many ticks it took.
+    """
+    with asyncio.Runner(loop_factory=VirtualClock) as runner:
+        clock = clock_of(runner)
+        solve = begin(clock)
+
+        async def timed(problem: Problem) -> tuple[T, float]:
+            start = clock.time()
+            return await solve(problem), clock.time() - start
+
+        async def all_of(part: Sequence[Problem]) -> list[tuple[T, float]]:
+            return await asyncio.gather(*map(timed, part))
+
+        parts = (problems[first : first + BATCH] for first in range(0, len(problems), BATCH))
+        return [one for part in parts for one in runner.run(all_of(part))]
+
+
+def clock_of(runner: asyncio.Runner) -> VirtualClock:
+    """The clock of a runner whose loop is one."""
+    clock = runner.get_loop()
+    assert isinstance(clock, VirtualClock)
+    return clock
 
 
 def spread(name: str, values: Sequence[float]) -> dict[str, float]:

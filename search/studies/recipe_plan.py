@@ -9,7 +9,7 @@ from search.config import EvalSettings
 from search.setup.resolve import settle
 from search.studies.recipe import Model, Recipe
 from search.studies.recipe_runs import Planned
-from search.support.tables import Cell, Table
+from search.support.tables import Table
 
 GIB = 1 << 30
 
@@ -41,47 +41,35 @@ def plan_dict(recipe: Recipe, planned: Sequence[Planned]) -> dict[str, Any]:
 
 def plan_text(plan: dict[str, Any]) -> str:
     """The plan as Markdown."""
-    runs = Table(
+    runs = _table(
         "runs",
         "Runs",
-        ("run", "problems", "policy requests, at most", "score requests, at most", "policy tokens, at most"),
-        tuple(
-            _cells(row, "policy_requests_at_most", "score_requests_at_most", "policy_tokens_at_most")
-            for row in plan["runs"]
-        ),
-        (
-            f"In all at most {plan['policy_requests_at_most']:,} requests to the policy and "
-            f"{plan['score_requests_at_most']:,} scores; a request writes all children of one node.",
-        ),
+        plan["runs"],
+        {
+            "run": "run",
+            "problems": "problems",
+            "policy requests, at most": "policy_requests_at_most",
+            "score requests, at most": "score_requests_at_most",
+            "policy tokens, at most": "policy_tokens_at_most",
+        },
+        f"In all at most {plan['policy_requests_at_most']:,} requests to the policy and "
+        f"{plan['score_requests_at_most']:,} scores; a request writes all children of one node.",
     )
-    models = Table(
+    models = _table(
         "models",
         "Models and GPU memory",
-        (
-            "role",
-            "model",
-            "weights, GiB",
-            "KV per 1,000 tokens, GiB",
-            "KV of one problem, GiB, at most",
-            "GPUs",
-            "GiB a GPU, at least",
-        ),
-        tuple(
-            (
-                row["role"],
-                row["model"],
-                f"{row['weights_gib']:.3g}",
-                f"{row['kv_gib_per_1000_tokens']:.3g}",
-                f"{row['kv_gib_one_problem']:.3g}",
-                row["gpus"],
-                f"{row['gib_per_gpu']:.3g}",
-            )
-            for row in plan["models"]
-        ),
-        (
-            "KV of one problem: all trajectories of the widest run at full length, nothing shared or pruned. GiB a "
-            "GPU: weights and that, spread over the GPUs; activations and the server's own share come on top.",
-        ),
+        plan["models"],
+        {
+            "role": "role",
+            "model": "model",
+            "weights, GiB": "weights_gib",
+            "KV per 1,000 tokens, GiB": "kv_gib_per_1000_tokens",
+            "KV of one problem, GiB, at most": "kv_gib_one_problem",
+            "GPUs": "gpus",
+            "GiB a GPU, at least": "gib_per_gpu",
+        },
+        "KV of one problem: all trajectories of the widest run at full length, nothing shared or pruned. GiB a "
+        "GPU: weights and that, spread over the GPUs; activations and the server's own share come on top.",
     )
     servers = ["### Servers", "", *(f"    {line}" for line in plan["servers"])] if plan["servers"] else []
     parts = [f"## {plan['title']}", " ".join(plan["notes"]), runs.markdown(), models.markdown(), "\n".join(servers)]
@@ -121,5 +109,11 @@ def _memory(model: Model, planned: Sequence[Planned], widest: int) -> dict[str, 
     }
 
 
-def _cells(run: dict[str, Any], *names: str) -> tuple[Cell, ...]:
-    return (run["run"], run["problems"], *(f"{run[name]:,}" for name in names))
+def _table(name: str, title: str, rows: Sequence[dict[str, Any]], columns: dict[str, str], note: str) -> Table:
+    """Rows of the plan under headings, each with the key of its column."""
+    cells = tuple(tuple(_shown(row[key]) for key in columns.values()) for row in rows)
+    return Table(name, title, tuple(columns), cells, (note,))
+
+
+def _shown(value: str | float | None) -> str | None:
+    return f"{value:.3g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value

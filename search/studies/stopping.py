@@ -7,8 +7,6 @@ order of their file, each in as many ticks as it has tokens.
 
 from __future__ import annotations
 
-import asyncio
-import math
 import re
 import statistics
 import sys
@@ -24,7 +22,7 @@ from search.engines.virtual_time import VirtualClock
 from search.errors import ConfigError, DataError, EngineError
 from search.problems.data import load_problems
 from search.results.result import Result
-from search.studies.measured import Models
+from search.studies.measured import Models, solve_alone
 from search.studies.recorded import PieceTokenizer, Playback, read_solutions
 from search.support.statistics import paired_estimate
 from search.types import Child, FinishReason, Generation, Prefix, Problem, Sampling
@@ -33,9 +31,6 @@ FLAT = ("best-of-n", "self-consistency")
 """Methods of flat votes: they compare nothing on the way, and may begin their chains one by one."""
 
 DEFAULT_WIDTH = 16
-
-BATCH = 64
-"""Problems that are computed side by side; each has a machine of its own."""
 
 WAYS: Mapping[str, dict[str, Any]] = {
     "decided": {},
@@ -202,7 +197,7 @@ def _method(source: _Source, settings: Mapping[str, Any], suffix: str) -> dict[s
     whole, ticks = _searched(source, {**settings, "until": "spent"})
     right = source.right(whole, whole)
     figures = {
-        f"accuracy_spent{suffix}": math.fsum(right) / len(right) / 100,
+        f"accuracy_spent{suffix}": statistics.fmean(right) / 100,
         f"tokens_spent{suffix}": _tokens(whole) / len(whole),
         f"ticks_spent{suffix}": ticks,
     }
@@ -221,25 +216,8 @@ def _method(source: _Source, settings: Mapping[str, Any], suffix: str) -> dict[s
 
 def _searched(source: _Source, settings: Mapping[str, Any]) -> tuple[list[Result], float]:
     """Every problem by itself, and the ticks each took in the mean."""
-    results: list[Result] = []
-    ticks: list[float] = []
-    with asyncio.Runner(loop_factory=VirtualClock) as runner:
-        clock = runner.get_loop()
-        assert isinstance(clock, VirtualClock)
-        search = source.search(clock, settings)
-
-        async def timed(problem: Problem) -> tuple[Result, float]:
-            start = clock.time()
-            return await search.asolve(problem), clock.time() - start
-
-        async def all_of(problems: Sequence[Problem]) -> list[tuple[Result, float]]:
-            return await asyncio.gather(*map(timed, problems))
-
-        for first in range(0, len(source.problems), BATCH):
-            for result, took in runner.run(all_of(source.problems[first : first + BATCH])):
-                results.append(result)
-                ticks.append(took)
-    return results, math.fsum(ticks) / len(ticks)
+    solved = solve_alone(source.problems, lambda clock: source.search(clock, settings).asolve)
+    return [result for result, _ in solved], statistics.fmean(ticks for _, ticks in solved)
 
 
 def _tokens(results: Sequence[Result]) -> int:

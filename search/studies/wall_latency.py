@@ -8,11 +8,11 @@ that drifts, or that others use, changes neighbours alike. Steps are scored by t
 from __future__ import annotations
 
 import asyncio
-import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from statistics import fmean, median
 from typing import Any
 
 from search.api import Search
@@ -21,7 +21,7 @@ from search.errors import SearchError
 from search.protocols import Engine
 from search.results.result import Result
 from search.runs.evaluation import flush_caches
-from search.studies.measured import nodes_of
+from search.studies.measured import nodes_of, spread
 from search.types import Problem
 
 MAX_TOKENS = 200
@@ -107,24 +107,19 @@ async def _solve(search: Search, problem: Problem, seed: int) -> Result:
 def _figures(ran: Sequence[Mapping[str, list[Result]]], suffix: str) -> dict[str, float]:
     figures: dict[str, float] = {}
     for name in ran[0]:
-        seconds = [_mean([one.stats.seconds for one in every[name]]) for every in ran]
-        figures[f"wall_{name}{suffix}"] = statistics.median(seconds)
-        figures[f"tokens_{name}{suffix}"] = _mean(
+        seconds = [fmean([one.stats.seconds for one in every[name]]) for every in ran]
+        figures[f"wall_{name}{suffix}"] = median(seconds)
+        figures[f"tokens_{name}{suffix}"] = fmean(
             [one.stats.policy_tokens or 0 for every in ran for one in every[name]]
         )
         if name != "level":
-            levels = [_mean([one.stats.seconds for one in every["level"]]) for every in ran]
+            levels = [fmean([one.stats.seconds for one in every["level"]]) for every in ran]
             ratios = [level / own for level, own in zip(levels, seconds, strict=True)]
-            key = f"wall_speedup_{name}{suffix}"
-            figures |= {key: statistics.median(ratios), f"{key}_min": min(ratios), f"{key}_max": max(ratios)}
+            figures |= spread(f"wall_speedup_{name}{suffix}", ratios)
     pairs = [pair for every in ran for pair in zip(every["level"], every["speculate"], strict=True)]
-    figures[f"equal_speculate{suffix}"] = _mean([float(nodes_of(one) == nodes_of(other)) for one, other in pairs])
+    figures[f"equal_speculate{suffix}"] = fmean([float(nodes_of(one) == nodes_of(other)) for one, other in pairs])
     thrown, kept = (
         sum(int(getattr(other.stats, name)) for _, other in pairs) for name in ("tokens_thrown", "policy_tokens")
     )
     figures[f"thrown_per_kept{suffix}"] = thrown / kept
     return figures
-
-
-def _mean(values: Sequence[float]) -> float:
-    return statistics.fmean(values)
