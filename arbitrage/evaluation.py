@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+import numpy as np
 
 from arbitrage.walks import StepPair, Walk
 from search.support.statistics import auc, calibration_error, clustered_bootstrap
-
-if TYPE_CHECKING:
-    import numpy as np
 
 SHARES = (0.05, 0.10, 0.20, 0.40)
 
@@ -53,8 +52,6 @@ def figures(walks: Sequence[Walk], estimates: Sequence[float | None], margin: fl
         estimates: of all their pairs in order; None for a pair that was too long to read, which is left out.
         margin: of the router's label.
     """
-    import numpy as np
-
     owners = [number for number, walk in enumerate(walks) for _ in walk.pairs]
     every = [pair for walk in walks for pair in walk.pairs]
     estimated = [number for number, value in enumerate(estimates) if value is not None]
@@ -108,8 +105,6 @@ def _rank_correlation(one: Sequence[float], other: Sequence[float]) -> float | N
 
 def chosen(scores: Sequence[float], share: float) -> np.ndarray:
     """(num_pairs,) 1 for the share of pairs with the highest scores, the first of equals, else 0."""
-    import numpy as np
-
     order = np.argsort(-np.asarray(scores), kind="stable")
     taken = np.zeros(len(order))
     taken[order[: round(share * len(order))]] = 1.0

@@ -140,5 +140,4 @@ def vocabulary_words() -> tuple[str, ...]:
         "The answer is",
     ]
     words = {word.strip(".,?") for text in texts for word in text.split() if "{" not in word}
-    words.update(word for word in OBJECTS)
     return tuple(sorted(words - {""}))

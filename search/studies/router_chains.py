@@ -4,25 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from arbitrage.walks import TARGET
-
-
-class WrittenNode(Protocol):
-    """A node, of a tree or of a record."""
-
-    @property
-    def ids(self) -> Sequence[int]:
-        """Its tokens."""
-
-    @property
-    def writer(self) -> str:
-        """Which model wrote it."""
-
-    @property
-    def dropped_tokens(self) -> int:
-        """Of the draft's step in whose place it stands."""
+from search.results.record import NodeRecord
+from search.tree import Node
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +40,7 @@ class Chain:
     correct: bool
 
     @classmethod
-    def of(cls, nodes: Sequence[WrittenNode], correct: bool | None) -> Chain:
+    def of(cls, nodes: Sequence[Node | NodeRecord], correct: bool | None) -> Chain:
         """From the nodes of a search of width 1, the prompt's first."""
         prompt, *written = nodes
         steps = (

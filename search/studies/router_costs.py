@@ -11,9 +11,6 @@ from dataclasses import dataclass
 
 from search.studies.router_chains import Chain
 
-JUDGES = ("judge", "prm", "router", "none")
-"""Who decides: the target itself, the reward model, the learned router, or nobody who computes."""
-
 JUDGE_OF: Mapping[str, str] = {"rsd": "prm", "arbitrage": "router", "judge": "judge"}
 """Who decides for a kind of router; for the others nobody who computes."""
 
@@ -38,7 +35,7 @@ def work_of(chain: Chain, judge: str, *, drafts: bool = True, question_tokens: i
 
     Args:
         chain: its trace.
-        judge: one of `JUDGES`.
+        judge: who decides: "judge" (the target itself), "prm" (the reward model), "router" (a learned one), or "none".
         drafts: whether the draft is asked at all.
         question_tokens: read by a judging target after each step.
     """
