@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.errors import ConfigError, ScoringError
+from search.support.files import filled_folder
 from search.types import EngineInfo, Reduce
 
 PREFIX = "probe:"
@@ -184,16 +185,10 @@ class Probe:
         """
         from safetensors.numpy import save_file
 
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / CONFIG_FILE).unlink(missing_ok=True)
-            save_file(self._weights, str(folder / WEIGHTS_FILE))
-            (folder / WEIGHTS_FILE).chmod(0o644)
-            partial = folder / f"{CONFIG_FILE}.partial"
-            partial.write_text(json.dumps(asdict(self.config), indent=1) + "\n", encoding="utf-8")
-            partial.replace(folder / CONFIG_FILE)
-        except OSError as error:
-            raise ConfigError(f"cannot write {folder}: {error.strerror or error}") from None
+        with filled_folder(folder, CONFIG_FILE) as partial:
+            save_file(self._weights, str(partial / WEIGHTS_FILE))
+            (partial / WEIGHTS_FILE).chmod(0o644)
+            (partial / CONFIG_FILE).write_text(json.dumps(asdict(self.config), indent=1) + "\n", encoding="utf-8")
 
 
 NUM_LOWEST, NUM_LAST = 4, 16

@@ -11,7 +11,7 @@ import torch
 from search.errors import DataError
 from search.mini.model import MAX_POSITIONS, NORM_EPSILON, ROPE_THETA, MiniModel, ModelShape
 from search.mini.tokenizer import EOS_TOKEN, PAD_TOKEN, save_tokenizer, token_id
-from search.support.files import write_atomic
+from search.support.files import filled_folder, write_atomic
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -23,45 +23,41 @@ def save_model(model: MiniModel, folder: Path) -> None:
     """Write configuration, weights (bf16) and tokenizer into a folder, made where it does not exist."""
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
     shape = model.shape
     end, pad = token_id(EOS_TOKEN), token_id(PAD_TOKEN)
-    write_json(
-        folder / "config.json",
-        {
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
-            "vocab_size": shape.vocab_size,
-            "hidden_size": shape.dim,
-            "intermediate_size": shape.mlp_dim,
-            "num_hidden_layers": shape.num_layers,
-            "num_attention_heads": shape.num_heads,
-            "num_key_value_heads": shape.num_heads,
-            "hidden_act": "silu",
-            "max_position_embeddings": MAX_POSITIONS,
-            "rms_norm_eps": NORM_EPSILON,
-            "rope_theta": ROPE_THETA,
-            "tie_word_embeddings": False,
-            "attention_bias": True,
-            "mlp_bias": False,
-            "attention_dropout": 0.0,
-            "initializer_range": 0.02,
-            "bos_token_id": None,
-            "eos_token_id": end,
-            "pad_token_id": pad,
-            "torch_dtype": "bfloat16",
-        },
-    )
-    write_json(
-        folder / "generation_config.json",
-        {"do_sample": True, "temperature": 1.0, "eos_token_id": end, "pad_token_id": pad},
-    )
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": shape.vocab_size,
+        "hidden_size": shape.dim,
+        "intermediate_size": shape.mlp_dim,
+        "num_hidden_layers": shape.num_layers,
+        "num_attention_heads": shape.num_heads,
+        "num_key_value_heads": shape.num_heads,
+        "hidden_act": "silu",
+        "max_position_embeddings": MAX_POSITIONS,
+        "rms_norm_eps": NORM_EPSILON,
+        "rope_theta": ROPE_THETA,
+        "tie_word_embeddings": False,
+        "attention_bias": True,
+        "mlp_bias": False,
+        "attention_dropout": 0.0,
+        "initializer_range": 0.02,
+        "bos_token_id": None,
+        "eos_token_id": end,
+        "pad_token_id": pad,
+        "torch_dtype": "bfloat16",
+    }
     weights = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()}
-    partial = folder / "model.safetensors.partial"
-    save_file(weights, str(partial), metadata={"format": "pt"})
-    partial.chmod(0o644)
-    partial.replace(folder / "model.safetensors")
-    save_tokenizer(folder)
+    with filled_folder(folder, "model.safetensors") as partial:
+        write_json(partial / "config.json", config)
+        write_json(
+            partial / "generation_config.json",
+            {"do_sample": True, "temperature": 1.0, "eos_token_id": end, "pad_token_id": pad},
+        )
+        save_file(weights, str(partial / "model.safetensors"), metadata={"format": "pt"})
+        (partial / "model.safetensors").chmod(0o644)
+        save_tokenizer(partial)
 
 
 def load_model(folder: Path) -> MiniModel:
