@@ -10,12 +10,9 @@ from typing import Any
 from search.api import Search
 from search.problems.data import load_problems
 from search.results.result import Result
-from search.setting_types import Scalar
 from search.studies.measured import Measured, Models, paired_difference, take_turns
 from search.tree import SearchTree
 from search.types import NodeId
-
-Options = Mapping[str, Mapping[str, Scalar]]
 
 BASELINE = "rebase"
 METHODS = (BASELINE, "beam", "dvts", "ets-kv", "ets-paper", "ets")
@@ -34,7 +31,6 @@ def run(
     data: str = "mini:test",
     widths: Sequence[int] = WIDTHS,
     embedder: str = "tfidf",
-    options: Options | None = None,
     methods: Sequence[str] = METHODS,
     pool_limit: int = 64,
 ) -> dict[str, Any]:
@@ -46,7 +42,6 @@ def run(
         data: the problems' source.
         widths: to go through.
         embedder: of ETS, as in the settings.
-        options: options of a method's policy, by the method's name.
         methods: which of `METHODS`; REBASE is needed.
         pool_limit: problems that ETS, ETS-KV and REBASE also solve under a fixed KV pool; 0 for none.
 
@@ -66,11 +61,7 @@ def run(
 
     def searches(width: int, names: Sequence[str], on: Models) -> dict[str, Search]:
         common = {"width": width, "seed": seed, "embedder": embedder}
-        found = {}
-        for name in names:
-            chosen = dict((options or {}).get(name, {}))
-            found[name] = on.search(method=name, options=chosen, **common)
-        return found
+        return {name: on.search(method=name, **common) for name in names}
 
     for width in widths:
         outcomes = asyncio.run(take_turns(searches(width, methods, models), problems, CHUNK, sys.stderr.write))
@@ -95,7 +86,6 @@ def run(
         "pool_limit": pool_limit,
         "seed": seed,
         "embedder": embedder,
-        "options": {name: dict(values) for name, values in (options or {}).items()},
         "figures": figures,
         "rows": rows,
     }

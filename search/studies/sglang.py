@@ -132,15 +132,14 @@ class ClientSpeed(NamedTuple):
     steps_per_cpu_second: float
 
 
-def client_speed(
-    seed: int = 0, width: int = _OVERHEAD_WIDTH, num_problems: int = _OVERHEAD_PROBLEMS, method: str = "beam"
-) -> ClientSpeed:
+def client_speed(seed: int) -> ClientSpeed:
     """How fast one client is against a server that answers at once."""
     with _instant_server() as url:
-        return asyncio.run(_drive(url, seed, width, num_problems, method))
+        return asyncio.run(_drive(url, seed))
 
 
-async def _drive(url: str, seed: int, width: int, num_problems: int, method: str) -> ClientSpeed:
+async def _drive(url: str, seed: int) -> ClientSpeed:
+    method, width, num_problems = "beam", _OVERHEAD_WIDTH, _OVERHEAD_PROBLEMS
     limits = RequestLimits()
     engines = []
     for name in ("mini:target", "mini:prm"):
