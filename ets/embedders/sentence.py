@@ -32,19 +32,17 @@ class SentenceEmbedder:
     name: ClassVar[str] = "sentence-transformers"
     batch_free: ClassVar[bool] = True
 
-    def __init__(self, model: _Model, *, batch_size: int = 64) -> None:
+    def __init__(self, model: _Model) -> None:
         """Wrap a loaded model; see `load`."""
         self._model = model
-        self._batch_size = batch_size
 
     @classmethod
-    def load(cls, model: str = "", *, device: str = "cpu", batch_size: int = 64) -> SentenceEmbedder:
+    def load(cls, model: str = "", *, device: str = "cpu") -> SentenceEmbedder:
         """Load a model.
 
         Args:
             model: hub id or path; empty for the packaged MiniLM.
             device: cpu, cuda, cuda:N.
-            batch_size: texts that go through the model together.
 
         Raises:
             ConfigError: the extra is not installed, or the model is neither a path nor in the cache nor reachable.
@@ -62,13 +60,11 @@ class SentenceEmbedder:
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ConfigError(f"embedder model {model or 'minilm'!r} cannot be loaded: {reason[:200]}") from None
-        return cls(cast(_Model, loaded), batch_size=batch_size)
+        return cls(cast(_Model, loaded))
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """As the model gives them, (num_texts, dim)."""
-        vectors = self._model.encode(
-            list(texts), batch_size=self._batch_size, show_progress_bar=False, convert_to_numpy=True
-        )
+        vectors = self._model.encode(list(texts), batch_size=64, show_progress_bar=False, convert_to_numpy=True)
         return np.asarray(vectors, dtype=np.float32)
 
 

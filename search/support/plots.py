@@ -55,14 +55,13 @@ def _needs() -> str:
     return f"plots need matplotlib: {install('plots')}"
 
 
-def plot_accuracy(series: Sequence[Series], label: str, file: Path, *, log: bool = False, y_label: str = "") -> None:
+def plot_accuracy(series: Sequence[Series], label: str, file: Path, *, y_label: str = "") -> None:
     """Accuracy with its interval against a cost.
 
     Args:
         series: one line each.
         label: of the x axis, with its unit.
         file: where the PNG goes.
-        log: a logarithmic x axis.
         y_label: of the y axis, where it is not the accuracy.
 
     Raises:
@@ -81,8 +80,6 @@ def plot_accuracy(series: Sequence[Series], label: str, file: Path, *, log: bool
                 if point.note:
                     place = {"textcoords": "offset points", "xytext": (4, 4), "fontsize": 7}
                     axes.annotate(point.note, (point.x, point.y), **place)
-        if log:
-            axes.set_xscale("log")
         axes.set_xlabel(label)
         axes.set_ylabel(y_label or "accuracy, share of problems (bars: 95% interval)")
 

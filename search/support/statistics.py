@@ -65,9 +65,9 @@ def bootstrap(values: ArrayLike, *, num_draws: int = 10_000, seed: int = 0) -> N
     return np.concatenate([rows[rng.integers(0, count, size=(size, count))].sum(axis=1) for size in blocks])
 
 
-def percentile_interval(draws: ArrayLike, level: float = 0.95) -> Interval:
-    """What lies between the tails of a resampled figure, (num_draws,)."""
-    low, high = np.quantile(np.asarray(draws), ((1 - level) / 2, (1 + level) / 2))
+def percentile_interval(draws: ArrayLike) -> Interval:
+    """What lies between the tails of a resampled figure, (num_draws,): 95% of it."""
+    low, high = np.quantile(np.asarray(draws), ((1 - 0.95) / 2, (1 + 0.95) / 2))
     return Interval(float(low), float(high))
 
 
@@ -91,18 +91,16 @@ def paired_estimate(ours: Iterable[float], theirs: Iterable[float]) -> Estimate:
     return mean_estimate([one - other for one, other in zip(ours, theirs, strict=True)])
 
 
-def clustered_bootstrap(values: ArrayLike, owners: ArrayLike, *, num_draws: int = 4000, seed: int = 0) -> Interval:
+def clustered_bootstrap(values: ArrayLike, owners: ArrayLike) -> Interval:
     """95% percentile interval of the mean of values that come in clusters, resampled over the clusters.
 
     Args:
         values: (num_values,), of any number to a cluster.
         owners: (num_values,), the cluster of each.
-        num_draws: resamples.
-        seed: of the resampling.
     """
     _, index = np.unique(np.asarray(owners), return_inverse=True)
     of_clusters = np.stack([np.bincount(index, weights=np.asarray(values)), np.bincount(index)], axis=1)
-    sums = bootstrap(of_clusters, num_draws=num_draws, seed=seed)
+    sums = bootstrap(of_clusters, num_draws=4000)
     return percentile_interval(sums[:, 0] / sums[:, 1])
 
 
