@@ -158,10 +158,7 @@ class RoutingSettings(Group):
         description="arbitrage: the target model, as for policy; it runs on engine; to be named beside another draft "
         "than mini's",
     )
-    router: str = Field(
-        default="arbitrage:0.5",
-        description=f"arbitrage: {listed(router_names())}",
-    )
+    router: str = Field(default="arbitrage:0.5", description=f"arbitrage: {listed(router_names())}")
     router_model: str = Field(
         default="auto",
         description="arbitrage: the model behind the router; auto: mini:router for arbitrage beside mini models, the "

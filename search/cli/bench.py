@@ -83,7 +83,7 @@ def figure_lines(figures: Mapping[str, Any]) -> list[str]:
         high = re.sub(r"_lo(?=_|$)", "_hi", key, count=1)
         if high != key and high in figures:
             bounds[re.sub(r"_lo(?=_|$)", "", key, count=1)] = (key, high)
-    beside = {one for name, pair in bounds.items() if name in figures for one in pair}
+    beside = {bound for name, pair in bounds.items() if name in figures for bound in pair}
     shown = {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in figures.items()}
     lines = []
     for key in (key for key in figures if key not in beside):

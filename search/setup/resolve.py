@@ -251,9 +251,8 @@ def _idle(settings: SearchSettings, *, own_policy: bool) -> dict[str, str]:
         idle |= {} if routed else {"prm_max_kv_tokens": f"prm {settings.prm}"}
     kinds = [scorer_kind(model) for model in (settings.prm, settings.router_model if read else "none")]
     wanted = {name for kind in kinds if kind is not None for name in kind.options}
-    for name in (name for kind in SCORERS.values() for name in kind.options):
-        if name not in wanted:
-            idle[name] = f"prm {settings.prm}"
+    options = (name for kind in SCORERS.values() for name in kind.options)
+    idle |= {name: f"prm {settings.prm}" for name in options if name not in wanted}
     if settings.until == "spent" or settings.vote in ("normalised", "best"):
         cause = "until spent" if settings.until == "spent" else f"vote {settings.vote}"
         idle |= dict.fromkeys(("confidence", "begin"), cause)
