@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from arbitrage.models import ModelSession, ModelView
-from arbitrage.walks import DRAFT, TARGET, StepPair, Walk, read_shard, shard_file, shard_text
+from arbitrage.walks import DRAFT, TARGET, StepPair, Walk, encode_states, read_shard, shard_file, shard_text
 from search.errors import ConfigError, ContextOverflowError, DataError, EngineError
 from search.protocols import Scorer, ScorerSession
 from search.support.streams import closing, side_by_side
@@ -35,6 +35,7 @@ SETTINGS = (
     "num_samples",
     "seed",
     "max_depth",
+    "states",
 )
 """What a shard's head says of how it came about; shards of one folder agree on it."""
 
@@ -49,6 +50,7 @@ class CollectSettings:
         seed: of the run.
         max_tokens: tokens of a path, the prompt not counted.
         max_depth: steps of a path.
+        layers: whose states of the draft are kept; None keeps none.
     """
 
     sampling: Sampling
@@ -56,6 +58,7 @@ class CollectSettings:
     seed: int = 0
     max_tokens: int = 1024
     max_depth: int = 25
+    layers: tuple[int, ...] | None = None
 
 
 class Collector:
@@ -129,10 +132,12 @@ class Collector:
             self._write(draft, problem, tree, above, [drafted]),
             self._write(target, problem, tree, above, targeted),
         )
-        tree.write(Step(drafted, draft.tree_ids(ours), ours.text, ours.finish, DRAFT))
+        step = _written(tree, drafted, draft, ours, DRAFT)
         for node, generation in zip(targeted, theirs, strict=True):
-            tree.write(Step(node, target.tree_ids(generation), generation.text, generation.finish, TARGET))
-        draft_reward, *target_rewards = await scorer.score(tree, [drafted, *targeted])
+            _written(tree, node, target, generation, TARGET)
+        (draft_reward, *target_rewards), states = await asyncio.gather(
+            scorer.score(tree, [drafted, *targeted]), self._states(tree, draft, step)
+        )
         # Where several were drawn, their mean decides and the first of them is what a target would have written.
         target_reward = sum(target_rewards) / len(target_rewards)
         first = theirs[0]
@@ -147,6 +152,8 @@ class Collector:
             takes_target=takes_target,
             draft_right=self._right(problem, [*before, ours.text]),
             target_right=self._right(problem, [*before, first.text]),
+            draft_logprobs=ours.logprobs,
+            draft_states=states,
         )
         taken, chosen = (targeted[0], first) if takes_target else (drafted, ours)
         for node in (drafted, *targeted):
@@ -155,6 +162,11 @@ class Collector:
                     await part.release({tree[node].seed})
         over = chosen.finish in (FinishReason.EOS, FinishReason.CONTEXT) or len(tree[taken].ids) >= left
         return pair, taken, over
+
+    async def _states(self, tree: SearchTree, draft: ModelSession, step: Step) -> str | None:
+        """What the draft knows at the end of its step, kept while its cache is there: no text is read again."""
+        layers = self._settings.layers
+        return None if layers is None else encode_states(await draft.states(tree, step, layers))
 
     async def _write(
         self, model: ModelSession, problem: Problem, tree: SearchTree, above: NodeId, nodes: Sequence[NodeId]
@@ -175,6 +187,13 @@ class Collector:
 
     def _right(self, problem: Problem, steps: Sequence[str]) -> bool | None:
         return None if self._verdict is None else self._verdict(problem, steps)
+
+
+def _written(tree: SearchTree, node: NodeId, model: ModelSession, made: Generation, writer: str) -> Step:
+    """A model's step, which now stands in the tree."""
+    step = Step(node, model.tree_ids(made), made.text, made.finish, writer, logprobs=made.logprobs)
+    tree.write(step)
+    return step
 
 
 async def collect(

@@ -37,7 +37,7 @@ class StepScorer:
         at = ROOT
         for node in tree.path(step.node)[:-1]:
             if node.seed not in self._places:
-                same = Step(node.id, node.ids, node.text, FinishReason.STOP, node.writer)
+                same = Step(node.id, node.ids, node.text, FinishReason.STOP, node.writer, logprobs=node.logprobs)
                 self._places[node.seed] = self._add(at, same)
             at = self._places[node.seed]
         place = self._add(at, step)
@@ -53,9 +53,8 @@ class StepScorer:
         await self._scorer.release(self._tree.keys([scored.place]))
 
     def usage(self) -> Mapping[str, Usage]:
-        """What the scorer's engine did, as "router"."""
-        (usage,) = self._scorer.usage().values()
-        return {"router": usage}
+        """What the scorer's engine did, as "router", if it has one."""
+        return dict(zip(("router",), self._scorer.usage().values(), strict=False))
 
     async def release(self, keys: Collection[int]) -> None:
         """Free what is cached for the nodes of these keys and all below."""
@@ -64,5 +63,5 @@ class StepScorer:
 
     def _add(self, above: NodeId, step: Step) -> NodeId:
         node = self._tree.add_child(above)
-        self._tree.write(Step(node, step.ids, step.text, step.finish, step.writer))
+        self._tree.write(Step(node, step.ids, step.text, step.finish, step.writer, logprobs=step.logprobs))
         return node

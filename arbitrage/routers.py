@@ -201,6 +201,7 @@ class _Scored(_Threshold, ABC):
     def __init__(self, scorer: Scorer, threshold: float) -> None:
         """Judge by `scorer`."""
         self.threshold = threshold
+        self.needs_logprobs = bool(getattr(scorer, "needs_logprobs", False))
         self._scorer = scorer
 
     @classmethod
@@ -211,9 +212,8 @@ class _Scored(_Threshold, ABC):
 
     @property
     def engines(self) -> Mapping[str, Engine]:
-        """The scorer's, as "router"."""
-        (engine,) = self._scorer.engines.values()
-        return {"router": engine}
+        """The scorer's, as "router", if it has one."""
+        return dict(zip(("router",), self._scorer.engines.values(), strict=False))
 
     @asynccontextmanager
     async def open(self, tree: SearchTree) -> AsyncIterator[RouterSession]:

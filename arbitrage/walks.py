@@ -6,11 +6,15 @@ It is written whole or not at all; one that was cut short later is told by its h
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from search.errors import ConfigError, DataError
 from search.tree import SearchTree
@@ -31,6 +35,9 @@ class StepPair:
         draft_reward, target_reward: s_d and s_t in [0, 1]; the latter a mean where several samples were drawn.
         takes_target: whether the walk went on with the target's step.
         draft_right, target_right: a checker's verdict on each; None where there is no checker.
+        draft_logprobs: of the tokens that the draft wrote, in its own ids; None where its engine keeps none.
+        draft_states: its hidden states at the step's end, (num_layers, width) of float32 in base64, layers as the
+            shard's head has them; None where its engine gives none.
     """
 
     draft_ids: tuple[int, ...]
@@ -42,6 +49,8 @@ class StepPair:
     takes_target: bool
     draft_right: bool | None = None
     target_right: bool | None = None
+    draft_logprobs: tuple[float, ...] | None = None
+    draft_states: str | None = None
 
     @property
     def advantage(self) -> float:
@@ -134,8 +143,18 @@ def read_shard(file: Path) -> tuple[dict[str, Any], list[Walk]]:
 
 
 def _pair(row: dict[str, Any]) -> StepPair:
-    ids = {name: tuple(row[name]) for name in ("draft_ids", "target_ids")}
-    return StepPair(**{**row, **ids})
+    names = ("draft_ids", "target_ids", "draft_logprobs")
+    return StepPair(**{**row, **{name: tuple(row[name]) for name in names if row.get(name) is not None}})
+
+
+def encode_states(states: Sequence[float]) -> str:
+    """Hidden states as `StepPair.draft_states` keeps them."""
+    return base64.b64encode(np.array(states, "<f4").tobytes()).decode()
+
+
+def decode_states(states: str, num_layers: int) -> NDArray[np.float32]:
+    """(num_layers, width) of `StepPair.draft_states`."""
+    return np.frombuffer(base64.b64decode(states), "<f4").reshape(num_layers, -1)
 
 
 def read_walks(folders: Iterable[Path]) -> tuple[dict[str, Any], list[Walk]]:
@@ -153,11 +172,11 @@ def read_walks(folders: Iterable[Path]) -> tuple[dict[str, Any], list[Walk]]:
             raise ConfigError(f"{folder}: holds no collected steps; `ets router collect` makes them")
         for file in files:
             head, found = read_shard(file)
-            for name in ("draft", "target", "prm"):
+            for name in ("draft", "target", "prm", "states"):
                 if origin.setdefault(name, head.get(name)) != head.get(name):
                     raise ConfigError(
                         f"{file} was collected with {name} {head.get(name)!r}, others with {origin[name]!r}; "
-                        "one router is trained for one pair and one reward model"
+                        "one router is trained for one pair, one reward model and one kind of states"
                     )
             walks += found
             origin["data"] += [head.get("data")] if head.get("data") not in origin["data"] else []

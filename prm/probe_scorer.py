@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import Self
 
@@ -13,7 +13,7 @@ from search.errors import ConfigError, ScoringError
 from search.parts import Engineless
 from search.protocols import Engine, StateSession, Writer
 from search.tree import SearchTree
-from search.types import NodeId
+from search.types import NodeId, Usage
 
 
 class ProbeScorer(Engineless):
@@ -105,3 +105,33 @@ class ProbeSession(ContentSession, Engineless):
         except ScoringError as error:
             path, problem = "/".join(str(one.id) for one in tree.path(node_id)), tree.id.rpartition("#")[0]
             raise ScoringError(f"problem {problem}: the policy's state at node {path} has {error}") from None
+
+
+class ReaderProbe:
+    """A probe over steps that others wrote: its own model reads them, and what that takes is the probe's own work.
+
+    Attributes:
+        engines: the model that reads, as "prm".
+    """
+
+    def __init__(self, scorer: ProbeScorer, reader: Writer) -> None:
+        """Have `reader` read what `scorer` is asked about; it is what that scorer was built for."""
+        self._probe, self._reader = scorer.probe, reader
+        self.engines: Mapping[str, Engine] = dict(zip(("prm",), reader.engines.values(), strict=True))
+
+    @asynccontextmanager
+    async def open(self, tree: SearchTree) -> AsyncIterator[ProbeSession]:
+        """In a tree of the reader's own."""
+        async with self._reader.open(tree) as reader:
+            assert isinstance(reader, StateSession), "it was built for one"
+            yield _ReaderSession(self._probe, reader)
+
+
+class _ReaderSession(ProbeSession):
+    def usage(self) -> Mapping[str, Usage]:
+        """What reading took, as "prm"."""
+        return dict(zip(("prm",), self._writer.usage().values(), strict=True))
+
+    async def release(self, keys: Collection[int]) -> None:
+        """Free what is cached for these nodes."""
+        await self._writer.release(keys)

@@ -178,8 +178,8 @@ class RouterKind:
         return self.judge in ("prm", "router", "probe")
 
     @property
-    def runs_on_engine(self) -> bool:
-        """Whether that model runs on an engine of its own."""
+    def scores(self) -> bool:
+        """Whether that model scores steps, on an engine of its own as a rule."""
         return self.has_model and self.judge != "probe"
 
 

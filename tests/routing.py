@@ -96,7 +96,7 @@ class Parts:
     def judge(self, kind: str) -> PrmScorer | None:
         """The model behind a router, where it has one."""
         if ROUTERS[kind].judge != "router":
-            return self.scorer() if ROUTERS[kind].runs_on_engine else None
+            return self.scorer() if ROUTERS[kind].scores else None
         config = RouterConfig("draft", "target", "prm", draft_tag="a", target_tag="b")
         return PrmScorer(self.learned, RouterReader.build(self.codec(self.learned), self.learned.tokenizer, config))
 

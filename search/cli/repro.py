@@ -5,12 +5,17 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from search.cli.show import print_json
+from search.config import flag
 from search.errors import ConfigError
 from search.support.plots import check_plots
+
+if TYPE_CHECKING:
+    from search.studies.recipe import ArbitrageRecipe, EtsRecipe
 
 
 @click.command()
@@ -27,6 +32,11 @@ from search.support.plots import check_plots
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="write the page, tables and figures")
 @click.option("--policy", metavar="NAME", help="in place of the recipe's policy: a path or a hub id")
 @click.option("--data", metavar="NAME", help="in place of the recipe's data, as for ets eval")
+@click.option("--draft", metavar="NAME", help="arbitrage: in place of the recipe's draft")
+@click.option("--target", metavar="NAME", help="arbitrage: in place of its target")
+@click.option("--prm", metavar="NAME", help="arbitrage: in place of what rsd and the oracle read")
+@click.option("--router-model", metavar="NAME", help="arbitrage: in place of the learned routers, or the probe")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="arbitrage: in place of its number of problems")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def repro(
     paper: str,
@@ -35,9 +45,8 @@ def repro(
     dry_run: bool,
     runs: Path | None,
     out: Path | None,
-    policy: str | None,
-    data: str | None,
     as_json: bool,
+    **others: Any,
 ) -> None:
     """Reproduce the tables of PAPER by a recipe; every number comes from a record on disk."""
     from search.studies import reproduce_arbitrage, reproduce_ets
@@ -46,9 +55,8 @@ def repro(
 
     wanted: EtsRecipe | ArbitrageRecipe
     wanted = load_recipe(EtsRecipe, recipe) if paper == "ets" else load_recipe(ArbitrageRecipe, recipe)
-    others = {name: value for name, value in (("policy", policy), ("data", data)) if value is not None}
-    if others:
-        wanted = wanted.model_copy(update={"settings": {**wanted.settings, **others}})
+    given = {name: value for name, value in others.items() if value is not None}
+    wanted = _changed(wanted, given) if given else wanted
     if dry_run:
         if isinstance(wanted, EtsRecipe):
             plan = plan_dict(wanted, list(reproduce_ets.plan(wanted, quick=quick).values()))
@@ -78,3 +86,27 @@ def repro(
         for file in document.write(out):
             sys.stderr.write(f"wrote {file}\n")
     print_json(document.to_dict()) if as_json else sys.stdout.write(document.markdown())
+
+
+def _changed(recipe: EtsRecipe | ArbitrageRecipe, given: dict[str, Any]) -> EtsRecipe | ArbitrageRecipe:
+    """A recipe with other models, data or number of problems in place of its own."""
+    values = recipe.model_dump()
+    settings = {name: given.pop(name) for name in ("policy", "data", "draft", "target") if name in given}
+    values["settings"] |= settings
+    models = values.get("router_models")
+    if models is None:
+        names = sorted(given.keys() | settings.keys() & {"draft", "target"})
+        if names:
+            raise ConfigError(f"{', '.join(map(flag, names))}: recipes of ets have none of these")
+    else:
+        if "policy" in settings:
+            raise ConfigError("--policy: recipes of arbitrage have none; give --draft and --target")
+        for kind in ("rsd", "oracle") if "prm" in given else ():
+            models[kind] = given["prm"]
+        learned = [kind for kind in ("arbitrage", "probe") if kind in values["routers"]["thresholds"]]
+        for kind in learned if "router_model" in given else ():
+            models[kind] = given["router_model"]
+        for part in [values["routers"], values["quick"]] if "limit" in given else ():
+            if part is not None:
+                part["limit"] = given["limit"]
+    return type(recipe)(**values)

@@ -64,7 +64,14 @@ def router() -> None:
 @click.option("--seed", type=_SEED, default=0, show_default=True, metavar="N", help="seed of everything")
 @click.option("--shard-size", type=COUNT, default=100, show_default=True, metavar="N", help="problems in one file")
 @click.option("--concurrency", type=COUNT, default=64, show_default=True, metavar="C", help="problems side by side")
+@click.option(
+    "--layers",
+    callback=read_layers,
+    metavar="N,N",
+    help="whose hidden states of the draft are kept, for --probe; default: five from the middle on",
+)
 @click.option("--device", default="cpu", show_default=True, metavar="NAME", help="cpu, cuda, cuda:N")
+@click.option("--dtype", type=click.Choice(("float32", "bfloat16")), default="float32", show_default=True)
 @click.option("--trust-remote-code", is_flag=True, help="run code that comes with a checkpoint")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def collect(out: Path, as_json: bool, **options: Any) -> None:
@@ -125,7 +132,7 @@ def _complete(options: Mapping[str, Any]) -> None:
 @click.option("--lora", type=COUNT, metavar="RANK", help="train low-rank additions alone; needs peft")
 @click.option("--probe", is_flag=True, help="train a probe on what the draft itself computes instead: no model to ask")
 @click.option(
-    "--layers", callback=read_layers, metavar="N,N", help="--probe: layers to try; default: five from the middle on"
+    "--layers", callback=read_layers, metavar="N,N", help="--probe: layers to try; default: all that were kept"
 )
 @training_options(RouterTraining())
 def train(data: tuple[Path, ...], dev: Path, out: Path, as_json: bool, **options: Any) -> None:
@@ -178,8 +185,7 @@ def train(data: tuple[Path, ...], dev: Path, out: Path, as_json: bool, **options
     sys.stdout.write(f"dev AUC {outcome.curve[0].dev_auc or 0:.4f} at first, {best or 0:.4f} at best\n")
 
 
-_PROBE_TAKES = frozenset({"probe", "layers", "data", "dev", "out", "label", "margin", "seed", "device",
-                          "trust_remote_code", "as_json"})  # fmt: skip
+_PROBE_TAKES = frozenset({"probe", "layers", "data", "dev", "out", "label", "margin", "seed", "as_json"})
 
 
 def _check_kind(*, is_probe: bool) -> None:
@@ -200,21 +206,17 @@ def _check_kind(*, is_probe: bool) -> None:
 
 def _train_probe(walks: Pairs, dev: Pairs, origin: Mapping[str, Any], out: Path, as_json: bool, **options: Any) -> None:
     from prm.probe_training import ProbeTraining, TrainEvent
-    from search.learning.router_probe import Reading, train_router_probe
+    from search.learning.router_probe import train_router_probe
 
-    how = Reading(options["layers"], options["device"], options["trust_remote_code"])
     label = RouterTraining(label=options["label"], margin=options["margin"])
     with progress("train probe", 1000) as bar:
 
-        def read(done: int, total: int) -> None:
-            bar.update(round(500 * done / total), f"{done}/{total} paths read")
-
         def fitted(event: TrainEvent) -> None:
             note = f"layer {event.layer}, held-out AUC within problems {event.figure:.4f}"
-            bar.update(500 + round(500 * event.done / event.total), note)
+            bar.update(round(1000 * event.done / event.total), note)
 
         settings = ProbeTraining(seed=options["seed"])
-        probe, measured = train_router_probe(walks, dev, origin, label, settings, how, read, fitted)
+        probe, measured = train_router_probe(walks, dev, origin, label, settings, options["layers"], fitted)
     probe.save(out)
     config = probe.config
     if as_json:
@@ -225,7 +227,34 @@ def _train_probe(walks: Pairs, dev: Pairs, origin: Mapping[str, Any], out: Path,
     )
     sys.stdout.write(f"{measured['auc'] or 0:.4f} (1 - s_d: {measured['auc_prm'] or 0:.4f})\n")
     for share, threshold in config.record["thresholds"].items():
-        sys.stdout.write(f"--router probe:{out}:{threshold:<8g} escalates {float(share):.0%} of the drafted steps\n")
+        rsd = config.record["rsd_thresholds"][share]
+        sys.stdout.write(
+            f"--router probe:{out}:{threshold:<8g} escalates {float(share):.0%} of the drafted steps, "
+            f"rsd:{rsd:g} as many\n"
+        )
+
+
+@router.command()
+@click.argument("model")
+@click.option("--out", required=True, type=_FILE, metavar="DIR", help="folder for the copy")
+@click.option("--bits", type=click.IntRange(1, 8), default=4, show_default=True, metavar="B", help="of a weight")
+@click.option("--group", type=COUNT, default=64, show_default=True, metavar="N", help="weights that share their steps")
+@click.option("--dtype", type=click.Choice(("float32", "bfloat16")), default="bfloat16", show_default=True)
+@click.option("--trust-remote-code", is_flag=True, help="run code that comes with the checkpoint")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+def draft(model: str, out: Path, as_json: bool, **options: Any) -> None:
+    """Make a draft of MODEL: a copy whose linear weights are rounded to few bits, to be routed to MODEL itself."""
+    from search.learning.low_bit import LowBit, make_draft
+
+    record = make_draft(model, out, LowBit(**options))
+    if as_json:
+        print_json({"folder": str(out), **record})
+        return
+    sys.stdout.write(
+        f"{out}: {record['num_rounded']:,} of {record['num_parameters']:,} weights rounded to {record['bits']} bits, "
+        f"relative error {record['relative_error']:.3f}; packed they would take {record['bytes_per_parameter']:.3f} "
+        "bytes a parameter\n"
+    )
 
 
 @router.command("eval")
@@ -243,10 +272,9 @@ def evaluate(model: str, data: tuple[Path, ...], device: str, trust_remote_code:
     origin, walks = read_walks(data)
     folder = Path(model_path(model)).expanduser()
     if (folder / PROBE_FILE).is_file():
-        from search.learning.router_probe import Reading, evaluate_router_probe
+        from search.learning.router_probe import evaluate_router_probe
 
-        how = Reading(device=device, trust_remote_code=trust_remote_code)
-        measured = evaluate_router_probe(folder, walks, origin, how)
+        measured = evaluate_router_probe(folder, walks, origin)
     else:
         measured = _evaluate_model(model, walks, origin, device, trust_remote_code)
     if as_json:

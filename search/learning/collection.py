@@ -6,15 +6,15 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from search.answers.graders import PlainGrader
 from search.config import SearchSettings, build
+from search.learning.probes import middle_layers
 from search.mini.assets import place
 from search.problems.data import read_data
 from search.prompt.prompts import PromptRenderer
-from search.setup.registry import make_engine, make_scorer, prm_config
-from search.setup.routing import prompt_for
+from search.setup.registry import make_engine, make_scorer, opened_grader, prm_config, runs_on_engine, weights_of
+from search.setup.routing import pair_scorer, prompt_for
 from search.steps import line_end_tokens
 from search.support.files import write_atomic
 from search.types import Problem, Sampling
@@ -22,6 +22,7 @@ from search.types import Problem, Sampling
 if TYPE_CHECKING:
     from arbitrage.collect import Collector, Verdict
     from arbitrage.walks import Walk
+    from search.answers.graders import Grader
     from search.protocols import Engine
 
 
@@ -40,6 +41,8 @@ class Collection:
         seed: of the run.
         shard_size: problems in one file.
         concurrency: problems side by side.
+        layers: whose hidden states of the draft are kept, counted from 1; empty for five from the middle on. Kept
+            where the draft's engine gives any, for routers that are probes.
         device, dtype, trust_remote_code: of local models.
         family: the folder that `mini:ROLE` stands for; None: the shipped one.
     """
@@ -61,6 +64,7 @@ class Collection:
     seed: int = 0
     shard_size: int = 100
     concurrency: int = 64
+    layers: tuple[int, ...] = ()
     device: str = "cpu"
     dtype: str = "float32"
     trust_remote_code: bool = False
@@ -91,22 +95,30 @@ def collect_walks(
     data = read_data(wanted.data, wanted.limit, wanted.skip, wanted.field, wanted.reference)
     if line := data.described(wanted.data):
         say(line)
-    origin = {name: getattr(wanted, name) for name in SETTINGS}
+    origin = {name: getattr(wanted, name) for name in SETTINGS if name != "states"}
 
-    async def run() -> list[Walk]:
-        collector, engines = await asyncio.to_thread(_collector, wanted)
+    async def run(grader: Grader) -> list[Walk]:
+        collector, engines, states = await asyncio.to_thread(_collector, wanted, grader)
         try:
             return await collect(
-                collector, data.problems, folder, origin, write_atomic, concurrency=wanted.concurrency, report=report
+                collector,
+                data.problems,
+                folder,
+                {**origin, "states": states},
+                write_atomic,
+                concurrency=wanted.concurrency,
+                report=report,
             )
         finally:
             for engine in engines:
                 await engine.aclose()
 
-    return asyncio.run(run())
+    with opened_grader("plain" if wanted.data.startswith("mini:") else "math") as grader:
+        return asyncio.run(run(grader))
 
 
-def _collector(wanted: Collection) -> tuple[Collector, list[Engine]]:
+def _collector(wanted: Collection, grader: Grader) -> tuple[Collector, list[Engine], dict[str, Any] | None]:
+    """What makes walks, its engines, and what is kept of the draft's states."""
     from arbitrage.collect import Collector, CollectSettings
     from arbitrage.models import ModelView
 
@@ -117,35 +129,57 @@ def _collector(wanted: Collection) -> tuple[Collector, list[Engine]]:
     )  # fmt: skip
     prm_config(settings.prm, "auto", wanted.engines[2])
     names = [place(name, wanted.family) for name in (wanted.draft, wanted.target, wanted.prm)]
-    draft, target, prm = engines = [
-        make_engine(spec, name, settings, None) for spec, name in zip(wanted.engines, names, strict=True)
+    draft, target, *prm = engines = [
+        make_engine(spec, name, settings, None)
+        for spec, name in zip(wanted.engines, names, strict=True)
+        if runs_on_engine(name)
     ]
+    scorer = (
+        make_scorer(settings, prm[0], target.tokenizer)
+        if prm
+        else pair_scorer(settings.model_copy(update={"target": names[1]}), names[2], target)
+    )
+    states = _states(wanted, names[0], draft)
     prompts = PromptRenderer(settings, target.tokenizer)
     collector = Collector(
         ModelView(draft, target.tokenizer, prompt_for(settings, draft.tokenizer)),
         ModelView(target, target.tokenizer),
-        make_scorer(settings, prm, target.tokenizer),
+        scorer,
         CollectSettings(
             Sampling(
                 wanted.temperature,
                 max_new_tokens=wanted.max_step_tokens,
+                stop=prompts.style.stop,
                 line_end_tokens=line_end_tokens(wanted.max_step_tokens),
+                logprobs=True,
             ),
             wanted.num_samples,
             wanted.seed,
             wanted.max_tokens,
             wanted.max_depth,
+            None if states is None else tuple(states["layers"]),
         ),
         prompt=lambda problem: prompts.render(problem.text),
         verdict=step_checker(wanted.data, wanted.skip),
-        grade=_grade,
+        grade=lambda problem, text: (
+            None if problem.answer is None else grader.correct(grader.extract(text), problem.answer)
+        ),
     )
-    return collector, engines
+    return collector, engines, states
 
 
-def _grade(problem: Problem, text: str) -> bool | None:
-    grader = PlainGrader()
-    return None if problem.answer is None else grader.correct(grader.extract(text), problem.answer)
+def _states(wanted: Collection, draft: str, engine: Engine) -> dict[str, Any] | None:
+    """Which of the draft's states are kept, and whose they are; None where its engine gives none."""
+    if engine.info.name != "local" and not engine.info.details.get("hidden states"):
+        return None
+    number = int(engine.info.details["layers"])
+    layers = middle_layers(wanted.draft, number, wanted.layers) if engine.info.name == "local" else (number,)
+    return {
+        "layers": list(layers),
+        "num_layers": number,
+        "weights": weights_of(draft),
+        "tokenizer": engine.tokenizer.fingerprint,
+    }
 
 
 def step_checker(data: str, skip: int = 0) -> Verdict | None:

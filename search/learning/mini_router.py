@@ -14,7 +14,7 @@ from arbitrage.walks import Walk, read_walks
 from prm.probe_training import ProbeTraining, TrainEvent
 from search.learning.collection import Collection, collect_walks
 from search.learning.router import new_router, save_router, train_router
-from search.learning.router_probe import Reading, train_router_probe
+from search.learning.router_probe import train_router_probe
 from search.mini.assets import PROBE, ROUTER
 from search.support.files import write_atomic
 
@@ -106,9 +106,7 @@ def train_mini_probe(
         say(f"probe: network {event.done}/{event.total}, layer {event.layer}, held-out AUC {event.figure:.4f}")
 
     walks = [walk for part in train for walk in part]
-    probe, figures = train_router_probe(
-        walks, dev, origin, SETTINGS, ProbeTraining(seed=seed), Reading(family=family), fitted=fitted
-    )
+    probe, figures = train_router_probe(walks, dev, origin, SETTINGS, ProbeTraining(seed=seed), fitted=fitted)
     cpu_seconds = time.process_time() - started
     folder = family / PROBE
     probe.save(folder)

@@ -7,16 +7,24 @@ from pathlib import Path
 
 from search.api import Search
 from search.config import EvalSettings, SearchSettings
+from search.engines.remembering import RememberingEngine
 from search.errors import ConfigError
 from search.protocols import Engine
-from search.setup.registry import model_path
-from search.setup.resolve import parts, settle
+from search.setup.registry import make_engine, model_path, weights_of
+from search.setup.resolve import Part, parts, settle
 
 
 class SharedEngines:
     """Engines that runs use in turn, by what they are; all runs belong to one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory: Path | None = None) -> None:
+        """Load engines once.
+
+        Args:
+            memory: a folder in which each keeps what it wrote, so that none is asked for a step again, also by runs
+                to come; None remembers nothing.
+        """
+        self._memory = memory
         self._engines: dict[tuple[object, ...], Engine] = {}
 
     def give(self, search: Search) -> None:
@@ -26,11 +34,24 @@ class SharedEngines:
             ConfigError: a model cannot be loaded.
         """
         keys = dict(_engine_keys(search.settings))
+        if self._memory is not None:
+            for part in parts(search.settings):
+                if keys[part.role] not in self._engines:
+                    self._engines[keys[part.role]] = self._remembering(search.settings, part, self._memory)
         known = {role: self._engines[key] for role, key in keys.items() if key in self._engines}
         search.use(
             known.get("policy") or known.get("target"), known.get("prm"), known.get("draft"), known.get("router")
         )
         self._engines |= {keys[role]: engine for role, engine in search.engines.items() if role in keys}
+
+    @staticmethod
+    def _remembering(settings: SearchSettings, part: Part, folder: Path) -> Engine:
+        reads = part.role in ("prm", "router")
+        room = settings.prm_max_kv_tokens if reads else settings.max_kv_tokens
+        engine = make_engine(part.engine, part.model, settings, room)
+        if reads:
+            return engine
+        return RememberingEngine(engine, folder / f"{part.role}.jsonl", weights_of(part.model))
 
     async def keep_only(self, wanted: Iterable[EvalSettings]) -> None:
         """Close the engines that none of these runs uses."""

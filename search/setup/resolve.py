@@ -63,7 +63,7 @@ def parts(settings: SearchSettings) -> list[Part]:
         ]
     if runs_on_engine(settings.prm):
         used.append(Part("prm", settings.prm, settings.prm_engine))
-    if settings.writer == "arbitrage" and router_kind(settings.router).runs_on_engine:
+    if settings.writer == "arbitrage" and router_kind(settings.router).scores and runs_on_engine(settings.router_model):
         used.append(Part("router", settings.router_model, settings.router_engine))
     return [part for part in used if part.model != OWN]
 

@@ -15,7 +15,15 @@ from search.loop.writer import ModelWriter
 from search.prompt.prompts import PromptRenderer
 from search.protocols import Engine, Router, Scorer, Tokenizer, Writer
 from search.setting_groups import ModelSettings, PromptSettings
-from search.setup.registry import check_writes, make_engine, make_scorer, model_path, prm_config, weights_of
+from search.setup.registry import (
+    check_writes,
+    make_engine,
+    make_scorer,
+    model_path,
+    prm_config,
+    runs_on_engine,
+    weights_of,
+)
 from search.tree import SearchTree
 
 if TYPE_CHECKING:
@@ -284,7 +292,7 @@ def _make_router(settings: SearchSettings, draft: ModelView, target: ModelView, 
 
     spec = parse_router(settings.router)
     kind = ROUTERS[spec.kind]
-    scorer = _router_scorer(settings, kind, target.tokenizer, engines) if kind.runs_on_engine else None
+    scorer = _router_scorer(settings, kind, target.engine, engines) if kind.scores else None
     probe = _router_probe(settings, draft.engine) if kind.judge == "probe" else None
     router: type[RouterClass] = load(kind.router)
     return router.build(RouterParts(spec.threshold, draft, target, scorer, probe))
@@ -300,11 +308,13 @@ def _router_probe(settings: SearchSettings, draft: Engine) -> Probe:
     return read_probe(Path(model_path(settings.router_model)).expanduser())
 
 
-def _router_scorer(settings: SearchSettings, kind: RouterKind, tokenizer: Tokenizer, engines: Engines) -> Scorer:
-    """The reward model or the learned router behind a router, read by its codec."""
+def _router_scorer(settings: SearchSettings, kind: RouterKind, target: Engine, engines: Engines) -> Scorer:
+    """The reward model or the learned router behind a router, read by its codec; or what no engine loads."""
     from prm import PrmScorer
 
-    engine = engines.router
+    if not runs_on_engine(settings.router_model):
+        return pair_scorer(settings, settings.router_model, target)
+    tokenizer, engine = target.tokenizer, engines.router
     if engine is None and engines.prm is not None and settings.router_model == settings.prm:
         engine = engines.prm
     engine = engine or make_engine(settings.router_engine, settings.router_model, settings, settings.prm_max_kv_tokens)
@@ -313,6 +323,22 @@ def _router_scorer(settings: SearchSettings, kind: RouterKind, tokenizer: Tokeni
         return PrmScorer(engine, router_reader(config, engine.tokenizer, tokenizer))
     read = {"prm": settings.router_model, "prm_codec": _router_codec(settings), "prm_engine": settings.router_engine}
     return make_scorer(settings.model_copy(update=read), engine, tokenizer)
+
+
+def pair_scorer(settings: SearchSettings, prm: str, target: Engine) -> Scorer:
+    """What scores the steps of draft and target and is no model: their own confidence, or a probe of the target.
+
+    The target reads what the draft wrote for its probe, which is work of its own.
+
+    Raises:
+        ConfigError: as `search.setup.registry.make_scorer`.
+    """
+    from prm.probe_scorer import ProbeScorer, ReaderProbe
+
+    reader = ModelWriter(target, settings.target)
+    named = settings.model_copy(update={"prm": prm, "policy": settings.target})
+    scorer = make_scorer(named, None, target.tokenizer, reader)
+    return ReaderProbe(scorer, reader) if isinstance(scorer, ProbeScorer) else scorer
 
 
 def router_reader(config: RouterConfig, tokenizer: Tokenizer, tree_tokenizer: Tokenizer) -> RouterReader:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from search.catalogue import METHODS
 from search.config import EvalSettings, build, load_yaml, ungrouped
 from search.errors import ConfigError
+from search.setup.registry import model_path
 from search.setup.resolve import settle
 from search.studies.published import ABLATIONS, REBASE_TABLE_4
 
@@ -137,13 +138,16 @@ class Routers(_Part):
     Attributes:
         limit: problems.
         thresholds: by kind of router; `never` and `always`, the ends, are always run.
+        shares: of drafted steps to be escalated; each adds a threshold to random, rsd and probe: itself, and those that
+            the probe's record keeps for that share of its held-out steps.
         latency: routers that are also timed, one problem at a time.
         latency_limit: problems for that; 0 for none.
         ablation_limit: problems walked for the held-out steps of the router ablations; 0 for none.
     """
 
     limit: Count
-    thresholds: dict[Literal["random", "rsd", "judge", "arbitrage", "oracle"], tuple[float, ...]]
+    thresholds: dict[Literal["random", "rsd", "judge", "arbitrage", "probe", "oracle"], tuple[float, ...]]
+    shares: tuple[float, ...] = ()
     latency: tuple[str, ...] = ()
     latency_limit: Annotated[int, Field(ge=0)] = 0
     ablation_limit: Annotated[int, Field(ge=0)] = 0
@@ -220,6 +224,8 @@ class ArbitrageRecipe(Recipe):
         kind: "arbitrage".
         routers, quick: what is run, and what for a first look.
         router_models: models behind a kind of router, where it is not the default.
+        remember: whether all routers share what draft and target wrote, also with a run that was broken off. Nothing is
+            written twice then, and no seconds are measured.
         pair: the published pair, for the headings.
         ablations: routers to be measured, by the name of their row in the published table: one that is there, by path
             or `mini:router`, or what is to be trained.
@@ -231,6 +237,7 @@ class ArbitrageRecipe(Recipe):
     routers: Routers
     quick: Routers | None = None
     router_models: dict[str, str] = {}
+    remember: bool = False
     pair: str = ""
     ablations: dict[str, str | Ablation] = {}
     ablation_training: AblationTraining | None = None
@@ -239,8 +246,10 @@ class ArbitrageRecipe(Recipe):
     @model_validator(mode="after")
     def _check(self) -> Self:
         for part in (self.routers, *([self.quick] if self.quick else [])):
-            if "rsd" not in part.thresholds or "arbitrage" not in part.thresholds:
-                raise ValueError("thresholds must hold rsd and arbitrage, which are compared")
+            if "rsd" not in part.thresholds or not {"arbitrage", "probe"} & part.thresholds.keys():
+                raise ValueError("thresholds must hold rsd, and arbitrage or probe, which are compared")
+            if self.remember and part.latency_limit:
+                raise ValueError("remember: what is shared takes no time; latency_limit must be 0")
             for name in (*part.names(), *part.latency):
                 self.evaluation(self.router(name), part.limit)
         for name in self.ablations:
@@ -249,6 +258,29 @@ class ArbitrageRecipe(Recipe):
         if self.ablation_training is None and any(isinstance(one, Ablation) for one in self.ablations.values()):
             raise ValueError("ablations that are to be trained need ablation_training")
         return self
+
+    def names(self, part: Routers) -> list[str]:
+        """All routers of a part, those of its shares too.
+
+        Raises:
+            ConfigError: shares, and no probe whose record keeps their thresholds.
+        """
+        if not part.shares:
+            return part.names()
+        from prm.probe import read_config
+
+        folder = self.router_models.get("probe", "mini:probe")
+        record = read_config(Path(model_path(folder)).expanduser()).record
+        kept = {"probe": record.get("thresholds", {}), "rsd": record.get("rsd_thresholds", {})}
+        more: dict[str, list[float]] = {"random": [*part.shares], "rsd": [], "probe": []}
+        for kind, share in ((kind, share) for kind in kept for share in part.shares):
+            if (threshold := kept[kind].get(str(share))) is None:
+                known = ", ".join(kept[kind]) or "none: train it anew"
+                raise ConfigError(f"share {share:g}: the record of probe {folder} keeps thresholds of {known}")
+            more[kind].append(threshold)
+        given: dict[str, tuple[float, ...]] = {**part.thresholds}
+        grids = {kind: (*given.get(kind, ()), *more.get(kind, ())) for kind in dict.fromkeys((*more, *given))}
+        return part.model_copy(update={"thresholds": grids}).names()
 
     def router(self, name: str) -> Settings:
         """The settings of a router: a greedy chain."""

@@ -41,7 +41,9 @@ class Planned:
         return runs / self.name.replace(":", "_")
 
 
-def execute(rounds: Sequence[Sequence[Planned]], runs: Path, turn: int, say: Say) -> None:
+def execute(
+    rounds: Sequence[Sequence[Planned]], runs: Path, turn: int, say: Say, *, memory: Path | None = None
+) -> None:
     """Do what is missing on models that are loaded once.
 
     Args:
@@ -50,12 +52,13 @@ def execute(rounds: Sequence[Sequence[Planned]], runs: Path, turn: int, say: Say
         runs: folder of the runs.
         turn: problems of a run before the next has its turn.
         say: told of progress, a line a part.
+        memory: folder of what the engines wrote, which is then never written twice; None remembers nothing.
 
     Raises:
         ConfigError: a folder holds a run of other settings.
         SearchError: a problem failed; a table with holes is none.
     """
-    asyncio.run(_execute([part for one in rounds for part in _turns(one, turn)], runs, say))
+    asyncio.run(_execute([part for one in rounds for part in _turns(one, turn)], runs, say, memory))
 
 
 def _turns(planned: Sequence[Planned], turn: int) -> Iterator[Planned]:
@@ -69,8 +72,8 @@ def _turns(planned: Sequence[Planned], turn: int) -> Iterator[Planned]:
                 yield replace(one, settings=one.settings.model_copy(update={"limit": upto}))
 
 
-async def _execute(schedule: Sequence[Planned], runs: Path, say: Say) -> None:
-    engines = SharedEngines()
+async def _execute(schedule: Sequence[Planned], runs: Path, say: Say, memory: Path | None) -> None:
+    engines = SharedEngines(memory)
     said = {""}
     try:
         for number, part in enumerate(schedule):

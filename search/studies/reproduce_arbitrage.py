@@ -7,14 +7,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from search.learning.low_bit import packed_bytes
 from search.runs.report import Run
 from search.studies import ablations, published
 from search.studies.document import NOT_RUN, UNKNOWN, Claim, Document, Verdict, times
 from search.studies.recipe import ArbitrageRecipe, Routers
 from search.studies.recipe_runs import Planned, Say, collect, execute, provenance
 from search.studies.router_chains import Chain
-from search.studies.router_costs import COSTS
-from search.studies.router_table import ENDS, PROJECTED, Routed, compare_routers, plot_routers
+from search.studies.router_costs import OWN_PAIR, PAIRS, Hardware, Sizes, cost_names
+from search.studies.router_table import ENDS, Routed, compare_routers, plot_routers
 from search.support.tables import Cell, Table, difference, share
 
 
@@ -27,7 +28,7 @@ def plan(recipe: ArbitrageRecipe, *, quick: bool = False) -> dict[str, Planned]:
     """The runs by name: routers, and `latency NAME` for those that are timed one problem at a time."""
     wanted = chosen(recipe, quick)
     found = {}
-    for name in wanted.names():
+    for name in recipe.names(wanted):
         settings = recipe.evaluation(recipe.router(name), wanted.limit)
         found[name] = Planned(name, settings, recipe.concurrency)
     for name in wanted.latency if wanted.latency_limit else ():
@@ -52,18 +53,22 @@ def reproduce(
         ConfigError, SearchError: as `search.studies.recipe_runs.execute`.
     """
     planned = plan(recipe, quick=quick)
-    execute([[one for name, one in planned.items() if not name.startswith("latency ")]], runs, recipe.turn, say)
+    execute([[one for name, one in planned.items() if not name.startswith("latency ")]], runs, recipe.turn, say,
+            memory=runs / "memory" if recipe.remember else None)  # fmt: skip
     timed = [one for name, one in planned.items() if name.startswith("latency ")]
     if timed:
         execute([timed], runs, 10, say)
     done = {name: collect(one, runs) for name, one in planned.items()}
     routers = {name: run for name, run in done.items() if not name.startswith("latency ")}
     latency = {name.removeprefix("latency "): run for name, run in done.items() if name.startswith("latency ")}
-    parameters, routed = _parameters(routers.values()), _routed(routers)
+    parameters = _parameters(routers.values())
+    pairs = (*PAIRS, own) if (own := _own_pair(recipe, parameters)) else PAIRS
+    routed = _routed(routers, pairs)
     rows = [one.row(parameters) for one in routed]
     curves = {one.kind: one.kind for one in routed if one.name not in ENDS}
     seed = next(iter(routers.values())).settings.seed
-    figures: dict[str, float | int | None] = {**compare_routers(routed, parameters, seed, curves)}
+    learned = _learned(curves)
+    figures: dict[str, float | int | None] = {**compare_routers(routed, parameters, seed, curves, learned=learned)}
     measured = ablations.measure(recipe, chosen(recipe, quick).ablation_limit, runs, say)
     for name, run in routers.items():
         figures[f"accuracy_{name}"] = run.summary.accuracy
@@ -77,10 +82,10 @@ def reproduce(
         recipe.title,
         _claims(figures),
         (
-            _router_table(rows),
-            _matched_table(recipe, figures),
+            _router_table(rows, pairs[-1]),
+            _matched_table(figures, learned, pairs),
             *([_latency_table(recipe, latency)] if latency else []),
-            ablations.table(measured),
+            *([ablations.table(measured)] if recipe.ablations else []),
         ),
         figures | {f"spearman_{name}": one["spearman"] for name, one in measured.items()},
         provenance(routers, runs, ("draft", "target")),
@@ -90,15 +95,31 @@ def reproduce(
     )
 
 
-def _routed(routers: Mapping[str, Run]) -> list[Routed]:
-    """The chains of each run, from its records."""
+def _learned(kinds: Iterable[str]) -> str:
+    """The kind of router that learned: Arbitrage's own where it ran, else a probe."""
+    return "arbitrage" if "arbitrage" in kinds else "probe"
+
+
+def _own_pair(recipe: ArbitrageRecipe, parameters: Mapping[str, float]) -> Sizes | None:
+    """The pair that ran, with the bytes that a low-bit draft would have, packed; None where the sizes are unknown."""
+    if not (parameters["draft"] and parameters["target"]):
+        return None
+    packed = packed_bytes(recipe.evaluation({}, 1).draft)
+    listed = next((one.bytes_per_parameter for one in recipe.models if one.role == "draft"), 2.0)
+    sizes = {role: value / 1e9 for role, value in parameters.items()}
+    return Sizes(OWN_PAIR, **sizes, draft_bytes=listed if packed is None else packed)
+
+
+def _routed(routers: Mapping[str, Run], pairs: Sequence[Sizes] = PAIRS) -> list[Routed]:
+    """The chains of each run, from its records; who judged by a model has it among the models of its run."""
     found = []
     for name, run in routers.items():
         chains = []
         for record in run.records:
             assert record.tree is not None
             chains.append(Chain.of(record.tree.nodes, record.correct))
-        found.append(Routed(name, chains))
+        judge = "" if name.startswith("judge") or "router" in run.summary.models else "none"
+        found.append(Routed(name, chains, pairs=pairs, judge=judge))
     return found
 
 
@@ -112,7 +133,8 @@ def _parameters(runs: Iterable[Run]) -> dict[str, float]:
     return found
 
 
-def _router_table(table: Sequence[Mapping[str, Any]]) -> Table:
+def _router_table(table: Sequence[Mapping[str, Any]], pair: Sizes) -> Table:
+    projected = f"projected_seconds_{pair.name}"
     rows: list[tuple[Cell, ...]] = []
     for row in table:
         rows.append(
@@ -123,8 +145,8 @@ def _router_table(table: Sequence[Mapping[str, Any]]) -> Table:
                 f"{1 - row['target_share']:.3f}",
                 f"{row['target_calls']:.2f}",
                 *(f"{row[key]:.1f}" for key in ("draft_tokens_kept", "draft_tokens_dropped", "target_tokens_kept")),
-                f"{row['flops']:.3g}" if PROJECTED in row else None,
-                f"{row[PROJECTED]:.2f}" if PROJECTED in row else None,
+                f"{row['flops']:.3g}" if projected in row else None,
+                f"{row[projected]:.3g}" if projected in row else None,
             )
         )
     columns = (
@@ -137,21 +159,33 @@ def _router_table(table: Sequence[Mapping[str, Any]]) -> Table:
         "draft tokens dropped",
         "target tokens",
         "FLOPs a problem",
-        "seconds a problem, projected to 1B/8B",
+        f"seconds a problem, projected to {_pair_name(pair)}",
     )
     notes = (
         "Acceptance counts steps. FLOPs: 2 x parameters x tokens over draft, target and router or reward model. "
-        "Projected: the same chains, had the models the papers' sizes, on hardware that is only assumed. The oracle "
+        f"Projected: the same chains, had the models these sizes, {_assumed(pair)}. The oracle "
         "sees both steps and has no cost of its own. The papers' curves are drawn, not tabled: published cells are "
         "unknown.",
     )
     return Table("routers", "Accuracy against acceptance", columns, tuple(rows), notes)
 
 
-def _matched_table(recipe: ArbitrageRecipe, figures: Mapping[str, float | int | None]) -> Table:
+def _pair_name(pair: Sizes) -> str:
+    return f"the models' own sizes, {pair.draft:.3g}B and {pair.target:.3g}B" if pair.name == OWN_PAIR else "1B/8B"
+
+
+def _assumed(pair: Sizes) -> str:
+    hardware = Hardware()
+    return (
+        f"on hardware that is only assumed (one at a time, {hardware.bytes_per_second / 1e9:g} GB/s, "
+        f"{hardware.bytes_per_parameter:g} bytes a parameter, the draft's {pair.draft_bytes:.3g})"
+    )
+
+
+def _matched_table(figures: Mapping[str, float | int | None], learned: str, pairs: Sequence[Sizes]) -> Table:
     rows: list[tuple[Cell, ...]] = []
-    for key in COSTS:
-        name = f"{key}_ratio_rsd_over_arbitrage"
+    for key in cost_names(pairs):
+        name = f"{key}_ratio_rsd_over_{learned}"
         value, low, high = (figures.get(f"{name}{end}") for end in ("", "_lo", "_hi"))
         ours = "not reached" if value is None else f"{value:.2f}x ({low:.2f} to {high:.2f})"
         seconds = "seconds" in key
@@ -164,18 +198,19 @@ def _matched_table(recipe: ArbitrageRecipe, figures: Mapping[str, float | int | 
         shown = difference(*known_values) if len(known_values) == 3 else NOT_RUN
         where = "mean" if at == "mean" else f"{at}% of steps by the target"
         rows.append((f"accuracy over RSD's, {where}", shown, UNKNOWN))
-    for kind in ("oracle", "arbitrage", "rsd", "random"):
+    for kind in ("oracle", "arbitrage", "probe", "rsd", "random"):
         area = figures.get(f"auc_{kind}")
         interval = [figures.get(f"auc_{kind}{end}") for end in ("_lo", "_hi")]
         shown = NOT_RUN if area is None else share(float(area), [float(one or 0) for one in interval])
         rows.append((f"area under accuracy against share, {kind}", shown, UNKNOWN))
-    columns = ("RSD over Arbitrage", "ours, 95% interval", "published")
+    columns = (f"RSD over {learned}", "ours, 95% interval", "published")
     notes = (
-        f"Costs: RSD's at its default threshold 0.7 over Arbitrage's at the accuracy that RSD reaches there. The "
+        "Costs: RSD's at its default threshold 0.7, or its first where that did not run, over those of the learned "
+        f"router ({learned}) at the accuracy that RSD reaches there. The "
         f"authors also found that at 70% deferral RSD writes about {published.RSD_WASTE:.0%} of all steps again "
         "without gain; `ets bench routers` measures that as waste.",
     )
-    return Table("matched", "Arbitrage against RSD", columns, tuple(rows), notes)
+    return Table("matched", "The learned router against RSD", columns, tuple(rows), notes)
 
 
 def _latency_table(recipe: ArbitrageRecipe, latency: Mapping[str, Run]) -> Table:
@@ -207,7 +242,7 @@ def _seconds(run: Run) -> float:
 
 def _claims(figures: Mapping[str, float | int | None]) -> tuple[Claim, ...]:
     claims = []
-    order = [kind for kind in ("oracle", "arbitrage", "rsd", "random") if f"auc_{kind}" in figures]
+    order = [kind for kind in ("oracle", "arbitrage", "probe", "rsd", "random") if f"auc_{kind}" in figures]
     for better, worse in pairwise(order):
         one, other = figures[f"auc_{better}"], figures[f"auc_{worse}"]
         reach, floor = figures[f"auc_{better}_hi"], figures[f"auc_{worse}_lo"]
@@ -215,18 +250,23 @@ def _claims(figures: Mapping[str, float | int | None]) -> tuple[Claim, ...]:
         verdict: Verdict = "holds" if one > other else "does not hold" if reach < floor else "cannot be told"
         detail = f"area under accuracy against share {one:.4f} and {other:.4f}; intervals in the table"
         claims.append(Claim(f"{better} is above {worse}", verdict, detail))
-    name = "target_calls_ratio_rsd_over_arbitrage"
+    name = f"target_calls_ratio_rsd_over_{_learned(order)}"
     if name in figures:
         value, low = figures[name], figures.get(f"{name}_lo")
         shape: Verdict = "cannot be told" if value is None or low is None else "holds" if low > 1 else "does not hold"
         shown = "never reaches it" if value is None else f"{value:.2f}x, at least {low:.2f}x"
-        claims.append(Claim("at RSD's accuracy Arbitrage calls the target less often", shape, shown))
+        claims.append(Claim("at RSD's accuracy the learned router calls the target less often", shape, shown))
     return tuple(claims)
 
 
 def _shown(recipe: ArbitrageRecipe, routers: Mapping[str, Run]) -> tuple[str, ...]:
     first = next(iter(routers.values())).settings
-    texts = ["Chains are greedy: equal settings give equal tokens. Seconds depend on the machine and its other work."]
+    seconds = (
+        "All routers share what the models wrote, so the seconds in the records say nothing."
+        if recipe.remember
+        else "Seconds depend on the machine and its other work."
+    )
+    texts = [f"Chains are greedy: equal settings give equal tokens. {seconds}"]
     if first.target.startswith("mini:"):
         texts.append(
             "Router and reward model of the mini family are as large as its target, so its own FLOPs and seconds gain "

@@ -79,12 +79,14 @@ class Sizes:
     Attributes:
         name: of the pair.
         draft, target, router: billions of parameters; the reward model's are the router's.
+        draft_bytes: of a draft's parameter, in memory; the others have `Hardware.bytes_per_parameter`.
     """
 
     name: str
     draft: float
     target: float
     router: float
+    draft_bytes: float = 2.0
 
     def of(self, role: str) -> float:
         """Parameters of a role."""
@@ -93,6 +95,9 @@ class Sizes:
 
 PAIRS = (Sizes("1b_8b", 1.0, 8.0, 1.5), Sizes("8b_70b", 8.0, 70.0, 1.5))
 """The pairs of Arbitrage (arXiv 2512.05033) with its router and reward model."""
+
+OWN_PAIR = "own"
+"""The name of the pair that ran."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +116,11 @@ class Hardware:
     flops_per_second: float = 60e12
     parameters_per_device: float = 20e9
 
-    def seconds(self, parameters: float, work: Work) -> float:
-        """Of one model's work."""
+    def seconds(self, parameters: float, work: Work, bytes_per_parameter: float | None = None) -> float:
+        """Of one model's work; a model of fewer bits reads fewer bytes, and computes as any other."""
         devices = max(1.0, parameters / self.parameters_per_device)
-        one_pass = self.bytes_per_parameter * parameters / (self.bytes_per_second * devices)
+        read = self.bytes_per_parameter if bytes_per_parameter is None else bytes_per_parameter
+        one_pass = read * parameters / (self.bytes_per_second * devices)
         prefill = 2 * parameters / (self.flops_per_second * devices)
         return one_pass * (work.decoded_tokens + work.num_passes) + prefill * work.prefilled_tokens
 
@@ -124,26 +130,38 @@ def flops(work: Mapping[str, Work], parameters: Mapping[str, float]) -> float:
     return sum(2 * parameters[role] * (done.decoded_tokens + done.prefilled_tokens) for role, done in work.items())
 
 
-COSTS = ("target_calls", "flops", *(f"projected_{what}_{pair.name}" for pair in PAIRS for what in ("flops", "seconds")))
-"""What is compared at equal accuracy, in the order of `search.studies.router_curves.Outcomes.costs`."""
+def cost_names(pairs: Sequence[Sizes] = PAIRS) -> tuple[str, ...]:
+    """What is compared at equal accuracy, in the order of `search.studies.router_curves.Outcomes.costs`."""
+    projected = (f"projected_{what}_{pair.name}" for pair in pairs for what in ("flops", "seconds"))
+    return ("target_calls", "flops", *projected)
 
 
-def costs_of(works: Sequence[Mapping[str, Work]], parameters: Mapping[str, float]) -> list[list[float]]:
-    """For each of `COSTS` but the target's calls one value a chain.
+def costs_of(
+    works: Sequence[Mapping[str, Work]], parameters: Mapping[str, float], pairs: Sequence[Sizes] = PAIRS
+) -> list[list[float]]:
+    """For each of `cost_names` but the target's calls one value a chain.
 
     Args:
         works: of each chain.
         parameters: of the models that ran, by role.
+        pairs: that are projected to.
     """
     costs = [[flops(work, parameters) for work in works]]
-    hardware = Hardware()
-    for pair in PAIRS:
+    for pair in pairs:
         sizes = {role: pair.of(role) for role in parameters}
         costs.append([flops(work, sizes) for work in works])
-        costs.append([sum(hardware.seconds(sizes[role], one) for role, one in work.items()) for work in works])
+        costs.append([_seconds(work, pair, Hardware()) for work in works])
     return costs
 
 
 def projected_seconds(works: Sequence[Mapping[str, Work]], sizes: Sizes, hardware: Hardware) -> float:
     """Mean seconds of a chain if its models had these sizes."""
-    return sum(hardware.seconds(sizes.of(role), work) for one in works for role, work in one.items()) / len(works)
+    return sum(_seconds(one, sizes, hardware) for one in works) / len(works)
+
+
+def _seconds(works: Mapping[str, Work], sizes: Sizes, hardware: Hardware) -> float:
+    """Of all models' work for one chain."""
+    return sum(
+        hardware.seconds(sizes.of(role), work, sizes.draft_bytes if role == "draft" else None)
+        for role, work in works.items()
+    )

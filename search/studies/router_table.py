@@ -9,11 +9,12 @@ from typing import Any
 
 from search.studies.router_chains import Chain
 from search.studies.router_costs import (
-    COSTS,
     JUDGE_OF,
     PAIRS,
     Hardware,
+    Sizes,
     Work,
+    cost_names,
     costs_of,
     flops,
     projected_seconds,
@@ -42,11 +43,15 @@ class Routed:
         name: e.g. "rsd:0.7".
         chains: in the order of the problems.
         question_tokens: that a judging target reads after each step.
+        pairs: that its costs are projected to.
+        judge: who decides, one of `search.studies.router_costs.JUDGES`; empty for what its kind says.
     """
 
     name: str
     chains: Sequence[Chain]
     question_tokens: int = 0
+    pairs: Sequence[Sizes] = PAIRS
+    judge: str = ""
 
     @property
     def kind(self) -> str:
@@ -55,12 +60,12 @@ class Routed:
 
     def works(self) -> list[dict[str, Work]]:
         """What draft, target and router did for each problem."""
-        judge, drafts = JUDGE_OF.get(self.kind, "none"), self.kind != "always"
+        judge, drafts = self.judge or JUDGE_OF.get(self.kind, "none"), self.kind != "always"
         return [work_of(one, judge, drafts=drafts, question_tokens=self.question_tokens) for one in self.chains]
 
     def outcomes(self, parameters: Mapping[str, float]) -> Outcomes:
-        """For the comparison of curves, with the costs of `COSTS`."""
-        return Outcomes.of(self.chains, costs_of(self.works(), parameters))
+        """For the comparison of curves, with the costs of `cost_names`."""
+        return Outcomes.of(self.chains, costs_of(self.works(), parameters, self.pairs))
 
     def row(self, parameters: Mapping[str, float]) -> dict[str, Any]:
         """Accuracy, shares and costs; tokens, calls and FLOPs are means over problems.
@@ -92,13 +97,18 @@ class Routed:
             "flops": sum(flops(work, parameters) for work in works) / count,
         }
         if self.kind not in FREE:
-            for pair in PAIRS:
+            for pair in self.pairs:
                 row[f"projected_seconds_{pair.name}"] = projected_seconds(works, pair, Hardware())
         return row
 
 
 def compare_routers(
-    routed: Iterable[Routed], parameters: Mapping[str, float], seed: int, curves: Mapping[str, str]
+    routed: Iterable[Routed],
+    parameters: Mapping[str, float],
+    seed: int,
+    curves: Mapping[str, str],
+    *,
+    learned: str = "arbitrage",
 ) -> dict[str, float | None]:
     """Figures of curves of accuracy against the share of the target's steps, all with `_lo` and `_hi`.
 
@@ -107,10 +117,12 @@ def compare_routers(
         parameters: of the models that ran, by role.
         seed: of the resampling.
         curves: the name of each kind's curve; kinds without one are left out.
+        learned: the kind that is compared with RSD: arbitrage, or probe.
 
     Returns:
-        `accuracy_gain_vs_rsd_*`, `auc_CURVE`, and, where RSD ran at its default, what it costs there over what
-        Arbitrage does at the accuracy that it reaches: `KEY_ratio_rsd_over_arbitrage` for KEY of `COSTS`.
+        `accuracy_gain_vs_rsd_*`, `auc_CURVE`, and what RSD costs at its default, or at the first of its thresholds
+        where that did not run, over what the learned router does at the accuracy that RSD reaches there:
+        `KEY_ratio_rsd_over_LEARNED` for KEY of `cost_names`.
     """
     every = {one.name: one for one in routed}
     ends = [every[name].outcomes(parameters) for name in ENDS]
@@ -123,10 +135,10 @@ def compare_routers(
         },
         seed,
     )
-    figures: dict[str, float | None] = {**compared.gain("arbitrage", "rsd"), **compared.areas()}
-    if RSD_DEFAULT in every:
-        figures |= compared.cost_ratios("arbitrage", "rsd", members["rsd"].index(RSD_DEFAULT), COSTS)
-    return figures
+    figures: dict[str, float | None] = {**compared.gain(learned, "rsd"), **compared.areas()}
+    at = members["rsd"].index(RSD_DEFAULT) if RSD_DEFAULT in every else 0
+    pairs = every[ENDS[0]].pairs
+    return figures | compared.cost_ratios(learned, "rsd", at, cost_names(pairs))
 
 
 def plot_routers(

@@ -166,7 +166,7 @@ def test_a_probe_is_told_from_what_scores_steps_and_takes_its_own_flags_alone(in
         (("router", "eval", "scores", walks), "scores is a probe that scores steps and no router"),
         ((*train, "--probe", "--epochs", 1, "--lora", 4), "--lora, --epochs: not for a router that is a probe"),
         ((*train, "--layers", "1"), "--layers: only with --probe"),
-        ((*train, "--probe", "--layers", "3"), "layer 3: mini:draft has 2 layers"),
+        ((*train, "--probe", "--layers", "3"), "layer 3: collected were 1, 2"),
         ((*train, "--probe", "--layers", "a"), "must be numbers with commas between them"),
     ):
         ran = inside(*args)

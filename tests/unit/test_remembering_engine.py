@@ -68,3 +68,46 @@ def test_an_engine_that_draws_as_it_likes_is_refused():
     behind._info = replace(behind.info, seeds="none")
     with pytest.raises(ConfigError, match="needs exact seeds, its are none"):
         RememberingEngine(behind)
+
+
+def test_with_a_file_nothing_is_written_again_in_another_process_and_a_cut_line_is_dropped(tmp_path):
+    file = tmp_path / "memory" / "draft.jsonl"
+    first = asyncio.run(write(RememberingEngine(FakeEngine(), file, "w"), "one", 1, [Child(2, 7), Child(3, 8)]))
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join(lines[:-1]) + lines[-1][:9])
+    behind = FakeEngine()
+    engine = RememberingEngine(behind, file, "w")
+    again = asyncio.run(write(engine, "two", 1, [Child(5, 7), Child(6, 8)]))
+    assert sorted(again.values()) == sorted(first.values())
+    assert len(behind.calls) == 1 and len(behind.calls[0].keys) == 1
+    assert file.read_bytes().splitlines(keepends=True)[:-1] == lines[:-1]
+
+
+def test_whoever_reads_log_probabilities_is_given_the_same_step(tmp_path):
+    behind = FakeEngine()
+    engine = RememberingEngine(behind, tmp_path / "steps.jsonl")
+
+    async def both():
+        prefix = Prefix("t", (Segment(1, behind.tokenizer.encode("Add 3.")),))
+        found = []
+        for sampling in (Sampling(), replace(Sampling(), logprobs=True)):
+            async with closing(engine.generate(prefix, [Child(2, 7)], sampling)) as steps:
+                found += [step async for step in steps]
+        return found
+
+    plain, read = asyncio.run(both())
+    assert len(behind.calls) == 1
+    assert plain.logprobs is None and len(read.logprobs) == len(read.ids)
+    assert replace(read, logprobs=None) == plain
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [('{"weights": "other", "dtype": null}\n', "keeps steps of"), ("no json\n", "cannot be read as kept steps")],
+)
+def test_a_file_of_another_model_or_a_broken_one_is_refused(tmp_path, content, said):
+    file = tmp_path / "steps.jsonl"
+    file.write_text(content)
+    with pytest.raises(ConfigError, match=said):
+        RememberingEngine(FakeEngine(), file, "w")
+    assert file.read_text() == content

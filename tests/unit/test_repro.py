@@ -3,11 +3,14 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
 
+from prm.probe import Probe, read_config, read_probe
 from search.errors import ConfigError
+from search.mini.assets import checkpoint_path
 from search.setup.registry import make_policy
 from search.studies import published
 from search.studies import reproduce_arbitrage as arbitrage
@@ -67,8 +70,16 @@ def test_a_recipe_of_searches_fits_the_schema_and_has_a_plan(name):
 
 
 @pytest.mark.parametrize("name", recipe_names("arbitrage"))
-def test_a_recipe_of_routers_fits_the_schema_and_has_a_plan(name):
+def test_a_recipe_of_routers_fits_the_schema_and_has_a_plan(name, tmp_path):
     recipe = load_recipe(ArbitrageRecipe, name)
+    if name.startswith("real/"):  # its thresholds come from a probe that is trained first
+        with pytest.raises(ConfigError, match=r"no probe\.json there"):
+            arbitrage.plan(recipe)
+        config = read_config(checkpoint_path("probe"))
+        shares = {str(share): 0.5 + share for share in recipe.routers.shares}
+        record = {"thresholds": shares, "rsd_thresholds": dict.fromkeys(shares, 0.7)}
+        Probe(replace(config, record=record), read_probe(checkpoint_path("probe"))._weights).save(tmp_path)
+        recipe = recipe.model_copy(update={"router_models": {**recipe.router_models, "probe": str(tmp_path)}})
     planned = arbitrage.plan(recipe)
     assert {"never", "always", "rsd:0.7"} <= set(planned)
     assert all(one.settings.temperature == 0 and one.settings.method == "chain" for one in planned.values())
@@ -117,7 +128,7 @@ def test_a_wrong_recipe_of_searches_says_what_is_wrong(tmp_path, change, message
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"routers": {"limit": 5, "thresholds": {"rsd": [0.7]}}}, "rsd and arbitrage"),
+        ({"routers": {"limit": 5, "thresholds": {"rsd": [0.7]}}}, "rsd, and arbitrage or probe"),
         ({"routers": {"limit": 5, "thresholds": {"rsd": [0.7], "arbitrage": [0.5], "dice": [1]}}}, "dice"),
         ({"ablations": {"3-class": "x"}}, "none of the published ones"),
         ({"ablations": {"4-class": {"classes": "4"}}}, "need ablation_training"),
