@@ -90,23 +90,20 @@ def repro(
 
 def _changed(recipe: EtsRecipe | ArbitrageRecipe, given: dict[str, Any]) -> EtsRecipe | ArbitrageRecipe:
     """A recipe with other models, data or number of problems in place of its own."""
-    values = recipe.model_dump()
-    settings = {name: given.pop(name) for name in ("policy", "data", "draft", "target") if name in given}
-    values["settings"] |= settings
-    models = values.get("router_models")
-    if models is None:
-        names = sorted(given.keys() | settings.keys() & {"draft", "target"})
-        if names:
-            raise ConfigError(f"{', '.join(map(flag, names))}: recipes of ets have none of these")
-    else:
-        if "policy" in settings:
-            raise ConfigError("--policy: recipes of arbitrage have none; give --draft and --target")
-        for kind in ("rsd", "oracle") if "prm" in given else ():
-            models[kind] = given["prm"]
-        learned = [kind for kind in ("arbitrage", "probe") if kind in values["routers"]["thresholds"]]
-        for kind in learned if "router_model" in given else ():
-            models[kind] = given["router_model"]
-        for part in [values["routers"], values["quick"]] if "limit" in given else ():
-            if part is not None:
-                part["limit"] = given["limit"]
-    return type(recipe)(**values)
+    from search.studies.recipe import EtsRecipe
+
+    theirs = {"policy", "data"} if isinstance(recipe, EtsRecipe) else given.keys() - {"policy"}
+    if wrong := sorted(given.keys() - theirs):
+        kind = "ets" if isinstance(recipe, EtsRecipe) else "arbitrage"
+        raise ConfigError(f"{', '.join(map(flag, wrong))}: a recipe of {kind} has none")
+    settings = {name: given[name] for name in ("policy", "data", "draft", "target") if name in given}
+    changed: dict[str, Any] = {"settings": {**recipe.settings, **settings}}
+    if not isinstance(recipe, EtsRecipe):
+        judges = {kind: given["prm"] for kind in ("rsd", "oracle") if "prm" in given}
+        learned = {kind: given["router_model"] for kind in ("arbitrage", "probe") if "router_model" in given}
+        known = {kind: model for kind, model in learned.items() if kind in recipe.routers.thresholds}
+        changed["router_models"] = {**recipe.router_models, **judges, **known}
+        for name in ("routers", "quick") if "limit" in given else ():
+            if (part := getattr(recipe, name)) is not None:
+                changed[name] = part.model_copy(update={"limit": given["limit"]})
+    return recipe.model_copy(update=changed)

@@ -278,7 +278,7 @@ class ArbitrageRecipe(Recipe):
                 known = ", ".join(kept[kind]) or "none: train it anew"
                 raise ConfigError(f"share {share:g}: the record of probe {folder} keeps thresholds of {known}")
             more[kind].append(threshold)
-        given: dict[str, tuple[float, ...]] = {**part.thresholds}
+        given: dict[str, tuple[float, ...]] = dict(part.thresholds.items())
         grids = {kind: (*given.get(kind, ()), *more.get(kind, ())) for kind in dict.fromkeys((*more, *given))}
         return part.model_copy(update={"thresholds": grids}).names()
 

@@ -13,7 +13,7 @@ from search.mini.assets import checkpoint_path
 
 RECIPE = {
     "title": "a test",
-    "settings": {"draft": "draft", "target": "mini:target", "data": "mini:test"},
+    "settings": {"routing": {"draft": "draft", "target": "mini:target"}, "problems": {"data": "mini:test"}},
     "turn": 2,
     "remember": True,
     "router_models": {"rsd": "confidence:mean-logprob", "oracle": "confidence:mean-logprob", "probe": "router"},
