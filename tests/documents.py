@@ -156,7 +156,10 @@ def check_flags(words):
 
 def _command(words):
     command, ctx = cli, click.Context(cli, info_name="ets")
-    while isinstance(command, click.Group) and words and (found := command.get_command(ctx, words[0])) is not None:
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        found = command.get_command(ctx, words[0])
+        if found is None:
+            break
         command, ctx, words = found, click.Context(found, info_name=words[0], parent=ctx), words[1:]
     return command, ctx, words
 
