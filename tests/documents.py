@@ -156,7 +156,8 @@ def check_flags(words):
 
 def _command(words):
     command, ctx = cli, click.Context(cli, info_name="ets")
-    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+    # An option is no command, and COMMAND stands for any.
+    while isinstance(command, click.Group) and words and not words[0].startswith("-") and not words[0].isupper():
         found = command.get_command(ctx, words[0])
         if found is None:
             break
