@@ -18,14 +18,13 @@ from statistics import fmean
 from typing import Any
 
 from search.api import Search
-from search.config import SearchSettings, build
 from search.engines.virtual import Recall, VirtualEngine
 from search.engines.virtual_time import VirtualClock
 from search.errors import ConfigError
 from search.loop.driver import SearchOutcome
 from search.problems.data import load_problems
 from search.results.result import Result
-from search.studies.measured import Models, clock_of, solve_alone
+from search.studies.measured import MiniInVirtualTime, clock_of, solve_alone
 from search.studies.recorded import RecordedEngine, RecordedScorer, Recording
 from search.studies.wall_latency import measure
 from search.support.statistics import paired_estimate
@@ -60,29 +59,26 @@ class _Source:
 
     def __init__(self, data: str, limit: int) -> None:
         self.recording = None if data.startswith("mini:") else Recording(Path(data))
+        self.steps: Recall | MiniInVirtualTime
         if self.recording is None:
-            models = Models.mini()
-            self.policy, self.prm = Recall(models.policy), Recall(models.prm)
+            self.steps = MiniInVirtualTime()
             self.problems = load_problems(data, limit)
         else:
-            self.policy = Recall(RecordedEngine(self.recording))
+            self.steps = Recall(RecordedEngine(self.recording))
             self.problems = self.recording.problems(limit)
 
     def close(self) -> None:
         """Let go of what was loaded."""
-        self.policy.close()
-        if self.recording is None:
-            self.prm.close()
+        self.steps.close()
 
     def search(self, clock: VirtualClock, capacity: int | None, settings: dict[str, Any]) -> Search:
         """A search on this clock."""
         settings = {"until": "spent", **settings}
-        policy = VirtualEngine(clock, self.policy, capacity)
-        if self.recording is not None:
-            return Search(policy, RecordedScorer(self.recording), prompt="plain", **settings)
-        search = Search(settings=build(SearchSettings, settings))
-        search.use(policy, VirtualEngine(clock, self.prm))
-        return search
+        if isinstance(self.steps, MiniInVirtualTime):
+            return self.steps.search(clock, settings, capacity)
+        assert self.recording is not None
+        policy = VirtualEngine(clock, self.steps, capacity)
+        return Search(policy, RecordedScorer(self.recording), prompt="plain", **settings)
 
     async def solve(self, search: Search, problem: Problem) -> Result | SearchOutcome:
         """Search a problem."""

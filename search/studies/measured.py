@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from search.api import Failure, Search
 from search.config import SearchSettings, build
 from search.engines.local import LocalEngine
+from search.engines.virtual import Recall, VirtualEngine
 from search.engines.virtual_time import VirtualClock
 from search.protocols import Engine
 from search.results.result import Result
@@ -149,6 +150,26 @@ async def take_turns(
         notes = [f"{name} {one.accuracy:.3f} {one.seconds:.0f} s" for name, one in measured.items()]
         say(f"{start + len(part)} of {len(problems)}: {', '.join(notes)}\n")
     return measured
+
+
+class MiniInVirtualTime:
+    """The mini family's target and reward model, whose steps take ticks; who asks the same is told the same."""
+
+    def __init__(self) -> None:
+        """Load them."""
+        models = Models.mini()
+        self._policy, self._prm = Recall(models.policy), Recall(models.prm)
+
+    def search(self, clock: VirtualClock, settings: Mapping[str, Any], capacity: int | None = None) -> Search:
+        """A search on this clock, under fields of `SearchSettings`; `capacity` is of the policy's rows."""
+        search = Search(settings=build(SearchSettings, settings))
+        search.use(VirtualEngine(clock, self._policy, capacity), VirtualEngine(clock, self._prm))
+        return search
+
+    def close(self) -> None:
+        """Let go of them."""
+        self._policy.close()
+        self._prm.close()
 
 
 def solve_alone(

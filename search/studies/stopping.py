@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from search.api import Search
-from search.config import SearchSettings, build
 from search.engines.virtual import Recall, VirtualEngine
 from search.engines.virtual_time import VirtualClock
 from search.errors import ConfigError, DataError, EngineError
 from search.problems.data import load_problems
 from search.results.result import Result
-from search.studies.measured import Models, solve_alone
+from search.studies.measured import MiniInVirtualTime, solve_alone
 from search.studies.recorded import PieceTokenizer, Playback, read_solutions
 from search.support.statistics import paired_estimate
 from search.types import Child, FinishReason, Generation, Prefix, Problem, Sampling
@@ -108,32 +107,23 @@ class _Source:
 
     def __init__(self, data: str, limit: int, width: int | None) -> None:
         self.recorded = None if data.startswith("mini:") else RecordedSolutions(Path(data), width)
+        self.steps: Recall | MiniInVirtualTime
         if self.recorded is None:
-            models = Models.mini()
-            self.recalls = [Recall(models.policy), Recall(models.prm)]
+            self.steps = MiniInVirtualTime()
             self.problems = load_problems(data, limit)
         else:
-            self.recalls = [Recall(self.recorded)]
+            self.steps = Recall(self.recorded)
             self.problems = self.recorded.problems[:limit]
 
     def close(self) -> None:
-        for recall in self.recalls:
-            recall.close()
+        self.steps.close()
 
     def search(self, clock: VirtualClock, settings: Mapping[str, Any]) -> Search:
-        engines = [VirtualEngine(clock, recall) for recall in self.recalls]
-        if self.recorded is not None:
-            # A whole solution is one step here, of any length.
-            unlimited: dict[str, Any] = {
-                "max_step_tokens": 10**6,
-                "max_tokens": 10**6,
-                "prompt": "plain",
-                "grader": "math",
-            }
-            return Search(engines[0], None, **unlimited, **settings)
-        search = Search(settings=build(SearchSettings, dict(settings)))
-        search.use(engines[0], None if search.settings.prm == "none" else engines[1])
-        return search
+        if isinstance(self.steps, MiniInVirtualTime):
+            return self.steps.search(clock, settings)
+        # A whole solution is one step here, of any length.
+        own: dict[str, Any] = {"max_step_tokens": 10**6, "max_tokens": 10**6, "prompt": "plain", "grader": "math"}
+        return Search(VirtualEngine(clock, self.steps), None, **own, **settings)
 
     def right(self, results: Sequence[Result], whole: Sequence[Result]) -> list[float]:
         """100 for a right answer, else 0."""

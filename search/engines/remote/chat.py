@@ -7,9 +7,9 @@ solutions, which are cut into their steps here.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from search.engines.remote.books import Books, Job
@@ -22,6 +22,7 @@ from search.engines.remote.workers import Worker
 from search.errors import ConfigError, EngineError
 from search.steps import BLANK_LINE
 from search.support.background import BackgroundLoop
+from search.support.streams import side_by_side
 from search.types import Child, EngineInfo, FinishReason, Prefix, Sampling, Usage
 
 _NO_LIMIT = 1 << 40
@@ -154,14 +155,14 @@ class ChatEngine(RemoteEngine[ChatServer]):
         if rest is not None and len(owed) == 1:
             self._cut(books, job, tally, owed[0], *rest)
         elif self.continues:
-            await _all(self._step(books, job, worker, tally, one) for one in owed)
+            await side_by_side(partial(self._step, books, job, worker, tally), owed, len(owed))
         elif len(job.prefix.segments) > 1:
             raise self._error(
                 f"{worker.transport} does not continue an assistant's turn: a step has the one continuation that it had"
             )
         else:
             groups = [owed[first : first + _MOST_CHOICES] for first in range(0, len(owed), _MOST_CHOICES)]
-            await _all(self._whole(books, job, worker, tally, group) for group in groups)
+            await side_by_side(partial(self._whole, books, job, worker, tally), groups, len(groups))
 
     async def _whole(
         self, books: Books, job: Job, worker: Worker[ChatServer], tally: _Tally, group: list[tuple[int, Child]]
@@ -171,7 +172,8 @@ class ChatEngine(RemoteEngine[ChatServer]):
         for one, reply in zip(group, replies, strict=False):
             self._cut(books, job, tally, one, reply.ids, reply.finish)
         if left := group[len(replies) :]:  # it gives fewer than it was asked for
-            await _all(self._whole(books, job, worker, tally, [one]) for one in left)
+            groups = [[one] for one in left]
+            await side_by_side(partial(self._whole, books, job, worker, tally), groups, len(groups))
 
     def _cut(
         self, books: Books, job: Job, tally: _Tally, one: tuple[int, Child], ids: tuple[int, ...], finish: FinishReason
@@ -331,17 +333,6 @@ def _reply(server: ChatServer, choice: Mapping[str, Any]) -> _Reply:
 def _unlimited(sampling: Sampling) -> Sampling:
     """Where a step ends by its text alone: limits count tokens, and there are none here."""
     return replace(sampling, max_new_tokens=_NO_LIMIT, min_new_tokens=0, line_end_tokens=None)
-
-
-async def _all(work: Iterable[Awaitable[None]]) -> None:
-    """Do all of it; the first error ends the rest and is raised."""
-    tasks = [asyncio.ensure_future(one) for one in work]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _found_out(model: str, url: str, limits: RequestLimits) -> tuple[ChatServer, bool]:
