@@ -2,16 +2,19 @@
 
 One model, in this process or on servers, searches each problem alone in one way after the other, so that a machine
 that drifts, or that others use, changes neighbours alike. Steps are scored by their own log-probabilities
-(`prm.confidence`), which takes no time: what is measured is the writing.
+(`prm.confidence`), which takes no time: what is measured is the writing. In this process `transformers.generate` then
+writes as many tokens as each level of the tree has, from the same prefixes, in one padded batch a level.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from operator import truediv
 from statistics import fmean, median
 from typing import Any
 
@@ -21,11 +24,27 @@ from search.errors import SearchError
 from search.protocols import Engine
 from search.results.result import Result
 from search.runs.evaluation import flush_caches
+from search.setup.registry import model_path
+from search.studies.engine import Baseline
 from search.studies.measured import nodes_of, spread
-from search.types import Problem
+from search.tree import Node, SearchTree
+from search.types import ROOT, Problem
 
 MAX_TOKENS = 200
 """Of a trajectory, so that one problem takes a CPU less than a minute."""
+
+
+@dataclass(slots=True)
+class _Ran:
+    """One repeat.
+
+    Attributes:
+        results: of all problems by the way they were searched.
+        seconds_generate: `transformers.generate`'s on the trees of level by level; none on a server.
+    """
+
+    results: dict[str, list[Result]]
+    seconds_generate: list[float]
 
 
 def measure(
@@ -53,7 +72,9 @@ def measure(
         `wall_speedup_MODE_W`, seconds level by level over the mode's, median of the repeats, with `_min` and `_max`;
         `tokens_MODE_W`, tokens of a tree; `thrown_per_kept_W`, tokens written ahead in vain for each token of the tree;
         `equal_speculate_W`, the part of the trees that writing ahead left as they are: 1 where seeds are exact and no
-        rounding depends on the batch, as in float32. Other methods than ets have their name as a suffix.
+        rounding depends on the batch, as in float32. In this process also `vs_generate_level_W` and
+        `vs_generate_speculate_W`, with `_min` and `_max`: seconds of `transformers.generate` on the same schedule,
+        over those of the search. Other methods than ets have their name as a suffix.
 
     Raises:
         ConfigError: the model cannot be loaded, or is not served there.
@@ -65,11 +86,12 @@ def measure(
         async with _search(settings, {"width": 1, "method": "greedy"}, None) as first:
             engine = first.engines["policy"]
             await _solve(first, problems[0], seed)
+            baseline = None if "engine" in settings else _baseline(first.settings)
             for width in widths:
                 for method in methods:
                     chosen = {"width": width, "method": method}
                     searches = {name: _search(settings, chosen | mode, engine) for name, mode in modes.items()}
-                    ran = [await _repeat(searches, problems, seed + number) for number in range(repeats)]
+                    ran = [await _repeat(searches, baseline, problems, seed + number) for number in range(repeats)]
                     figures |= _figures(ran, f"_{width}" + ("" if method == "ets" else f"_{method.replace('-', '_')}"))
             return {"model": engine.info.model, "engine": asdict(engine.info), "repeats": repeats, "figures": figures}
 
@@ -84,16 +106,40 @@ def _search(settings: Mapping[str, Any], others: Mapping[str, Any], engine: Engi
     return search
 
 
-async def _repeat(searches: Mapping[str, Search], problems: Sequence[Problem], seed: int) -> dict[str, list[Result]]:
+def _baseline(settings: SearchSettings) -> Baseline:
+    import torch
+
+    return Baseline(model_path(settings.policy), settings.dtype, num_threads=torch.get_num_threads())
+
+
+async def _repeat(
+    searches: Mapping[str, Search], baseline: Baseline | None, problems: Sequence[Problem], seed: int
+) -> _Ran:
     """Each problem in each way; which comes first changes from problem to problem."""
-    ran: defaultdict[str, list[Result]] = defaultdict(list)
+    ran = _Ran(defaultdict(list), [])
     names = list(searches)
     for number, problem in enumerate(problems):
         at = (number + seed) % len(names)
         for name in names[at:] + names[:at]:
-            ran[name].append(result := await _solve(searches[name], problem, seed))
+            ran.results[name].append(result := await _solve(searches[name], problem, seed))
             sys.stderr.write(f"latency: problem {problem.id} {name}: {result.stats.seconds:.2f} s\n")
+        if baseline is not None:
+            ran.seconds_generate.append(_seconds_generate(baseline, ran.results["level"][-1].tree, seed))
+            sys.stderr.write(f"latency: problem {problem.id} generate: {ran.seconds_generate[-1]:.2f} s\n")
     return ran
+
+
+def _seconds_generate(baseline: Baseline, tree: SearchTree, seed: int) -> float:
+    """Writing a tree's steps level by level, each level in one padded batch to its longest step's end."""
+    levels: defaultdict[int, list[Node]] = defaultdict(list)
+    for node in tree:
+        if node.id != ROOT and node.ids:
+            levels[node.depth].append(node)
+    start = time.perf_counter()
+    for nodes in levels.values():
+        prefixes = [tuple(i for step in tree.path(node.id)[:-1] for i in step.ids) for node in nodes]
+        baseline.generate(prefixes, max(len(node.ids) for node in nodes), seed)
+    return time.perf_counter() - start
 
 
 async def _solve(search: Search, problem: Problem, seed: int) -> Result:
@@ -104,19 +150,24 @@ async def _solve(search: Search, problem: Problem, seed: int) -> Result:
     return result
 
 
-def _figures(ran: Sequence[Mapping[str, list[Result]]], suffix: str) -> dict[str, float]:
+def _figures(repeats: Sequence[_Ran], suffix: str) -> dict[str, float]:
     figures: dict[str, float] = {}
-    for name in ran[0]:
-        seconds = [fmean([one.stats.seconds for one in every[name]]) for every in ran]
-        figures[f"wall_{name}{suffix}"] = median(seconds)
+    seconds = {
+        name: [fmean([result.stats.seconds for result in ran.results[name]]) for ran in repeats]
+        for name in repeats[0].results
+    }
+    for name in seconds:
+        figures[f"wall_{name}{suffix}"] = median(seconds[name])
         figures[f"tokens_{name}{suffix}"] = fmean(
-            [one.stats.policy_tokens or 0 for every in ran for one in every[name]]
+            [result.stats.policy_tokens or 0 for ran in repeats for result in ran.results[name]]
         )
         if name != "level":
-            levels = [fmean([one.stats.seconds for one in every["level"]]) for every in ran]
-            ratios = [level / own for level, own in zip(levels, seconds, strict=True)]
-            figures |= spread(f"wall_speedup_{name}{suffix}", ratios)
-    pairs = [pair for every in ran for pair in zip(every["level"], every["speculate"], strict=True)]
+            figures |= spread(f"wall_speedup_{name}{suffix}", [*map(truediv, seconds["level"], seconds[name])])
+    if repeats[0].seconds_generate:
+        generate = [fmean(ran.seconds_generate) for ran in repeats]
+        for name in ("level", "speculate"):
+            figures |= spread(f"vs_generate_{name}{suffix}", [*map(truediv, generate, seconds[name])])
+    pairs = [pair for ran in repeats for pair in zip(ran.results["level"], ran.results["speculate"], strict=True)]
     figures[f"equal_speculate{suffix}"] = fmean([float(nodes_of(one) == nodes_of(other)) for one, other in pairs])
     thrown, kept = (
         sum(int(getattr(other.stats, name)) for _, other in pairs) for name in ("tokens_thrown", "policy_tokens")

@@ -1,12 +1,16 @@
 """`ets bench latency --policy`: every way of searching is timed on the same problems, here and on a server."""
 
+from types import SimpleNamespace
+
 import pytest
 from fake_server import Script, serving
 from markov import story_model
 from story_checkpoints import POSITIONS, build_writer
+from trees import add
 
 from search.errors import ConfigError
 from search.studies import latency, wall_latency
+from search.tree import SearchTree
 
 STORY = story_model(answer=0.2)
 
@@ -43,6 +47,21 @@ def test_a_model_in_this_process(checkpoint):
     report = measured(checkpoint)
     check(report)
     assert report["engine"]["name"] == "local" and report["model"] == checkpoint
+    for mode in ("level", "speculate"):
+        name = f"vs_generate_{mode}_4"
+        assert 0 < report["figures"][f"{name}_min"] <= report["figures"][name] <= report["figures"][f"{name}_max"]
+
+
+def test_generate_writes_as_much_as_each_level_has():
+    tree = SearchTree("t", range(10), "How many?")
+    first, second = (add(tree, 0, text) for text in ("Add 3 to 4.", "Take 4 from all of that."))
+    for text in ("So 7.", "The answer is 7."):
+        add(tree, first, text)
+    asked = []
+    baseline = SimpleNamespace(generate=lambda prefixes, num_tokens, seed: asked.append((prefixes, num_tokens)))
+    assert wall_latency._seconds_generate(baseline, tree, 0) > 0
+    root = tree.root.ids
+    assert asked == [([root, root], len(tree[second].ids)), ([root + tree[first].ids] * 2, 4)]
 
 
 def test_a_model_on_a_server(checkpoint):
@@ -50,7 +69,7 @@ def test_a_model_on_a_server(checkpoint):
         report = measured(checkpoint, engine=f"sglang:{server.url}")
         assert server.calls["/flush_cache"] > 20, "no way of searching knows what another wrote"
     check(report)
-    assert report["engine"]["name"] == "sglang"
+    assert report["engine"]["name"] == "sglang" and "vs_generate_level_4" not in report["figures"]
 
 
 @pytest.mark.parametrize("option", [{"dtype": "bfloat16"}, {"engine": "local"}, {"repeats": 2}])
