@@ -173,14 +173,14 @@ class Collector:
     ) -> list[Generation]:
         """A model's steps for pending nodes, in their order."""
         children = [Child(tree[node].seed, self._seed(problem, node)) for node in nodes]
-        made: dict[int, Generation] = {}
+        by_key: dict[int, Generation] = {}
         async with closing(model.generate(model.prefix(tree, above), children, self._settings.sampling)) as steps:
             async for step in steps:
-                made[step.key] = step
-        missing = [child.key for child in children if child.key not in made or not made[child.key].ids]
+                by_key[step.key] = step
+        missing = [child.key for child in children if child.key not in by_key or not by_key[child.key].ids]
         if missing:
             raise EngineError(f"problem {problem.id}: the engine wrote no step", endpoint=model.engine.info.model)
-        return [made[child.key] for child in children]
+        return [by_key[child.key] for child in children]
 
     def _seed(self, problem: Problem, node: NodeId) -> int:
         return random.Random(f"{self._settings.seed}/{problem.id}/{node}").getrandbits(64)
@@ -189,9 +189,11 @@ class Collector:
         return None if self._verdict is None else self._verdict(problem, steps)
 
 
-def _written(tree: SearchTree, node: NodeId, model: ModelSession, made: Generation, writer: str) -> Step:
+def _written(tree: SearchTree, node: NodeId, model: ModelSession, generation: Generation, writer: str) -> Step:
     """A model's step, which now stands in the tree."""
-    step = Step(node, model.tree_ids(made), made.text, made.finish, writer, logprobs=made.logprobs)
+    step = Step(
+        node, model.tree_ids(generation), generation.text, generation.finish, writer, logprobs=generation.logprobs
+    )
     tree.write(step)
     return step
 

@@ -30,7 +30,7 @@ class Truth(NamedTuple):
 def truth(pairs: Sequence[StepPair], margin: float) -> Truth:
     """What escalation is worth, by the checker where it judged every pair, else by the reward model."""
     rights = [(pair.draft_right, pair.target_right) for pair in pairs]
-    if all(one is not None for both in rights for one in both):
+    if all(right is not None for both in rights for right in both):
         gain = [float(bool(target)) - float(bool(draft)) for draft, target in rights]
         return Truth(gain, [value > 0 for value in gain], "checker")
     advantages = [pair.advantage for pair in pairs]
@@ -62,7 +62,8 @@ def figures(walks: Sequence[Walk], estimates: Sequence[float | None], margin: fl
     better = truth(pairs, margin)
     helped, any_helped = ([value > cut for value in advantages] for cut in (margin, 0.0))
     sides = {
-        side: [score > 0.5 for score, one in zip(scores, helped, strict=True) if one is side] for side in (False, True)
+        side: [score > 0.5 for score, label in zip(scores, helped, strict=True) if label is side]
+        for side in (False, True)
     }
     values: dict[str, float | int | None] = {
         "spearman": _rank_correlation(scores, advantages),
@@ -85,7 +86,7 @@ def figures(walks: Sequence[Walk], estimates: Sequence[float | None], margin: fl
     problems = np.array([owners[number] for number in estimated])
     for share in SHARES:
         name = f"{round(100 * share):02d}"
-        ours, theirs, best = (chosen(one, share) * gain for one in (scores, doubts, better.gain))
+        ours, theirs, best = (chosen(ranking, share) * gain for ranking in (scores, doubts, better.gain))
         low, high = clustered_bootstrap(ours - theirs, problems)
         values[f"gain_vs_prm_{name}"] = float((ours - theirs).mean())
         values[f"gain_vs_prm_{name}_lo"], values[f"gain_vs_prm_{name}_hi"] = low, high
@@ -94,13 +95,13 @@ def figures(walks: Sequence[Walk], estimates: Sequence[float | None], margin: fl
     return values
 
 
-def _rank_correlation(one: Sequence[float], other: Sequence[float]) -> float | None:
+def _rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
     """Spearman's; None where one side is constant."""
     from scipy.stats import spearmanr
 
-    if len({*one}) < 2 or len({*other}) < 2:
+    if len({*first}) < 2 or len({*second}) < 2:
         return None
-    return float(spearmanr(one, other).statistic)
+    return float(spearmanr(first, second).statistic)
 
 
 def chosen(scores: Sequence[float], share: float) -> np.ndarray:

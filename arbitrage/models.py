@@ -62,15 +62,19 @@ class ModelSession:
         """The path to a node in this model's ids."""
         if self._view.shares_ids:
             return tree.prefix(node_id)
-        known = self._ids
+        ids_by_seed = self._ids
         segments = []
         for node in tree.path(node_id):
-            if node.seed not in known:
-                known[node.seed] = self._view.prompt(tree) if node.parent is None else self._encode(node.text)
-                known[~node.seed] = ()
-            elif node.forced_tokens and ~node.seed not in known:  # what stands behind a step that this model wrote
-                known[~node.seed] = self._encode(self._view.tree_tokenizer.decode(node.ids[-node.forced_tokens :]))
-            segments += [Segment(key, known[key]) for key in (node.seed, ~node.seed) if known.get(key)]
+            if node.seed not in ids_by_seed:
+                ids_by_seed[node.seed] = self._view.prompt(tree) if node.parent is None else self._encode(node.text)
+                ids_by_seed[~node.seed] = ()
+            elif (
+                node.forced_tokens and ~node.seed not in ids_by_seed
+            ):  # what stands behind a step that this model wrote
+                ids_by_seed[~node.seed] = self._encode(
+                    self._view.tree_tokenizer.decode(node.ids[-node.forced_tokens :])
+                )
+            segments += [Segment(key, ids_by_seed[key]) for key in (node.seed, ~node.seed) if ids_by_seed.get(key)]
         return Prefix(tree.id, tuple(segments), tree.ahead)
 
     def step_ids(self, tree: SearchTree, step: Step) -> tuple[int, ...]:
@@ -100,8 +104,8 @@ class ModelSession:
     ) -> AsyncGenerator[Generation, None]:
         """Steps as the engine writes them, in its own ids; its time is counted."""
         with self._clock.running():
-            async with closing(self._buffer.generate(prefix, children, sampling)) as made:
-                async for generation in made:
+            async with closing(self._buffer.generate(prefix, children, sampling)) as generations:
+                async for generation in generations:
                     yield generation
 
     def begin(self, prefix: Prefix, child: Child, sampling: Sampling) -> None:

@@ -127,10 +127,10 @@ def num_outputs(classes: str) -> int:
     Raises:
         ConfigError: unknown classes.
     """
-    known = {"2": 2, "4": 4, "4-ordinal": 3}
-    if classes not in known:
-        raise ConfigError(f"router classes {classes!r}: must be one of {', '.join(known)}")
-    return known[classes]
+    outputs_by_classes = {"2": 2, "4": 4, "4-ordinal": 3}
+    if classes not in outputs_by_classes:
+        raise ConfigError(f"router classes {classes!r}: must be one of {', '.join(outputs_by_classes)}")
+    return outputs_by_classes[classes]
 
 
 def estimate(classes: Classes, outputs: Sequence[float]) -> float:

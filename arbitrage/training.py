@@ -110,7 +110,7 @@ class RouterModel:
     def parameters(self) -> list[nn.Parameter]:
         """All weights that are trained."""
         every = [*self.decoder.parameters(), *self.head.parameters()]
-        return [one for one in every if one.requires_grad]
+        return [parameter for parameter in every if parameter.requires_grad]
 
     def outputs(self, texts: Sequence[Text]) -> Tensor:
         """(num_reads of all texts, num_outputs) of the head."""
@@ -144,15 +144,15 @@ class RouterModel:
         """The estimate of each pair; None for pairs that no text reads."""
         import torch
 
-        found: list[float | None] = [None] * num_pairs
+        by_pair: list[float | None] = [None] * num_pairs
         ordered = sorted(texts, key=lambda text: len(text.ids))
         with torch.inference_mode():
             for at in range(0, len(ordered), rows):
                 part = ordered[at : at + rows]
                 values = self.outputs(part).double().tolist()
                 for pair, outputs in zip((pair for text in part for pair in text.pairs), values, strict=True):
-                    found[pair] = estimate(self.classes, outputs)
-        return found
+                    by_pair[pair] = estimate(self.classes, outputs)
+        return by_pair
 
 
 def start_head(rows: nn.Module, classes: Classes) -> nn.Module:
@@ -177,15 +177,15 @@ def start_head(rows: nn.Module, classes: Classes) -> nn.Module:
             return torch.stack([bad - good] * 3)
         return torch.stack([good] * (num_outputs(classes) // 2) + [bad] * (num_outputs(classes) // 2))
 
-    made = nn.Linear(last.in_features, num_outputs(classes), bias=bias is not None)
+    new_head = nn.Linear(last.in_features, num_outputs(classes), bias=bias is not None)
     with torch.no_grad():
-        made.weight.copy_(spread(weight))
+        new_head.weight.copy_(spread(weight))
         if bias is not None:
-            made.bias.copy_(spread(bias))
+            new_head.bias.copy_(spread(bias))
     if isinstance(head, nn.Sequential):
-        head[-1] = made
+        head[-1] = new_head
         return head.float()
-    return made
+    return new_head
 
 
 def texts_of(walks: Sequence[Walk], reader: StepReader, max_tokens: int) -> list[Text]:
@@ -292,7 +292,7 @@ def helps(walks: Sequence[Walk], settings: RouterTraining) -> list[bool]:
 def _classes(walks: Sequence[Walk], helped: Sequence[bool], settings: RouterTraining) -> list[int]:
     """The class of each pair."""
     if settings.label == "checker":
-        return [int(one) for one in helped]
+        return [int(label) for label in helped]
     advantages = [pair.advantage for walk in walks for pair in walk.pairs]
     return [advantage_class(settings.classes, value, settings.margin, settings.wide) for value in advantages]
 
@@ -307,8 +307,8 @@ class _HeldOut:
     def auc(self, model: RouterModel) -> float | None:
         """AUC of the estimate for "escalation helps"."""
         pairs = zip(model.estimates(self.texts, len(self.helped)), self.helped, strict=True)
-        known = [(value, helped) for value, helped in pairs if value is not None]
-        return auc([value for value, _ in known], [helped for _, helped in known])
+        estimated = [(value, helped) for value, helped in pairs if value is not None]
+        return auc([value for value, _ in estimated], [helped for _, helped in estimated])
 
 
 def _num_points_since(curve: Sequence[TrainPoint], step: int) -> int:
@@ -317,7 +317,7 @@ def _num_points_since(curve: Sequence[TrainPoint], step: int) -> int:
 
 def _balanced(helped: Sequence[bool], rng: random.Random) -> set[int]:
     """All of the smaller class, and as many of the larger one."""
-    sides = [[number for number, one in enumerate(helped) if one is side] for side in (False, True)]
+    sides = [[number for number, label in enumerate(helped) if label is side] for side in (False, True)]
     smaller, larger = sorted(sides, key=len)
     return {*smaller, *rng.sample(larger, len(smaller))}
 
@@ -334,14 +334,14 @@ def _batches(texts: Sequence[Text], settings: RouterTraining, rng: random.Random
     rng.shuffle(order)
     groups: list[list[Text]] = [[]]
     for text in order:
-        if sum(len(one.reads) for one in groups[-1]) >= settings.batch_size:
+        if sum(len(example.reads) for example in groups[-1]) >= settings.batch_size:
             groups.append([])
         groups[-1].append(text)
-    made = []
+    batches = []
     for group in groups:
         group.sort(key=lambda text: len(text.ids))
-        made.append([group[at : at + settings.rows] for at in range(0, len(group), settings.rows)])
-    return made
+        batches.append([group[at : at + settings.rows] for at in range(0, len(group), settings.rows)])
+    return batches
 
 
 def _backward(

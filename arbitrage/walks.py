@@ -171,14 +171,14 @@ def read_walks(folders: Iterable[Path]) -> tuple[dict[str, Any], list[Walk]]:
         if not files:
             raise ConfigError(f"{folder}: holds no collected steps; `ets router collect` makes them")
         for file in files:
-            head, found = read_shard(file)
+            head, read = read_shard(file)
             for name in ("draft", "target", "prm", "states"):
                 if origin.setdefault(name, head.get(name)) != head.get(name):
                     raise ConfigError(
                         f"{file} was collected with {name} {head.get(name)!r}, others with {origin[name]!r}; "
                         "one router is trained for one pair, one reward model and one kind of states"
                     )
-            walks += found
+            walks += read
             origin["data"] += [head.get("data")] if head.get("data") not in origin["data"] else []
     if not any(walk.pairs for walk in walks):
         raise DataError(f"{folder}: holds no steps")

@@ -133,8 +133,8 @@ class DraftTargetSession:
         owed = {tree[child].seed: child for child in job.children}
         prefix = self._draft.prefix(tree, job.node)
         children = [Child(seed, seed) for seed in owed]
-        async with closing(self._draft.generate(prefix, children, limited)) as made:
-            async for generation in made:
+        async with closing(self._draft.generate(prefix, children, limited)) as generations:
+            async for generation in generations:
                 yield _step(owed[generation.key], self._draft, generation, DRAFT)
 
     async def _write_target(self, tree: SearchTree, node: NodeId, seed: int, limited: Sampling) -> Step:
@@ -142,8 +142,8 @@ class DraftTargetSession:
         above = tree[node].parent
         assert above is not None
         prefix, child = self._target.prefix(tree, above), Child(tree[node].seed, seed)
-        async with closing(self._target.generate(prefix, [child], limited)) as made:
-            async for generation in made:
+        async with closing(self._target.generate(prefix, [child], limited)) as generations:
+            async for generation in generations:
                 return _step(node, self._target, generation, TARGET)
         raise EngineError("the engine ended without this step", endpoint=self._target.engine.info.model)
 
@@ -190,8 +190,8 @@ class DraftTargetSession:
         model = self._draft if "draft" in self._needs else self._target
         children = [Child(tree[child].seed, tree[child].seed) for child in job.children]
         limited = replace(self._as_read(sampling), max_new_tokens=job.max_new_tokens)
-        async with closing(model.generate(model.prefix(tree, job.node), children, limited)) as made:
-            async for _ in made:
+        async with closing(model.generate(model.prefix(tree, job.node), children, limited)) as generations:
+            async for _ in generations:
                 pass
 
     def _start_ahead(self, tree: SearchTree, draft: Step, sampling: Sampling) -> None:
@@ -220,5 +220,13 @@ class DraftTargetSession:
         await asyncio.gather(*(part.release(keys) for part in (self._draft, self._target, self._router)))
 
 
-def _step(node: NodeId, model: ModelSession, made: Generation, writer: str) -> Step:
-    return Step(node, model.tree_ids(made), made.text, made.finish, writer, made.seconds, logprobs=made.logprobs)
+def _step(node: NodeId, model: ModelSession, generation: Generation, writer: str) -> Step:
+    return Step(
+        node,
+        model.tree_ids(generation),
+        generation.text,
+        generation.finish,
+        writer,
+        generation.seconds,
+        logprobs=generation.logprobs,
+    )

@@ -59,11 +59,11 @@ class Chance:
 
     def of(self, kept: Collection[int]) -> float:
         """The chance that one of some leaves is right; in a cluster the likeliest of them counts."""
-        wrong = np.ones(len(self.right))
+        all_wrong = np.ones(len(self.right))
         leaves = np.array(sorted(kept), dtype=np.int64)
         for label in np.unique(self.clusters[leaves]).tolist():
-            wrong *= 1 - self.right[:, leaves[self.clusters[leaves] == label]].max(axis=1)
-        return float(1 - wrong.mean())
+            all_wrong *= 1 - self.right[:, leaves[self.clusters[leaves] == label]].max(axis=1)
+        return float(1 - all_wrong.mean())
 
 
 def _middles(count: int) -> Floats:
@@ -87,7 +87,7 @@ def keep_by_chance(problem: PruneProblem, chance: Chance, candidates: Collection
     """
     prices = _Prices(problem)
     right, labels = chance.right, chance.clusters
-    wrong = np.ones(len(right))
+    all_wrong = np.ones(len(right))
     covered: dict[int, Floats] = {}
     # What each leaf takes off the chance to be wrong, beside what its own cluster's kept leaf does.
     more = right.copy()
@@ -96,7 +96,7 @@ def keep_by_chance(problem: PruneProblem, chance: Chance, candidates: Collection
     kept: list[int] = []
     while is_open.any():
         # Down the first axis, sums go row by row for each leaf alone, so they do not depend on the leaves' order.
-        gains = (wrong[:, None] * more).sum(axis=0) / len(right)
+        gains = (all_wrong[:, None] * more).sum(axis=0) / len(right)
         worth = np.where(is_open, gains / np.maximum(prices.leaves, 1e-12), -1.0)
         best = int(worth.argmax())
         if kept and worth[best] < 1:
@@ -106,9 +106,9 @@ def keep_by_chance(problem: PruneProblem, chance: Chance, candidates: Collection
         label = int(labels[best])
         before = covered.get(label, np.zeros(len(right)))
         covered[label] = np.maximum(before, right[:, best])
-        wrong = wrong * (1 - covered[label]) / (1 - before)
-        known, same = covered[label][:, None], labels == label
-        more[:, same] = np.maximum(right[:, same] - known, 0.0) / (1 - known)
+        all_wrong = all_wrong * (1 - covered[label]) / (1 - before)
+        covered_here, same = covered[label][:, None], labels == label
+        more[:, same] = np.maximum(right[:, same] - covered_here, 0.0) / (1 - covered_here)
         prices.pay(best)
     return kept
 

@@ -63,18 +63,18 @@ def worth(problem: PruneProblem, gains: Floats) -> Worth:
     return Worth(leaves, nodes, [None if pays[node] else best_child[node] for node in range(num_nodes)])
 
 
-def paying_leaves(problem: PruneProblem, found: Worth, given: Collection[int]) -> list[int]:
+def paying_leaves(problem: PruneProblem, worths: Worth, given: Collection[int]) -> list[int]:
     """Leaves that pay for themselves and for all between them and the ancestors that are `given`, rising.
 
     Of all sets that are worth the most beyond the given ancestors this is the largest one, and the only one.
     """
     taken = [False] * problem.num_nodes
     for node, parent in enumerate(problem.node_parents.tolist()):
-        taken[node] = node in given or (parent >= 0 and taken[parent] and found.nodes[node] >= -TIE)
+        taken[node] = node in given or (parent >= 0 and taken[parent] and worths.nodes[node] >= -TIE)
     return [
         leaf
         for leaf, parent in enumerate(problem.leaf_parents.tolist())
-        if found.leaves[leaf] >= -TIE and (parent < 0 or taken[parent])
+        if worths.leaves[leaf] >= -TIE and (parent < 0 or taken[parent])
     ]
 
 
@@ -86,15 +86,15 @@ def best_closure(problem: PruneProblem, gains: Floats) -> list[int]:
     """
     if problem.num_nodes == 0:
         return [0]
-    found = worth(problem, gains)
-    kept = paying_leaves(problem, found, {0})
+    worths = worth(problem, gains)
+    kept = paying_leaves(problem, worths, {0})
     if kept:
         return kept
-    child = found.best_child[0]
+    child = worths.best_child[0]
     while child is not None and child < 0:
         node = -1 - child
-        child = found.best_child[node]
+        child = worths.best_child[node]
         if child is None:
-            return paying_leaves(problem, found, problem.path_to_node(node))
+            return paying_leaves(problem, worths, problem.path_to_node(node))
     assert child is not None
     return [child]

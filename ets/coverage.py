@@ -81,15 +81,15 @@ def cluster_steps(
         raise PolicyError(f"embeddings must be vectors of one length, not {rows.shape[1:]}")
     # One text may stand below several parents; embedders that read the path above it then tell the two apart.
     steps = [(text, row.tobytes()) for text, row in zip(texts, rows, strict=True)]
-    known = np.asarray(np.isfinite(rows).all(axis=1))
-    order = sorted(np.flatnonzero(known).tolist(), key=lambda leaf: steps[leaf])
+    embedded = np.asarray(np.isfinite(rows).all(axis=1))
+    order = sorted(np.flatnonzero(embedded).tolist(), key=lambda leaf: steps[leaf])
     cut, groups = _average_linkage(rows[order], [steps[leaf] for leaf in order], distance)
     group_of: dict[tuple[str, bytes], int] = {steps[leaf]: group for leaf, group in zip(order, groups, strict=True)}
-    for leaf in np.flatnonzero(~known).tolist():
+    for leaf in np.flatnonzero(~embedded).tolist():
         group_of.setdefault(steps[leaf], -1 - leaf)
     label: dict[int, int] = {}
     labels = [label.setdefault(group_of[step], len(label)) for step in steps]
-    return Clusters(np.array(labels, dtype=np.int64), cut, int((~known).sum()))
+    return Clusters(np.array(labels, dtype=np.int64), cut, int((~embedded).sum()))
 
 
 def cosine_distances(vectors: Floats) -> Floats:

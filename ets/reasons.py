@@ -72,10 +72,10 @@ class LeafFate:
             return None
         return max(others, key=lambda other: (self.allocation[other], -other))
 
-    def distance(self, one: int, other: int) -> float:
+    def distance(self, leaf: int, other: int) -> float:
         """Cosine distance of two leaves' embeddings; NaN where they are not finite."""
         # By hand, as `cosine_distances` is made for many rows and this is asked for every pruned leaf.
-        first, second = (np.asarray(self.leaves[position].features["embedding"], float) for position in (one, other))
+        first, second = (np.asarray(self.leaves[position].features["embedding"], float) for position in (leaf, other))
         lengths = math.sqrt(float(first @ first)), math.sqrt(float(second @ second))
         if not all(lengths):
             return float(any(lengths))

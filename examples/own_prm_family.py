@@ -32,8 +32,8 @@ class CalibratedCodec(LabelCodec):
     name: ClassVar[str] = "calibrated"
 
     @classmethod
-    def recognise(cls, found: Checkpoint) -> str:
-        return found.by_name(("calibrated", "prm"))
+    def recognise(cls, checkpoint: Checkpoint) -> str:
+        return checkpoint.by_name(("calibrated", "prm"))
 
     @classmethod
     def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> CalibratedCodec:

@@ -72,8 +72,8 @@ class PrmConfig:
             if key in _NOTES:
                 continue
             if key not in accepted:
-                known = [*accepted, *sorted(_NOTES)]
-                raise ConfigError(f"{where}: unknown key {key!r}; known: {', '.join(known)}")
+                names = [*accepted, *sorted(_NOTES)]
+                raise ConfigError(f"{where}: unknown key {key!r}; known: {', '.join(names)}")
             try:
                 values[accepted[key]] = TypeAdapter(kinds[accepted[key]]).validate_python(value, strict=True)
             except ValidationError:
@@ -153,16 +153,16 @@ def read_checkpoint(name: str, folder: Path) -> Checkpoint:
     if config is None:
         raise ConfigError(f"model {name!r} has no config.json in {folder}")
     tokenizer = _json(name, folder / "tokenizer_config.json") or {}
-    known = {**(_json(name, folder / "special_tokens_map.json") or {}), **tokenizer}
+    declared = {**(_json(name, folder / "special_tokens_map.json") or {}), **tokenizer}
     listed = (_json(name, folder / "tokenizer.json") or {}).get("added_tokens") or []
     tokens = {_content(token) for token in [*listed, *(tokenizer.get("added_tokens_decoder") or {}).values()]}
     return Checkpoint(
         name,
-        tuple(str(one) for one in config.get("architectures") or ()),
+        tuple(str(architecture) for architecture in config.get("architectures") or ()),
         str(config.get("_name_or_path") or ""),
         frozenset(tokens - {""}),
-        _content(known.get("bos_token")),
-        known.get("add_bos_token") is not False,
+        _content(declared.get("bos_token")),
+        declared.get("add_bos_token") is not False,
         {key: shape for key, shape in tensor_shapes(name, folder).items() if key.startswith(HEAD_PREFIXES)},
         _json(name, folder / CONFIG_FILE),
     )

@@ -51,7 +51,7 @@ class PrmFamily(PrmCodec, Protocol):
     """Whether the family puts the start token before a text itself, whatever the tokenizer does."""
 
     @classmethod
-    def recognise(cls, found: Checkpoint) -> str:
+    def recognise(cls, checkpoint: Checkpoint) -> str:
         """Why a checkpoint is of this family, in words; empty where it is not."""
 
     @classmethod

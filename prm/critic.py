@@ -231,16 +231,16 @@ class CriticSession(PrmSession):
         if tree.ahead is None:
             self._question_tokens[content] = num_tokens
             await self._buffer.release([question.key])
-        right, wrong = (_log_sum([answer[label] for answer in answers]) for label in (0, 1))
-        share = (math.exp(right) + math.exp(wrong)) / len(answers)
+        log_right, log_wrong = (_log_sum([answer[label] for answer in answers]) for label in (0, 1))
+        share = (math.exp(log_right) + math.exp(log_wrong)) / len(answers)
         if share < LEAST_SHARE:
-            one, other = self.codec.prompt.labels
+            good, bad = self.codec.prompt.labels
             raise ScoringError(
-                f"problem {tree.id.rpartition('#')[0]}: the critic {self._model} answers neither {one!r} nor {other!r} "
+                f"problem {tree.id.rpartition('#')[0]}: the critic {self._model} answers neither {good!r} nor {bad!r} "
                 f"to {tree[node_id].text.strip()[:60]!r}: they have {share:.2g} of the probability, and must have "
                 f"{LEAST_SHARE}; critic_prompt may ask in other words, or for other labels"
             )
-        return self.codec.reward((right, wrong))
+        return self.codec.reward((log_right, log_wrong))
 
     async def _critiques(
         self, tree: SearchTree, node_id: NodeId, asked: Prefix, content: int
@@ -255,12 +255,15 @@ class CriticSession(PrmSession):
             Child(self._key(content, 2 * number + 1), derive_seed(path[0].seed, "critique", number, *texts))
             for number in range(self._num_critiques)
         ]
-        async with closing(self._buffer.generate(asked, children, sampling)) as made:
+        async with closing(self._buffer.generate(asked, children, sampling)) as generations:
             # Those that the search gave up with their step came to nothing.
-            written = [one async for one in made if one.finish is not FinishReason.ABORT]
+            written = [critique async for critique in generations if critique.finish is not FinishReason.ABORT]
         if not written:
             raise EngineError("its critiques were given up", endpoint=self._model)
-        ends = [Prefix(asked.tree, (*asked.segments, *self._ended(one, sampling.stop)), asked.ahead) for one in written]
+        ends = [
+            Prefix(asked.tree, (*asked.segments, *self._ended(critique, sampling.stop)), asked.ahead)
+            for critique in written
+        ]
         answers = await asyncio.gather(*(self._buffer.label_logprobs(end, self.codec.labels) for end in ends))
         # In an order of their own, not of arrival, so that a sum is the same to its last digit.
         return sorted(answers), sum(end.num_tokens for end in ends) - len(ends) * asked.num_tokens
@@ -299,4 +302,4 @@ def _is_thinkprm(model: str) -> bool:
 def _log_sum(logprobs: Sequence[float]) -> float:
     """The logarithm of the sum of probabilities, computed without underflow."""
     most = max(logprobs)
-    return most if math.isinf(most) else most + math.log(math.fsum(math.exp(one - most) for one in logprobs))
+    return most if math.isinf(most) else most + math.log(math.fsum(math.exp(logprob - most) for logprob in logprobs))

@@ -137,7 +137,7 @@ def parse_prompt(text: str, kind: str) -> CriticPrompt:
     if not isinstance(values, dict):
         raise ConfigError(f"critic_prompt: must be a mapping; its fields: {', '.join(CriticPrompt.model_fields)}")
     try:
-        made = CriticPrompt.model_validate({**PROMPTS[kind].model_dump(), **values})
+        prompt = CriticPrompt.model_validate({**PROMPTS[kind].model_dump(), **values})
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -146,8 +146,8 @@ def parse_prompt(text: str, kind: str) -> CriticPrompt:
                 f"critic_prompt: unknown field {where!r}; known: {', '.join(CriticPrompt.model_fields)}"
             ) from None
         raise ConfigError(f"critic_prompt: {where}: {first['msg'].removeprefix('Value error, ')}") from None
-    if (kind == "critic-cot") != bool(made.verdict.strip()):
+    if (kind == "critic-cot") != bool(prompt.verdict.strip()):
         raise ConfigError(
             "critic_prompt: verdict: critic-cot needs the words that its verdict follows; critic has none"
         )
-    return made
+    return prompt

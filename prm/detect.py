@@ -66,26 +66,26 @@ def detect_prm(name: str, folder: Path, codec: str = "auto") -> PrmConfig:
     """
     if codec != "auto" and codec not in PRM_FAMILIES:
         raise ConfigError(f"unknown reward model codec {codec!r}; known: auto, {', '.join(PRM_FAMILIES)}")
-    found = read_checkpoint(name, folder)
-    config = _declared(found, folder) if codec == "auto" or _names(found) == codec else PrmConfig(codec)
+    checkpoint = read_checkpoint(name, folder)
+    config = _declared(checkpoint, folder) if codec == "auto" or _names(checkpoint) == codec else PrmConfig(codec)
     if config is None:
-        config = _recognised(found)
+        config = _recognised(checkpoint)
     elif codec != "auto":
         config = replace(config, codec=codec, reason="it was asked for")
-    _check(found, config)
-    if "bos_token" in (found.prm_config or {}):
+    _check(checkpoint, config)
+    if "bos_token" in (checkpoint.prm_config or {}):
         return config
-    writes_bos = found.adds_bos or family(config.codec).writes_bos
-    return replace(config, bos_token=found.bos_token if writes_bos else "")
+    writes_bos = checkpoint.adds_bos or family(config.codec).writes_bos
+    return replace(config, bos_token=checkpoint.bos_token if writes_bos else "")
 
 
-def _names(found: Checkpoint) -> object:
-    return None if found.prm_config is None else found.prm_config.get("codec", "label-tokens")
+def _names(checkpoint: Checkpoint) -> object:
+    return None if checkpoint.prm_config is None else checkpoint.prm_config.get("codec", "label-tokens")
 
 
-def _declared(found: Checkpoint, folder: Path) -> PrmConfig | None:
+def _declared(checkpoint: Checkpoint, folder: Path) -> PrmConfig | None:
     """What `prm_config.json` says; None where there is none."""
-    content = found.prm_config
+    content = checkpoint.prm_config
     if content is None:
         return None
     where = folder / CONFIG_FILE
@@ -95,39 +95,40 @@ def _declared(found: Checkpoint, folder: Path) -> PrmConfig | None:
     return config
 
 
-def _recognised(found: Checkpoint) -> PrmConfig:
+def _recognised(checkpoint: Checkpoint) -> PrmConfig:
     """The first family that knows it, by the name that its user gave it or else by the one it was saved under."""
     for words, why in _REFUSED.items():
-        if found.called(words):
-            raise ConfigError(f"reward model {found.name!r} is not read here: {why}")
-    for named in (found, replace(found, name=found.origin)):
+        if checkpoint.called(words):
+            raise ConfigError(f"reward model {checkpoint.name!r} is not read here: {why}")
+    for named in (checkpoint, replace(checkpoint, name=checkpoint.origin)):
         for name in PRM_FAMILIES:
             if reason := family(name).recognise(named):
                 return PrmConfig(name, reason)
-    if any("ForCausalLM" not in one for one in found.architectures):
+    if any("ForCausalLM" not in architecture for architecture in checkpoint.architectures):
         raise ConfigError(
-            f"reward model {found.name!r} is a {found.kind} without its head: no score.* or v_head.* tensor"
+            f"reward model {checkpoint.name!r} is a {checkpoint.kind} without its head: no score.* or v_head.* tensor"
         )
     raise ConfigError(
-        f"{found.name!r} is no reward model that can be recognised: a {found.kind} without {CONFIG_FILE}, without a "
-        f"reward head, and of no known name; if it is one, say how it is read by --prm-codec: {', '.join(PRM_FAMILIES)}"
+        f"{checkpoint.name!r} is no reward model that can be recognised: a {checkpoint.kind} without {CONFIG_FILE}, "
+        f"without a reward head, and of no known name; if it is one, say how it is read by --prm-codec: "
+        f"{', '.join(PRM_FAMILIES)}"
     )
 
 
-def _check(found: Checkpoint, config: PrmConfig) -> None:
+def _check(checkpoint: Checkpoint, config: PrmConfig) -> None:
     """Refuse a codec that reads what the weights do not hold."""
     outputs = family(config.codec).outputs
-    if outputs and not found.head:
+    if outputs and not checkpoint.head:
         raise ConfigError(
-            f"codec {config.codec} reads a reward head and {found.name!r} has none: no score.* or v_head.* tensor"
+            f"codec {config.codec} reads a reward head and {checkpoint.name!r} has none: no score.* or v_head.* tensor"
         )
-    if not outputs and found.head:
+    if not outputs and checkpoint.head:
         raise ConfigError(
-            f"codec {config.codec} reads label tokens and {found.name!r} has a reward head ({found.head_names}); "
-            "leave --prm-codec at auto"
+            f"codec {config.codec} reads label tokens and {checkpoint.name!r} has a reward head "
+            f"({checkpoint.head_names}); leave --prm-codec at auto"
         )
-    if outputs and found.num_head_outputs not in outputs:
+    if outputs and checkpoint.num_head_outputs not in outputs:
         raise ConfigError(
             f"codec {config.codec} reads {' or '.join(map(str, outputs))} outputs and the reward head of "
-            f"{found.name!r} has {found.num_head_outputs}"
+            f"{checkpoint.name!r} has {checkpoint.num_head_outputs}"
         )

@@ -35,9 +35,9 @@ class LabelTokenCodec(LabelCodec):
     start: tuple[int, ...] = ()
 
     @classmethod
-    def recognise(cls, found: Checkpoint) -> str:
+    def recognise(cls, checkpoint: Checkpoint) -> str:
         """No ordinary model is taken for one: its `prm_config.json`, or its user, says so."""
-        del found
+        del checkpoint
         return ""
 
     @classmethod

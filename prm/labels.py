@@ -61,14 +61,14 @@ def load_labelled(file: Path, limit: int | None = None) -> list[LabelledSolution
     """
     if not file.is_file():
         raise ConfigError(f"step labels {str(file)!r}: no such file; {_ACCEPTED}")
-    found: list[LabelledSolution] = []
+    solutions: list[LabelledSolution] = []
     with file.open("rb") as lines:
         for number, line in enumerate(islice(lines, limit), 1):
             if line.strip():
-                found += _parse(f"{file}, line {number}", line)
-    if not found:
+                solutions += _parse(f"{file}, line {number}", line)
+    if not solutions:
         raise DataError(f"{file}: holds no step-labelled solutions")
-    return found
+    return solutions
 
 
 def _parse(where: str, line: bytes) -> Iterator[LabelledSolution]:
@@ -148,7 +148,9 @@ def _prm800k(where: str, row: dict[str, Any]) -> Iterator[LabelledSolution]:
     for number, step in enumerate(steps, 1):
         completions = step.get("completions") if isinstance(step, dict) else None
         texts: list[tuple[Any, Any]] = [
-            (one.get("text"), one.get("rating")) for one in completions or () if isinstance(one, dict)
+            (completion.get("text"), completion.get("rating"))
+            for completion in completions or ()
+            if isinstance(completion, dict)
         ]
         if any(not isinstance(text, str) or rating not in (-1, 0, 1, None) for text, rating in texts):
             raise DataError(f"{where}: step {number} has a completion without text, or with a rating beside -1, 0, 1")
@@ -180,7 +182,7 @@ def _process_bench(where: str, row: dict[str, Any]) -> LabelledSolution:
         raise DataError(f"{where}: 'steps' must be texts, at least one")
     if isinstance(label, list):
         _refuse_counts(where, len(steps), len(label))
-        return LabelledSolution(row["problem"], tuple(steps), tuple(bool(one) for one in label))
+        return LabelledSolution(row["problem"], tuple(steps), tuple(bool(right) for right in label))
     if not isinstance(label, int) or isinstance(label, bool) or not -1 <= label < len(steps):
         raise DataError(f"{where}: label {label!r} is no step: {len(steps)} steps, so -1 to {len(steps) - 1}")
     if label == -1:

@@ -134,12 +134,12 @@ class LookaheadSession(ContentSession):
         child = Child(tree.child_seed(above, len(tree.children(above))), 0)
         try:
             async with closing(self._engine.generate(tree.prefix(above), [child], self._sampling)) as steps:
-                made = [step async for step in steps]
+                written = [step async for step in steps]
         except ContextOverflowError:
             return None
-        if not made or not made[0].ids or made[0].finish is FinishReason.ABORT:
+        if not written or not written[0].ids or written[0].finish is FinishReason.ABORT:
             return None
-        (step,) = made
+        (step,) = written
         node = self._add(above, Step(above, step.ids, step.text, step.finish, "lookahead", logprobs=step.logprobs))
         if step.finish in _OVER:
             self._over.add(node)

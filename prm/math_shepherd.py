@@ -37,9 +37,9 @@ class MathShepherdCodec(LabelCodec):
     step_tag: str = STEP_TAG
 
     @classmethod
-    def recognise(cls, found: Checkpoint) -> str:
+    def recognise(cls, checkpoint: Checkpoint) -> str:
         """By its published name alone."""
-        return found.by_name(("shepherd", "prm"))
+        return checkpoint.by_name(("shepherd", "prm"))
 
     @classmethod
     def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> Self:

@@ -124,7 +124,7 @@ class Probe:
             ConfigError: a tensor is missing or of another shape.
         """
         self.config = config
-        self._weights = {name: np.asarray(one, np.float32) for name, one in weights.items()}
+        self._weights = {name: np.asarray(array, np.float32) for name, array in weights.items()}
         units = len(self._weights["in.bias"]) if config.network == "mlp" and "in.bias" in self._weights else 1
         shapes = {
             "mean": (config.width,),
@@ -134,9 +134,9 @@ class Probe:
         }
         if config.network == "mlp":
             shapes |= {"out.weight": (1, units), "out.bias": (1,)}
-        found = {name: one.shape for name, one in self._weights.items()}
-        if found != shapes:
-            raise ConfigError(f"this probe's tensors are {found}; a {config.network} probe has {shapes}")
+        given = {name: array.shape for name, array in self._weights.items()}
+        if given != shapes:
+            raise ConfigError(f"this probe's tensors are {given}; a {config.network} probe has {shapes}")
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -201,7 +201,7 @@ def logprob_features(logprobs: Sequence[float]) -> tuple[float, ...]:
     The lowest four, their mean, their sum, how many there are, and those of the last sixteen tokens from the end; 0,
     the log of certainty, stands for tokens that a shorter step does not have.
     """
-    held = [max(one, -100.0) for one in logprobs]
+    held = [max(logprob, -100.0) for logprob in logprobs]
     none = [0.0] * max(NUM_LOWEST, NUM_LAST)
     whole = math.fsum(held)
     lowest, last = (sorted(held) + none)[:NUM_LOWEST], (held[::-1] + none)[:NUM_LAST]
@@ -212,8 +212,8 @@ def calibrate(log_odds: NDArray[Any], temperature: float, knots: Sequence[tuple[
     """Log-odds as probabilities: cooled by the temperature, then bent along the knots."""
     cooled = 1.0 / (1.0 + np.exp(-np.clip(np.asarray(log_odds, np.float64) / temperature, -700, 700)))
     across, up = zip(*knots, strict=True)
-    found: NDArray[np.float64] = np.clip(np.interp(cooled, across, up), 0.0, 1.0)
-    return found
+    calibrated: NDArray[np.float64] = np.clip(np.interp(cooled, across, up), 0.0, 1.0)
+    return calibrated
 
 
 def probe_folder(name: str) -> Path:
@@ -247,9 +247,9 @@ def read_config(folder: Path) -> ProbeConfig:
     if not file.is_file():
         raise ConfigError(f"probe {folder}: no {CONFIG_FILE} there; ets probe train makes a probe")
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        found["knots"] = tuple((float(across), float(up)) for across, up in found["knots"])
-        config = ProbeConfig(**found)
+        values = json.loads(file.read_text(encoding="utf-8"))
+        values["knots"] = tuple((float(across), float(up)) for across, up in values["knots"])
+        config = ProbeConfig(**values)
         if config.network not in get_args(Network) or config.reduce not in get_args(Reduce):
             raise ValueError(f"network {config.network!r}, reduce {config.reduce!r}")
         if not (1 <= config.layer <= config.num_layers and config.temperature > 0 and len(config.knots) > 1):
@@ -276,7 +276,9 @@ def save_held_out(folder: Path, log_odds: Mapping[str, NDArray[Any]]) -> None:
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: np.asarray(one, np.float32) for name, one in log_odds.items()}, str(folder / HELD_OUT_FILE))
+        save_file(
+            {name: np.asarray(values, np.float32) for name, values in log_odds.items()}, str(folder / HELD_OUT_FILE)
+        )
         (folder / HELD_OUT_FILE).chmod(0o644)
     except OSError as error:
         raise ConfigError(f"cannot write {folder}: {error.strerror or error}") from None

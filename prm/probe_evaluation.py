@@ -33,21 +33,21 @@ def evaluate(folder: Path, features: Sequence[Path], reduce: str | None = None) 
         ConfigError: no probe, features of another policy, or an unknown reduction.
         DataError: a shard is broken.
     """
-    probe, found = read_probe(folder), read_features(features)
+    probe, data = read_probe(folder), read_features(features)
     for name in ("weights", "tokenizer", "num_layers"):
-        ours, theirs = getattr(probe.config, name), found.settings.get(name)
+        ours, theirs = getattr(probe.config, name), data.settings.get(name)
         if ours != theirs:
-            raise ConfigError(f"{features[0]} are features of {found.settings.get('policy')}: its {name} differ")
+            raise ConfigError(f"{features[0]} are features of {data.settings.get('policy')}: its {name} differ")
     how = reduce or probe.config.reduce
     if how not in get_args(Reduce):
         raise ConfigError(f"reduce must be one of {', '.join(get_args(Reduce))}, not {reduce!r}")
-    rewards, num_held_out = rewards_of(probe, found, folder)
+    rewards, num_held_out = rewards_of(probe, data, folder)
     shown = {
         "layer": probe.config.layer,
         "reduce": how,
         "num_held_out_problems": num_held_out,
-        **figures(found, rewards, cast(Reduce, how)),
-        **vote_figures(found, rewards, REDUCTIONS),
+        **figures(data, rewards, cast(Reduce, how)),
+        **vote_figures(data, rewards, REDUCTIONS),
     }
     return {"probe": str(folder), "figures": shown, "record": dict(probe.config.record)}
 
@@ -62,11 +62,11 @@ def rewards_of(probe: Probe, features: Features, folder: Path) -> tuple[NDArray[
     log_odds = probe.log_odds(features.layer(probe.config.layer).numpy()).astype(np.float64)
     number = 0
     for at, name in enumerate(features.problem_ids):
-        if (known := held_out.get(name)) is None:
+        if (kept := held_out.get(name)) is None:
             continue
         mine = features.problems == at
-        if len(known) != int(mine.sum()):
+        if len(kept) != int(mine.sum()):
             raise ConfigError(f"problem {name} was trained on with other solutions; leave it out of the features")
-        log_odds[mine] = known
+        log_odds[mine] = kept
         number += 1
     return calibrate(log_odds, probe.config.temperature, probe.config.knots), number

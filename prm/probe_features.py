@@ -160,11 +160,11 @@ class Features:
 
     def depths(self) -> NDArray[np.int64]:
         """(num_places,) number of the step, from 1."""
-        found = np.ones(len(self.parents), np.int64)
+        depth_of = np.ones(len(self.parents), np.int64)
         for place, above in enumerate(self.parents):
             if above >= 0:
-                found[place] = found[above] + 1
-        return found
+                depth_of[place] = depth_of[above] + 1
+        return depth_of
 
 
 async def collect_features(
@@ -204,12 +204,12 @@ async def collect_features(
         part = sampled[first : first + shard_size]
         if _num_asked(file, shard_size) < len(part):
             read = await side_by_side(
-                lambda one: _read_problem(engine, one, layers),
+                lambda sampled: _read_problem(engine, sampled, layers),
                 part,
                 concurrency,
                 lambda more, before=done: report(before + more, ""),  # type: ignore[misc]
             )
-            _write_shard(file, len(part), [one for one in read if one is not None])
+            _write_shard(file, len(part), [trie for trie in read if trie is not None])
         done += len(part)
         report(done, "")
 
@@ -222,7 +222,7 @@ async def _read_problem(engine: Engine, sampled: Sampled, layers: Sequence[int])
     import torch
 
     room = engine.info.context_tokens - len(sampled.prompt)
-    fitting = tuple(one for one in sampled.solutions if sum(map(len, one.steps)) <= room)
+    fitting = tuple(solution for solution in sampled.solutions if sum(map(len, solution.steps)) <= room)
     if not fitting:
         return None
     sampled = sampled._replace(solutions=fitting)
@@ -246,10 +246,10 @@ def begin(folder: Path, settings: Mapping[str, Any]) -> None:
     """
     file, text = folder / SETTINGS_FILE, json.dumps(settings, indent=1) + "\n"
     if file.is_file():
-        known = read_settings(folder)
-        known.pop("num_problems", None)  # stands in folders made before they could grow
-        if known != json.loads(text):
-            names = [name for name in {**known, **settings} if known.get(name) != json.loads(text).get(name)]
+        before = read_settings(folder)
+        before.pop("num_problems", None)  # stands in folders made before they could grow
+        if before != json.loads(text):
+            names = [name for name in {**before, **settings} if before.get(name) != json.loads(text).get(name)]
             raise ConfigError(
                 f"{folder} holds features of other settings ({', '.join(names)} differ); give another folder"
             )
@@ -281,9 +281,9 @@ def _write_shard(file: Path, num_asked: int, read: Sequence[_Read]) -> None:
     base = 0
     for number, (trie, sampled, _) in enumerate(read):
         columns["problems"] += [number] * len(trie.places)
-        columns["parents"] += [one.parent + base if one.parent >= 0 else -1 for one in trie.places]
-        columns["num_solutions"] += [one.num_solutions for one in trie.places]
-        columns["num_right"] += [one.num_right for one in trie.places]
+        columns["parents"] += [place.parent + base if place.parent >= 0 else -1 for place in trie.places]
+        columns["num_solutions"] += [place.num_solutions for place in trie.places]
+        columns["num_right"] += [place.num_right for place in trie.places]
         columns["leaves"] += [leaf + base for leaf in trie.leaves]
         columns["answers"] += [one.answer for one in sampled.solutions]
         columns["correct"] += [int(one.correct) for one in sampled.solutions]
@@ -308,8 +308,8 @@ def read_settings(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         raise ConfigError(f"{folder}: holds no features (no {SETTINGS_FILE}); ets probe collect makes them")
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        return {**found, "layers": [int(one) for one in found["layers"]], "num_layers": int(found["num_layers"])}
+        values = json.loads(file.read_text(encoding="utf-8"))
+        return {**values, "layers": [int(layer) for layer in values["layers"]], "num_layers": int(values["num_layers"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file}: cannot be read ({error!r})") from None
 

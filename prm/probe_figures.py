@@ -32,14 +32,14 @@ def concordance(scores: Floats, labels: Floats, problems: NDArray[np.int64]) -> 
     Returns:
         In [0, 1]; 0.5 where no problem has unequal labels.
     """
-    found = []
+    shares = []
     for problem in np.unique(problems):
         mine = problems == problem
         lead = np.maximum(labels[mine][:, None] - labels[mine][None], 0.0)
         if (whole := lead.sum()) > 0:
             apart = scores[mine][:, None] - scores[mine][None]
-            found.append(float((lead * ((apart > 0) + 0.5 * (apart == 0))).sum() / whole))
-    return math.fsum(found) / len(found) if found else 0.5
+            shares.append(float((lead * ((apart > 0) + 0.5 * (apart == 0))).sum() / whole))
+    return math.fsum(shares) / len(shares) if shares else 0.5
 
 
 def solution_rewards(features: Features, rewards: Floats, reduce: Reduce) -> Floats:
@@ -76,7 +76,7 @@ def figures(features: Features, rewards: Floats, reduce: Reduce) -> dict[str, An
     parts = np.array([-(-(at + 1) * NUM_POSITIONS // len(path)) - 1 for path in paths for at in range(len(path))])
     half = np.array([path[(len(path) - 1) // 2] for path in paths], np.int64)
     ends = features.leaves
-    found: dict[str, Any] = {
+    figures_by_name: dict[str, Any] = {
         "num_problems": len(features.problem_ids),
         "num_solutions": len(ends),
         "num_steps": len(steps),
@@ -90,5 +90,5 @@ def figures(features: Features, rewards: Floats, reduce: Reduce) -> dict[str, An
     }
     for part in range(NUM_POSITIONS):
         mine = parts == part
-        found[f"auc_position_{part + 1}"] = auc(rewards[steps[mine]].tolist(), truths[mine].tolist())
-    return found
+        figures_by_name[f"auc_position_{part + 1}"] = auc(rewards[steps[mine]].tolist(), truths[mine].tolist())
+    return figures_by_name

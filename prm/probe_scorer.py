@@ -103,7 +103,7 @@ class ProbeSession(ContentSession, Engineless):
         try:
             return self._probe.reward(state)
         except ScoringError as error:
-            path, problem = "/".join(str(one.id) for one in tree.path(node_id)), tree.id.rpartition("#")[0]
+            path, problem = "/".join(str(node.id) for node in tree.path(node_id)), tree.id.rpartition("#")[0]
             raise ScoringError(f"problem {problem}: the policy's state at node {path} has {error}") from None
 
 

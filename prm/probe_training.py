@@ -330,13 +330,13 @@ def _loss(
 
 def fit_temperature(log_odds: Floats, labels: Floats, weights: Numbers) -> float:
     """The temperature with the least cross-entropy, within a factor of 20 of 1."""
-    found, best = 1.0, math.inf
+    fitted, best = 1.0, math.inf
     for temperature in np.exp(np.linspace(-3, 3, 241)):
         cooled = log_odds / temperature
         loss = float(np.average(np.logaddexp(0, cooled) - labels * cooled, weights=weights))
         if loss < best:
-            found, best = float(temperature), loss
-    return found
+            fitted, best = float(temperature), loss
+    return fitted
 
 
 def fit_knots(probabilities: Floats, labels: Floats, weights: Numbers) -> tuple[tuple[float, float], ...]:

@@ -93,25 +93,25 @@ def _answer_level(ballot: Ballot, power: float) -> Floats:
 
 
 def _rules() -> tuple[Rule, ...]:
-    found = [
+    rules = [
         Rule("majority", lambda b: np.ones(len(b.rewards))),
         Rule("weighted", lambda b: b.rewards),
         Rule("best", lambda b: np.where(b.rewards == b.rewards[b.answers >= 0].max(), b.rewards, 0.0)),
     ]
     for power in (0.25, 0.5, 1.0):
-        found.append(Rule(f"odds^{power:g}", lambda b, p=power: np.exp(p * log_odds(b.rewards))))  # type: ignore[misc]
+        rules.append(Rule(f"odds^{power:g}", lambda b, p=power: np.exp(p * log_odds(b.rewards))))  # type: ignore[misc]
     for shift in (1.0, 2.0, 3.0, 4.0, 6.0):
-        found.append(Rule(f"log-odds+{shift:g}", lambda b, s=shift: np.maximum(0.0, s + log_odds(b.rewards))))  # type: ignore[misc]
+        rules.append(Rule(f"log-odds+{shift:g}", lambda b, s=shift: np.maximum(0.0, s + log_odds(b.rewards))))  # type: ignore[misc]
     for power in (0.5, 1.0, 2.0):
-        found.append(Rule(f"rank^{power:g}", lambda b, p=power: _ranks(b.rewards) ** p))  # type: ignore[misc]
-    found.append(Rule("normalised", lambda b: _normal(b, 1.0)))
+        rules.append(Rule(f"rank^{power:g}", lambda b, p=power: _ranks(b.rewards) ** p))  # type: ignore[misc]
+    rules.append(Rule("normalised", lambda b: _normal(b, 1.0)))
     for power in (0.5, 2.0):
-        found.append(Rule(f"normalised^{power:g}", lambda b, p=power: _normal(b, p)))  # type: ignore[misc]
+        rules.append(Rule(f"normalised^{power:g}", lambda b, p=power: _normal(b, p)))  # type: ignore[misc]
     for power in (1.0, 2.0, 3.0):
-        found.append(Rule(f"answer^{power:g}", lambda b, p=power: _answer_level(b, p)))  # type: ignore[misc]
+        rules.append(Rule(f"answer^{power:g}", lambda b, p=power: _answer_level(b, p)))  # type: ignore[misc]
     for share in (0.25, 0.5):
-        found.append(Rule(f"top-{1 - share:.0%}", lambda b, s=share: (_ranks(b.rewards) > s).astype(np.float64)))  # type: ignore[misc]
-    return tuple(found)
+        rules.append(Rule(f"top-{1 - share:.0%}", lambda b, s=share: (_ranks(b.rewards) > s).astype(np.float64)))  # type: ignore[misc]
+    return tuple(rules)
 
 
 RULES = _rules()
@@ -157,12 +157,12 @@ def vote_figures(
     for reduce in reductions:
         kept = ballots(features, rewards, reduce)
         for rule in RULES:
-            found = [one.right(rule.weigh(one)) if (one.answers >= 0).any() else 0.0 for one in kept]
+            right = [ballot.right(rule.weigh(ballot)) if (ballot.answers >= 0).any() else 0.0 for ballot in kept]
             if rule.name == "majority":
-                majority = found
+                majority = right
             else:
-                accuracy[f"{rule.name}/{reduce}"] = found
-        oracle = float(np.mean([one.correct.any() for one in kept]))
+                accuracy[f"{rule.name}/{reduce}"] = right
+        oracle = float(np.mean([ballot.correct.any() for ballot in kept]))
     table = np.array([majority, *accuracy.values()])
     names = ["majority", *accuracy]
     folds = np.random.default_rng(seed).permutation(table.shape[1]) % num_folds

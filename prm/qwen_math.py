@@ -35,11 +35,11 @@ class QwenMathPrmCodec(HeadCodec):
     step_end: int
 
     @classmethod
-    def recognise(cls, found: Checkpoint) -> str:
+    def recognise(cls, checkpoint: Checkpoint) -> str:
         """By its head and the token that ends steps."""
-        if STEP_END not in found.special_tokens or found.num_head_outputs != 2:
+        if STEP_END not in checkpoint.special_tokens or checkpoint.num_head_outputs != 2:
             return ""
-        return f"a {found.kind} with a head of 2 outputs ({found.head_names}) and the token {STEP_END}"
+        return f"a {checkpoint.kind} with a head of 2 outputs ({checkpoint.head_names}) and the token {STEP_END}"
 
     @classmethod
     def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> Self:

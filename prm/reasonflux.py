@@ -21,7 +21,7 @@ class ReasonFluxCodec(QwenMathPrmCodec):
     system_prompt: ClassVar[str] = ""
 
     @classmethod
-    def recognise(cls, found: Checkpoint) -> str:
+    def recognise(cls, checkpoint: Checkpoint) -> str:
         """By its name, beside what a model of Qwen's kind has."""
-        alike = QwenMathPrmCodec.recognise(found)
-        return f"{alike}, by its name {found.name!r}" if alike and found.called(("reasonflux",)) else ""
+        alike = QwenMathPrmCodec.recognise(checkpoint)
+        return f"{alike}, by its name {checkpoint.name!r}" if alike and checkpoint.called(("reasonflux",)) else ""

@@ -34,10 +34,12 @@ class RewardHeadCodec(HeadCodec):
     step_tag: str = ""
 
     @classmethod
-    def recognise(cls, found: Checkpoint) -> str:
+    def recognise(cls, checkpoint: Checkpoint) -> str:
         """By having a head at all: this family comes last."""
         return (
-            f"a {found.kind} with a head of {found.num_head_outputs} outputs ({found.head_names})" if found.head else ""
+            f"a {checkpoint.kind} with a head of {checkpoint.num_head_outputs} outputs ({checkpoint.head_names})"
+            if checkpoint.head
+            else ""
         )
 
     @classmethod

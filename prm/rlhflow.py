@@ -34,9 +34,9 @@ class RlhflowCodec(LabelCodec):
     answer: str = "+"
 
     @classmethod
-    def recognise(cls, found: Checkpoint) -> str:
+    def recognise(cls, checkpoint: Checkpoint) -> str:
         """By its published names alone."""
-        return found.by_name(("rlhflow", "prm"), ("prm-deepseek-data",), ("prm-mistral-data",))
+        return checkpoint.by_name(("rlhflow", "prm"), ("prm-deepseek-data",), ("prm-mistral-data",))
 
     @classmethod
     def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> Self:
@@ -55,8 +55,8 @@ class RlhflowCodec(LabelCodec):
         question = "1 + 1?"
         if self.tokenizer.chat([{"role": "user", "content": question}]) is None:
             raise ConfigError("codec rlhflow: the tokenizer has no chat template, and steps are read as chat turns")
-        one, two = self._chat(question, ["a"]), self._chat(question, ["a", "b"])
-        if not (one.startswith(self._opening(question)) and two.startswith(one)):
+        one_step, two_steps = self._chat(question, ["a"]), self._chat(question, ["a", "b"])
+        if not (one_step.startswith(self._opening(question)) and two_steps.startswith(one_step)):
             raise ConfigError("codec rlhflow: the chat template changes earlier turns when one is added")
 
     def prompt_ids(self, tree: SearchTree) -> tuple[int, ...]:

@@ -37,11 +37,11 @@ class SkyworkCodec(HeadCodec):
     start_token: str = ""
 
     @classmethod
-    def recognise(cls, found: Checkpoint) -> str:
+    def recognise(cls, checkpoint: Checkpoint) -> str:
         """By its value head."""
-        if not any("v_head." in key for key in found.head):
+        if not any("v_head." in key for key in checkpoint.head):
             return ""
-        return f"a {found.kind} with a value head ({found.head_names})"
+        return f"a {checkpoint.kind} with a value head ({checkpoint.head_names})"
 
     @classmethod
     def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> Self:

@@ -127,7 +127,7 @@ def train(
     if codec.reads != "labels":
         raise ConfigError(f"codec {codec.name} reads a reward head; training makes models that say label tokens")
     encoded = [encode_solution(codec, solution, settings.max_tokens) for solution in solutions]
-    data = [one for one in encoded if any(label is not None for label in one.labels)]
+    data = [example for example in encoded if any(label is not None for label in example.labels)]
     if not data:
         raise DataError(f"no labelled step fits into {settings.max_tokens} tokens; raise --max-tokens")
     torch.manual_seed(settings.seed)
@@ -176,11 +176,11 @@ def _backward(network: Any, codec: PrmCodec, batch: list[Encoded], settings: Tra
     """Add one batch's gradients; its loss, the mean over its labelled steps however it is split into forwards."""
     import torch
 
-    total = sum(label is not None for one in batch for label in one.labels)
+    total = sum(label is not None for example in batch for label in example.labels)
     device = next(network.parameters()).device
 
     def loss(part: Sequence[Encoded]) -> torch.Tensor:
-        wanted = [label for one in part for label in one.labels]
+        wanted = [label for example in part for label in example.labels]
         told = [number for number, label in enumerate(wanted) if label is not None]
         classes = torch.tensor([0 if wanted[number] else 1 for number in told], device=device)
         logits = label_logits(network, codec, part)[told].float()
@@ -197,16 +197,16 @@ def label_logits(network: Any, codec: PrmCodec, batch: Sequence[Encoded]) -> tor
     import torch
 
     device = next(network.parameters()).device
-    ids = torch.zeros((len(batch), max(len(one.ids) for one in batch)), dtype=torch.long)
-    for row, one in enumerate(batch):
-        ids[row, : len(one.ids)] = torch.tensor(one.ids)
+    ids = torch.zeros((len(batch), max(len(example.ids) for example in batch)), dtype=torch.long)
+    for row, example in enumerate(batch):
+        ids[row, : len(example.ids)] = torch.tensor(example.ids)
     # Padding stands to the right, where a causal model does not look. Logits are wide: only those that are read.
-    kept = sorted({read for one in batch for read in one.reads})
+    kept = sorted({read for example in batch for read in example.reads})
     place = {position: number for number, position in enumerate(kept)}
     arguments: dict[str, Any] = {}
     if "logits_to_keep" in inspect.signature(network.forward).parameters:
         arguments["logits_to_keep"] = torch.tensor(kept, device=device)
     logits: torch.Tensor = network(input_ids=ids.to(device), use_cache=False, **arguments).logits
-    rows = [row for row, one in enumerate(batch) for _ in one.reads]
-    columns = [place[read] if arguments else read for one in batch for read in one.reads]
+    rows = [row for row, example in enumerate(batch) for _ in example.reads]
+    columns = [place[read] if arguments else read for example in batch for read in example.reads]
     return logits[rows, columns][:, list(codec.labels)]

@@ -38,12 +38,12 @@ class TrlCodec(HeadCodec):
     separator: tuple[int, ...]
 
     @classmethod
-    def recognise(cls, found: Checkpoint) -> str:
+    def recognise(cls, checkpoint: Checkpoint) -> str:
         """By its head and its architecture."""
-        classifies = any(one.endswith("ForTokenClassification") for one in found.architectures)
-        if not classifies or found.num_head_outputs != 2:
+        classifies = any(architecture.endswith("ForTokenClassification") for architecture in checkpoint.architectures)
+        if not classifies or checkpoint.num_head_outputs != 2:
             return ""
-        return f"a {found.kind} with a head of 2 outputs ({found.head_names}), as TRL's PRMTrainer makes them"
+        return f"a {checkpoint.kind} with a head of 2 outputs ({checkpoint.head_names}), as TRL's PRMTrainer makes them"
 
     @classmethod
     def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> Self:

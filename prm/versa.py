@@ -33,9 +33,9 @@ class VersaCodec(LabelCodec):
     start: tuple[int, ...] = ()
 
     @classmethod
-    def recognise(cls, found: Checkpoint) -> str:
+    def recognise(cls, checkpoint: Checkpoint) -> str:
         """By its published names alone."""
-        return found.by_name(("versaprm",), ("llama", "prm800k"))
+        return checkpoint.by_name(("versaprm",), ("llama", "prm800k"))
 
     @classmethod
     def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> Self:

@@ -4,46 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import threading
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from queue import SimpleQueue
 from types import NoneType, TracebackType
 from typing import Any, Self, cast
 
 from search.answers.graders import Grader, close_grader
 from search.config import SearchSettings, build
-from search.decision.stopping import Decided
 from search.errors import ConfigError, SearchError
-from search.loop.driver import Driver, Limits
-from search.loop.thoughts import ThoughtLimit
+from search.loop.driver import Driver
+from search.loop.progress import Watch
 from search.loop.writer import ModelWriter
 from search.prompt.conversation import Turn
 from search.prompt.files import with_files
 from search.prompt.prompts import PromptRenderer
-from search.protocols import Engine, FeatureProvider, Policy, Scorer, Watch, Writer
+from search.protocols import Engine, FeatureProvider, Policy, Scorer, Writer
 from search.results.result import Result, conclude
+from search.setup.assembly import OwnParts, assemble
 from search.setup.notes import chat_notes, context_notes, seed_notes
-from search.setup.registry import (
-    check_hidden_embedder,
-    criticises_itself,
-    hopeless_below,
-    make_engine,
-    make_features,
-    make_grader,
-    make_lookahead,
-    make_policy,
-    make_scorer,
-    runs_on_engine,
-)
+from search.setup.registry import check_hidden_embedder, make_features, make_grader, make_policy
 from search.setup.resolve import record_of, resolve
-from search.setup.routing import Engines, make_writer
+from search.setup.routing import Engines
 from search.setup.run_key import config_hash
-from search.steps import line_end_tokens
 from search.support.background import BackgroundLoop
-from search.types import Problem, Prompt, Reduce, Sampling, VoteRule
+from search.types import Problem, Prompt, Reduce, VoteRule
 
 _log = logging.getLogger("search")
 
@@ -109,15 +96,14 @@ class Search:
         elif others or (policy, prm, method, width) != ("mini:target", "auto", "ets", None):
             raise ConfigError("give settings, or policy, prm, method, width and others; not both")
         settings = with_files(settings)
-        self._policy = None if isinstance(method, str) else method
-        self._own_writer = None if isinstance(policy, str) else _as_writer(policy)
-        self._own_scorer = None if prm is None or isinstance(prm, str) else prm
-        self._features = tuple(features)
+        own_writer = policy if isinstance(policy, Writer) else None if isinstance(policy, str) else ModelWriter(policy)
+        own_scorer = None if prm is None or isinstance(prm, str) else prm
+        self._own_policy = not isinstance(method, str)
         resolved = resolve(
             settings,
-            own_models=self._own_writer is not None,
-            own_scorer=self._own_scorer is not None,
-            own_policy=self._policy is not None,
+            own_models=own_writer is not None,
+            own_scorer=own_scorer is not None,
+            own_policy=self._own_policy,
         )
         self.settings, self.ignored = resolved.settings, resolved.ignored
         self.notes = resolved.notes
@@ -126,20 +112,19 @@ class Search:
         self.config_hash = config_hash(self.record)
         self.grader: Grader = grader or make_grader(self.settings.grader)
         # Wrong options, and an embedder that is not there, are said now and not after a model has loaded.
-        wanted = self._make_policy().features - {provider.name for provider in self._features}
-        self._features += tuple(make_features(self.settings, wanted))
-        self._embeds_by_prm = "embedding" in wanted and self.settings.embedder == "prm"
-        if self._embeds_by_prm and self._own_scorer is None:
+        search_method = make_policy(self.settings, self.settings.search_reduce) if isinstance(method, str) else method
+        features = tuple(features)
+        wanted = search_method.features - {provider.name for provider in features}
+        features += tuple(make_features(self.settings, wanted))
+        if "embedding" in wanted and self.settings.embedder == "prm" and own_scorer is None:
             check_hidden_embedder(self.settings)
+        self._own = OwnParts(search_method, self.grader, features, own_writer, own_scorer)
         self._driver: Driver | None = None
         self._prompts: PromptRenderer | None = None
         self._loading = threading.Lock()
         self._background = BackgroundLoop()
 
     # Setting up
-
-    def _make_policy(self) -> Policy:
-        return self._policy or make_policy(self.settings, self.settings.search_reduce)
 
     def say(self) -> None:
         """Log those notes that were not said yet; a program that sets up no logging prints them on stderr."""
@@ -150,7 +135,7 @@ class Search:
     @property
     def record(self) -> dict[str, Any]:
         """The settings that are used, as a run keeps them; what is not there is not used or has no limit."""
-        return record_of(self.settings, own_policy=self._policy is not None)
+        return record_of(self.settings, own_policy=self._own_policy)
 
     @property
     def driver(self) -> Driver:
@@ -188,72 +173,13 @@ class Search:
             self._take(Engines(policy, prm, draft, router))
 
     def _take(self, engines: Engines) -> None:
-        driver = self._load(engines)
+        driver, prompts = assemble(self._asked, engines, self._own)
         told = chat_notes(driver, self._asked)
-        self._driver = driver
+        self._driver, self._prompts = driver, prompts
         # Now it is known what "auto" means for this model's template.
-        if self._prompts is not None:
-            self.settings = self._asked.model_copy(update=self._prompts.settled())
+        self.settings = self._asked.model_copy(update=prompts.settled())
         self.notes += (*told, *context_notes(driver, self.settings), *seed_notes(driver))
         self.say()
-
-    def _load(self, engines: Engines) -> Driver:
-        settings, scorer = self._asked, self._own_scorer
-        prm = engines.prm
-        if scorer is None and runs_on_engine(settings.prm) and prm is None:
-            if self._own_writer is None and criticises_itself(settings):
-                prm = engines.policy or make_engine(settings.engine, settings.policy, settings, settings.max_kv_tokens)
-                engines = replace(engines, policy=prm)
-            else:
-                prm = make_engine(settings.prm_engine, settings.prm, settings, settings.prm_max_kv_tokens)
-        writer = self._own_writer or make_writer(settings, replace(engines, prm=prm))
-        if scorer is None and settings.prm != "none":
-            scorer = make_scorer(settings, prm, writer.tokenizer, writer)
-        features = self._features
-        if self._embeds_by_prm:
-            features = (*features, _hidden_feature(scorer))
-        self._prompts = prompts = PromptRenderer(settings, writer.tokenizer)
-        # Where ids are no tokens the server alone keeps limits, of a request each.
-        counted = getattr(writer.tokenizer, "counts_tokens", True)
-        whole = any(not getattr(engine, "continues", True) for engine in writer.engines.values())
-        sampling = Sampling(
-            settings.temperature,
-            settings.top_p,
-            settings.max_tokens if whole else settings.max_step_tokens,
-            prompts.style.stop,
-            settings.min_step_tokens,
-            line_end_tokens(settings.max_step_tokens),
-            logprobs=bool(getattr(scorer, "needs_logprobs", False)) or settings.min_confidence is not None,
-        )
-        if settings.lookahead and scorer is not None:
-            scorer = make_lookahead(scorer, writer, sampling, settings.lookahead)
-        return Driver(
-            self._make_policy(),
-            writer,
-            scorer,
-            width=settings.width,
-            sampling=sampling,
-            limits=Limits(
-                settings.max_tokens if counted else sys.maxsize,
-                settings.max_depth,
-                settings.max_seconds,
-                prompts.style.final,
-                whole,
-            ),
-            seed=settings.seed,
-            features=features,
-            thoughts=None
-            if settings.max_thought_tokens is None
-            else ThoughtLimit(settings.max_thought_tokens, writer.tokenizer),
-            stopping=None if settings.until == "spent" else self._decided,
-            speculate=settings.speculate,
-            sparing=settings.begin == "needed",
-            hopeless=None if settings.min_confidence is None else hopeless_below(settings.min_confidence, settings.prm),
-        )
-
-    def _decided(self) -> Decided:
-        settings = self.settings
-        return Decided(cast(VoteRule, settings.vote), cast(Reduce, settings.reduce), self.grader, settings.confidence)
 
     # Solving
 
@@ -301,7 +227,7 @@ class Search:
             rule=cast(VoteRule, self.settings.vote),
             reduce=cast(Reduce, self.settings.reduce),
             grader=self.grader,
-            method=driver.policy.name if self._policy is not None else self.settings.method_name,
+            method=driver.policy.name if self._own_policy else self.settings.method_name,
             width=self.settings.width,
             seed=self.settings.seed if seed is None else seed,
             thoughts=self.settings.thinking != "drop",
@@ -418,17 +344,3 @@ def _check_kinds(policy: object, prm: object, method: object, grader: object) ->
         if not isinstance(part, kinds):
             accepted = " or ".join("None" if kind is NoneType else kind.__name__ for kind in kinds)
             raise ConfigError(f"{name} must be {accepted}, not {part!r}")
-
-
-def _as_writer(part: Engine | Writer) -> Writer:
-    return part if isinstance(part, Writer) else ModelWriter(part)
-
-
-def _hidden_feature(scorer: Scorer | None) -> FeatureProvider:
-    """The embedder "prm" on the scorer of a search."""
-    from prm import PrmScorer
-    from prm.hidden import HiddenFeature
-
-    if not isinstance(scorer, PrmScorer):
-        raise ConfigError("embedder prm reads the hidden states of a prm.PrmScorer; another scorer has none")
-    return HiddenFeature(scorer)

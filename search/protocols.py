@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from search.tree import Node, SearchTree
@@ -18,7 +17,6 @@ from search.types import (
     Pace,
     Prefix,
     Sampling,
-    Selected,
     Selection,
     Step,
     StepFailure,
@@ -386,27 +384,3 @@ class FeatureProvider(Protocol):
 
     async def compute(self, tree: SearchTree, nodes: Sequence[Node]) -> Sequence[object]:
         """One value for each node, in order; batched, and off the event loop."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a search stands, for who watches it.
-
-    Attributes:
-        stage: "selected": what the policy ordered stands in the tree as pending nodes, or nothing does and the search
-            is at its end; "written": it is about to be asked again, as steps were written and scored, or have failed.
-        number: of the selection, from 0.
-        tree: the search's own tree, to be read at once and not to be changed.
-        selections: what each selection below the root kept so far.
-        kv_tokens: tokens of all nodes whose cache is not released.
-    """
-
-    stage: Literal["selected", "written"]
-    number: int
-    tree: SearchTree
-    selections: Sequence[Selected]
-    kv_tokens: int
-
-
-Watch = Callable[[Progress], None]
-"""Called on the search's own event loop, so it must be quick. What it raises ends the search and is raised there."""

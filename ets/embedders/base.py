@@ -73,16 +73,16 @@ class EmbeddingFeature:
     def _compute(self, texts: Sequence[str]) -> list[Vectors]:
         unique = sorted(set(texts))
         with self._lock:
-            found = {text: self._cache[text] for text in unique if text in self._cache}
-            missing = [text for text in unique if text not in found]
+            vectors = {text: self._cache[text] for text in unique if text in self._cache}
+            missing = [text for text in unique if text not in vectors]
             if missing:
-                found.update(zip(missing, self._embed(missing), strict=True))
+                vectors.update(zip(missing, self._embed(missing), strict=True))
             for text in unique[: self._cache_texts]:
-                self._cache[text] = found[text]
+                self._cache[text] = vectors[text]
                 self._cache.move_to_end(text)
             while len(self._cache) > self._cache_texts:
                 self._cache.popitem(last=False)
-        return [found[text] for text in texts]
+        return [vectors[text] for text in texts]
 
     def _embed(self, texts: Sequence[str]) -> Vectors:
         try:

@@ -40,8 +40,8 @@ def settle(problem: PruneProblem, kept: Iterable[int]) -> tuple[int, ...]:
     """
     chosen = set(kept)
     if problem.num_nodes:
-        found = worth(problem, own_gains(problem))
-        chosen.update(paying_leaves(problem, found, problem.ancestors(chosen)))
+        worths = worth(problem, own_gains(problem))
+        chosen.update(paying_leaves(problem, worths, problem.ancestors(chosen)))
     twins: defaultdict[tuple[int, float, float, int], list[int]] = defaultdict(list)
     columns = (problem.leaf_parents, problem.leaf_values, problem.leaf_shares, problem.clusters)
     for leaf, key in enumerate(zip(*(column.tolist() for column in columns), strict=True)):

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import get_args
 
@@ -14,6 +14,7 @@ from search.errors import ConfigError, ContextOverflowError, EngineError, Prompt
 from search.loop.contract import check_selection
 from search.loop.limits import Limits, out_of_time
 from search.loop.outcome import SearchOutcome, outcome_of
+from search.loop.progress import Watch
 from search.loop.running import Running
 from search.loop.speculation import Speculation
 from search.loop.thoughts import ThoughtLimit
@@ -26,13 +27,11 @@ from search.protocols import (
     Scorer,
     ScorerSession,
     StopRule,
-    Watch,
     Writer,
 )
 from search.support.streams import closing
 from search.tree import STEP_ABOVE_FAILED, SearchTree, derive_seed
 from search.types import (
-    ROOT,
     Expansion,
     FinishReason,
     NodeId,
@@ -277,39 +276,12 @@ class Driver:
         if selection.cluster_distance is not None:
             run.cluster_distances[run.number] = selection.cluster_distance
         kept = selection.waiting | {expansion.node for expansion in selection.expansions}
-        self._note(run, leaves, kept)
+        run.note(self.policy.pace, leaves, kept)
         for leaf in leaves:
             if leaf not in kept:
                 tree.prune(leaf, selection.reasons.get(leaf) or f"{self.policy.name}: not selected")
-        return [self._job(run, expansion) for expansion in self._begun(run, selection.expansions)]
-
-    def _begun(self, run: Running, expansions: Sequence[Expansion]) -> list[Expansion]:
-        """The expansions of a selection, and chains that are held back as long as the vote does not need them."""
-        begun = list(expansions)
-        if self._sparing and run.stopping is not None:
-            run.held += sum(one.num_children for one in begun if one.node == ROOT)
-            begun = [one for one in begun if one.node != ROOT]
-            if run.held:
-                running = len(begun) + len(run.pending)
-                more = run.stopping.num_needed(run.tree, running, run.held, run.unscored)
-                run.held -= more
-                begun += [Expansion(ROOT, more)] if more else []
-        return begun
-
-    def _note(self, run: Running, leaves: list[NodeId], kept: Collection[NodeId]) -> None:
-        """Keep a selection for the figures of the KV cache.
-
-        Where no leaf waits for another there is none as such: its figures are those of the same chains selected level
-        by level, all leaves of a depth at once, so that they can be compared with those of methods which do.
-        """
-        if self.policy.pace != "leaf":
-            going_on = run.continued - {ROOT} if self.policy.pace == "rolling" else set()
-            if leaves and (candidates := {*leaves, *going_on} - {ROOT}):
-                run.note_selection(run.number, candidates, {*kept, *going_on}, len(run.tree))
-            return
-        for leaf in leaves:
-            if leaf != ROOT:
-                run.note_selection(run.tree[leaf].depth, [leaf], [leaf] if leaf in kept else [])
+        expansions = run.hold_back(selection.expansions) if self._sparing else selection.expansions
+        return [self._job(run, expansion) for expansion in expansions]
 
     async def provide(self, tree: SearchTree, leaves: Sequence[NodeId]) -> None:
         """Have the features that the policy declares computed for those leaves that lack them."""

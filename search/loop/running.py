@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from search.ledger import Ledger
 from search.loop.pacing import Pacing
-from search.protocols import Progress, ScorerSession, StopRule, Watch, WriterSession
+from search.loop.progress import Progress, Watch
+from search.protocols import ScorerSession, StopRule, WriterSession
 from search.tree import SearchTree
-from search.types import ROOT, NodeId, NodeStatus, Problem, Selected
+from search.types import ROOT, Expansion, NodeId, NodeStatus, Pace, Problem, Selected
 
 if TYPE_CHECKING:
     from search.loop.speculation import Speculation
@@ -83,13 +84,40 @@ class Running:
 
     # Selections
 
-    def note_selection(
+    def hold_back(self, expansions: Sequence[Expansion]) -> list[Expansion]:
+        """The expansions of a selection, without new chains as long as the vote does not need them."""
+        assert self.stopping is not None
+        begun = [one for one in expansions if one.node != ROOT]
+        self.held += sum(one.num_children for one in expansions if one.node == ROOT)
+        if self.held:
+            running = len(begun) + len(self.pending)
+            more = self.stopping.num_needed(self.tree, running, self.held, self.unscored)
+            self.held -= more
+            begun += [Expansion(ROOT, more)] if more else []
+        return begun
+
+    def note(self, pace: Pace, leaves: Sequence[NodeId], kept: Collection[NodeId]) -> None:
+        """Keep a selection for the figures of the KV cache.
+
+        Where no leaf waits for another there is none as such: its figures are those of the same chains selected level
+        by level, all leaves of a depth at once, so that they can be compared with those of methods which do.
+        """
+        if pace == "leaf":
+            for leaf in leaves:
+                if leaf != ROOT:
+                    self._note(self.tree[leaf].depth, [leaf], [leaf] if leaf in kept else [])
+            return
+        continued = self.continued - {ROOT} if pace == "rolling" else set()
+        if leaves and (candidates := {*leaves, *continued} - {ROOT}):
+            self._note(self.number, candidates, {*kept, *continued}, len(self.tree))
+
+    def _note(
         self, number: int, candidates: Collection[NodeId], kept: Collection[NodeId], num_nodes: int | None = None
     ) -> None:
         """Add to the selection of this number what it could choose from, and what it kept, when there were so many."""
-        known = self._selected.setdefault(number, ([], [], num_nodes))
-        known[0].extend(candidates)
-        known[1].extend(kept)
+        all_candidates, all_kept, _ = self._selected.setdefault(number, ([], [], num_nodes))
+        all_candidates.extend(candidates)
+        all_kept.extend(kept)
 
     @property
     def selections(self) -> tuple[Selected, ...]:

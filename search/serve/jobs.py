@@ -12,7 +12,7 @@ from typing import Any, Literal
 from search.api import Search
 from search.ledger import Stats
 from search.loop.outcome import SearchOutcome
-from search.protocols import Progress
+from search.loop.progress import Progress
 from search.results.result import Result
 from search.serve.best import best
 from search.serve.body import Asked

@@ -121,11 +121,11 @@ def _trained(recipe: ArbitrageRecipe, wanted: Ablation, runs: Path, say: Say) ->
     return str(folder)
 
 
-def table(found: Figures) -> Table:
+def table(measured: Figures) -> Table:
     """Ours beside the published rows."""
     rows: list[tuple[Cell, ...]] = []
     for name, theirs in published.ABLATIONS.items():
-        ours = found.get(name)
+        ours = measured.get(name)
         cells: list[Cell] = [NOT_RUN] * 4
         if ours is not None:
             percents = [

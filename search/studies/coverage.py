@@ -17,6 +17,7 @@ from search.allocate import rebase_allocation
 from search.errors import ConfigError
 from search.policies import Dvts, Rebase
 from search.protocols import Policy
+from search.studies.measured import suffix
 from search.studies.recorded import AUC
 from search.studies.recorded_cases import Allocation, Cases, Chooser, Measured, by_policy
 from search.studies.recorded_levels import Level, read_levels
@@ -87,21 +88,21 @@ def run(
     measured["random"] = cases.measure(_at_random(seed, iter(ets.outcomes[:, 0].tolist()), reduce))
     figures: dict[str, float | int | None] = {"num_problems": int(cases.problem[-1]) + 1, "num_levels": len(levels)}
     figures["auc_rewards"] = cases.auc
-    for name, one in measured.items():
-        figures |= _against(base, one, cases.problem, "" if name == "ets" else f"_{name.replace('-', '_')}")
+    for name, other in measured.items():
+        figures |= _against(base, other, cases.problem, suffix(name))
     for half in (0, 1):
         rows = cases.problem % 2 == half
         if rows.any():
             figures |= _against(base, ets, cases.problem, f"_half_{half + 1}", rows)
     curves = _curves(cases, reduce, seed)
     matched = _at_tokens([*curves["ets-kv"].values()], ets.tokens)
-    for name, other in (("random", measured["random"]), ("ets_kv", matched)):
-        if other is not None:
-            figures |= _difference("gain", f"_{name}", ets, other, cases.problem)
+    for name, alike in (("random", measured["random"]), ("ets_kv", matched)):
+        if alike is not None:
+            figures |= _difference("gain", f"_{name}", ets, alike, cases.problem)
     rows_out = [
         _row("rebase", "", base, cases.problem),
-        *(_row(name, "", one, cases.problem) for name, one in measured.items()),
-        *(_row(name, at, one, cases.problem) for name, curve in curves.items() for at, one in curve.items()),
+        *(_row(name, "", other, cases.problem) for name, other in measured.items()),
+        *(_row(name, at, point, cases.problem) for name, curve in curves.items() for at, point in curve.items()),
     ]
     if plots is not None:
         _draw(rows_out, plots)
@@ -175,7 +176,7 @@ def _at_random(seed: int, tokens: Iterator[float], reduce: Reduce) -> Chooser:
 
 def _at_tokens(curve: Sequence[Measured], tokens: float) -> Measured | None:
     """What a method keeps at so many tokens: its two nearest settings, each in its share; None outside of its curve."""
-    ordered = sorted(curve, key=lambda one: one.tokens)
+    ordered = sorted(curve, key=lambda point: point.tokens)
     for fewer, more in pairwise(ordered):
         if fewer.tokens <= tokens <= more.tokens and fewer.tokens < more.tokens:
             share = (tokens - fewer.tokens) / (more.tokens - fewer.tokens)
@@ -184,28 +185,30 @@ def _at_tokens(curve: Sequence[Measured], tokens: float) -> Measured | None:
 
 
 def _against(
-    base: Measured, one: Measured, problem: NDArray[np.int64], suffix: str, rows: NDArray[np.bool_] | None = None
+    base: Measured, other: Measured, problem: NDArray[np.int64], ending: str, rows: NDArray[np.bool_] | None = None
 ) -> dict[str, float]:
     """Figures of a method against REBASE, in all cases or in some."""
     chosen = np.ones(len(problem), dtype=bool) if rows is None else rows
-    first, second, problem = Measured(base.outcomes[chosen]), Measured(one.outcomes[chosen]), problem[chosen]
-    ratio = {f"kv_ratio{suffix}": first.tokens / max(second.tokens, 1.0)}
-    return ratio | _difference("diff", suffix, second, first, problem)
+    first, second, problem = Measured(base.outcomes[chosen]), Measured(other.outcomes[chosen]), problem[chosen]
+    ratio = {f"kv_ratio{ending}": first.tokens / max(second.tokens, 1.0)}
+    return ratio | _difference("diff", ending, second, first, problem)
 
 
-def _difference(kind: str, suffix: str, one: Measured, other: Measured, problem: NDArray[np.int64]) -> dict[str, float]:
+def _difference(
+    kind: str, ending: str, first: Measured, second: Measured, problem: NDArray[np.int64]
+) -> dict[str, float]:
     """Mass and survival of `one` less that of `other`, in points, paired by problem."""
-    ours, theirs = (100 * each.by_problem(problem).T for each in (one, other))
+    ours, theirs = (100 * each.by_problem(problem).T for each in (first, second))
     figures: dict[str, float] = {}
     for column, name in enumerate(_FIGURES, 1):
-        figures |= paired_estimate(ours[column], theirs[column]).figures(f"{name}_{kind}", suffix)
+        figures |= paired_estimate(ours[column], theirs[column]).figures(f"{name}_{kind}", ending)
     return figures
 
 
-def _row(method: str, setting: str, one: Measured, problem: NDArray[np.int64]) -> dict[str, Any]:
+def _row(method: str, setting: str, measured: Measured, problem: NDArray[np.int64]) -> dict[str, Any]:
     """A point of a curve, mass and survival with their interval over problems."""
-    shares = one.by_problem(problem)
-    row: dict[str, Any] = {"method": method, "setting": setting, "kept_tokens": one.tokens}
+    shares = measured.by_problem(problem)
+    row: dict[str, Any] = {"method": method, "setting": setting, "kept_tokens": measured.tokens}
     for column, name in enumerate(_FIGURES, 1):
         row |= mean_estimate(shares[:, column].tolist()).figures(name)
     return row

@@ -69,8 +69,8 @@ class Document:
         parts += [table.markdown() for table in self.tables]
         parts += [f"![{name}]({name})" for name in self.images]
         parts += ["### What this shows, and what it does not", *self.shown] if self.shown else []
-        made = "\n".join(f"- {key}: {value}" for key, value in self.provenance.items())
-        return "\n\n".join([*parts, f"### How it was made\n\n{made}"]) + "\n"
+        provenance = "\n".join(f"- {key}: {value}" for key, value in self.provenance.items())
+        return "\n\n".join([*parts, f"### How it was made\n\n{provenance}"]) + "\n"
 
     def to_dict(self) -> dict[str, Any]:
         """As `--json` prints it."""

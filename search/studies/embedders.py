@@ -96,15 +96,17 @@ class _Watch:
         self.texts.update(dict.fromkeys(node.text.strip() for node in nodes))
         for name, rows in vectors.items():
             distances = cosine_distances(np.asarray(rows, dtype=np.float64))
-            for one, other in combinations(range(len(nodes)), 2):
-                if nodes[one].text != nodes[other].text:
-                    self.pairs[name][_kind(nodes[one].text, nodes[other].text)].append(float(distances[one, other]))
+            for first, second in combinations(range(len(nodes)), 2):
+                if nodes[first].text != nodes[second].text:
+                    self.pairs[name][_kind(nodes[first].text, nodes[second].text)].append(
+                        float(distances[first, second])
+                    )
         return vectors["prm"]
 
 
-def _kind(one: str, other: str) -> str:
+def _kind(first: str, second: str) -> str:
     """What two steps differ in."""
-    here, there = _NUMBER.findall(one), _NUMBER.findall(other)
+    here, there = _NUMBER.findall(first), _NUMBER.findall(second)
     if here == there:
         return "wording"
     return "result" if here[:-1] == there[:-1] else "numbers"
@@ -138,11 +140,11 @@ def _times(name: str, texts: Sequence[str]) -> dict[str, float]:
     return figures
 
 
-def _effect(name: str, one: Measured, base: Measured) -> dict[str, float]:
+def _effect(name: str, measured: Measured, base: Measured) -> dict[str, float]:
     return {
-        f"accuracy_{name}": one.accuracy,
-        f"kv_ratio_{name}": base.kv_tokens / one.kv_tokens,
-        **paired_difference(one, base).figures(f"accuracy_diff_{name}"),
-        f"feature_share_{name}": sum(result.stats.seconds_features for result in one.results)
-        / sum(result.stats.seconds for result in one.results),
+        f"accuracy_{name}": measured.accuracy,
+        f"kv_ratio_{name}": base.kv_tokens / measured.kv_tokens,
+        **paired_difference(measured, base).figures(f"accuracy_diff_{name}"),
+        f"feature_share_{name}": sum(result.stats.seconds_features for result in measured.results)
+        / sum(result.stats.seconds for result in measured.results),
     }

@@ -218,8 +218,8 @@ async def _search(engine: LocalEngine, prompt: tuple[int, ...], name: str, sched
 async def step(engine: LocalEngine, prefix: Prefix, child: Child, length: int) -> Prefix:
     """Write a child of exactly `length` tokens."""
     sampling = Sampling(temperature=1.0, max_new_tokens=length, stop=())
-    async with closing(engine.generate(prefix, [child], sampling)) as made:
-        async for written in made:
+    async with closing(engine.generate(prefix, [child], sampling)) as generations:
+        async for written in generations:
             return Prefix(prefix.tree, (*prefix.segments, Segment(written.key, written.ids)))
     raise AssertionError("a step must come")
 
@@ -253,14 +253,16 @@ class Baseline:
     def search(self, prompt: tuple[int, ...], *schedules: Schedule) -> Work:
         """Trees of one shape side by side, level by level, in one padded batch."""
         clock = Clock()
-        leaves = [prompt] * sum(one.num_leaves for one in schedules)
+        leaves = [prompt] * sum(schedule.num_leaves for schedule in schedules)
         written = computed = 0
         for level in range(schedules[0].num_levels):
             if level:
-                leaves = [leaf for at, one in enumerate(schedules) for leaf in _chosen(leaves, at, one, level)]
-            lengths = [length for one in schedules for length in one.lengths(level)]
-            made, num = self.generate(leaves, max(lengths), schedules[0].seed)
-            leaves = [leaf + new[:n] for leaf, new, n in zip(leaves, made, lengths, strict=True)]
+                leaves = [
+                    leaf for at, schedule in enumerate(schedules) for leaf in _chosen(leaves, at, schedule, level)
+                ]
+            lengths = [length for schedule in schedules for length in schedule.lengths(level)]
+            added, num = self.generate(leaves, max(lengths), schedules[0].seed)
+            leaves = [leaf + new[:n] for leaf, new, n in zip(leaves, added, lengths, strict=True)]
             written += sum(lengths)
             computed += num
         return Work(written, len(schedules) * len(prompt) + written, computed, *clock.read())
@@ -281,7 +283,7 @@ class Baseline:
         mask = torch.tensor(
             [[0] * (longest - len(prefix)) + [1] * len(prefix) for prefix in prefixes], device=self._device
         )
-        made = self._model.generate(
+        written = self._model.generate(
             ids,
             attention_mask=mask,
             do_sample=True,
@@ -290,7 +292,7 @@ class Baseline:
             max_new_tokens=num_tokens,
             pad_token_id=0,
         )[:, longest:].tolist()
-        return list(map(tuple, made)), ids.numel() + len(prefixes) * (num_tokens - 1)
+        return list(map(tuple, written)), ids.numel() + len(prefixes) * (num_tokens - 1)
 
 
 def _chosen(leaves: Sequence[tuple[int, ...]], at: int, schedule: Schedule, level: int) -> list[tuple[int, ...]]:

@@ -24,7 +24,7 @@ from search.errors import ConfigError
 from search.loop.driver import SearchOutcome
 from search.problems.data import load_problems
 from search.results.result import Result
-from search.studies.measured import MiniInVirtualTime, clock_of, solve_alone
+from search.studies.measured import MiniInVirtualTime, clock_of, nodes_of, solve_alone, suffix
 from search.studies.recorded import RecordedEngine, RecordedScorer, Recording
 from search.studies.wall_latency import measure
 from search.support.statistics import paired_estimate
@@ -133,8 +133,8 @@ def run(
         problems = load_problems(data, limit or 4)
         named = {"policy": policy, "dtype": dtype, "engine": engine}
         given = {name: value for name, value in named.items() if value is not None}
-        made = measure(given, MODES, problems, widths or (16,), methods, repeats or 3, seed)
-        return {"bench": "latency", "data": data, "num_problems": len(problems), "seed": seed, **made}
+        measured = measure(given, MODES, problems, widths or (16,), methods, repeats or 3, seed)
+        return {"bench": "latency", "data": data, "num_problems": len(problems), "seed": seed, **measured}
     for name, value in (("dtype", dtype), ("engine", engine), ("repeats", repeats)):
         if value is not None:
             raise ConfigError(f"bench latency: {name} goes with a model, --policy; token steps have none")
@@ -144,12 +144,13 @@ def run(
         for width in widths or WIDTHS:
             for method in methods:
                 settings = {"width": width, "seed": seed, "method": method}
-                suffix = f"_{width}" + ("" if method == "ets" else f"_{method.replace('-', '_')}")
+                ending = f"_{width}{suffix(method)}"
                 alone = {name: _alone(source, settings | mode) for name, mode in MODES.items()}
-                figures |= _figures(alone, suffix) | _accuracy(alone, suffix)
+                figures |= _figures(alone, ending) | _accuracy(alone, ending)
                 together = {name: _together(source, settings | mode) for name, mode in MODES.items()}
-                figures |= _figures(together, f"{suffix}_together")
-                _say(figures, suffix)
+                figures |= _figures(together, f"{ending}_together")
+                named = [f"{key} {value:.4g}" for key, value in figures.items() if ending in key]
+                sys.stderr.write(f"latency: {', '.join(named)}\n")
     finally:
         source.close()
     return {"bench": "latency", "data": data, "num_problems": len(source.problems), "seed": seed, "figures": figures}
@@ -163,7 +164,7 @@ def _alone(source: _Source, settings: dict[str, Any]) -> _Ran:
         return lambda problem: source.solve(search, problem)
 
     solved = solve_alone(source.problems, begin)
-    done = [one for one, _ in solved]
+    done = [outcome for outcome, _ in solved]
     return _Ran([ticks for _, ticks in solved], [*map(_longest, done)], done)
 
 
@@ -182,7 +183,7 @@ def _together(source: _Source, settings: dict[str, Any]) -> _Ran:
             done = runner.run(all_of())
             ran.ticks.append(clock.time())
             num_tokens = sum(map(_tokens, done))
-            ran.least.append(max(math.ceil(num_tokens / CAPACITY), *(_longest(one) for one in done)))
+            ran.least.append(max(math.ceil(num_tokens / CAPACITY), *(_longest(outcome) for outcome in done)))
             ran.done += done
     return ran
 
@@ -192,24 +193,26 @@ def _longest(done: Result | SearchOutcome) -> int:
     return max(node.num_path_tokens for node in done.tree) - done.tree.root.num_path_tokens
 
 
-def _figures(ran: dict[str, _Ran], suffix: str) -> dict[str, float]:
+def _figures(ran: dict[str, _Ran], ending: str) -> dict[str, float]:
     level = ran["level"]
     if not level.ticks:
         return {}
-    figures = {f"steps_longest{suffix}": fmean(level.least)}
-    for name, one in ran.items():
-        figures[f"steps_{name}{suffix}"] = fmean(one.ticks)
+    figures = {f"steps_longest{ending}": fmean(level.least)}
+    for name, mode in ran.items():
+        figures[f"steps_{name}{ending}"] = fmean(mode.ticks)
         if name != "level":
-            figures[f"speedup_{name}{suffix}"] = sum(level.ticks) / sum(one.ticks)
-        stats = [done.stats for done in one.done]
-        figures[f"tokens_{name}{suffix}"] = fmean([each.policy_tokens or 0 for each in stats])
-        figures[f"kv_tokens_{name}{suffix}"] = fmean([each.kv_tokens_mean or 0.0 for each in stats])
-        figures[f"finished_{name}{suffix}"] = fmean([each.num_finished for each in stats])
+            figures[f"speedup_{name}{ending}"] = sum(level.ticks) / sum(mode.ticks)
+        stats = [done.stats for done in mode.done]
+        figures[f"tokens_{name}{ending}"] = fmean([each.policy_tokens or 0 for each in stats])
+        figures[f"kv_tokens_{name}{ending}"] = fmean([each.kv_tokens_mean or 0.0 for each in stats])
+        figures[f"finished_{name}{ending}"] = fmean([each.num_finished for each in stats])
     thrown, kept = (sum(done.stats.tokens_thrown for done in ran["speculate"].done), sum(map(_tokens, level.done)))
-    figures[f"thrown_share{suffix}"] = thrown / (thrown + kept)
-    figures[f"thrown_per_kept{suffix}"] = thrown / kept
-    same = [_nodes(one) == _nodes(other) for one, other in zip(level.done, ran["speculate"].done, strict=True)]
-    figures[f"equal_speculate{suffix}"] = sum(same) / len(same)
+    figures[f"thrown_share{ending}"] = thrown / (thrown + kept)
+    figures[f"thrown_per_kept{ending}"] = thrown / kept
+    same = [
+        nodes_of(first) == nodes_of(second) for first, second in zip(level.done, ran["speculate"].done, strict=True)
+    ]
+    figures[f"equal_speculate{ending}"] = sum(same) / len(same)
     return figures
 
 
@@ -217,23 +220,13 @@ def _tokens(done: Result | SearchOutcome) -> int:
     return done.stats.policy_tokens or 0
 
 
-def _nodes(done: Result | SearchOutcome) -> list[tuple[object, ...]]:
-    """What makes two trees equal: every node's place, ids, reward and fate."""
-    return [(node.parent, node.ids, node.reward, node.status, node.reason) for node in done.tree]
-
-
-def _accuracy(ran: dict[str, _Ran], suffix: str) -> dict[str, float]:
+def _accuracy(ran: dict[str, _Ran], ending: str) -> dict[str, float]:
     """How often the answer is right, where answers mean something, and what the rolling frontier changes of it."""
     right = {
-        name: [float(done.correct is True) for done in one.done if isinstance(done, Result)]
-        for name, one in ran.items()
+        name: [float(done.correct is True) for done in mode.done if isinstance(done, Result)]
+        for name, mode in ran.items()
     }
     if not right["level"]:
         return {}
-    figures = {f"accuracy_{name}{suffix}": fmean(one) for name, one in right.items()}
-    return figures | paired_estimate(right["rolling"], right["level"]).figures(f"accuracy_diff_rolling{suffix}")
-
-
-def _say(figures: dict[str, float], suffix: str) -> None:
-    named = [f"{key} {value:.4g}" for key, value in figures.items() if suffix in key]
-    sys.stderr.write(f"latency: {', '.join(named)}\n")
+    figures = {f"accuracy_{name}{ending}": fmean(values) for name, values in right.items()}
+    return figures | paired_estimate(right["rolling"], right["level"]).figures(f"accuracy_diff_rolling{ending}")

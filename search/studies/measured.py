@@ -15,6 +15,7 @@ from search.config import SearchSettings, build
 from search.engines.local import LocalEngine
 from search.engines.virtual import Recall, VirtualEngine
 from search.engines.virtual_time import VirtualClock
+from search.loop.outcome import SearchOutcome
 from search.protocols import Engine
 from search.results.result import Result
 from search.runs.summary import sum_stats
@@ -147,7 +148,7 @@ async def take_turns(
         part = problems[start : start + chunk]
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             await measured[name].add(searches[name], part)
-        notes = [f"{name} {one.accuracy:.3f} {one.seconds:.0f} s" for name, one in measured.items()]
+        notes = [f"{name} {so_far.accuracy:.3f} {so_far.seconds:.0f} s" for name, so_far in measured.items()]
         say(f"{start + len(part)} of {len(problems)}: {', '.join(notes)}\n")
     return measured
 
@@ -196,7 +197,7 @@ def solve_alone(
             return await asyncio.gather(*map(timed, part))
 
         parts = (problems[first : first + BATCH] for first in range(0, len(problems), BATCH))
-        return [one for part in parts for one in runner.run(all_of(part))]
+        return [solved for part in parts for solved in runner.run(all_of(part))]
 
 
 def clock_of(runner: asyncio.Runner) -> VirtualClock:
@@ -206,16 +207,21 @@ def clock_of(runner: asyncio.Runner) -> VirtualClock:
     return clock
 
 
+def suffix(method: str, plain: str = "ets") -> str:
+    """What a method's figures end with: nothing for the plain one of a bench, else its name."""
+    return "" if method == plain else f"_{method.replace('-', '_')}"
+
+
 def spread(name: str, values: Sequence[float]) -> dict[str, float]:
     """The median of repeated measurements under a name, the least and the greatest with `_min` and `_max`."""
     return {name: statistics.median(values), f"{name}_min": min(values), f"{name}_max": max(values)}
 
 
-def paired_difference(one: Measured, other: Measured) -> Estimate:
+def paired_difference(ours: Measured, theirs: Measured) -> Estimate:
     """Accuracy of `one` less that of `other` on the same problems."""
-    return paired_estimate(one.right, other.right)
+    return paired_estimate(ours.right, theirs.right)
 
 
-def nodes_of(result: Result) -> list[tuple[object, ...]]:
-    """What makes two trees equal: every node's place, ids, writer and fate."""
+def nodes_of(result: Result | SearchOutcome) -> list[tuple[object, ...]]:
+    """What makes two trees equal: every node's place, ids, writer and fate; rewards may differ by a rounding."""
     return [(node.parent, node.ids, node.writer, node.status) for node in result.tree]

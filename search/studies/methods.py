@@ -10,7 +10,7 @@ from typing import Any
 from search.api import Search
 from search.problems.data import load_problems
 from search.results.result import Result
-from search.studies.measured import Measured, Models, paired_difference, take_turns
+from search.studies.measured import Measured, Models, paired_difference, suffix, take_turns
 from search.tree import SearchTree
 from search.types import NodeId
 
@@ -76,7 +76,7 @@ def run(
             )
             for name in pooled_names[1:]:
                 ratio = pooled[name].problems_per_second / pooled[BASELINE].problems_per_second
-                figures[f"pool_speedup_{width}{_suffix(name)}"] = ratio
+                figures[f"pool_speedup_{width}{suffix(name)}"] = ratio
             figures["pool_kv_tokens"] = peak
             rows += [outcome.row() | {"method": name, "max_kv_tokens": peak} for name, outcome in pooled.items()]
     return {
@@ -91,43 +91,39 @@ def run(
     }
 
 
-def _suffix(name: str) -> str:
-    return "" if name == "ets" else f"_{name.replace('-', '_')}"
-
-
 def _compare(outcomes: Mapping[str, Measured], width: int) -> dict[str, float | int]:
     base = outcomes[BASELINE]
     figures: dict[str, float | int] = {}
-    for name, one in outcomes.items():
-        figures[f"accuracy_{width}_{name.replace('-', '_')}"] = one.accuracy
-        selecting = sum(result.stats.seconds_select for result in one.results)
-        figures[f"select_share_{width}{_suffix(name)}"] = selecting / one.seconds
-        if one is base:
+    for name, measured in outcomes.items():
+        figures[f"accuracy_{width}_{name.replace('-', '_')}"] = measured.accuracy
+        selecting = sum(result.stats.seconds_select for result in measured.results)
+        figures[f"select_share_{width}{suffix(name)}"] = selecting / measured.seconds
+        if measured is base:
             continue
-        figures[f"kv_ratio_{width}{_suffix(name)}"] = base.kv_tokens / one.kv_tokens
-        figures[f"kv_ratio_radix_{width}{_suffix(name)}"] = _kv_tokens_radix(base) / _kv_tokens_radix(one)
-        figures[f"speedup_{width}{_suffix(name)}"] = one.problems_per_second / base.problems_per_second
-        figures |= paired_difference(one, base).figures(f"accuracy_diff_{width}", _suffix(name))
+        figures[f"kv_ratio_{width}{suffix(name)}"] = base.kv_tokens / measured.kv_tokens
+        figures[f"kv_ratio_radix_{width}{suffix(name)}"] = _kv_tokens_radix(base) / _kv_tokens_radix(measured)
+        figures[f"speedup_{width}{suffix(name)}"] = measured.problems_per_second / base.problems_per_second
+        figures |= paired_difference(measured, base).figures(f"accuracy_diff_{width}", suffix(name))
     if {"ets", "ets-kv"} <= outcomes.keys():
         figures |= paired_difference(outcomes["ets"], outcomes["ets-kv"]).figures(f"coverage_gain_{width}")
     return figures
 
 
-def _kv_tokens_radix(one: Measured) -> float:
+def _kv_tokens_radix(measured: Measured) -> float:
     """As `Measured.kv_tokens`, with siblings of equal ids counted once."""
-    return sum(radix_tokens_mean(result) for result in one.results)
+    return sum(radix_tokens_mean(result) for result in measured.results)
 
 
 def radix_tokens_mean(result: Result) -> float:
     """Tokens that a radix cache holds for the trajectories kept after a selection, mean over the selections."""
     if not result.selections:
         return 0.0
-    return sum(_radix_tokens(result.tree, one.kept) for one in result.selections) / len(result.selections)
+    return sum(_radix_tokens(result.tree, selected.kept) for selected in result.selections) / len(result.selections)
 
 
 def _radix_tokens(tree: SearchTree, leaves: Sequence[NodeId]) -> int:
-    known: dict[tuple[int, tuple[int, ...]], int] = {}
-    number: dict[NodeId | None, int] = {None: -1}
+    numbers: dict[tuple[int, tuple[int, ...]], int] = {}
+    number_of: dict[NodeId | None, int] = {None: -1}
     for node in sorted(tree.union(leaves)):
-        number[node] = known.setdefault((number[tree[node].parent], tree[node].ids), len(known))
-    return sum(len(ids) for _, ids in known)
+        number_of[node] = numbers.setdefault((number_of[tree[node].parent], tree[node].ids), len(numbers))
+    return sum(len(ids) for _, ids in numbers)

@@ -106,8 +106,8 @@ def check(
             for name, models in (("target", target), ("draft", draft))
         }
         outcomes: dict[str, list[float]] = {}
-        for name, one in drawn.items():
-            outcomes |= _samples(name, one.results)
+        for name, measured in drawn.items():
+            outcomes |= _samples(name, measured.results)
         outcomes["target_greedy"] = measure(target, asked, method="greedy", seed=seed).right
         outcomes["target_weighted16"] = outcomes["weighted_16"] = drawn["target"].right
         say(f"seed {seed}: searches")
@@ -145,16 +145,16 @@ def _samples(name: str, results: Sequence[Result]) -> dict[str, list[float]]:
     shares, majorities = [], []
     for result in results:
         voters, reference = candidates(result.tree, "last", grader), result.problem.answer or ""
-        shares.append(sum(grader.correct(one.answer, reference) for one in voters) / WIDTH)
+        shares.append(sum(grader.correct(voter.answer, reference) for voter in voters) / WIDTH)
         majorities.append(float(grader.correct(vote(voters, "majority").answer, reference)))
     passed = [float(share > 0) for share in shares]
     return {f"{name}_pass1": shares, f"{name}_pass16": passed, f"{name}_majority16": majorities}
 
 
-def _step_auc(known: Sequence[MiniProblem], results: Sequence[Result]) -> float:
+def _step_auc(problems: Sequence[MiniProblem], results: Sequence[Result]) -> float:
     """AUC of the rewards for the checker's verdicts up to the first error, over four samples a problem."""
     rewards, labels = [], []
-    for problem, result in zip(known, results, strict=True):
+    for problem, result in zip(problems, results, strict=True):
         for end in result.tree.leaves(NodeStatus.FINISHED)[:4]:
             steps = result.tree.path(end.id)[1:]
             rewards.append([step.reward or 0.0 for step in steps])
@@ -180,8 +180,8 @@ def side_by_side(draft: Engine, target: Engine, problems: Sequence[Problem], spl
     router = CheckerRouter(checker, problems)
     measured = Measured()
     asyncio.run(measured.add(routed_chain(draft, target, router, seed=seed), problems))
-    only_target = sum(one.target and not one.draft for one in router.verdicts) / len(router.verdicts)
-    both_wrong = sum(not one.target and not one.draft for one in router.verdicts) / len(router.verdicts)
+    only_target = sum(verdicts.target and not verdicts.draft for verdicts in router.verdicts) / len(router.verdicts)
+    both_wrong = sum(not verdicts.target and not verdicts.draft for verdicts in router.verdicts) / len(router.verdicts)
     return {
         "only_target_right": only_target,
         "both_wrong": both_wrong,

@@ -109,8 +109,8 @@ def _against_target(rounds: Sequence[Mapping[str, list[Result]]]) -> dict[str, f
                         for place in range(len(first["plain"]))])  # fmt: skip
     sums, draws = seconds.sum(axis=0), bootstrap(seconds)
     ratio = Estimate(float(sums[0] / sums[1]), *percentile_interval(draws[:, 0] / draws[:, 1]))
-    right = {name: [float(one.correct is True) for one in first[name]] for name in ("plain", "target")}
-    writers = [node.writer for one in first["plain"] for node in one.tree if node.writer]
+    right = {name: [float(result.correct is True) for result in first[name]] for name in ("plain", "target")}
+    writers = [node.writer for result in first["plain"] for node in result.tree if node.writer]
     return {
         **ratio.figures("seconds_ratio_plain_over_target"),
         **paired_estimate(right["plain"], right["target"]).figures("accuracy_plain_less_target"),
@@ -120,5 +120,5 @@ def _against_target(rounds: Sequence[Mapping[str, list[Result]]]) -> dict[str, f
 
 
 def _speedup(done: dict[str, list[Result]]) -> float:
-    seconds = {name: sum(one.stats.seconds for one in made) for name, made in done.items()}
+    seconds = {name: sum(result.stats.seconds for result in results) for name, results in done.items()}
     return seconds["plain"] / seconds["pipelined"]

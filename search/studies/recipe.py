@@ -118,11 +118,11 @@ class EtsRecipe(Recipe):
         if "rebase" not in self.methods:
             raise ValueError("methods must hold rebase, with which all others are compared")
         for widths in (self.widths, self.quick):
-            for width, one in widths.items():
-                for name in one.methods or self.methods:
+            for width, at_width in widths.items():
+                for name in at_width.methods or self.methods:
                     if name not in self.methods:
                         raise ValueError(f"width {width} names the method {name!r}, which the recipe does not have")
-                    self.evaluation(self.method(name, width), one.limit)
+                    self.evaluation(self.method(name, width), at_width.limit)
         if self.published is not None and self.published not in REBASE_TABLE_4:
             raise ValueError(f"published must be one of {', '.join(REBASE_TABLE_4)}")
         return self
@@ -255,7 +255,9 @@ class ArbitrageRecipe(Recipe):
         for name in self.ablations:
             if name not in ABLATIONS:
                 raise ValueError(f"ablation {name!r} is none of the published ones: {', '.join(ABLATIONS)}")
-        if self.ablation_training is None and any(isinstance(one, Ablation) for one in self.ablations.values()):
+        if self.ablation_training is None and any(
+            isinstance(ablation, Ablation) for ablation in self.ablations.values()
+        ):
             raise ValueError("ablations that are to be trained need ablation_training")
         return self
 

@@ -94,7 +94,7 @@ def _scores(settings: EvalSettings) -> int:
 
 
 def _memory(model: Model, planned: Sequence[Planned], widest: int) -> dict[str, Any]:
-    longest = max((one.settings.max_tokens for one in planned), default=0)
+    longest = max((run.settings.max_tokens for run in planned), default=0)
     weights = model.parameters_billion * 1e9 * model.bytes_per_parameter / GIB
     one_problem = model.kv_bytes_per_token * widest * longest / GIB
     return {

@@ -58,18 +58,18 @@ def execute(
         ConfigError: a folder holds a run of other settings.
         SearchError: a problem failed; a table with holes is none.
     """
-    asyncio.run(_execute([part for one in rounds for part in _turns(one, turn)], runs, say, memory))
+    asyncio.run(_execute([part for planned in rounds for part in _turns(planned, turn)], runs, say, memory))
 
 
 def _turns(planned: Sequence[Planned], turn: int) -> Iterator[Planned]:
     """The runs in parts: the first problems of each, then some more of each."""
-    limits = {one.name: one.settings.limit or 0 for one in planned}
+    limits = {run.name: run.settings.limit or 0 for run in planned}
     assert all(limits.values()), "a recipe's runs have limits"
     for start in range(0, max(limits.values(), default=0), turn):
-        for one in planned:
-            if limits[one.name] > start:
-                upto = min(limits[one.name], start + turn)
-                yield replace(one, settings=one.settings.model_copy(update={"limit": upto}))
+        for run in planned:
+            if limits[run.name] > start:
+                upto = min(limits[run.name], start + turn)
+                yield replace(run, settings=run.settings.model_copy(update={"limit": upto}))
 
 
 async def _execute(schedule: Sequence[Planned], runs: Path, say: Say, memory: Path | None) -> None:
@@ -101,18 +101,18 @@ def collect(planned: Planned, runs: Path) -> Run:
         SearchError: a record is missing.
     """
     run = read_run(planned.folder(runs))
-    known = {record.problem_id: record for record in run.records}
+    by_id = {record.problem_id: record for record in run.records}
     problems = settings_data(planned.settings).problems
-    missing = [problem.id for problem in problems if problem.id not in known]
+    missing = [problem.id for problem in problems if problem.id not in by_id]
     if missing:
         raise SearchError(f"{run.folder}: {len(missing)} records are missing, the first of problem {missing[0]}")
-    return replace(run, records=tuple(known[problem.id] for problem in problems))
+    return replace(run, records=tuple(by_id[problem.id] for problem in problems))
 
 
-def compared(one: Run, other: Run) -> Estimate:
+def compared(first: Run, second: Run) -> Estimate:
     """Accuracy of `one` less that of `other` over the problems that both have."""
-    theirs = {record.problem_id: record for record in other.records}
-    ours = [record for record in one.records if record.problem_id in theirs]
+    theirs = {record.problem_id: record for record in second.records}
+    ours = [record for record in first.records if record.problem_id in theirs]
     return paired(ours, [theirs[record.problem_id] for record in ours])
 
 

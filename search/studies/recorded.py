@@ -176,7 +176,7 @@ class Recording:
 
     def draw(self, prompt: Sequence[int], number: int, seed: int) -> _Drawn:
         """The step that a seed stands for, after so many others."""
-        able = [one for one in self._solutions[prompt[0]] if len(one.steps) > number]
+        able = [solution for solution in self._solutions[prompt[0]] if len(solution.steps) > number]
         if not able:
             raise EngineError(f"no recorded solution has more than {number} steps")
         return _Drawn(able[int(uniform(seed, 0) * len(able))], number)
@@ -190,7 +190,7 @@ class Recording:
 
 
 def _mean_tokens(solutions: Sequence[_Solution]) -> float:
-    return statistics.fmean(sum(map(len, one.steps)) for one in solutions)
+    return statistics.fmean(sum(map(len, solution.steps)) for solution in solutions)
 
 
 class Playback:

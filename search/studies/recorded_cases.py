@@ -90,9 +90,9 @@ class Cases:
             seed: of the simulation.
             num_draws: of simulated rewards.
         """
-        draws = [_recorded(one) if one.scored else _simulated(one, seed, num_draws) for one in levels]
-        numbers = {name: number for number, name in enumerate(dict.fromkeys(one.problem for one in levels))}
-        problem = [numbers[one.problem] for one, drawn in zip(levels, draws, strict=True) for _ in drawn]
+        draws = [_recorded(level) if level.scored else _simulated(level, seed, num_draws) for level in levels]
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(level.problem for level in levels))}
+        problem = [numbers[level.problem] for level, drawn in zip(levels, draws, strict=True) for _ in drawn]
         return cls(tuple(levels), tuple(draws), np.array(problem), _auc(levels, draws))
 
     def __iter__(self) -> Iterator[tuple[Level, int]]:
@@ -145,12 +145,12 @@ def _simulated(level: Level, seed: int, num_draws: int) -> tuple[Rewards, ...]:
     The look is normal, around 0 for a wrong solution and `SEPARATION` for a right one, in between for a step that has
     led to both.
     """
-    found = []
+    rewards = []
     for number in range(num_draws):
         rng = random.Random(derive_seed(seed, level.problem, level.depth, number))
         looks = {leaf: rng.gauss(SEPARATION * share, 1.0) for leaf, share in level.right.items()}
-        found.append({leaf: _calibrated(look) for leaf, look in looks.items()})
-    return tuple(found)
+        rewards.append({leaf: _calibrated(look) for leaf, look in looks.items()})
+    return tuple(rewards)
 
 
 def _calibrated(look: float) -> float:
@@ -159,11 +159,13 @@ def _calibrated(look: float) -> float:
 
 def _auc(levels: Sequence[Level], draws: Sequence[Sequence[Rewards]]) -> float | None:
     """Mean over the levels, weighted by their pairs of right and wrong candidates."""
-    found = []
+    weighted = []
     for level, drawn in zip(levels, draws, strict=True):
         labels = [share > 0.5 for share in level.right.values()]
         for rewards in drawn:
             scores = [rewards[leaf] if rewards else level.tree[leaf].reward or 0.0 for leaf in level.right]
             if (value := auc(scores, labels)) is not None:
-                found.append((value, sum(labels) * (len(labels) - sum(labels))))
-    return None if not found else sum(value * weight for value, weight in found) / sum(weight for _, weight in found)
+                weighted.append((value, sum(labels) * (len(labels) - sum(labels))))
+    if not weighted:
+        return None
+    return sum(value * weight for value, weight in weighted) / sum(weight for _, weight in weighted)

@@ -102,7 +102,7 @@ def _level_of(problem: str, solutions: Sequence[tuple[list[str], bool]], depth: 
             tree.finish(_grow(tree, nodes[tuple(steps[:-1])], "".join(steps[-1:]), tokenizer), "ended")
         else:
             verdicts[nodes[tuple(steps[:depth])]].append(correct)
-    right = {leaf: sum(found) / len(found) for leaf, found in verdicts.items()}
+    right = {leaf: sum(below) / len(below) for leaf, below in verdicts.items()}
     return Level(problem, depth, tree, sum(map(len, verdicts.values())), right)
 
 
@@ -133,16 +133,16 @@ def _levels_of(record: ProblemRecord, width: int, grader: Grader) -> list[Level]
         for node in tree.path(end.id)[:-1]:
             verdicts[node.id].append(right)
     ended = [node for node in tree if node.status is NodeStatus.FINISHED]
-    found = []
-    for one in replay(tree, record.selections):
-        before = [node.id for node in ended if node.depth <= one.depth]
-        candidates = [node for node in one.candidates if node in verdicts]
+    levels = []
+    for selection in replay(tree, record.selections):
+        before = [node.id for node in ended if node.depth <= selection.depth]
+        candidates = [node for node in selection.candidates if node in verdicts]
         if candidates and width > len(before):
             copy, moved = _part(tree, candidates, before)
             shares = {moved[node]: sum(verdicts[node]) / len(verdicts[node]) for node in candidates}
             scored = all(tree[node].reward is not None for node in candidates)
-            found.append(Level(record.problem_id, one.depth, copy, width - len(before), shares, scored))
-    return found
+            levels.append(Level(record.problem_id, selection.depth, copy, width - len(before), shares, scored))
+    return levels
 
 
 def _part(

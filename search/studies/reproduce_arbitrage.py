@@ -27,14 +27,14 @@ def chosen(recipe: ArbitrageRecipe, quick: bool) -> Routers:
 def plan(recipe: ArbitrageRecipe, *, quick: bool = False) -> dict[str, Planned]:
     """The runs by name: routers, and `latency NAME` for those that are timed one problem at a time."""
     wanted = chosen(recipe, quick)
-    found = {}
+    planned = {}
     for name in recipe.names(wanted):
         settings = recipe.evaluation(recipe.router(name), wanted.limit)
-        found[name] = Planned(name, settings, recipe.concurrency)
+        planned[name] = Planned(name, settings, recipe.concurrency)
     for name in wanted.latency if wanted.latency_limit else ():
         settings = recipe.evaluation(recipe.router(name), wanted.latency_limit)
-        found[f"latency {name}"] = Planned(f"latency-{name}", settings, 1)
-    return found
+        planned[f"latency {name}"] = Planned(f"latency-{name}", settings, 1)
+    return planned
 
 
 def reproduce(
@@ -105,32 +105,32 @@ def _own_pair(recipe: ArbitrageRecipe, parameters: Mapping[str, float]) -> Sizes
     if not (parameters["draft"] and parameters["target"]):
         return None
     packed = packed_bytes(recipe.evaluation({}, 1).draft)
-    listed = next((one.bytes_per_parameter for one in recipe.models if one.role == "draft"), 2.0)
+    listed = next((model.bytes_per_parameter for model in recipe.models if model.role == "draft"), 2.0)
     sizes = {role: value / 1e9 for role, value in parameters.items()}
     return Sizes(OWN_PAIR, **sizes, draft_bytes=listed if packed is None else packed)
 
 
 def _routed(routers: Mapping[str, Run], pairs: Sequence[Sizes] = PAIRS) -> list[Routed]:
     """The chains of each run, from its records; who judged by a model has it among the models of its run."""
-    found = []
+    routed = []
     for name, run in routers.items():
         chains = []
         for record in run.records:
             assert record.tree is not None
             chains.append(Chain.of(record.tree.nodes, record.correct))
         judge = "" if name.startswith("judge") or "router" in run.summary.models else "none"
-        found.append(Routed(name, chains, pairs=pairs, judge=judge))
-    return found
+        routed.append(Routed(name, chains, pairs=pairs, judge=judge))
+    return routed
 
 
 def _parameters(runs: Iterable[Run]) -> dict[str, float]:
     """Parameters by role, as the records' engines said; 0 where none did."""
-    found = {"draft": 0.0, "target": 0.0, "router": 0.0}
+    parameters = {"draft": 0.0, "target": 0.0, "router": 0.0}
     for run in runs:
         for role, cost in run.summary.models.items():
-            if role in found:
-                found[role] = max(found[role], float(cost.num_parameters or 0))
-    return found
+            if role in parameters:
+                parameters[role] = max(parameters[role], float(cost.num_parameters or 0))
+    return parameters
 
 
 def _router_table(table: Sequence[Mapping[str, Any]], pair: Sizes) -> Table:
@@ -189,8 +189,8 @@ def _matched_table(figures: Mapping[str, float | int | None], learned: str, pair
         value, low, high = (figures.get(f"{name}{end}") for end in ("", "_lo", "_hi"))
         ours = "not reached" if value is None else f"{value:.2f}x ({low:.2f} to {high:.2f})"
         seconds = "seconds" in key
-        known = "; ".join(f"up to {ratio:.2f}x ({where})" for where, ratio in published.ARBITRAGE_SPEEDUPS.items())
-        rows.append((key.replace("_", " "), ours, known if seconds else UNKNOWN))
+        theirs = "; ".join(f"up to {ratio:.2f}x ({where})" for where, ratio in published.ARBITRAGE_SPEEDUPS.items())
+        rows.append((key.replace("_", " "), ours, theirs if seconds else UNKNOWN))
     for at in ("10", "20", "30", "mean"):
         key = f"accuracy_gain_vs_rsd_{at}"
         values = [figures.get(f"{key}{end}") for end in ("", "_lo", "_hi")]
@@ -201,7 +201,7 @@ def _matched_table(figures: Mapping[str, float | int | None], learned: str, pair
     for kind in ("oracle", "arbitrage", "probe", "rsd", "random"):
         area = figures.get(f"auc_{kind}")
         interval = [figures.get(f"auc_{kind}{end}") for end in ("_lo", "_hi")]
-        shown = NOT_RUN if area is None else share(float(area), [float(one or 0) for one in interval])
+        shown = NOT_RUN if area is None else share(float(area), [float(bound or 0) for bound in interval])
         rows.append((f"area under accuracy against share, {kind}", shown, UNKNOWN))
     columns = (f"RSD over {learned}", "ours, 95% interval", "published")
     notes = (
@@ -231,8 +231,8 @@ def _latency_table(recipe: ArbitrageRecipe, latency: Mapping[str, Run]) -> Table
             )
         )
     columns = ("router", "problems", "accuracy, 95% interval", "seconds a problem", "RSD over this", "seconds by model")
-    known = "; ".join(f"{where}: up to {ratio:.2f}x" for where, ratio in published.ARBITRAGE_SPEEDUPS.items())
-    notes = (f"One problem at a time. Published, Arbitrage over RSD at matched accuracy: {known}.",)
+    theirs = "; ".join(f"{where}: up to {ratio:.2f}x" for where, ratio in published.ARBITRAGE_SPEEDUPS.items())
+    notes = (f"One problem at a time. Published, Arbitrage over RSD at matched accuracy: {theirs}.",)
     return Table("latency", "Latency, one problem at a time", columns, tuple(rows), notes)
 
 

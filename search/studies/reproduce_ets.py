@@ -25,12 +25,12 @@ BASELINE, SAMPLING = "rebase", "sampling"
 def plan(recipe: EtsRecipe, *, quick: bool = False) -> dict[tuple[int, str], Planned]:
     """The runs by width and method, in the order of the recipe."""
     widths: Mapping[int, Width] = recipe.quick if quick and recipe.quick else recipe.widths
-    found = {}
-    for width, one in widths.items():
-        for name in one.methods or tuple(recipe.methods):
-            settings = recipe.evaluation(recipe.method(name, width), one.limit)
-            found[width, name] = Planned(f"{name}-{width}", settings, recipe.concurrency)
-    return found
+    planned = {}
+    for width, at_width in widths.items():
+        for name in at_width.methods or tuple(recipe.methods):
+            settings = recipe.evaluation(recipe.method(name, width), at_width.limit)
+            planned[width, name] = Planned(f"{name}-{width}", settings, recipe.concurrency)
+    return planned
 
 
 def reproduce(
@@ -190,9 +190,9 @@ def _one_sample(run: Run) -> Cell:
 
 
 def _vote_table(recipe: EtsRecipe, votes: Votes) -> Table:
-    known = published.REBASE_TABLE_4.get(recipe.published or "", ())
+    published_rows = published.REBASE_TABLE_4.get(recipe.published or "", ())
     at = published.REBASE_WIDTH.get(recipe.published or "")
-    theirs = {(row.search, row.vote): (row.math500, row.gsm8k) for row in known}
+    theirs = {(row.search, row.vote): (row.math500, row.gsm8k) for row in published_rows}
     column = {"math500": 0, "gsm8k": 1}.get(str(recipe.settings.get("data", "")))
     rows: list[tuple[Cell, ...]] = []
     for (width, name), by_rule in votes.items():
@@ -292,7 +292,7 @@ def _shown(recipe: EtsRecipe, done: Runs) -> tuple[str, ...]:
             "The mini models know story arithmetic alone: these tables show that the methods do what the papers say of "
             "them, in direction and in cost, not how much they gain on MATH500 with large models."
         )
-    wanted = [(width, name) for width, one in recipe.widths.items() for name in one.methods or recipe.methods]
+    wanted = [(width, name) for width, at_width in recipe.widths.items() for name in at_width.methods or recipe.methods]
     missing = [f"{name} at width {width}" for width, name in wanted if (width, name) not in done]
     if missing:
         texts.append(f"Cells of the paper's table that were {NOT_RUN} here: {', '.join(missing)}.")

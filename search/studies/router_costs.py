@@ -156,7 +156,7 @@ def costs_of(
 
 def projected_seconds(works: Sequence[Mapping[str, Work]], sizes: Sizes, hardware: Hardware) -> float:
     """Mean seconds of a chain if its models had these sizes."""
-    return sum(_seconds(one, sizes, hardware) for one in works) / len(works)
+    return sum(_seconds(work, sizes, hardware) for work in works) / len(works)
 
 
 def _seconds(works: Mapping[str, Work], sizes: Sizes, hardware: Hardware) -> float:

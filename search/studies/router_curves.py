@@ -50,7 +50,7 @@ class Outcomes:
             np.array([float(chain.correct) for chain in chains]),
             escalated,
             np.array([float(len(chain.steps)) for chain in chains]),
-            np.vstack([escalated, *(np.asarray(one, dtype=float) for one in costs)]),
+            np.vstack([escalated, *(np.asarray(cost, dtype=float) for cost in costs)]),
         )
 
     def points(self, seed: int) -> list[Point]:
@@ -60,8 +60,8 @@ class Outcomes:
         right, escalated, steps, *costs = sums.T
         per_problem = np.column_stack(costs) / len(values)
         return [
-            Point(float(share), float(accuracy), tuple(one))
-            for share, accuracy, one in zip(escalated / steps, right / len(values), per_problem, strict=True)
+            Point(float(share), float(accuracy), tuple(cost))
+            for share, accuracy, cost in zip(escalated / steps, right / len(values), per_problem, strict=True)
         ]
 
 
@@ -97,7 +97,8 @@ class Comparison:
     def __init__(self, curves: Mapping[str, Sequence[Outcomes]], seed: int = 0) -> None:
         """Compare curves, each a list of thresholds and the ends that all share: the draft and the target alone."""
         self._points: dict[str, list[tuple[Point, ...]]] = {
-            name: list(zip(*(one.points(seed) for one in curve), strict=True)) for name, curve in curves.items()
+            name: list(zip(*(outcomes.points(seed) for outcomes in curve), strict=True))
+            for name, curve in curves.items()
         }
 
     def points(self, name: str) -> tuple[Point, ...]:
@@ -137,13 +138,13 @@ class Comparison:
             else:
                 ratios.append(tuple(a / b for a, b in zip(theirs[place].costs, reached, strict=True)))
         figures: dict[str, float | None] = {}
-        first, known = ratios[0], [row for row in ratios[1:] if row is not None]
+        first, reached_draws = ratios[0], [row for row in ratios[1:] if row is not None]
         for number, key in enumerate(keys):
             label = f"{key}_ratio_{other}_over_{name}"
-            if first is None or not known:
+            if first is None or not reached_draws:
                 figures[label] = None
             else:
-                figures |= interval(label, [first[number], *(row[number] for row in known)])
+                figures |= interval(label, [first[number], *(row[number] for row in reached_draws)])
         return figures
 
 

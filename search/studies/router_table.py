@@ -61,7 +61,7 @@ class Routed:
     def works(self) -> list[dict[str, Work]]:
         """What draft, target and router did for each problem."""
         judge, drafts = self.judge or JUDGE_OF.get(self.kind, "none"), self.kind != "always"
-        return [work_of(one, judge, drafts=drafts, question_tokens=self.question_tokens) for one in self.chains]
+        return [work_of(chain, judge, drafts=drafts, question_tokens=self.question_tokens) for chain in self.chains]
 
     def outcomes(self, parameters: Mapping[str, float]) -> Outcomes:
         """For the comparison of curves, with the costs of `cost_names`."""
@@ -124,9 +124,9 @@ def compare_routers(
         where that did not run, over what the learned router does at the accuracy that RSD reaches there:
         `KEY_ratio_rsd_over_LEARNED` for KEY of `cost_names`.
     """
-    every = {one.name: one for one in routed}
+    every = {router.name: router for router in routed}
     ends = [every[name].outcomes(parameters) for name in ENDS]
-    members = {kind: [name for name, one in every.items() if one.kind == kind] for kind in curves}
+    members = {kind: [name for name, router in every.items() if router.kind == kind] for kind in curves}
     compared = Comparison(
         {
             curve: [*(every[name].outcomes(parameters) for name in members[kind]), *ends]
@@ -177,4 +177,4 @@ def _series(points: Iterable[tuple[Mapping[str, Any], float]]) -> list[Series]:
         kind, _, threshold = row["router"].partition(":")
         point = Point(place, row["accuracy"], row["accuracy_lo"], row["accuracy_hi"], threshold)
         kinds.setdefault(kind, []).append(point)
-    return [Series(kind, tuple(found)) for kind, found in kinds.items()]
+    return [Series(kind, tuple(points_of)) for kind, points_of in kinds.items()]

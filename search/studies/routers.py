@@ -142,12 +142,12 @@ def run(
         role: float(engine.info.num_parameters or 0)
         for role, engine in ((DRAFT, engines.draft), (TARGET, engines.target), ("router", engines.router))
     }
-    rows = [{**one.row(parameters), "waste": waste[one.name]} for one in routed]
+    rows = [{**router.row(parameters), "waste": waste[router.name]} for router in routed]
     figures: dict[str, float | int | None] = {**compare_routers(routed, parameters, seed, CURVES)}
     figures["matched_threshold"] = matched = _matched(rows)
     timings: list[dict[str, Any]] = []
     if timed:
-        right = {one.name: [chain.correct for chain in one.chains] for one in routed}
+        right = {router.name: [chain.correct for chain in router.chains] for router in routed}
         timings, measured = asyncio.run(_time(engines, problems[:timed], matched, right))
         figures |= measured
     ets_rows: list[dict[str, Any]] = []
@@ -202,7 +202,7 @@ async def _chains(
         done = min(start + TURN, len(problems))
         sys.stderr.write(f"chains: {done} of {len(problems)}, {time.perf_counter() - started:.0f} s\n")
     routed = [Routed(name, solved, question_tokens) for name, solved in chains.items()]
-    return routed, {name: sum(found) / max(1, len(found)) for name, found in in_vain.items()}
+    return routed, {name: sum(wasted) / max(1, len(wasted)) for name, wasted in in_vain.items()}
 
 
 async def _in_vain(result: Result, draft: Driver, scorer: Scorer) -> list[bool]:
@@ -213,7 +213,7 @@ async def _in_vain(result: Result, draft: Driver, scorer: Scorer) -> list[bool]:
         draft: what writes them.
         scorer: what scores both.
     """
-    tree, found = result.tree, []
+    tree, in_vain = result.tree, []
     async with draft.writer.open(tree) as writer, scorer.open(tree) as scoring:
         for node in [node for node in tree if node.writer == TARGET]:
             assert node.parent is not None
@@ -222,8 +222,8 @@ async def _in_vain(result: Result, draft: Driver, scorer: Scorer) -> list[bool]:
             async for step in writer.write(tree, [job], draft.sampling):
                 draft.accept(tree, step)
             ours, theirs = await scoring.score(tree, [node.id, beside])
-            found.append(ours <= theirs)
-    return found
+            in_vain.append(ours <= theirs)
+    return in_vain
 
 
 def _matched(rows: Sequence[Mapping[str, Any]]) -> float:
@@ -246,9 +246,9 @@ async def _time(
     searches = {name: engines.chain(name) for name in (*TIMED, ours)}
     searches[f"{ours} pipelined"] = engines.chain(ours, pipeline=True)
     measured = await take_turns(searches, problems, 1)
-    results = {name: one.results for name, one in measured.items()}
+    results = {name: timed.results for name, timed in measured.items()}
     seconds = {
-        name: sum(one.stats.seconds for one in solutions) / len(solutions) for name, solutions in results.items()
+        name: sum(result.stats.seconds for result in solutions) / len(solutions) for name, solutions in results.items()
     }
     rows = [
         {
@@ -256,7 +256,7 @@ async def _time(
             "num_problems": len(solutions),
             "seconds_per_problem": seconds[name],
             "accuracy": measured[name].accuracy,
-            "models": costs_record(total_costs(one.models for one in solutions)),
+            "models": costs_record(total_costs(result.models for result in solutions)),
         }
         for name, solutions in results.items()
     ]
@@ -294,15 +294,15 @@ async def _ets(
         measured[name] = Measured()
         await measured[name].add(engines.search(**common, **more), problems)
         sys.stderr.write(f"ets, {name}: accuracy {measured[name].accuracy:.3f}, {measured[name].seconds:.0f} s\n")
-    costs = {name: total_costs(result.models for result in one.results) for name, one in measured.items()}
+    costs = {name: total_costs(result.models for result in searched.results) for name, searched in measured.items()}
     alone, routed = costs["target"]["policy"].sampled_tokens, costs["routed"][TARGET].sampled_tokens
     figures: dict[str, float | int | None] = {"ets_target_tokens_saved": (alone or 0) / max(1, routed or 0)}
-    for name, one in measured.items():
-        figures[f"ets_accuracy_{name}"] = one.accuracy
+    for name, searched in measured.items():
+        figures[f"ets_accuracy_{name}"] = searched.accuracy
     for other in ("target", "draft"):
         figures |= paired_difference(measured["routed"], measured[other]).figures(f"ets_vs_{other}")
     rows = [
-        {**one.row(), "num_problems": len(problems), "writer": name, "models": costs_record(costs[name])}
-        for name, one in measured.items()
+        {**searched.row(), "num_problems": len(problems), "writer": name, "models": costs_record(costs[name])}
+        for name, searched in measured.items()
     ]
     return rows, figures

@@ -41,8 +41,8 @@ def run(repeats: int = 11, seed: int = 0) -> dict[str, Any]:
     try:
         figures: dict[str, float] = {}
         for name, (num_rows, vocab) in _SIZES.items():
-            found = _compare(num_rows, vocab, repeats, seed)
-            figures.update({f"{key}_{name}": value for key, value in found.items()})
+            measured = _compare(num_rows, vocab, repeats, seed)
+            figures.update({f"{key}_{name}": value for key, value in measured.items()})
     finally:
         torch.set_num_threads(before)
     return {"bench": "sampling", "repeats": repeats, "seed": seed, "figures": figures}
@@ -58,10 +58,10 @@ def _compare(num_rows: int, vocab: int, repeats: int, seed: int) -> dict[str, fl
     # A few units wide, as a language model's logits are.
     logits = (3 * torch.randn((num_rows, vocab), generator=generator)).bfloat16()
     u = np.random.default_rng(seed).random(num_rows)
-    one = np.ones(num_rows)
+    ones = np.ones(num_rows)
     figures: dict[str, float] = {}
     for kind, temperature, mass in (("", 1.0, 1.0), ("_top_p", 1.0, 0.95), ("_greedy", 0.0, 1.0)):
-        settings = (logits, temperature * one, mass * one, u)
+        settings = (logits, temperature * ones, mass * ones, u)
         ours, theirs = [], []
         for _ in range(repeats):
             ours.append(_milliseconds(sample, *settings))
@@ -69,7 +69,7 @@ def _compare(num_rows: int, vocab: int, repeats: int, seed: int) -> dict[str, fl
         figures[f"ms{kind}"] = min(ours)
         figures[f"speedup{kind}"] = statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
     warm = partial(sample, logprobs=True)
-    figures["ms_logprobs"] = min(_milliseconds(warm, logits, 0.7 * one, one, u) for _ in range(repeats))
+    figures["ms_logprobs"] = min(_milliseconds(warm, logits, 0.7 * ones, ones, u) for _ in range(repeats))
     return figures
 
 

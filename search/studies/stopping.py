@@ -21,7 +21,7 @@ from search.engines.virtual_time import VirtualClock
 from search.errors import ConfigError, DataError, EngineError
 from search.problems.data import load_problems
 from search.results.result import Result
-from search.studies.measured import MiniInVirtualTime, solve_alone
+from search.studies.measured import MiniInVirtualTime, solve_alone, suffix
 from search.studies.recorded import PieceTokenizer, Playback, read_solutions
 from search.support.statistics import paired_estimate
 from search.types import Child, FinishReason, Generation, Prefix, Problem, Sampling
@@ -97,8 +97,8 @@ class RecordedSolutions(Playback):
         """
         recorded = dict(self._written[whole.problem.text])
         tally: Counter[str | None] = Counter()
-        for one in whole.verdict.candidates:
-            tally[one.key] += 1 if recorded[whole.tree[one.node].ids] else -1
+        for candidate in whole.verdict.candidates:
+            tally[candidate.key] += 1 if recorded[whole.tree[candidate.node].ids] else -1
         return {key for key, more in tally.items() if key is not None and more > 0}
 
 
@@ -129,8 +129,8 @@ class _Source:
         """100 for a right answer, else 0."""
         if self.recorded is None:
             return [100.0 * (result.correct is True) for result in results]
-        known = map(self.recorded.right_answers, whole)
-        return [100.0 * (_answer(result) in answers) for result, answers in zip(results, known, strict=True)]
+        right_answers = map(self.recorded.right_answers, whole)
+        return [100.0 * (_answer(result) in answers) for result, answers in zip(results, right_answers, strict=True)]
 
 
 def run(
@@ -172,14 +172,14 @@ def run(
         width = asked or (source.recorded.num_solutions if source.recorded else DEFAULT_WIDTH)
         try:
             for method in methods:
-                suffix = f"_{width}" + ("" if method == "self-consistency" else f"_{method.replace('-', '_')}")
-                figures |= _method(source, {"method": method, "width": width, "seed": seed}, suffix)
+                settings = {"method": method, "width": width, "seed": seed}
+                figures |= _method(source, settings, f"_{width}{suffix(method, 'self-consistency')}")
         finally:
             source.close()
     return {"bench": "stopping", "data": data, "num_problems": len(source.problems), "seed": seed, "figures": figures}
 
 
-def _method(source: _Source, settings: Mapping[str, Any], suffix: str) -> dict[str, float]:
+def _method(source: _Source, settings: Mapping[str, Any], ending: str) -> dict[str, float]:
     """The figures of one method."""
     ways = dict(WAYS)
     if settings["method"] in FLAT:
@@ -187,20 +187,20 @@ def _method(source: _Source, settings: Mapping[str, Any], suffix: str) -> dict[s
     whole, ticks = _searched(source, {**settings, "until": "spent"})
     right = source.right(whole, whole)
     figures = {
-        f"accuracy_spent{suffix}": statistics.fmean(right) / 100,
-        f"tokens_spent{suffix}": _tokens(whole) / len(whole),
-        f"ticks_spent{suffix}": ticks,
+        f"accuracy_spent{ending}": statistics.fmean(right) / 100,
+        f"tokens_spent{ending}": _tokens(whole) / len(whole),
+        f"ticks_spent{ending}": ticks,
     }
     for name, way in ways.items():
         stopped, ticks = _searched(source, {**settings, **way})
         saved = 100 * (1 - _tokens(stopped) / _tokens(whole))
-        changed = sum(_answer(one) != _answer(other) for one, other in zip(stopped, whole, strict=True))
-        figures[f"saved_{name}{suffix}"] = saved
-        figures[f"changed_{name}{suffix}"] = 100 * changed / len(whole)
-        figures[f"ticks_{name}{suffix}"] = ticks
+        changed = sum(_answer(early) != _answer(full) for early, full in zip(stopped, whole, strict=True))
+        figures[f"saved_{name}{ending}"] = saved
+        figures[f"changed_{name}{ending}"] = 100 * changed / len(whole)
+        figures[f"ticks_{name}{ending}"] = ticks
         points = paired_estimate(source.right(stopped, whole), right)
-        figures |= points.figures(f"accuracy_diff_{name}", suffix)
-        sys.stderr.write(f"stopping: {name}{suffix} saves {saved:.1f}%, {changed} of {len(whole)} answers changed\n")
+        figures |= points.figures(f"accuracy_diff_{name}", ending)
+        sys.stderr.write(f"stopping: {name}{ending} saves {saved:.1f}%, {changed} of {len(whole)} answers changed\n")
     return figures
 
 
@@ -216,4 +216,4 @@ def _tokens(results: Sequence[Result]) -> int:
 
 def _answer(result: Result) -> str | None:
     """What the vote answers, in whatever way it is written."""
-    return next((one.key for one in result.verdict.candidates if one.node == result.winner), None)
+    return next((candidate.key for candidate in result.verdict.candidates if candidate.node == result.winner), None)

@@ -26,7 +26,7 @@ from search.results.result import Result
 from search.runs.evaluation import flush_caches
 from search.setup.registry import model_path
 from search.studies.engine import Baseline
-from search.studies.measured import nodes_of, spread
+from search.studies.measured import nodes_of, spread, suffix
 from search.tree import Node, SearchTree
 from search.types import ROOT, Problem
 
@@ -92,7 +92,7 @@ def measure(
                     chosen = {"width": width, "method": method}
                     searches = {name: _search(settings, chosen | mode, engine) for name, mode in modes.items()}
                     ran = [await _repeat(searches, baseline, problems, seed + number) for number in range(repeats)]
-                    figures |= _figures(ran, f"_{width}" + ("" if method == "ets" else f"_{method.replace('-', '_')}"))
+                    figures |= _figures(ran, f"_{width}{suffix(method)}")
             return {"model": engine.info.model, "engine": asdict(engine.info), "repeats": repeats, "figures": figures}
 
     return asyncio.run(measured())
@@ -150,27 +150,27 @@ async def _solve(search: Search, problem: Problem, seed: int) -> Result:
     return result
 
 
-def _figures(repeats: Sequence[_Ran], suffix: str) -> dict[str, float]:
+def _figures(repeats: Sequence[_Ran], ending: str) -> dict[str, float]:
     figures: dict[str, float] = {}
     seconds = {
         name: [fmean([result.stats.seconds for result in ran.results[name]]) for ran in repeats]
         for name in repeats[0].results
     }
     for name in seconds:
-        figures[f"wall_{name}{suffix}"] = median(seconds[name])
-        figures[f"tokens_{name}{suffix}"] = fmean(
+        figures[f"wall_{name}{ending}"] = median(seconds[name])
+        figures[f"tokens_{name}{ending}"] = fmean(
             [result.stats.policy_tokens or 0 for ran in repeats for result in ran.results[name]]
         )
         if name != "level":
-            figures |= spread(f"wall_speedup_{name}{suffix}", [*map(truediv, seconds["level"], seconds[name])])
+            figures |= spread(f"wall_speedup_{name}{ending}", [*map(truediv, seconds["level"], seconds[name])])
     if repeats[0].seconds_generate:
         generate = [fmean(ran.seconds_generate) for ran in repeats]
         for name in ("level", "speculate"):
-            figures |= spread(f"vs_generate_{name}{suffix}", [*map(truediv, generate, seconds[name])])
+            figures |= spread(f"vs_generate_{name}{ending}", [*map(truediv, generate, seconds[name])])
     pairs = [pair for ran in repeats for pair in zip(ran.results["level"], ran.results["speculate"], strict=True)]
-    figures[f"equal_speculate{suffix}"] = fmean([float(nodes_of(one) == nodes_of(other)) for one, other in pairs])
+    figures[f"equal_speculate{ending}"] = fmean([float(nodes_of(level) == nodes_of(ahead)) for level, ahead in pairs])
     thrown, kept = (
         sum(int(getattr(other.stats, name)) for _, other in pairs) for name in ("tokens_thrown", "policy_tokens")
     )
-    figures[f"thrown_per_kept{suffix}"] = thrown / kept
+    figures[f"thrown_per_kept{ending}"] = thrown / kept
     return figures

@@ -9,7 +9,6 @@ import pytest
 from critics import critic
 from fake_chat import WEEK, ChatScript, chatting
 from markov import LabelModel
-from tenacity import wait_none
 
 from search.api import Search
 from search.config import EvalSettings, SearchSettings
@@ -27,8 +26,7 @@ from search.types import NodeStatus, Prefix, Problem, Segment
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
-    monkeypatch.setattr(remote, "_FIRST_WAIT_SECONDS", 0.0)
-    monkeypatch.setattr(remote, "_BACKOFF", wait_none())
+    monkeypatch.setattr(remote, "_pause", lambda attempt, error: error.wait_seconds)
 
 
 def search_on(server, prm=None, method="self-consistency", **settings):

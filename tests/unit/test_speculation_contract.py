@@ -14,7 +14,6 @@ from fake_server import Script, serving
 from markov import LabelModel, story_model
 from routing import Parts, RatingStory, routed_head
 from story_checkpoints import POSITIONS, build_judge, build_writer
-from tenacity import wait_none
 from virtual_clock import Embedded
 
 from search.ahead import AheadBuffer
@@ -264,8 +263,7 @@ def test_searches_that_are_cancelled_beside_one_change_nothing_of_it(bench, writ
 
 @pytest.mark.parametrize("writer", ["model", "rsd"])
 def test_servers_that_fail_in_passing_and_are_slow_change_nothing_that_is_kept(folders, writer, monkeypatch):
-    monkeypatch.setattr(remote, "_FIRST_WAIT_SECONDS", 0.0)
-    monkeypatch.setattr(remote, "_BACKOFF", wait_none())
+    monkeypatch.setattr(remote, "_pause", lambda attempt, error: error.wait_seconds)
     luck, wronged = random.Random(1), Counter()
 
     def faults():

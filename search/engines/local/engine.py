@@ -10,9 +10,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from search.engines.checks import check_children, check_ids, check_prefix
 from search.engines.huggingface.tokenizer import HFTokenizer
 from search.engines.local.turns import Turns
-from search.errors import ConfigError, ContextOverflowError, EngineError
+from search.errors import ConfigError, EngineError
 from search.types import Child, EngineInfo, Generation, Prefix, Sampling, Usage
 
 if TYPE_CHECKING:
@@ -129,11 +130,11 @@ class LocalEngine:
             EngineError: a child's key is another child's or stands in `prefix`, the request can never fit in
                 `max_kv_tokens`, or the engine is closed or failed.
         """
-        self._check(prefix, room=1)
+        check_prefix(self.info, prefix, room=1)
         self._check_language_model()
         if not children:
             return
-        self._check_children(prefix, children)
+        check_children(self.info, prefix, children)
         queue: asyncio.Queue[Result] = asyncio.Queue()
         request = self._submit(
             prefix,
@@ -162,11 +163,9 @@ class LocalEngine:
             ContextOverflowError: `prefix` is longer than the context.
             EngineError: as for `generate`.
         """
-        self._check(prefix, room=0)
+        check_prefix(self.info, prefix, room=0)
         self._check_language_model()
-        wrong = [label for label in labels if not 0 <= label < self.info.vocab_size]
-        if wrong:
-            raise EngineError(f"label id {wrong[0]} is not in the vocabulary", endpoint=self.info.model)
+        check_ids(self.info, labels, "label")
         return await self._ask(prefix, tuple(labels), "labels")
 
     async def read(
@@ -178,7 +177,7 @@ class LocalEngine:
             ContextOverflowError: `prefix` is longer than the context.
             EngineError: the checkpoint has no reward head, or no such layer, or as for `generate`.
         """
-        self._check(prefix, room=0)
+        check_prefix(self.info, prefix, room=0)
         for layer in layers:
             if not 1 <= layer <= self._model.num_layers:
                 raise self._error(f"there is no layer {layer}: this model has {self._model.num_layers}")
@@ -250,27 +249,6 @@ class LocalEngine:
         await self._turns.call(work, last=True)
 
     # Requests
-
-    def _check(self, prefix: Prefix, room: int) -> None:
-        num = prefix.num_tokens
-        if not num:
-            raise self._error("the prefix has no tokens")
-        if num + room > self.info.context_tokens:
-            raise ContextOverflowError(
-                f"a prefix of {num} tokens leaves no room in a context of {self.info.context_tokens}",
-                endpoint=self.info.model,
-            )
-        vocab = self.info.vocab_size
-        for segment in prefix.segments:
-            if segment.ids and not (min(segment.ids) >= 0 and max(segment.ids) < vocab):
-                raise self._error(f"segment {segment.key} has ids outside the vocabulary of {vocab}")
-
-    def _check_children(self, prefix: Prefix, children: Sequence[Child]) -> None:
-        seen = {segment.key for segment in prefix.segments}
-        for key in (child.key for child in children):
-            if key in seen:
-                raise self._error(f"child key {key} is taken: each child needs its own, and none of its prefix's keys")
-            seen.add(key)
 
     def _check_language_model(self) -> None:
         if not self._model.has_language_model:

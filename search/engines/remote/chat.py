@@ -201,9 +201,8 @@ class ChatEngine(RemoteEngine[ChatServer]):
         cuts = True
         while finish is None:
             (reply,) = await self._ask(worker.transport, job, tally, child.seed, bytes(ids), cuts=cuts)
-            before = (
-                self.tokenizer.table.read([*job.prefix.segments[-1].ids, *ids]) if len(job.prefix.segments) > 1 else b""
-            )
+            below = len(job.prefix.segments) > 1
+            before = self.tokenizer.table.read([*job.prefix.segments[-1].ids, *ids]) if below else b""
             new = reply.ids
             # Templates may leave out the blank line with which a turn ends so far; then it is written once more.
             while new and new[0] == ord("\n") and before.endswith(b"\n"):
@@ -250,8 +249,7 @@ class ChatEngine(RemoteEngine[ChatServer]):
         if num_replies > 1:
             body["n"] = num_replies
         if self.continues and cuts:
-            stops = ["\n\n" if stop == BLANK_LINE else stop for stop in sampling.stop]
-            body["stop"] = stops
+            body["stop"] = ["\n\n" if stop == BLANK_LINE else stop for stop in sampling.stop]
         if messages[-1]["role"] == "assistant":
             body |= _CONTINUED
         answer = await server.client.post(f"{server.url}/chat/completions", body, job.prefix.tree)

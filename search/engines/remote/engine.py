@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import time
 from abc import ABC, abstractmethod
@@ -10,37 +11,27 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from dataclasses import replace
 from typing import Any, Generic, Literal, TypeVar
 
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception,
-    stop_after_attempt,
-    wait_exponential,
-    wait_random,
-)
-
+from search.engines.checks import check_children, check_ids, check_prefix
 from search.engines.remote.books import Books, Job
 from search.engines.remote.http import RequestLimits, nonsense
 from search.engines.remote.model import RemoteModel
 from search.engines.remote.samples import Read, Sample, ask_for, judge
 from search.engines.remote.workers import Worker, Workers
 from search.engines.stops import Writing
-from search.errors import ContextOverflowError, EngineError
+from search.errors import EngineError
 from search.support.streams import closing
 from search.types import Child, EngineInfo, FinishReason, Generation, Prefix, Sampling, Segment, Usage
 
 T = TypeVar("T")
 Server = TypeVar("Server")
 
-_FIRST_WAIT_SECONDS = 0.5
-_BACKOFF = wait_exponential(multiplier=1.0, max=8.0) + wait_random(0.0, 0.5)
-"""Seconds before a request is sent again: doubled each time, and never the same for all that failed together."""
+_JITTER_SECONDS = 0.5
 
 
-def _wait(state: RetryCallState) -> float:
-    """Seconds before the next attempt: longer each time, and no sooner than the server asked."""
-    error = None if state.outcome is None else state.outcome.exception()
-    return max(_BACKOFF(state), error.wait_seconds if isinstance(error, EngineError) else 0.0)
+def _pause(attempt: int, error: EngineError) -> float:
+    """Seconds before a request is sent again: doubled each time, no sooner than the server asked, nor all at once."""
+    backoff = min(8.0, 2.0 ** (attempt - 2)) if attempt > 1 else 0.0
+    return max(backoff, error.wait_seconds) + random.uniform(0.0, _JITTER_SECONDS)
 
 
 class RemoteEngine(ABC, Generic[Server]):
@@ -114,8 +105,8 @@ class RemoteEngine(ABC, Generic[Server]):
             ContextOverflowError: `prefix` leaves no room in the context.
             EngineError: the request is wrong, the server cannot do it, or failed as often as it may be asked.
         """
-        self._check(prefix, room=1)
-        self._check_children(prefix, children)
+        check_prefix(self.info, prefix, room=1)
+        check_children(self.info, prefix, children)
         if not children:
             return
         books = self._received(prefix.tree)
@@ -138,8 +129,8 @@ class RemoteEngine(ABC, Generic[Server]):
             ContextOverflowError: `prefix` is longer than the context.
             EngineError: as for `generate`.
         """
-        self._check(prefix, room=0)
-        self._check_ids(labels, "label")
+        check_prefix(self.info, prefix, room=0)
+        check_ids(self.info, labels, "label")
         if not labels:
             return ()
         wanted = tuple(labels)
@@ -154,7 +145,7 @@ class RemoteEngine(ABC, Generic[Server]):
             ContextOverflowError: `prefix` is longer than the context.
             EngineError: the server does not give it, as none does of other layers than the last, or as for `generate`.
         """
-        self._check(prefix, room=0)
+        check_prefix(self.info, prefix, room=0)
         if any(layer != self._model.num_layers for layer in layers) or len(layers) > 1:
             raise self._error(
                 f"a server gives hidden states of the last layer ({self._model.num_layers}) alone, not of "
@@ -362,36 +353,26 @@ class RemoteEngine(ABC, Generic[Server]):
 
     async def _retried(self, books: Books, tree: str, attempt: Callable[[Worker[Server]], Awaitable[T]]) -> T:
         """Do something on a tree's server; after a failure that may pass, again, on another one where there is one."""
-
-        async def once() -> T:
+        for number in itertools.count(1):
             worker = self._workers.of(tree)
             books.num_running += 1
             try:
                 answer = await attempt(worker)
             except EngineError as error:
-                if error.retryable:
-                    self._workers.failed(worker)
-                    books.warmth.forget()
-                raise
+                if not error.retryable:
+                    raise
+                self._workers.failed(worker)
+                books.warmth.forget()
+                if number == self._limits.attempts:
+                    raise
+                pause = _pause(number, error)
+            else:
+                self._workers.worked(worker)
+                return answer
             finally:
                 books.num_running -= 1
-            self._workers.worked(worker)
-            return answer
-
-        try:
-            return await once()
-        except EngineError as error:
-            if not error.retryable or self._limits.attempts == 1:
-                raise
-            wait_seconds = error.wait_seconds
-        await asyncio.sleep(wait_seconds + random.uniform(0.0, _FIRST_WAIT_SECONDS))
-        retrying = AsyncRetrying(
-            stop=stop_after_attempt(self._limits.attempts - 1),
-            wait=_wait,
-            retry=retry_if_exception(lambda error: isinstance(error, EngineError) and error.retryable),
-            reraise=True,
-        )
-        return await retrying(once)
+            await asyncio.sleep(pause)
+        raise AssertionError("the last attempt returns or raises")
 
     def _received(self, tree: str) -> Books:
         if self._closed:
@@ -405,32 +386,6 @@ class RemoteEngine(ABC, Generic[Server]):
         self._writers.add(task)
         task.add_done_callback(self._writers.discard)
         return task
-
-    # Checks: a server may die of an id that its model does not have, so none is sent
-
-    def _check(self, prefix: Prefix, room: int) -> None:
-        num_tokens = prefix.num_tokens
-        if not num_tokens:
-            raise self._error("the prefix has no tokens")
-        for segment in prefix.segments:
-            self._check_ids(segment.ids, f"segment {segment.key}: token")
-        if num_tokens + room > self.info.context_tokens:
-            raise ContextOverflowError(
-                f"a prefix of {num_tokens} tokens leaves no room in a context of {self.info.context_tokens}",
-                endpoint=self.info.model,
-            )
-
-    def _check_ids(self, ids: Sequence[int], what: str) -> None:
-        vocab = self.info.vocab_size
-        if ids and not (min(ids) >= 0 and max(ids) < vocab):
-            raise self._error(f"{what} id outside the vocabulary of {vocab}")
-
-    def _check_children(self, prefix: Prefix, children: Sequence[Child]) -> None:
-        seen = {segment.key for segment in prefix.segments}
-        for child in children:
-            if child.key in seen:
-                raise self._error(f"child key {child.key} is taken: each child needs its own, and none of its prefix's")
-            seen.add(child.key)
 
     def _error(self, message: str) -> EngineError:
         return EngineError(message, endpoint=self.info.model)
