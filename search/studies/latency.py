@@ -149,8 +149,8 @@ def run(
                 figures |= _figures(alone, ending) | _accuracy(alone, ending)
                 together = {name: _together(source, settings | mode) for name, mode in MODES.items()}
                 figures |= _figures(together, f"{ending}_together")
-                named = [f"{key} {value:.4g}" for key, value in figures.items() if ending in key]
-                sys.stderr.write(f"latency: {', '.join(named)}\n")
+                shown = [f"{key} {value:.4g}" for key, value in figures.items() if ending in key]
+                sys.stderr.write(f"latency: {', '.join(shown)}\n")
     finally:
         source.close()
     return {"bench": "latency", "data": data, "num_problems": len(source.problems), "seed": seed, "figures": figures}
