@@ -166,6 +166,7 @@ def prepare(network: Any, raw_tokenizer: Any, *, name: str, attention: Attention
         ConfigError: an architecture whose attention this engine cannot reproduce, or a tokenizer of another model.
     """
     from search.engines.huggingface.packed import num_parameters as count_parameters
+    from search.engines.local.blocked import block_linears
     from search.engines.local.selfcheck import choose_forward
 
     network.eval().requires_grad_(False)
@@ -179,6 +180,17 @@ def prepare(network: Any, raw_tokenizer: Any, *, name: str, attention: Attention
     configs = (getattr(network, "generation_config", None), network.config, raw_tokenizer)
     eos_ids = end_ids(getattr(config, "eos_token_id", None) for config in configs)
     num_parameters = count_parameters(network)
+    num_threads = 1 if is_small(network) else None
+    details = {
+        "architecture": type(network).__name__,
+        "device": str(parameter.device),
+        "dtype": str(parameter.dtype).removeprefix("torch."),
+        "attention": forward.name,
+        "layers": str(forward.shape.num_layers),
+    }
+    # Small weights stay in the processor's caches, in whatever order.
+    if details["device"] == "cpu" and details["dtype"] == "bfloat16" and num_threads is None:
+        details["blocked_layers"] = str(block_linears(network, network.get_output_embeddings()))
     info = EngineInfo(
         name="local",
         model=name,
@@ -186,13 +198,7 @@ def prepare(network: Any, raw_tokenizer: Any, *, name: str, attention: Attention
         vocab_size=vocab,
         num_parameters=num_parameters,
         seeds="exact" if str(parameter.dtype) == "torch.float32" else "none",
-        details={
-            "architecture": type(network).__name__,
-            "device": str(parameter.device),
-            "dtype": str(parameter.dtype).removeprefix("torch."),
-            "attention": forward.name,
-            "layers": str(forward.shape.num_layers),
-        },
+        details=details,
     )
     return LoadedModel(
         forward=forward,
@@ -202,7 +208,7 @@ def prepare(network: Any, raw_tokenizer: Any, *, name: str, attention: Attention
         info=info,
         device=parameter.device,
         dtype=parameter.dtype,
-        num_threads=1 if is_small(network) else None,
+        num_threads=num_threads,
     )
 
 
