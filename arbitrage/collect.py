@@ -132,9 +132,9 @@ class Collector:
             self._write(draft, problem, tree, above, [drafted]),
             self._write(target, problem, tree, above, targeted),
         )
-        step = _written(tree, drafted, draft, ours, DRAFT)
-        for node, generation in zip(targeted, theirs, strict=True):
-            _written(tree, node, target, generation, TARGET)
+        step = draft.step(drafted, ours, DRAFT)
+        for written in (step, *(target.step(node, each, TARGET) for node, each in zip(targeted, theirs, strict=True))):
+            tree.write(written)
         (draft_reward, *target_rewards), states = await asyncio.gather(
             scorer.score(tree, [drafted, *targeted]), self._states(tree, draft, step)
         )
@@ -187,15 +187,6 @@ class Collector:
 
     def _right(self, problem: Problem, steps: Sequence[str]) -> bool | None:
         return None if self._verdict is None else self._verdict(problem, steps)
-
-
-def _written(tree: SearchTree, node: NodeId, model: ModelSession, generation: Generation, writer: str) -> Step:
-    """A model's step, which now stands in the tree."""
-    step = Step(
-        node, model.tree_ids(generation), generation.text, generation.finish, writer, logprobs=generation.logprobs
-    )
-    tree.write(step)
-    return step
 
 
 async def collect(

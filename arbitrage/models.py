@@ -112,6 +112,18 @@ class ModelSession:
         """Have a step written that may be asked for later, without waiting for it."""
         self._buffer.begin(prefix, child, sampling)
 
+    def step(self, node: NodeId, generation: Generation, writer: str) -> Step:
+        """What this model wrote for a node, as a step of the tree."""
+        return Step(
+            node,
+            self.tree_ids(generation),
+            generation.text,
+            generation.finish,
+            writer,
+            generation.seconds,
+            logprobs=generation.logprobs,
+        )
+
     def tree_ids(self, generation: Generation) -> tuple[int, ...]:
         """A step that this model wrote in the tree's ids; its own ids are kept for what it reads later."""
         if self._view.shares_ids:

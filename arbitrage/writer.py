@@ -19,7 +19,6 @@ from search.types import (
     Child,
     Decision,
     FinishReason,
-    Generation,
     NodeId,
     Sampling,
     Step,
@@ -135,7 +134,7 @@ class DraftTargetSession:
         children = [Child(seed, seed) for seed in owed]
         async with closing(self._draft.generate(prefix, children, limited)) as generations:
             async for generation in generations:
-                yield _step(owed[generation.key], self._draft, generation, DRAFT)
+                yield self._draft.step(owed[generation.key], generation, DRAFT)
 
     async def _write_target(self, tree: SearchTree, node: NodeId, seed: int, limited: Sampling) -> Step:
         """The target's step, by one request of its own."""
@@ -144,7 +143,7 @@ class DraftTargetSession:
         prefix, child = self._target.prefix(tree, above), Child(tree[node].seed, seed)
         async with closing(self._target.generate(prefix, [child], limited)) as generations:
             async for generation in generations:
-                return _step(node, self._target, generation, TARGET)
+                return self._target.step(node, generation, TARGET)
         raise EngineError("the engine ended without this step", endpoint=self._target.engine.info.model)
 
     async def _settle(self, tree: SearchTree, draft: Step, limited: Sampling, sampling: Sampling) -> Step:
@@ -218,15 +217,3 @@ class DraftTargetSession:
         after this, and whether it shares a text with what goes here does not depend on the clock.
         """
         await asyncio.gather(*(part.release(keys) for part in (self._draft, self._target, self._router)))
-
-
-def _step(node: NodeId, model: ModelSession, generation: Generation, writer: str) -> Step:
-    return Step(
-        node,
-        model.tree_ids(generation),
-        generation.text,
-        generation.finish,
-        writer,
-        generation.seconds,
-        logprobs=generation.logprobs,
-    )

@@ -135,7 +135,7 @@ class Ets:
                 node_cost=self.node_cost,
             )
             kept = sorted(keep_by_chance(problem, Chance.of_rewards(rewards, clusters.labels), kept))
-        counts = _hand_on(kept, rewards, first, clusters, self.temperature)
+        counts = _give_to_kept(kept, rewards, first, clusters, self.temperature)
         fate = LeafFate(self.name, tree, leaves, kept, first, width, True, clusters, by_chance=True)
         return _selection(leaves, counts, fate, _notes(clusters))
 
@@ -271,7 +271,7 @@ def _select(
     return _selection(leaves, counts, fate, notes)
 
 
-def _hand_on(
+def _give_to_kept(
     kept: Sequence[int], rewards: Sequence[float], first: Sequence[int], clusters: Clusters, temperature: float
 ) -> dict[int, int]:
     """Children for each kept leaf: its own of the first allocation, and those of its cluster's pruned leaves.

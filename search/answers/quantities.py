@@ -260,14 +260,14 @@ def _words_of(tail: list[Token]) -> list[str]:
 def _quantity(amount: Expression, words: list[str]) -> Quantity:
     if any(word.lower() in _QUALIFIERS for word in words):
         raise UnreadError("a number that is qualified")
-    dimension, factor, rest = _known(words)
+    dimension, factor, rest = _leading_unit(words)
     named = frozenset(singular(word) for word in rest if word.lower() not in _FILLERS)
     if dimension:
         return Quantity(amount, dimension, factor, named)
     return Quantity(amount, "", Fraction(1), named or frozenset(word.lower() for word in words))
 
 
-def _known(words: list[str]) -> tuple[str, Fraction, list[str]]:
+def _leading_unit(words: list[str]) -> tuple[str, Fraction, list[str]]:
     """The dimension and factor of the unit with which words begin, and what they say besides.
 
     The dimension is "" where the unit is none that is known.

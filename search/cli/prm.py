@@ -13,7 +13,7 @@ import click
 from prm import family
 from prm.train import TrainSettings
 from search.catalogue import PRM_FAMILIES
-from search.cli.show import print_json, progress
+from search.cli.show import print_figures, print_json, progress
 from search.cli.training import COUNT, Flags, field_options, take_settings, training_options
 from search.config import SearchSettings, build
 from search.errors import ConfigError
@@ -86,7 +86,7 @@ def train(base: str, data: tuple[Path, ...], out: Path, dev: Path | None, as_jso
     sys.stdout.write(f"{out}: {len(result.losses)} steps on {result.num_solutions} solutions, ")
     sys.stdout.write(f"loss {result.losses[0]:.4f} to {result.losses[-1]:.4f}\n")
     if trained.figures is not None:
-        _show(trained.figures)
+        print_figures(trained.figures)
 
 
 @prm.command("eval")
@@ -144,7 +144,7 @@ def evaluate(model: str, data: Path, rewards: Path | None, as_json: bool, **opti
                     "figures": measured})  # fmt: skip
         return
     sys.stdout.write(f"{model}: {config.codec}, since {config.reason}\n")
-    _show(measured)
+    print_figures(measured)
 
 
 async def _score(
@@ -158,18 +158,7 @@ async def _score(
     prompts = PromptRenderer(PromptSettings(), tokenizer)
     try:
         return await score_solutions(
-            scorer,
-            tokenizer,
-            solutions,
-            prompts.render,
-            concurrency=concurrency,
-            report=report,
+            scorer, tokenizer, solutions, prompts.render, concurrency=concurrency, report=report
         )
     finally:
         await engine.aclose()
-
-
-def _show(figures: dict[str, Any]) -> None:
-    for name, value in figures.items():
-        shown = "unknown" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
-        sys.stdout.write(f"{name.replace('_', ' '):24} {shown}\n")

@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from prm.probe_training import ProbeTraining
-from search.cli.show import print_json, progress
-from search.cli.training import COUNT, Flags, field_options, read_layers, take_settings
+from search.cli.show import print_figures, print_json, progress
+from search.cli.training import COUNT, Flags, field_options, probe_progress, read_layers, take_settings
 from search.config import SearchSettings, build
 from search.errors import ConfigError
 
@@ -114,19 +114,13 @@ def train(features: tuple[Path, ...], out: Path, layers: tuple[int, ...], as_jso
     """Train a probe on the features in FEATURES: networks on each layer, by cross-fitting, and the best one's probe."""
     from prm.probe import CONFIG_FILE, save_held_out
     from prm.probe_features import read_features
-    from prm.probe_training import TrainEvent
     from prm.probe_training import train as fit
 
     if (out / CONFIG_FILE).exists():
         raise ConfigError(f"{out} holds a probe already; give another folder")
     collected = read_features(features)
     settings = take_settings(ProbeTraining, options)
-    with progress("train probe", 1000) as bar:
-
-        def report(event: TrainEvent) -> None:
-            note = f"layer {event.layer}, held-out AUC within problems {event.figure:.4f}"
-            bar.update(round(1000 * event.done / event.total), note)
-
+    with probe_progress() as report:
         trained = fit(
             collected, layers or collected.settings["layers"], settings, curve=options["curve"], report=report
         )
@@ -166,9 +160,7 @@ def evaluate(model: Path, features: tuple[Path, ...], reduce: str | None, plot: 
     if as_json:
         print_json(report)
         return
-    for name, value in report["figures"].items():
-        shown = "unknown" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
-        sys.stdout.write(f"{name.replace('_', ' '):34} {shown}\n")
+    print_figures(report["figures"])
 
 
 def _plot(record: Mapping[str, Any], folder: Path) -> None:

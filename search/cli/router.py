@@ -13,7 +13,15 @@ from click.core import ParameterSource
 from arbitrage.training import RouterTraining, TrainPoint
 from arbitrage.walks import Walk
 from search.cli.show import print_json, progress
-from search.cli.training import COUNT, Flags, field_options, read_layers, take_settings, training_options
+from search.cli.training import (
+    COUNT,
+    Flags,
+    field_options,
+    probe_progress,
+    read_layers,
+    take_settings,
+    training_options,
+)
 from search.errors import ConfigError
 
 _FILE = click.Path(path_type=Path)
@@ -205,18 +213,13 @@ def _check_kind(*, is_probe: bool) -> None:
 
 
 def _train_probe(walks: Pairs, dev: Pairs, origin: Mapping[str, Any], out: Path, as_json: bool, **options: Any) -> None:
-    from prm.probe_training import ProbeTraining, TrainEvent
+    from prm.probe_training import ProbeTraining
     from search.learning.router_probe import train_router_probe
 
     label = RouterTraining(label=options["label"], margin=options["margin"])
-    with progress("train probe", 1000) as bar:
-
-        def fitted(event: TrainEvent) -> None:
-            note = f"layer {event.layer}, held-out AUC within problems {event.figure:.4f}"
-            bar.update(round(1000 * event.done / event.total), note)
-
+    with probe_progress() as report:
         settings = ProbeTraining(seed=options["seed"])
-        probe, measured = train_router_probe(walks, dev, origin, label, settings, options["layers"], fitted)
+        probe, measured = train_router_probe(walks, dev, origin, label, settings, options["layers"], report)
     probe.save(out)
     config = probe.config
     if as_json:

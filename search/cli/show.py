@@ -28,6 +28,13 @@ def print_json(values: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
+def print_figures(figures: Mapping[str, Any]) -> None:
+    """A line on stdout for each figure."""
+    for name, value in figures.items():
+        shown = "unknown" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+        sys.stdout.write(f"{name.replace('_', ' '):34} {shown}\n")
+
+
 def print_result(result: Result, console: Console | None = None, reduce: Reduce = "last") -> None:
     """The problem, the winning solution, the vote, the tree and its cost, in 80 columns.
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from search.cli.show import progress
 from search.support.training import Optimisation
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+    from prm.probe_training import TrainEvent
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Settings = TypeVar("Settings", bound="DataclassInstance")
@@ -64,6 +68,18 @@ def training_options(defaults: Optimisation) -> Callable[[Command], Command]:
         return field_options(defaults, _TRAINING)(command)
 
     return decorate
+
+
+@contextmanager
+def probe_progress() -> Iterator[Callable[[TrainEvent], None]]:
+    """A bar for the training of a probe, as what is to be told of it."""
+    with progress("train probe", 1000) as bar:
+
+        def report(event: TrainEvent) -> None:
+            note = f"layer {event.layer}, held-out AUC within problems {event.figure:.4f}"
+            bar.update(round(1000 * event.done / event.total), note)
+
+        yield report
 
 
 def take_settings(kind: type[Settings], options: dict[str, Any]) -> Settings:

@@ -265,13 +265,20 @@ def prm_config(model: str, codec: str = "auto", engine: str = "local") -> PrmCon
         if codec not in ("auto", config.codec):
             raise ConfigError(f"prm {model} is of no family, so prm_codec {codec!r} means nothing; leave it at auto")
         return config
+    return detect_prm(model, checkpoint_folder(model, engine), codec)
+
+
+def checkpoint_folder(model: str, engine: str) -> Path:
+    """Where a checkpoint's files are, or would be; only the local engine fetches those that are not here.
+
+    Raises:
+        ConfigError: there is no such checkpoint.
+    """
+    from search.checkpoints.hub import find_model
+
     path = model_path(model)
     folder = Path(path).expanduser()
-    if engine == "local" or folder.is_dir():
-        from search.checkpoints.hub import find_model
-
-        folder = find_model(path)
-    return detect_prm(model, folder, codec)
+    return find_model(path) if engine == "local" or folder.is_dir() else folder
 
 
 def make_scorer(

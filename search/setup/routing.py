@@ -17,6 +17,7 @@ from search.protocols import Engine, Router, Scorer, Tokenizer, Writer
 from search.setting_groups import ModelSettings, PromptSettings
 from search.setup.registry import (
     check_writes,
+    checkpoint_folder,
     make_engine,
     make_scorer,
     model_path,
@@ -208,13 +209,8 @@ def router_config(model: str, engine: str = "local") -> RouterConfig:
         ConfigError: no such checkpoint, or it is no router.
     """
     from arbitrage.reading import read_config
-    from search.checkpoints.hub import find_model
 
-    path = model_path(model)
-    folder = Path(path).expanduser()
-    if engine == "local" or folder.is_dir():
-        folder = find_model(path)
-    return read_config(model, folder)
+    return read_config(model, checkpoint_folder(model, engine))
 
 
 def router_probe_config(model: str) -> ProbeConfig:

@@ -131,8 +131,8 @@ def _view(
     winner = None if record.winner is None else NodeId(record.winner)
     verdict = Verdict(record.answer, record.correct, winner, record.tally)
     if outcome is not None and (rule is not None or reduce is not None):
-        by_rewards = reduce or _known(by_rewards, get_args(Reduce), "last")
-        by = rule or _known(by, get_args(VoteRule), "weighted" if _is_scored(outcome.tree) else "majority")
+        by_rewards = reduce or _accepted(by_rewards, get_args(Reduce), "last")
+        by = rule or _accepted(by, get_args(VoteRule), "weighted" if _is_scored(outcome.tree) else "majority")
         verdict = decide(outcome.tree, by, by_rewards, graders(settings.grader or "plain"), record.reference)
     view = problem_view(
         record.asked, outcome, verdict, error=record.error, method=settings.method, width=settings.width
@@ -152,5 +152,5 @@ def _in_words(rule: str | None, reduce: str | None) -> str:
     return f"{rule}, {reduce}"
 
 
-def _known(value: str | None, accepted: tuple[str, ...], otherwise: str) -> Any:
+def _accepted(value: str | None, accepted: tuple[str, ...], otherwise: str) -> Any:
     return value if value in accepted else otherwise

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 from search.engines.remote.books import Books, Job
 from search.engines.remote.chat_tokens import END, WHOLE, ChatTokenizer, conversation
 from search.engines.remote.engine import RemoteEngine
-from search.engines.remote.http import HttpClient, RequestLimits, nonsense
+from search.engines.remote.http import HttpClient, RequestLimits, bad_answer
 from search.engines.remote.model import RemoteModel, parse_urls
 from search.engines.remote.samples import Read, Sample
 from search.engines.remote.workers import Worker
@@ -298,16 +298,16 @@ def _replies(server: ChatServer, answer: Any) -> list[_Reply]:
     try:
         found = [_reply(server, choice) for choice in answer["choices"]]
     except (KeyError, TypeError, IndexError, AttributeError):
-        raise nonsense(str(server), answer) from None
+        raise bad_answer(str(server), answer) from None
     if not found:
-        raise nonsense(str(server), answer)
+        raise bad_answer(str(server), answer)
     return found
 
 
 def _reply(server: ChatServer, choice: Mapping[str, Any]) -> _Reply:
     text, finish = choice["message"].get("content") or "", choice.get("finish_reason")
     if not isinstance(text, str) or finish not in ("stop", "length", "content_filter", "abort"):
-        raise nonsense(str(server), choice)
+        raise bad_answer(str(server), choice)
     if finish == "abort":
         raise EngineError(f"{server} gave a request up", endpoint=str(server), retryable=True)
     if finish == "content_filter":
@@ -388,7 +388,7 @@ def _shaped(server: ChatServer, answer: Any) -> None:
     except (KeyError, TypeError, IndexError):
         ok = False
     if not ok:
-        raise nonsense(str(server), answer)
+        raise bad_answer(str(server), answer)
 
 
 async def _served(client: HttpClient, url: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from search.engines.checks import check_children, check_ids, check_prefix
 from search.engines.remote.books import Books, Job
-from search.engines.remote.http import RequestLimits, nonsense
+from search.engines.remote.http import RequestLimits, bad_answer
 from search.engines.remote.model import RemoteModel
 from search.engines.remote.samples import Read, Sample, ask_for, judge
 from search.engines.remote.workers import Worker, Workers
@@ -238,7 +238,7 @@ class RemoteEngine(ABC, Generic[Server]):
             async with closing(self._stream(worker.transport, prefix, list(owed.values()), asked)) as samples:
                 async for sample in samples:
                     if not 0 <= sample.number < len(places):
-                        raise nonsense(self._name(worker), f"a sample number {sample.number} of {len(places)}")
+                        raise bad_answer(self._name(worker), f"a sample number {sample.number} of {len(places)}")
                     place = places[sample.number]
                     unfinished[place] = len(sample.ids)
                     if place not in job.owed:
@@ -269,7 +269,7 @@ class RemoteEngine(ABC, Generic[Server]):
                 books.computed_tokens += self._extra_tokens(len(owed))
             missing = [place for place in places if place in job.owed and place not in ended]
             if missing:
-                raise nonsense(self._name(worker), f"{len(missing)} of {len(places)} samples are missing")
+                raise bad_answer(self._name(worker), f"{len(missing)} of {len(places)} samples are missing")
             await asyncio.gather(*continued)
         finally:
             for num_written in unfinished.values():  # until they were stopped, as far as the server said
@@ -296,7 +296,7 @@ class RemoteEngine(ABC, Generic[Server]):
         if sample.finish == "abort":
             raise EngineError(f"{self._name(worker)} gave a request up", endpoint=self._name(worker), retryable=True)
         if not sample.is_step(self.info.vocab_size, most):
-            raise nonsense(self._name(worker), f"a step of the ids {sample.whole[:20]}")
+            raise bad_answer(self._name(worker), f"a step of the ids {sample.whole[:20]}")
 
     def _logprobs(self, worker: Worker[Server], sample: Sample) -> tuple[float, ...]:
         """A sample's log-probabilities.

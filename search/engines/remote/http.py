@@ -227,7 +227,7 @@ def _answer(url: str, status: int, content: bytes, wait_seconds: float = 0.0) ->
         try:
             return json.loads(content)
         except ValueError:
-            raise nonsense(url, content[:80].decode("utf-8", "replace")) from None
+            raise bad_answer(url, content[:80].decode("utf-8", "replace")) from None
     message = _message(content)
     if status < HTTPStatus.INTERNAL_SERVER_ERROR and any(words in message for words in _OVERFLOW_WORDS):
         raise ContextOverflowError(message, endpoint=url, status=status)
@@ -255,7 +255,7 @@ def _message(content: bytes) -> str:
     return " ".join(str(value).split())[:_MAX_MESSAGE] or "no reason given"
 
 
-def nonsense(url: str, what: object) -> EngineError:
+def bad_answer(url: str, what: object) -> EngineError:
     """The error for an answer that cannot be one; a retry may help, as proxies answer in a server's place."""
     return EngineError(f"{url} gave an answer that makes no sense: {str(what)[:80]!r}", endpoint=url, retryable=True)
 
@@ -278,7 +278,7 @@ class _Events:
                 continue
             value = _answer(self._url, HTTPStatus.OK, data)
             if not isinstance(value, dict):
-                raise nonsense(self._url, value)
+                raise bad_answer(self._url, value)
             if "error" in value:
                 error = value["error"]
                 status = error.get("code") if isinstance(error, dict) else None

@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from search.engines.remote.engine import RemoteEngine
-from search.engines.remote.http import HttpClient, RequestLimits, nonsense
+from search.engines.remote.http import HttpClient, RequestLimits, bad_answer
 from search.engines.remote.model import PROBE_TEXT, RemoteModel, check_same, parse_urls, read_model
 from search.engines.remote.samples import Read, Sample
 from search.errors import ConfigError, EngineError
@@ -122,7 +122,7 @@ class OpenAIEngine(RemoteEngine[OpenAIServer]):
             top = choices[0]["logprobs"]["top_logprobs"][0]
             named = {self._model.token_id(str(name)): float(logprob) for name, logprob in top.items()}
         except (KeyError, TypeError, IndexError, AttributeError, ValueError):
-            raise nonsense(str(server), choices) from None
+            raise bad_answer(str(server), choices) from None
         return {token: logprob for token, logprob in named.items() if token is not None}
 
     async def _numbers(self, server: OpenAIServer, prefix: Prefix, what: Literal["head", "hidden"]) -> Read:
@@ -150,7 +150,7 @@ async def _complete(server: OpenAIServer, ids: Sequence[int], body: Mapping[str,
     answer = await server.client.post(f"{server.url}/v1/completions", whole, key)
     choices = answer.get("choices") if isinstance(answer, dict) else None
     if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
-        raise nonsense(str(server), answer)
+        raise bad_answer(str(server), answer)
     return choices
 
 
@@ -162,7 +162,7 @@ async def _pool(server: OpenAIServer, ids: Sequence[int], key: str) -> tuple[flo
         rows = answer["data"][0]["data"]
         return tuple(map(float, rows[-1])) if rows else ()
     except (KeyError, TypeError, IndexError, ValueError):
-        raise nonsense(str(server), answer) from None
+        raise bad_answer(str(server), answer) from None
 
 
 def _sample(server: OpenAIServer, choice: Mapping[str, Any]) -> Sample:
@@ -178,9 +178,9 @@ def _sample(server: OpenAIServer, choice: Mapping[str, Any]) -> Sample:
         given = (choice.get("logprobs") or {}).get("token_logprobs")
         logprobs = None if given is None else tuple(map(float, given))
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise nonsense(str(server), choice) from None
+        raise bad_answer(str(server), choice) from None
     if finish not in ("stop", "length", "abort"):
-        raise nonsense(str(server), choice)
+        raise bad_answer(str(server), choice)
     matched = choice.get("stop_reason", choice.get("matched_stop"))
     return Sample(index, ids, finish, matched=matched if isinstance(matched, int) else None, logprobs=logprobs)
 
@@ -240,7 +240,7 @@ async def _served(client: HttpClient, url: str) -> Mapping[str, Any]:
     answer = await client.get(f"{url}/v1/models")
     data = answer.get("data") if isinstance(answer, dict) else None
     if not isinstance(data, list) or not data or not isinstance(data[0], dict) or "id" not in data[0]:
-        raise nonsense(f"{url}/v1/models", answer)
+        raise bad_answer(f"{url}/v1/models", answer)
     return data[0]
 
 

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 from search.engines.remote.engine import RemoteEngine
 from search.engines.remote.facts import ServerFacts, agree, honours_seeds, read_facts
 from search.engines.remote.gather import Gatherer
-from search.engines.remote.http import HttpClient, RequestLimits, nonsense
+from search.engines.remote.http import HttpClient, RequestLimits, bad_answer
 from search.engines.remote.load_watch import LoadWatch
 from search.engines.remote.model import PROBE_TEXT, RemoteModel, check_same, parse_urls, read_model
 from search.engines.remote.samples import Read, Sample
@@ -213,7 +213,7 @@ class SglangEngine(RemoteEngine[SglangServer]):
                 last = last[0] if isinstance(last[0][-1], list) else last[-1]
             return Read(tuple(float(value) for value in last), _cached(server, answer))
         except (TypeError, IndexError, ValueError):
-            raise nonsense(str(server), states) from None
+            raise bad_answer(str(server), states) from None
 
     def _gatherer(self, server: SglangServer) -> Gatherer[_Question, Read]:
         """Questions about one tree that are asked of a server at once travel together."""
@@ -239,7 +239,7 @@ class SglangEngine(RemoteEngine[SglangServer]):
             answers = await server.generate(body, asked[0].key)
         answers = answers if many else [answers]
         if not isinstance(answers, list) or len(answers) != len(asked):
-            raise nonsense(str(server), answers)
+            raise bad_answer(str(server), answers)
         read = _logprobs if asked[0].labels else _embedding
         return [read(server, question, answer) for question, answer in zip(asked, answers, strict=True)]
 
@@ -331,7 +331,7 @@ def _sample(server: SglangServer, event: Mapping[str, Any], parts: Mapping[int, 
         if kind == "abort" and finish.get("message") and int(finish.get("status_code") or 0) == 400:
             raise EngineError(f"{server} refused: {finish['message']}", endpoint=str(server), status=400)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
-        raise nonsense(str(server), event) from None
+        raise bad_answer(str(server), event) from None
     matched = matched if isinstance(matched, int) else None
     return Sample(index, ids, kind, _cached(server, event), str(meta.get("id", "")), matched, logprobs)
 
@@ -339,7 +339,7 @@ def _sample(server: SglangServer, event: Mapping[str, Any], parts: Mapping[int, 
 def _meta(server: SglangServer, answer: Any) -> Mapping[str, Any]:
     meta = answer.get("meta_info") if isinstance(answer, Mapping) else None
     if not isinstance(meta, Mapping):
-        raise nonsense(str(server), answer)
+        raise bad_answer(str(server), answer)
     return meta
 
 
@@ -355,7 +355,7 @@ def _logprobs(server: SglangServer, question: _Question, answer: Any) -> Read:
         found = {int(token): float(logprob) for logprob, token, *_ in entries}
         return Read(tuple(min(0.0, found[label]) for label in question.labels), _cached(server, answer))
     except (KeyError, TypeError, ValueError, IndexError):
-        raise nonsense(str(server), answer) from None
+        raise bad_answer(str(server), answer) from None
 
 
 def _embedding(server: SglangServer, question: _Question, answer: Any) -> Read:
@@ -364,5 +364,5 @@ def _embedding(server: SglangServer, question: _Question, answer: Any) -> Read:
         outputs = answer["embedding"]
         values = tuple(float(value) for value in (outputs if isinstance(outputs, list) else [outputs]))
     except (KeyError, TypeError, ValueError):
-        raise nonsense(str(server), answer) from None
+        raise bad_answer(str(server), answer) from None
     return Read(values, _cached(server, answer))
