@@ -136,18 +136,18 @@ def page() -> str:
         "## At width 16",
         methods_table([narrow], 16),
         "Intervals are 95%; KV tokens kept are the mean over the steps of a problem. At this width most of the methods "
-        "are hard to tell apart by accuracy, and DVTS holds about as little KV cache as ETS. Particle filtering, on "
+        "are hard to tell apart by accuracy, and DVTS holds not much more KV cache than ETS. Particle filtering, on "
         f"the {widths['num_problems']} problems of the table above: {accuracy(row_of(widths, 'particle', 16))} with "
         f"{row_of(widths, 'particle', 16)['kv_tokens_mean']:.0f} KV tokens.",
         "## At width 64",
         methods_table([wide, others], 64),
-        "Beam search, DVTS and the paper's settings of ETS (`ets-paper`) were run on fewer problems: compare them by "
-        f"the columns against REBASE, which ran on the same ones. ETS holds {ratio:.1f} times less KV cache than "
+        "Beam search, DVTS and the paper's settings of ETS (`ets-paper`) ran apart, by former seeds: compare them by "
+        f"the columns against REBASE, which ran beside them. ETS holds {ratio:.1f} times less KV cache than "
         "REBASE and "
         f"differs from it by {against(wide, 'accuracy_diff', 64, 'ets', '+.3f')} in accuracy. Under a fixed pool of "
         f"{wide['figures']['pool_kv_tokens']} KV tokens it solved {wide['figures']['pool_speedup_64']:.2f} times as "
         "many problems per second as REBASE. DVTS, which needs no embedder and no solver, is the next best here. Beam "
-        "search holds as little as ETS and loses much accuracy: it keeps the best leaves whatever they say.",
+        "search holds hardly more than ETS and loses much accuracy: it keeps the best leaves whatever they say.",
         "## When not to use ETS",
         "\n".join(
             [
@@ -176,7 +176,7 @@ def page() -> str:
         f"({figures['accuracy_gain_vs_rsd_30_lo']:+.3f} to {figures['accuracy_gain_vs_rsd_30_hi']:+.3f}). RSD needs no "
         "router to be trained. The mini router learned from an exact checker of steps, which real data seldom has; one "
         "that learned from the reward model's scores gained about a third of that, on 500 problems.",
-        f"At every node of an ETS search (width 16, {routers['ets_router']}):",
+        f"At every node of a search by the former default of ETS (width 16, {routers['ets_router']}):",
         routed_table(routers),
         f"Routed less target alone: {routed[0]} ({routed[1]} to {routed[2]}), with "
         f"{figures['ets_target_tokens_saved']:.2f} times fewer target tokens. "
