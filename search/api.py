@@ -234,7 +234,7 @@ class Search:
         )
 
     async def asolve_many(
-        self, problems: Iterable[Problem], concurrency: int = DEFAULT_CONCURRENCY
+        self, problems: Iterable[Problem], concurrency: int = DEFAULT_CONCURRENCY, watch: Watch | None = None
     ) -> AsyncGenerator[Result | Failure, None]:
         """Search many problems side by side and yield each when it is done.
 
@@ -251,7 +251,7 @@ class Search:
 
         async def attempt(problem: Problem) -> Result | Failure:
             try:
-                return await self.asolve(problem)
+                return await self.asolve(problem, watch=watch)
             except SearchError as error:
                 return Failure(problem, error)
 

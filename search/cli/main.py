@@ -110,6 +110,7 @@ def _show_notes() -> None:
     """Have what a search says of itself come as one line each."""
     log = logging.getLogger("search")
     log.propagate = False
+    log.setLevel(logging.INFO)
     log.handlers[:] = [_Notes()]
 
 

@@ -117,7 +117,9 @@ def _cost_table(result: Result, reduce: Reduce) -> Table:
         ("reward tokens", count(stats.prm_tokens), f"computed, of {stats.prm_unique_tokens} in the tree"),
         *(
             [
-                ("KV kept", f"{stats.kv_tokens_mean:.0f}", f"tokens on average, {stats.kv_tokens_peak} at most"),
+                ("KV kept", f"{stats.kv_tokens_mean:.0f}", f"tokens on average, {stats.kv_tokens_peak} at most")
+                if stats.kv_tokens_peak
+                else ("KV kept", "-", "every solution was a single step, so nothing was selected"),
                 *_rebase_row(result, reduce),
                 ("KV unshared", f"{apart}", "tokens, had each finished solution a cache of its own"),
             ]
@@ -210,7 +212,7 @@ def progress(label: str, total: int, done: int = 0, beside: int = 0) -> Iterator
                 self.last = now
                 begun = min(beside, total - done) / 2
                 left = (now - self.begun) * (total - done - begun) / max(1, done - num_before + begun)
-                ending = f", {left:.0f} s left" if done < total else ""
+                ending = f", {left:.0f} s left" if num_before < done < total else ""
                 sys.stderr.write(f"{label}: {done}/{total} {note}{ending}\n")
                 sys.stderr.flush()
 

@@ -44,11 +44,16 @@ def solve(
         _check_writable(tree)
 
     from search.api import Search
+    from search.runs.pulse import Pulse
     from search.support.files import write_atomic
 
     async def run() -> int:
         async with Search(settings=settings) as search:
-            result = await search.asolve(asked)
+            pulse = Pulse(search, 1, lambda note: click.echo(f"solve: {note}", err=True))
+            try:
+                result = await search.asolve(asked, watch=pulse.watch)
+            finally:
+                pulse.stop()
             if tree is not None:
                 write_atomic(tree, result.to_record(search.config_hash).model_dump_json(indent=1) + "\n")
             if as_json:

@@ -20,6 +20,7 @@ from search.protocols import CachingEngine
 from search.results.record import ProblemRecord, RunDirectory, failed_record, read_json
 from search.results.result import Result
 from search.runs.provenance import model_weights, provenance
+from search.runs.pulse import Pulse
 from search.runs.session import Session, garbage_frozen
 from search.runs.summary import Summary, summarise
 from search.support.files import write_atomic
@@ -79,7 +80,7 @@ class Evaluation:
 
         Args:
             concurrency: problems side by side.
-            on_progress: told of every problem that ends.
+            on_progress: told of every problem that ends, and now and then before the first one does.
             load: gives the search models that outlive it; None: it loads its own, and they end with it.
         """
         self._session = Session()
@@ -95,12 +96,15 @@ class Evaluation:
                     await flush_caches(self.search)
                 self._begin_session(infos)
                 self._session.seconds_loading = time.perf_counter() - start
+                pulse = Pulse(self.search, len(todo), lambda note: on_progress(len(self._records), note))
                 try:
                     with garbage_frozen(), self._session.running():
-                        async for item in self.search.asolve_many(todo, concurrency):
+                        async for item in self.search.asolve_many(todo, concurrency, pulse.watch):
+                            pulse.stop()
                             self._keep(item)
                             on_progress(len(self._records), self._note())
                 finally:
+                    pulse.stop()
                     self._end_session(concurrency, infos)
                     close_grader(self.search.grader)
         self.search.say()

@@ -11,6 +11,7 @@ import threading
 import pytest
 
 from search.cli import show
+from search.runs import pulse
 
 
 def test_on_a_terminal_a_bar_shows_accuracy_speed_cache_and_time_left(inside, monkeypatch):
@@ -54,6 +55,35 @@ def test_the_time_left_knows_of_problems_that_are_half_done(monkeypatch):
     with show.progress("eval", 60, beside=8) as bar:
         bar.update(1, "")
     assert 650 < int(re.search(r"(\d+) s left", seen.getvalue())[1]) < 1300
+
+
+def test_before_the_first_problem_ends_it_is_said_how_fast_it_goes_and_how_long_it_takes_at_most(inside, monkeypatch):
+    """Of a real model on a busy laptop nothing was seen for seven minutes."""
+    monkeypatch.setattr(pulse, "FIRST_SECONDS", 0.02)
+    monkeypatch.setattr(pulse, "MOST_SECONDS", 0.02)
+    monkeypatch.setattr(show, "_PLAIN_EVERY_SECONDS", 0.0)
+    words = (
+        "--policy",
+        "mini:draft",
+        "--prm",
+        "none",
+        "--method",
+        "self-consistency",
+        "--width",
+        64,
+        "--max-tokens",
+        96,
+    )
+    lines = inside("eval", "--limit", 2, "--until", "spent", *words).err.splitlines()
+    first = next(number for number, line in enumerate(lines) if "accuracy" in line)
+    told = [re.fullmatch(r"eval: 0/2 ([\d,]+) tokens written, \d+ a second(: .+)?", line) for line in lines[:first]]
+    assert len(told) > 1 and all(told), lines
+    counts = [int(one[1].replace(",", "")) for one in told]
+    assert counts == sorted(counts) and 0 < counts[-1] <= 2 * 64 * 96
+    assert re.fullmatch(r": up to \d+ (s|minutes) if every solution takes its 96 tokens", told[-1][2])
+    assert not any("tokens written" in line for line in lines[first:])
+    assert " s left" not in "".join(lines[:first]), "there is nothing yet to reckon it by"
+    assert re.search(r"solve: [\d,]+ tokens written, \d+ a second", inside("solve", "--mini", 0, *words).err)
 
 
 @pytest.mark.parametrize("done", [0, 10])

@@ -24,12 +24,25 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from search.engines.local import LocalEngine
+from search.engines.local import LocalEngine, loading
 from search.engines.local.loading import prepare
 from search.errors import ConfigError
 from search.types import Child, Prefix, Sampling, Segment
 
 PROMPT = tuple(range(40, 70))
+
+
+def test_what_takes_long_to_load_is_said_before_with_its_size_and_after_with_its_time(checkpoint, monkeypatch, caplog):
+    """Forty seconds of a real model's loading were silent."""
+    caplog.set_level("INFO", logger="search")
+    LocalEngine.load(str(checkpoint))
+    assert not caplog.messages, "the mini family is there at once"
+    monkeypatch.setattr(loading, "_SOON_BYTES", 1)
+    LocalEngine.load(str(checkpoint), dtype="bfloat16")
+    before, after = caplog.messages
+    assert before == f"loading {checkpoint}, 0 MB, as bfloat16 on cpu ..." and after.startswith(
+        f"loaded {checkpoint} in "
+    )
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.checkpoints.gguf import is_gguf, read_gguf
@@ -32,6 +35,12 @@ if TYPE_CHECKING:
     from search.engines.local.forward import Forward
     from search.engines.local.scheduler import Scheduler
     from search.engines.local.selfcheck import Attention
+
+
+_log = logging.getLogger(__name__)
+
+_SOON_BYTES = 50_000_000
+"""Weights below it are loaded before anybody asks what goes on."""
 
 
 @dataclass(slots=True)
@@ -106,8 +115,6 @@ def load_model(
 ) -> LoadedModel:
     """Load and check a model; see `LocalEngine.load`."""
     torch = import_torch()
-    from search.engines.huggingface.reward_head import head_names, read_head
-
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if dtype not in dtypes:
         raise ConfigError(f"dtype {dtype!r} is not one of {', '.join(dtypes)}")
@@ -116,17 +123,47 @@ def load_model(
     folder = find_model(model)
     if packed and not is_gguf(folder):
         raise ConfigError(f"model {model!r}: gguf_weights packed is for .gguf files, and this is none")
+    with _announced(model, folder, f"{dtype} on {device}"):
+        return _load(model, folder, dtypes[dtype], place, trust_remote_code, attention, packed)
+
+
+@contextmanager
+def _announced(model: str, folder: Path, how: str) -> Iterator[None]:
+    """Say before what is loaded and how large its files are, and after it how long that took."""
+    files = [folder] if is_gguf(folder) else sorted(folder.glob("*.safetensors"))
+    num_bytes, begun = sum(file.stat().st_size for file in files), time.monotonic()
+    told = num_bytes >= _SOON_BYTES
+    if told:
+        _log.info("loading %s, %s MB, as %s ...", model, f"{num_bytes / 1e6:,.0f}", how)
+    yield
+    if told:
+        _log.info("loaded %s in %.0f s", model, time.monotonic() - begun)
+
+
+def _load(
+    model: str,
+    folder: Path,
+    dtype: torch.dtype,
+    place: Any,
+    trust_remote_code: bool,
+    attention: Attention,
+    packed: bool,
+) -> LoadedModel:
+    import torch
+
+    from search.engines.huggingface.reward_head import head_names, read_head
+
     names = tensor_names(model, folder)
     # A head is made here, over the decoder that transformers has: code that comes with it is not needed.
     trust = trust_remote_code and not head_names(names)
     config = read_config(model, folder, trust, names)
     raw_tokenizer = read_tokenizer(model, folder, trust_remote_code)
-    network = read_weights(model, folder, config, dtypes[dtype], trust, names, packed=packed).to(place)
+    network = read_weights(model, folder, config, dtype, trust, names, packed=packed).to(place)
     loaded = prepare(network, raw_tokenizer, name=model, attention=attention)
     loaded.head = read_head(model, sorted(folder.glob("*.safetensors")))
     if loaded.head is not None:
         check_finite(model, loaded.head)
-        loaded.head.to(device=place, dtype=dtypes[dtype]).eval().requires_grad_(False)
+        loaded.head.to(device=place, dtype=dtype).eval().requires_grad_(False)
         outputs = loaded.head(
             torch.zeros(1, config.get_text_config(decoder=True).hidden_size).to(network.lm_head.weight)
         )
