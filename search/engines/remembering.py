@@ -39,6 +39,8 @@ class RememberingEngine:
         if file is None and engine.info.seeds != "exact":
             raise ConfigError(f"engine {engine.info.name}: remembering needs exact seeds, its are {engine.info.seeds}")
         self.engine = engine
+        self.info: EngineInfo = engine.info
+        self.tokenizer: Tokenizer = engine.tokenizer
         self._steps: dict[str, Generation] = {}
         self._readings: dict[Hashable, tuple[float, ...]] = {}
         self._file = file
@@ -67,16 +69,6 @@ class RememberingEngine:
         if self._file is not None:
             with self._file.open("a", encoding="utf-8") as out:
                 out.write(json.dumps(row) + "\n")
-
-    @property
-    def info(self) -> EngineInfo:
-        """That of the engine behind it."""
-        return self.engine.info
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """That of the engine behind it."""
-        return self.engine.tokenizer
 
     async def generate(
         self, prefix: Prefix, children: Sequence[Child], sampling: Sampling

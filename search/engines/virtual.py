@@ -133,7 +133,8 @@ class VirtualEngine:
             raise ConfigError(f"capacity must be at least 1, not {capacity}")
         self._clock, self._recall, self._capacity = clock, recall, capacity
         details = {**recall.engine.info.details, "clock": "virtual", "capacity": str(capacity or "unlimited")}
-        self._info = replace(recall.engine.info, name="virtual", details=details)
+        self.tokenizer: Tokenizer = recall.engine.tokenizer
+        self.info: EngineInfo = replace(recall.engine.info, name="virtual", details=details)
         self._requests: list[_Request] = []
         self._rows: dict[tuple[str, int], _Row] = {}
         self._numbers = itertools.count()
@@ -141,16 +142,6 @@ class VirtualEngine:
         self._watches: list[_Watch] = []
         self._closed = False
         clock.timed.append(self)
-
-    @property
-    def info(self) -> EngineInfo:
-        """That of the engine behind it, as virtual."""
-        return self._info
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """That of the engine behind it."""
-        return self._recall.engine.tokenizer
 
     async def generate(
         self, prefix: Prefix, children: Sequence[Child], sampling: Sampling
@@ -293,7 +284,7 @@ class VirtualEngine:
         return answer
 
     def _closed_error(self) -> EngineError:
-        return EngineError("the engine is closed", endpoint=self._info.model)
+        return EngineError("the engine is closed", endpoint=self.info.model)
 
 
 def _plain(prefix: Prefix) -> Prefix:

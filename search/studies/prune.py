@@ -20,7 +20,7 @@ from search.allocate import rebase_allocation
 from search.errors import ConfigError
 from search.protocols import Policy
 from search.tree import SearchTree
-from search.types import ROOT, FinishReason, NodeId, Pace, Selection, Step
+from search.types import ROOT, FinishReason, NodeId, Selection, Step
 
 SIZES = (16, 64, 256, 1024)
 DEPTHS = (3, 8)
@@ -194,19 +194,8 @@ class _Recorder:
 
     def __init__(self, policy: Ets, source: str) -> None:
         self.policy, self.source = policy, source
+        self.name, self.pace, self.features = policy.name, policy.pace, policy.features
         self.samples: list[Sample] = []
-
-    @property
-    def name(self) -> str:
-        return self.policy.name
-
-    @property
-    def pace(self) -> Pace:
-        return self.policy.pace
-
-    @property
-    def features(self) -> frozenset[str]:
-        return self.policy.features
 
     def select(self, tree: SearchTree, width: int, rng: random.Random) -> Selection:
         leaves = tree.leaves()

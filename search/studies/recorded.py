@@ -17,7 +17,7 @@ import statistics
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from search.engines.counter import uniform
 from search.errors import DataError, EngineError
@@ -49,7 +49,10 @@ Tokenizers of today split like this before they look anything up, and know most 
 
 
 class PieceTokenizer:
-    """Texts cut into words and signs; a piece's id is its place in the order of first use."""
+    """Texts cut into words and signs; a piece's id is its place in the order of first use. No text is special."""
+
+    start = ""
+    eos_ids = controls = tags = frozenset[Any]()
 
     def __init__(self) -> None:
         """Know nothing yet."""
@@ -60,26 +63,6 @@ class PieceTokenizer:
     def fingerprint(self) -> str:
         """A hash of the pieces."""
         return hashlib.sha256("\0".join(self.pieces).encode()).hexdigest()
-
-    @property
-    def start(self) -> str:
-        """Its texts begin with nothing special."""
-        return ""
-
-    @property
-    def eos_ids(self) -> frozenset[int]:
-        """None: a solution's last step is its last."""
-        return frozenset()
-
-    @property
-    def controls(self) -> frozenset[str]:
-        """None."""
-        return frozenset()
-
-    @property
-    def tags(self) -> frozenset[str]:
-        """None."""
-        return frozenset()
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Ids of the text's pieces; new ones are learnt."""
@@ -198,19 +181,8 @@ class Playback:
 
     def __init__(self, tokenizer: PieceTokenizer) -> None:
         """Write in the pieces of `tokenizer`, which has read all texts."""
-        self._tokenizer = tokenizer
-        size = len(tokenizer.pieces)
-        self._info = EngineInfo("recorded", "recorded", _CONTEXT_TOKENS, size, seeds="exact")
-
-    @property
-    def info(self) -> EngineInfo:
-        """Exact seeds, and no limit that a recording reaches."""
-        return self._info
-
-    @property
-    def tokenizer(self) -> PieceTokenizer:
-        """The recording's."""
-        return self._tokenizer
+        self.tokenizer = tokenizer
+        self.info = EngineInfo("recorded", "recorded", _CONTEXT_TOKENS, len(tokenizer.pieces), seeds="exact")
 
     async def label_logprobs(self, prefix: Prefix, labels: Sequence[int]) -> tuple[float, ...]:
         """Nothing of that kind was recorded."""

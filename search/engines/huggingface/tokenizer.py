@@ -19,12 +19,17 @@ class HFTokenizer:
 
     Decoding goes token by token through their bytes, so that the texts of a path's steps, put together, are the text
     of the whole path. (SentencePiece's own decoding drops a text's first space; this one keeps it.)
+
+    Attributes:
+        raw: the library's own.
+        table: the bytes of its tokens.
+        eos_ids: ids that end a text: the generation configuration's and the tokenizer's.
     """
 
     def __init__(self, tokenizer: Any, table: TokenTable, eos_ids: frozenset[int]) -> None:
         self.raw = tokenizer
-        self._table = table
-        self._eos_ids = eos_ids
+        self.table = table
+        self.eos_ids = eos_ids
 
     @cached_property
     def fingerprint(self) -> str:
@@ -45,16 +50,6 @@ class HFTokenizer:
             return ""
         begins = list(self.raw("a", add_special_tokens=True)["input_ids"])[:1] == [self.raw.bos_token_id]
         return str(bos) if begins else ""
-
-    @property
-    def table(self) -> TokenTable:
-        """The bytes of its tokens."""
-        return self._table
-
-    @property
-    def eos_ids(self) -> frozenset[int]:
-        """Ids that end a text: the generation configuration's and the tokenizer's."""
-        return self._eos_ids
 
     @cached_property
     def controls(self) -> frozenset[str]:
@@ -79,7 +74,7 @@ class HFTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`, special tokens left out."""
-        return self._table.join(ids)
+        return self.table.join(ids)
 
     def chat(self, messages: Sequence[Mapping[str, str]], options: Mapping[str, object] = {}) -> str | None:
         """The prompt for a conversation, ready for the assistant's turn; None without a chat template."""
