@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
@@ -27,6 +28,13 @@ from search.support.extras import install
     multiple=True,
     metavar="KEY",
     help="what clients must send; may be repeated, or stand in ETS_API_KEY, with commas; default: none is asked for",
+)
+@click.option(
+    "--allowed-origin",
+    "origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="whose web pages a browser lets ask, e.g. http://localhost:3000; may be repeated; * for any; default: none",
 )
 @click.option(
     "--max-width", type=click.IntRange(min=1), default=64, show_default=True, metavar="N", help="width of one search"
@@ -87,6 +95,7 @@ def serve(
     port: int,
     name: str | None,
     keys: tuple[str, ...],
+    origins: tuple[str, ...],
     max_width: int,
     max_request_tokens: int,
     max_concurrent: int,
@@ -129,11 +138,15 @@ def serve(
     given = [key.strip() for key in keys or os.environ.get("ETS_API_KEY", "").split(",") if keys or key]
     if not all(given):
         raise ConfigError("--api-key: a key must not be empty")
+    for origin in origins:
+        parts = urlsplit(origin)
+        if origin != "*" and (origin != f"{parts.scheme}://{parts.netloc}" or not parts.scheme or not parts.netloc):
+            raise ConfigError(f"--allowed-origin {origin!r}: accepted: SCHEME://HOST[:PORT] without a path, or *")
     log = None if access_log is None else AccessLog(access_log, prompts=log_prompts)
     with listen(host, port) as bound:
         # The service belongs to the loop it is made in.
         async def whole() -> None:
-            await run(Service(settings, limits, name, extras=extras), bound, given, log)
+            await run(Service(settings, limits, name, extras=extras), bound, given, log, origins)
 
         asyncio.run(whole())
     return 0

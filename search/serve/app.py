@@ -10,6 +10,7 @@ from urllib.parse import quote
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse, Response
 
 from search.serve.access_log import AccessLog
@@ -24,13 +25,16 @@ from search.serve.stream import AnswerStream, answer_whole
 _TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def make_app(service: Service, keys: Sequence[str] = (), log: AccessLog | None = None) -> FastAPI:
+def make_app(
+    service: Service, keys: Sequence[str] = (), log: AccessLog | None = None, origins: Sequence[str] = ()
+) -> FastAPI:
     """The application over a service; its models load at the start and are freed at the end.
 
     Args:
         service: what answers.
         keys: API keys, any of which opens; none: everything is open.
         log: takes note of every request.
+        origins: whose pages a browser lets ask this server, besides its own; "*": any.
     """
 
     @asynccontextmanager
@@ -46,6 +50,14 @@ def make_app(service: Service, keys: Sequence[str] = (), log: AccessLog | None =
     app.add_middleware(
         Guard, keys=tuple(keys), max_body_bytes=service.limits.max_body_bytes, metrics=service.metrics, log=log
     )
+    if origins:  # outside the guard: a browser asks beforehand without a key
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(origins),
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["Retry-After"],
+        )
     _add_errors(app, service)
     _add_openai(app, service)
     _add_operations(app, service)

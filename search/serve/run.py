@@ -93,7 +93,13 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-async def serve(service: Service, bound: socket.socket, keys: Sequence[str] = (), log: AccessLog | None = None) -> None:
+async def serve(
+    service: Service,
+    bound: socket.socket,
+    keys: Sequence[str] = (),
+    log: AccessLog | None = None,
+    origins: Sequence[str] = (),
+) -> None:
     """Serve until a signal comes.
 
     Args:
@@ -101,13 +107,14 @@ async def serve(service: Service, bound: socket.socket, keys: Sequence[str] = ()
         bound: what `listen` gave.
         keys: API keys; none: everything is open.
         log: takes note of every request.
+        origins: whose pages may ask; see `make_app`.
 
     Raises:
         ConfigError: a model cannot be used, or its server is not there.
     """
     await service.searches.load()  # before the start, where an error would be the framework's to report
     config = uvicorn.Config(
-        make_app(service, keys, log),
+        make_app(service, keys, log, origins),
         http="h11",
         ws="none",
         lifespan="on",

@@ -59,11 +59,11 @@ class Running:
 
 
 @asynccontextmanager
-async def running(keys=(), engine=None, limits=None, **settings):
+async def running(keys=(), engine=None, limits=None, origins=(), **settings):
     engine = engine or FakeEngine()
     chosen = SearchSettings(**{"prm": "none", "method": "beam", "width": 4, "vote": "majority", **settings})
     service = Service(chosen, limits or ServeLimits(max_width=8, max_tokens=1024), engines=Engines(policy=engine))
-    app = make_app(service, keys)
+    app = make_app(service, keys, origins=origins)
     async with app.router.lifespan_context(app):
         yield Running(service, app, engine)
 
@@ -399,6 +399,32 @@ async def test_headers_bound_a_search(server):
     assert wrong.status == 422 and wrong.error["param"] == "x-ets-deadline"
     effort = (await server.ask(reasoning_effort="high")).json["search"]
     assert effort["width"] == 8
+
+
+def test_pages_of_origins_that_are_allowed_may_ask_and_no_others():
+    """A browser asks beforehand, without the key that the request itself then has to send."""
+    page, asks = "http://localhost:3000", {"Access-Control-Request-Method": "POST"}
+    asks["Access-Control-Request-Headers"] = "authorization,content-type"
+
+    async def whole():
+        for origins, may in (((page,), True), (("*",), True), (("http://localhost",), False), ((), False)):
+            async with running(keys=("secret",), origins=origins) as server:
+                before = await server.exchange("OPTIONS", CHAT, Origin=page, **asks).send()
+                assert (before.status == 200) is may
+                for key, status in (("secret", 200), ("wrong", 401)):
+                    words = {"Origin": page, "Authorization": f"Bearer {key}"}
+                    found = await server.exchange("POST", CHAT, chat(TEXT), **words).send()
+                    assert found.status == status
+                    assert (found.answered.get("access-control-allow-origin") in (page, "*")) is may
+
+    timed(whole())
+
+
+@pytest.mark.parametrize("origin", ["localhost:3000", "http://localhost:3000/", "http://", "", "**"])
+def test_an_origin_that_no_browser_sends_is_refused(inside, origin):
+    ran = inside("serve", "--allowed-origin", origin)
+    said = f"--allowed-origin {origin!r}: accepted: SCHEME://HOST[:PORT] without a path, or *"
+    assert (ran.code, ran.err) == (2, f"ets: {said}\n")
 
 
 @pytest.mark.parametrize("stream", [False, True])
