@@ -30,8 +30,8 @@ SOURCES := search prm ets arbitrage tests examples docs
 .PHONY: repro-quick demo real test test-nightly test-browser lint format docs site wheel clean sglang-cpu sglang-stop test-sglang test-its-hub test-clients test-extras release
 
 demo: $(VENV)/.demo
-	@$(BIN)/ets solve --mini 0
-	@$(BIN)/ets solve --mini 6 --method beam
+	@echo "ets solve --mini 0   # a problem of the built-in models, by ETS at width 16"; $(BIN)/ets solve --mini 0
+	@echo; echo "ets solve --mini 6 --method beam"; $(BIN)/ets solve --mini 6 --method beam
 	@echo; echo "Next:"; echo "    . $(BIN)/activate                                     # so that your shell finds ets"
 	@echo "    ets eval --limit 20 --method rebase --out runs/rebase   # twenty problems, kept in a folder"
 	@echo "    ets eval --limit 20 --method ets --out runs/ets"
