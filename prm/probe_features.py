@@ -8,6 +8,7 @@ solutions that share nothing it is whether the final answer is right.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -178,9 +179,10 @@ async def collect_features(
     concurrency: int = 2,
     report: Callable[[int, str], None] = lambda done, note: None,
 ) -> None:
-    """Read the states of all steps into shards of a folder; whole shards that are there are left as they are.
+    """Read the states of all steps of problems that a folder does not hold yet, into further shards of it.
 
-    So a folder grows when more problems are asked for. Solutions that are longer than the model's context are left out.
+    So a folder grows when more problems are asked for, wherever those stand among the others. Solutions that are longer
+    than the model's context are left out.
 
     Args:
         engine: runs the policy; gives its hidden states.
@@ -198,18 +200,21 @@ async def collect_features(
     """
     kept = {**settings, "layers": list(layers), "shard_size": shard_size}
     begin(folder, kept)
-    done = 0
-    for number, first in enumerate(range(0, len(sampled), shard_size)):
-        file = folder / _SHARD.format(number)
-        part = sampled[first : first + shard_size]
-        if _num_asked(file, shard_size) < len(part):
-            read = await side_by_side(
-                lambda sampled: _read_problem(engine, sampled, layers),
-                part,
-                concurrency,
-                lambda more, before=done: report(before + more, ""),  # type: ignore[misc]
-            )
-            _write_shard(file, len(part), [trie for trie in read if trie is not None])
+    there = set(_problem_ids(folder))
+    missing = [problem for problem in sampled if problem.problem not in there]
+    done = len(sampled) - len(missing)
+    report(done, "")
+    free = (file for number in itertools.count() if not (file := folder / _SHARD.format(number)).exists())
+    for first in range(0, len(missing), shard_size):
+        part = missing[first : first + shard_size]
+        read = await side_by_side(
+            lambda sampled: _read_problem(engine, sampled, layers),
+            part,
+            concurrency,
+            lambda more, before=done: report(before + more, ""),  # type: ignore[misc]
+        )
+        if fitting := [problem for problem in read if problem is not None]:
+            _write_shard(next(free), fitting)
         done += len(part)
         report(done, "")
 
@@ -261,17 +266,16 @@ def begin(folder: Path, settings: Mapping[str, Any]) -> None:
         raise ConfigError(f"cannot write {folder}: {error.strerror or error}") from None
 
 
-def _num_asked(file: Path, shard_size: int) -> int:
-    """Problems that a shard was made for, those left out counted; 0 where there is none yet."""
+def _problem_ids(folder: Path) -> Iterator[str]:
+    """Problems whose features stand in a folder's shards."""
     from safetensors import safe_open
 
-    if not file.is_file():
-        return 0
-    with _broken_shards(file), safe_open(file, framework="pt") as opened:
-        return int(opened.metadata().get("num_asked", shard_size))
+    for file in sorted(folder.glob("shard-*.safetensors")):
+        with _broken_shards(file), safe_open(file, framework="pt") as opened:
+            yield from json.loads(opened.metadata()["problems"])
 
 
-def _write_shard(file: Path, num_asked: int, read: Sequence[_Read]) -> None:
+def _write_shard(file: Path, read: Sequence[_Read]) -> None:
     import torch
     from safetensors.torch import save_file
 
@@ -289,10 +293,10 @@ def _write_shard(file: Path, num_asked: int, read: Sequence[_Read]) -> None:
         columns["correct"] += [int(one.correct) for one in sampled.solutions]
         base += len(trie.places)
     tensors = {name: torch.tensor(values, dtype=torch.int32) for name, values in columns.items()}
-    tensors["states"] = torch.cat([states for *_, states in read]) if read else torch.zeros((0, 0, 0))
+    tensors["states"] = torch.cat([states for *_, states in read])
     ids = json.dumps([sampled.problem for _, sampled, _ in read])
     partial = file.with_name(file.name + ".partial")
-    save_file(tensors, str(partial), metadata={"problems": ids, "num_asked": str(num_asked)})
+    save_file(tensors, str(partial), metadata={"problems": ids})
     partial.chmod(0o644)
     partial.replace(file)
 

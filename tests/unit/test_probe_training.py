@@ -63,12 +63,15 @@ def test_collecting_goes_on_where_it_stopped_and_takes_no_other_settings(tmp_pat
         read_features([tmp_path / "none"])
 
 
-def test_a_folder_grows_with_the_problems_asked_for(tmp_path):
-    collected(tmp_path / "first", sampled=SAMPLED[:1], shard_size=2)
-    assert read_features([tmp_path / "first"]).problem_ids == ("p",)
+@pytest.mark.parametrize("first", [0, 1], ids=["at the end", "before what is there"])
+def test_a_folder_grows_with_the_problems_asked_for(tmp_path, first):
+    """A run that grew lists its problems by name, so that new ones may stand before those that were read."""
+    before = SAMPLED[first]
+    collected(tmp_path / "first", sampled=[before], shard_size=2)
+    assert read_features([tmp_path / "first"]).problem_ids == (before.problem,)
     engine = collected(tmp_path / "first", shard_size=2)
-    assert engine.num_calls("read") == 5, "the last shard was not full, and is made again"
-    collected(tmp_path / "at-once", shard_size=2)
+    assert engine.num_calls("read") == (4 if first else 1), "only what was not there"
+    collected(tmp_path / "at-once", sampled=[before, SAMPLED[1 - first]], shard_size=2)
     grown, whole = (read_features([tmp_path / name]) for name in ("first", "at-once"))
     assert grown.problem_ids == whole.problem_ids and torch.equal(grown.states, whole.states)
     assert collected(tmp_path / "first", sampled=SAMPLED[:1], shard_size=2).num_calls("read") == 0, "fewer are there"
@@ -78,6 +81,12 @@ def test_solutions_longer_than_the_context_are_left_out(tmp_path):
     long = Sampled("p", (1, 2), (Solution((A, (9,) * 30), 0, True), Solution((C,), 1, False)))
     collected(tmp_path, [long, SAMPLED[1]], FakeEngine(story_model(), context_tokens=20))
     assert read_features([tmp_path]).leaves.tolist() == [0, 1]
+
+
+def test_a_problem_of_which_nothing_fits_leaves_no_shard(tmp_path):
+    long = Sampled("p", (1, 2), (Solution((A, (9,) * 30), 0, True),))
+    collected(tmp_path, [long, SAMPLED[1]], FakeEngine(story_model(), context_tokens=20))
+    assert read_features([tmp_path]).problem_ids == ("q",)
 
 
 def made(num_problems=40, num_solutions=6, noise=0.5, seed=0, layers=(1, 2)):
