@@ -187,9 +187,21 @@ def reproduced() -> list[str]:
         text = re.sub(r"^##", "###", text.removeprefix("# Reproduction").strip(), flags=re.MULTILINE)
         parts += [
             f"`ets repro {file.stem} --recipe mini --out docs/repro`:",
-            re.sub(r"\]\((?=[\w-]+\.png)", "](repro/", text),
+            re.sub(r"\]\((?=[\w-]+\.png)", "](repro/", narrowed(text)),
         ]
     return parts
+
+
+def narrowed(text: str) -> str:
+    """Tables without columns that hardly any row fills, which the recipe's own page has: a window has no room."""
+
+    def without_gaps(match: re.Match[str]) -> str:
+        rows = [line.strip("|").split("|") for line in match[0].splitlines()]
+        filled = [sum(bool(row[place].strip()) for row in rows[2:]) for place in range(len(rows[0]))]
+        kept = [place for place, number in enumerate(filled) if 8 * number >= len(rows) - 2]
+        return "".join(f"|{'|'.join(row[place] for place in kept)}|\n" for row in rows)
+
+    return re.sub(r"(?:^\|.*\|\n)+", without_gaps, text, flags=re.MULTILINE)
 
 
 def page() -> str:
