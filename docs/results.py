@@ -193,12 +193,16 @@ def reproduced() -> list[str]:
 
 
 def narrowed(text: str) -> str:
-    """Tables without columns that hardly any row fills, which the recipe's own page has: a window has no room."""
+    """Tables without wall seconds and columns that hardly any row fills, which the recipe's own page has."""
 
     def without_gaps(match: re.Match[str]) -> str:
         rows = [line.strip("|").split("|") for line in match[0].splitlines()]
         filled = [sum(bool(row[place].strip()) for row in rows[2:]) for place in range(len(rows[0]))]
-        kept = [place for place, number in enumerate(filled) if 8 * number >= len(rows) - 2]
+        kept = [
+            place
+            for place, number in enumerate(filled)
+            if 8 * number >= len(rows) - 2 and rows[0][place].strip() != "wall seconds a problem"
+        ]
         return "".join(f"|{'|'.join(row[place] for place in kept)}|\n" for row in rows)
 
     return re.sub(r"(?:^\|.*\|\n)+", without_gaps, text, flags=re.MULTILINE)
