@@ -68,12 +68,10 @@ class ModelSession:
             if node.seed not in ids_by_seed:
                 ids_by_seed[node.seed] = self._view.prompt(tree) if node.parent is None else self._encode(node.text)
                 ids_by_seed[~node.seed] = ()
-            elif (
-                node.forced_tokens and ~node.seed not in ids_by_seed
-            ):  # what stands behind a step that this model wrote
-                ids_by_seed[~node.seed] = self._encode(
-                    self._view.tree_tokenizer.decode(node.ids[-node.forced_tokens :])
-                )
+            elif node.forced_tokens and ~node.seed not in ids_by_seed:
+                # What stands behind a step that this model wrote.
+                forced = self._view.tree_tokenizer.decode(node.ids[-node.forced_tokens :])
+                ids_by_seed[~node.seed] = self._encode(forced)
             segments += [Segment(key, ids_by_seed[key]) for key in (node.seed, ~node.seed) if ids_by_seed.get(key)]
         return Prefix(tree.id, tuple(segments), tree.ahead)
 

@@ -200,7 +200,7 @@ async def collect_features(
     """
     kept = {**settings, "layers": list(layers), "shard_size": shard_size}
     begin(folder, kept)
-    there = set(_problem_ids(folder))
+    there = {name for _, names in _shards(folder, tensors=False) for name in names}
     missing = [problem for problem in sampled if problem.problem not in there]
     done = len(sampled) - len(missing)
     report(done, "")
@@ -208,7 +208,7 @@ async def collect_features(
     for first in range(0, len(missing), shard_size):
         part = missing[first : first + shard_size]
         read = await side_by_side(
-            lambda sampled: _read_problem(engine, sampled, layers),
+            lambda problem: _read_problem(engine, problem, layers),
             part,
             concurrency,
             lambda more, before=done: report(before + more, ""),  # type: ignore[misc]
@@ -264,15 +264,6 @@ def begin(folder: Path, settings: Mapping[str, Any]) -> None:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot write {folder}: {error.strerror or error}") from None
-
-
-def _problem_ids(folder: Path) -> Iterator[str]:
-    """Problems whose features stand in a folder's shards."""
-    from safetensors import safe_open
-
-    for file in sorted(folder.glob("shard-*.safetensors")):
-        with _broken_shards(file), safe_open(file, framework="pt") as opened:
-            yield from json.loads(opened.metadata()["problems"])
 
 
 def _write_shard(file: Path, read: Sequence[_Read]) -> None:
@@ -357,13 +348,14 @@ def read_features(folders: Sequence[Path]) -> Features:
     return Features(settings, tuple(numbers), states, **whole)  # type: ignore[arg-type]
 
 
-def _shards(folder: Path) -> Iterator[tuple[dict[str, torch.Tensor], list[str]]]:
+def _shards(folder: Path, *, tensors: bool = True) -> Iterator[tuple[dict[str, torch.Tensor], list[str]]]:
+    """The columns of each shard, if `tensors`, and its problems."""
     from safetensors import safe_open
 
     for file in sorted(folder.glob("shard-*.safetensors")):
         with _broken_shards(file), safe_open(file, framework="pt") as opened:
-            tensors = {name: opened.get_tensor(name) for name in list(opened.keys())}
-            yield tensors, json.loads(opened.metadata()["problems"])
+            columns = {name: opened.get_tensor(name) for name in list(opened.keys()) if tensors}
+            yield columns, json.loads(opened.metadata()["problems"])
 
 
 @contextmanager

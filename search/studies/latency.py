@@ -210,7 +210,8 @@ def _figures(ran: dict[str, _Ran], ending: str) -> dict[str, float]:
     figures[f"thrown_share{ending}"] = thrown / (thrown + kept)
     figures[f"thrown_per_kept{ending}"] = thrown / kept
     same = [
-        nodes_of(first) == nodes_of(second) for first, second in zip(level.done, ran["speculate"].done, strict=True)
+        nodes_of(first, exact=True) == nodes_of(second, exact=True)
+        for first, second in zip(level.done, ran["speculate"].done, strict=True)
     ]
     figures[f"equal_speculate{ending}"] = sum(same) / len(same)
     return figures

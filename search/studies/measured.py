@@ -222,6 +222,12 @@ def paired_difference(ours: Measured, theirs: Measured) -> Estimate:
     return paired_estimate(ours.right, theirs.right)
 
 
-def nodes_of(result: Result | SearchOutcome) -> list[tuple[object, ...]]:
-    """What makes two trees equal: every node's place, ids, writer and fate; rewards may differ by a rounding."""
-    return [(node.parent, node.ids, node.writer, node.status) for node in result.tree]
+def nodes_of(result: Result | SearchOutcome, *, exact: bool = False) -> list[tuple[object, ...]]:
+    """What makes two trees equal: every node's place, ids, writer and fate; if `exact`, its reward and reason too.
+
+    Rewards may differ by a rounding where they depend on what else is in a batch.
+    """
+    return [
+        (node.parent, node.ids, node.writer, node.status, *((node.reward, node.reason) if exact else ()))
+        for node in result.tree
+    ]

@@ -120,9 +120,7 @@ async def _reward_difference(results: Sequence[Result], settings: SearchSettings
         scored = [node for node in result.tree if node.reward is not None]
         async with scorer.open(result.tree) as session:
             rewards = await session.score(result.tree, [node.id for node in scored])
-        worst = max(
-            [worst, *(abs((node.reward or 0.0) - reward) for node, reward in zip(scored, rewards, strict=True))]
-        )
+        worst = max([worst, *(abs(node.reward - reward) for node, reward in zip(scored, rewards, strict=True))])  # type: ignore[operator]
     await engine.aclose()
     return worst
 

@@ -86,7 +86,7 @@ def measure(
         async with _search(settings, {"width": 1, "method": "greedy"}, None) as first:
             engine = first.engines["policy"]
             await _solve(first, problems[0], seed)
-            baseline = None if "engine" in settings else _baseline(first.settings)
+            baseline = _baseline(first.settings) if engine.info.name == "local" else None
             for width in widths:
                 for method in methods:
                     chosen = {"width": width, "method": method}

@@ -10,6 +10,7 @@ from trees import add
 
 from search.errors import ConfigError
 from search.studies import latency, wall_latency
+from search.studies.measured import nodes_of
 from search.tree import SearchTree
 
 STORY = story_model(answer=0.2)
@@ -43,8 +44,9 @@ def measured(checkpoint, **options):
     return latency.run(limit=2, policy=checkpoint, widths=(4,), methods=("ets", "rebase"), repeats=2, **options)
 
 
-def test_a_model_in_this_process(checkpoint):
-    report = measured(checkpoint)
+@pytest.mark.parametrize("options", [{}, {"engine": "local"}])
+def test_a_model_in_this_process(checkpoint, options):
+    report = measured(checkpoint, **options)
     check(report)
     assert report["engine"]["name"] == "local" and report["model"] == checkpoint
     for mode in ("level", "speculate"):
@@ -76,3 +78,12 @@ def test_a_model_on_a_server(checkpoint):
 def test_what_belongs_to_a_model_is_refused_without_one(option):
     with pytest.raises(ConfigError, match=f"{next(iter(option))} goes with a model, --policy"):
         latency.run(**option)
+
+
+def test_trees_that_differ_in_a_reward_alone_are_equal_but_for_exactness():
+    results = [SimpleNamespace(tree=SearchTree("t", range(3), "How many?")) for _ in range(2)]
+    for result, reward in zip(results, (0.5, 0.25), strict=True):
+        add(result.tree, 0, "Add 3 to 4.", reward)
+    first, second = results
+    assert nodes_of(first) == nodes_of(second) and nodes_of(first, exact=True) != nodes_of(second, exact=True)
+    assert nodes_of(first, exact=True) == nodes_of(first, exact=True)

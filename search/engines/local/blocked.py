@@ -1,8 +1,8 @@
 """Linear layers in bfloat16 whose weights lie in the blocks that the processor's matrix units take.
 
-oneDNN puts a plain weight into that order at every call; with few rows that takes as long as reading it. Done once, a
-forward of Qwen2.5-1.5B takes 17% less time at 16 and 64 rows and 9% less at 200 (two cores with AMX). The operations
-are those which `torch.compile` uses for frozen weights; private, so each layer is compared before it is used.
+oneDNN puts a plain weight into that order at every call. Done once, the engine wrote 1.2 times as many tokens a second
+of Qwen2.5-Coder-1.5B at 16 and 64 rows and 1.1 times at 200 (two cores with AMX, one round). The operations are those
+which `torch.compile` uses for frozen weights; private, so each layer is compared before it is used.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import random
 import time
 from abc import ABC, abstractmethod
@@ -353,7 +352,9 @@ class RemoteEngine(ABC, Generic[Server]):
 
     async def _retried(self, books: Books, tree: str, attempt: Callable[[Worker[Server]], Awaitable[T]]) -> T:
         """Do something on a tree's server; after a failure that may pass, again, on another one where there is one."""
-        for number in itertools.count(1):
+        number = 0
+        while True:
+            number += 1
             worker = self._workers.of(tree)
             books.num_running += 1
             try:
@@ -372,7 +373,6 @@ class RemoteEngine(ABC, Generic[Server]):
             finally:
                 books.num_running -= 1
             await asyncio.sleep(pause)
-        raise AssertionError("the last attempt returns or raises")
 
     def _received(self, tree: str) -> Books:
         if self._closed:
