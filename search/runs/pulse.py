@@ -26,12 +26,12 @@ class Pulse:
             say: takes a short note.
         """
         self._search, self._num_problems, self._say = search, num_problems, say
-        self._trees: set[str] = set()
+        self._written: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
 
     def watch(self, progress: Progress) -> None:
         """Note a tree that is searched; the first one begins the time."""
-        self._trees.add(progress.tree.id)
+        self._written.setdefault(progress.tree.id, 0)
         if self._task is None:
             self._task = asyncio.create_task(self._beat())
 
@@ -54,7 +54,10 @@ class Pulse:
         """
         settings = self._search.settings
         engines = writing_engines(self._search.driver.writer)
-        written = sum(engine.usage(tree).sampled_tokens or 0 for engine in engines for tree in self._trees)
+        for tree, before in self._written.items():
+            # An engine forgets a tree whose search ends, which may be before its result is here.
+            self._written[tree] = max(before, sum(engine.usage(tree).sampled_tokens or 0 for engine in engines))
+        written = sum(self._written.values())
         told = f"{written:,} tokens written, {written / seconds:.0f} a second"
         if not written or settings.writer != "model" or settings.lookahead:
             return told

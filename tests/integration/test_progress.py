@@ -1,5 +1,6 @@
 """What a person sees while `ets eval` runs: a bar on a terminal, plain lines elsewhere."""
 
+import asyncio
 import contextlib
 import io
 import os
@@ -7,11 +8,13 @@ import pty
 import re
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 
 from search.cli import show
 from search.runs import pulse
+from search.types import Usage
 
 
 def test_on_a_terminal_a_bar_shows_accuracy_speed_cache_and_time_left(inside, monkeypatch):
@@ -84,6 +87,24 @@ def test_before_the_first_problem_ends_it_is_said_how_fast_it_goes_and_how_long_
     assert not any("tokens written" in line for line in lines[first:])
     assert " s left" not in "".join(lines[:first]), "there is nothing yet to reckon it by"
     assert re.search(r"solve: [\d,]+ tokens written, \d+ a second", inside("solve", "--mini", 0, *words).err)
+
+
+def test_what_an_ended_search_wrote_stays_counted_when_its_engine_forgets_it():
+    written = {"a": 30, "b": 20}
+    engine = SimpleNamespace(usage=lambda tree: Usage(sampled_tokens=written[tree]))
+    writer = SimpleNamespace(engines={"model": engine})
+    settings = SimpleNamespace(writer="arbitrage", lookahead=0)
+    beat = pulse.Pulse(SimpleNamespace(settings=settings, driver=SimpleNamespace(writer=writer)), 2, print)
+
+    async def watched():
+        for name in ("a", "b"):
+            beat.watch(SimpleNamespace(tree=SimpleNamespace(id=name)))
+        beat.stop()
+
+    asyncio.run(watched())
+    assert beat.note(2.0) == "50 tokens written, 25 a second"
+    written.update(a=0, b=40)
+    assert beat.note(2.0) == "70 tokens written, 35 a second"
 
 
 @pytest.mark.parametrize("done", [0, 10])
