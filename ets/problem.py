@@ -203,7 +203,7 @@ def build_problem(
     parents = [-1 if (above := tree[node].parent) is None else index[above] for node in [*ancestors, *leaves]]
     num_nodes = len(ancestors)
     if node_cost == "tokens":
-        sizes = np.array([len(tree[node].ids) for node in [*ancestors, *leaves]], dtype=np.float64)
+        sizes = np.array([tree.num_step_tokens(node) for node in [*ancestors, *leaves]], dtype=np.float64)
     else:
         sizes = np.ones(len(parents))
     shares = sizes / max(sizes.sum(), 1.0)

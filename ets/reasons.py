@@ -56,7 +56,7 @@ class LeafFate:
         num_nodes = num_tokens = 0
         while node is not None and node not in self.union:
             num_nodes += 1
-            num_tokens += len(self.tree[node].ids)
+            num_tokens += self.tree.num_step_tokens(node)
             node = self.tree[node].parent
         return num_nodes, num_tokens
 

@@ -163,6 +163,11 @@ class SearchTree:
         nodes.reverse()
         return nodes
 
+    def num_step_tokens(self, node_id: NodeId) -> int:
+        """Tokens that a node adds to its path; the root's are the prompt's."""
+        node = self.nodes[node_id]
+        return node.num_path_tokens - (0 if node.parent is None else self.nodes[node.parent].num_path_tokens)
+
     def prefix(self, node_id: NodeId) -> Prefix:
         """The path to `node_id` as an engine takes it."""
         segments = []

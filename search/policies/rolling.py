@@ -20,8 +20,9 @@ the search wait for them."""
 class Frontier(SearchTree):
     """A view of a tree in which steps that are being written are open leaves as well.
 
-    Nothing is known of them yet, so each stands there with the text and the features of the step above it, and with the
-    reward that its siblings have in the mean, or without such the path's so far.
+    What they say is not known yet, so each stands there with the text and the features of the step above it, and with
+    the reward that its siblings have in the mean, or without such the path's so far. It has the tokens that were written
+    of it by now: its path is about as long as the newest leaf's, as all steps are written at one speed.
     """
 
     def __init__(self, tree: SearchTree, writing: Sequence[Node]) -> None:
@@ -35,13 +36,20 @@ class Frontier(SearchTree):
         self.nodes = [*tree.nodes]
         self._children = tree._children
         self._num_finished = tree.num_finished
+        newest = _newest(tree)
         for node in writing:
             assert node.parent is not None
             above = tree[node.parent]
             known = [reward for child in tree.children(above.id) if (reward := tree[child].reward) is not None]
             reward = sum(known) / len(known) if known else None
-            status = NodeStatus.OPEN
-            self.nodes[node.id] = replace(node, text=above.text, features=above.features, reward=reward, status=status)
+            self.nodes[node.id] = replace(
+                node,
+                text=above.text,
+                features=above.features,
+                reward=reward,
+                status=NodeStatus.OPEN,
+                num_path_tokens=max(newest, above.num_path_tokens + 1),
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +136,7 @@ def _share(tree: SearchTree, leaves: Collection[NodeId], lacking: Counter[NodeId
     """
     kept = [leaf for leaf in sorted(leaves) if lacking[leaf] > 0]
     given = Counter(dict.fromkeys(kept[:width], 1))
-    newest = max(tree[leaf].num_path_tokens for leaf in leaves)
+    newest = _newest(tree)
     able = [
         node
         for node in sorted(lacking)
@@ -140,3 +148,8 @@ def _share(tree: SearchTree, leaves: Collection[NodeId], lacking: Counter[NodeId
             break
         given[max(wanted, key=lambda node: (lacking[node] - given[node], -node))] += 1
     return given
+
+
+def _newest(tree: SearchTree) -> int:
+    """Tokens of the longest path to an open leaf."""
+    return max(leaf.num_path_tokens for leaf in tree.leaves())

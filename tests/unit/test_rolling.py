@@ -85,6 +85,16 @@ def test_a_step_whose_children_are_far_ahead_gets_no_more():
     assert counts == {} and again in reasons
 
 
+def test_a_step_that_ends_first_pays_no_more_than_those_that_are_still_written():
+    """Steps of which nothing had come yet cost nothing, so whatever ended before the last was pruned for its price."""
+    tree = new_tree()
+    for _ in range(7):
+        tree.add_child(ROOT)
+    tree.root.features["embedding"] = (0.5, 0.5)
+    first = same_step(tree, ROOT, "a", 0.5, num_tokens=40)
+    assert select(Rolling(Ets()), tree, 1) == ({first: 1}, {})
+
+
 class Jittery(FakeEngine):
     """An engine whose steps come when they like, and which tells of some how far they are, and of others never."""
 
