@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from search.catalogue import METHODS, pick
+from search.catalogue import METHODS, load, pick
 from search.problems.data import load_problems
 from search.studies.measured import Measured, Models, measure, paired_difference
 
@@ -35,7 +35,8 @@ def run(
         greatest width `gain_METHOD`, and over self-consistency's majority vote at the same width
         `over_majority_METHOD_W`, both with `_lo` and `_hi`, a paired 95% interval over problems; the work ratios
         `policy_work_METHOD_W` and `prm_work_METHOD_W` (computed over unique tokens), and `kv_peaks_equal`, 1 if the
-        engine's peak was the ledger's own in every search. `rows`: the table with intervals and costs.
+        engine's peak was the ledger's own in every search by a method that waits for its levels (where leaves go on
+        alone, the engine holds also what is being written). `rows`: the table with intervals and costs.
     """
     problems = load_problems(data, limit)
     models = Models.mini()
@@ -55,7 +56,9 @@ def run(
             figures[f"policy_work_{name}_{width}"] = row["computed_tokens"] / row["unique_tokens"]
             if row["prm_unique_tokens"]:
                 figures[f"prm_work_{name}_{width}"] = row["prm_tokens"] / row["prm_unique_tokens"]
-            if any(r.stats.kv_tokens_engine_peak != r.stats.kv_tokens_ledger_peak for r in measured.results):
+            if load(METHODS[method].policy).pace == "level" and any(
+                r.stats.kv_tokens_engine_peak != r.stats.kv_tokens_ledger_peak for r in measured.results
+            ):
                 figures["kv_peaks_equal"] = 0
             sys.stderr.write(f"{method} {width}: accuracy {row['accuracy']:.3f}, {row['seconds_wall']:.1f} s\n")
         if len(by_width) > 1:
