@@ -145,15 +145,27 @@ def run(
             for method in methods:
                 settings = {"width": width, "seed": seed, "method": method}
                 ending = f"_{width}{suffix(method)}"
-                alone = {name: _alone(source, settings | mode) for name, mode in MODES.items()}
+                alone = _in_each_mode(_alone, source, settings)
                 figures |= _figures(alone, ending) | _accuracy(alone, ending)
-                together = {name: _together(source, settings | mode) for name, mode in MODES.items()}
+                together = _in_each_mode(_together, source, settings)
                 figures |= _figures(together, f"{ending}_together")
                 shown = [f"{key} {value:.4g}" for key, value in figures.items() if ending in key]
                 sys.stderr.write(f"latency: {', '.join(shown)}\n")
     finally:
         source.close()
     return {"bench": "latency", "data": data, "num_problems": len(source.problems), "seed": seed, "figures": figures}
+
+
+def _in_each_mode(
+    run: Callable[[_Source, dict[str, Any]], _Ran], source: _Source, settings: dict[str, Any]
+) -> dict[str, _Ran]:
+    """The same searches in each of `MODES`, with a line for each, as one takes minutes."""
+    ran = {}
+    for name, mode in MODES.items():
+        ran[name] = run(source, settings | mode)
+        which = f"{settings['method']} {settings['width']} {name} {run.__name__.strip('_')}"
+        sys.stderr.write(f"latency: {which}: {len(ran[name].done)} problems searched\n")
+    return ran
 
 
 def _alone(source: _Source, settings: dict[str, Any]) -> _Ran:
