@@ -302,6 +302,11 @@ class SearchTree:
         node = self.nodes[node_id]
         node.reward, node.seconds_score = reward, seconds
 
+    def reopen(self, node_id: NodeId) -> None:
+        """Make a leaf again of an expanded node below which nothing lives."""
+        assert self.nodes[node_id].status is NodeStatus.EXPANDED, f"node {node_id} is {self.nodes[node_id].status}"
+        self.nodes[node_id].status = NodeStatus.OPEN
+
     def finish(self, node_id: NodeId, reason: str) -> None:
         """End a trajectory at an open node."""
         self._close(node_id, NodeStatus.FINISHED, reason)

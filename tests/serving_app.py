@@ -44,11 +44,11 @@ class Running:
 
 
 @asynccontextmanager
-async def running(keys=(), engine=None, limits=None, origins=(), **settings):
+async def running(keys=(), engine=None, limits=None, origins=(), log=None, **settings):
     engine = engine or FakeEngine()
     chosen = SearchSettings(**{"prm": "none", "method": "beam", "width": 4, "vote": "majority", **settings})
     service = Service(chosen, limits or ServeLimits(max_width=8, max_tokens=1024), engines=Engines(policy=engine))
-    app = make_app(service, keys, origins=origins)
+    app = make_app(service, keys, log, origins)
     async with app.router.lifespan_context(app):
         yield Running(service, app, engine)
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from search.ledger import TREE_TOKENS, ModelCost, Stats, model_cost
+from search.loop.limits import is_out_of_time
 from search.loop.running import Running
 from search.protocols import Scorer, Writer
 from search.replay import replay
-from search.tree import SearchTree
+from search.tree import STEP_ABOVE_FAILED, SearchTree
 from search.types import NodeStatus, Problem, Selected
 
 
@@ -33,6 +34,12 @@ class SearchOutcome:
     notes: tuple[str, ...] = ()
     selections: tuple[Selected, ...] = ()
     models: Mapping[str, ModelCost] = field(default_factory=dict)
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """Why each branch was lost whose step could not be written or scored; time that was up is no such reason."""
+        reasons = (node.reason for node in self.tree.leaves(NodeStatus.FAILED))
+        return tuple(reason for reason in reasons if reason != STEP_ABOVE_FAILED and not is_out_of_time(reason))
 
     @property
     def error(self) -> str | None:

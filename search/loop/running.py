@@ -151,13 +151,21 @@ class Running:
     def stop_for_time(self, reason: str, scored: bool) -> None:
         """End all trajectories as they are, when time is up and nothing runs any more.
 
+        One whose next steps were all being written ends where it stood before them.
+
         Args:
             reason: which limit it is.
             scored: whether there is a scorer; a step without a reward then has no part in the vote.
         """
         tree = self.tree
-        for node in tree.leaves(NodeStatus.PENDING):
+        unwritten = tree.leaves(NodeStatus.PENDING)
+        for node in unwritten:
             tree.prune(node.id, f"{reason}, while it was written")
+        living = tree.union(
+            leaf.id for status in (NodeStatus.OPEN, NodeStatus.FINISHED) for leaf in tree.leaves(status)
+        )
+        for parent in {node.parent for node in unwritten if node.parent is not None} - living - {ROOT}:
+            tree.reopen(parent)
         for node in tree.leaves():
             if node.id == ROOT or (scored and node.reward is None):
                 tree.prune(node.id, f"{reason}, before it was scored" if node.id else reason)

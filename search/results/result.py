@@ -115,6 +115,11 @@ class Result:
         return self.outcome.selections
 
     @property
+    def lost(self) -> tuple[str, ...]:
+        """Why each branch was lost whose step could not be written or scored; as a rule there are none."""
+        return self.outcome.lost
+
+    @property
     def error(self) -> str | None:
         """Why the whole search failed, if nothing finished and something broke; else None."""
         return self.outcome.error
@@ -129,6 +134,7 @@ class Result:
             ("tokens written", self.stats.policy_tokens),
             ("KV tokens, peak", self.stats.kv_tokens_peak),
             ("seconds", round(self.stats.seconds, 2)),
+            *((("branches lost", f"{len(self.lost)}; the first: {self.lost[0]}"),) if self.lost else ()),
             *((("error", self.error),) if self.error else ()),
         )
         table = Table("result", self.problem.text, ("", ""), rows, self.notes).html()

@@ -79,6 +79,7 @@ class AccessLog:
             "seconds_queued": round(job.seconds_queued, 4),
             "deadline": job.deadline,
             "deadline_reached": job.late,
+            "branches_lost": None if result is None else len(result.lost),
             "prompt_tokens": len(job.prompt.ids),
             "sampled_tokens": None if result is None else result.stats.policy_tokens,
             "error": job.error if self._prompts else bool(job.error),

@@ -70,12 +70,18 @@ def about(job: Job, result: Result) -> dict[str, Any]:
         "num_ignored_messages": ignored,
         "deadline": job.deadline,
         "deadline_reached": job.late,
+        "branches_lost": len(result.lost),
         "seconds_queued": job.seconds_queued,
-        "notes": [*result.notes, *([_IGNORED.format(ignored)] if ignored else [])],
+        "notes": [
+            *result.notes,
+            *([_IGNORED.format(ignored)] if ignored else []),
+            *([_LOST.format(len(result.lost), result.lost[0])] if result.lost else []),
+        ],
         "stats": stats_record(result.stats),
     }
 
 
+_LOST = "branches lost: {}; the answer stands on the others; the first: {}"
 _IGNORED = "this model's chat template has no place for {} of the earlier messages; it did not read them"
 
 

@@ -20,7 +20,7 @@ from search.serve.guard import KEY_COOKIE, SEEN, BodyTooLargeError, Guard, Seen,
 from search.serve.home import home
 from search.serve.openapi import document, responses
 from search.serve.service import Service
-from search.serve.stream import AnswerStream, answer_whole
+from search.serve.stream import BRANCHES_LOST, AnswerStream, answer_whole
 
 _TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -56,7 +56,7 @@ def make_app(
             allow_origins=list(origins),
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=["Retry-After"],
+            expose_headers=["Retry-After", BRANCHES_LOST],
         )
     _add_errors(app, service)
     _add_openai(app, service)
@@ -72,13 +72,13 @@ def _add_errors(app: FastAPI, service: Service) -> None:
         return error.response()
 
     @app.exception_handler(RequestValidationError)
-    async def of_the_body(_: Request, error: RequestValidationError) -> Response:
-        mistakes = error.errors()
+    async def of_the_body(request: Request, error: RequestValidationError) -> Response:
+        mistakes, refused = error.errors(), REFUSED[request.scope["path"]]
         place = [str(part) for part in mistakes[0]["loc"][1:]]
-        name = next((part for part in place if part in REFUSED), "")
+        name = next((part for part in place if part in refused), "")
         if name and mistakes[0]["type"] != "extra_forbidden":
             param = place[0] if place[0] == name else ".".join(place[: place.index(name) + 1])
-            return invalid_input(f"{param}: {REFUSED[name]}; leave it out", param, "unsupported_parameter").response()
+            return invalid_input(f"{param}: {refused[name]}; leave it out", param, "unsupported_parameter").response()
         return from_validation(mistakes).response()
 
     @app.exception_handler(HTTPException)
@@ -88,7 +88,7 @@ def _add_errors(app: FastAPI, service: Service) -> None:
         code = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
         text = {
             400: "the body is not valid JSON: it is no UTF-8, is nested too deep, or has too long a number",
-            404: "there is nothing at this address",
+            404: "there is nothing at this address; clients ask /v1/chat/completions, /v1/completions and /v1/models",
             405: "this address does not take this method",
         }
         message = text.get(error.status_code, str(error.detail))
@@ -138,9 +138,10 @@ def _seen(request: Request) -> Seen:
 
 def _add_operations(app: FastAPI, service: Service) -> None:
     @app.get("/", responses=responses("page"), response_model=None, tags=["operation"])
-    async def root() -> Response:
+    async def root(request: Request) -> Response:
         """A page that says what this is, how it is asked, and where to look on."""
-        return HTMLResponse(home(service))
+        scheme, host = request.scope["scheme"], request.headers.get("host", "HOST")
+        return HTMLResponse(home(service, f"{scheme}://{host}"))
 
     @app.get("/health", responses=responses("health"), response_model=None, tags=["operation"])
     async def health() -> Response:

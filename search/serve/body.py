@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from search.plain_text import is_unicode
 from search.prompt.conversation import Turn
 from search.serve.errors import invalid_input
 from search.setting_groups import PromptSettings, SamplingSettings, TreeSettings, VoteSettings
@@ -54,6 +55,7 @@ class Message(BaseModel):
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart] | None = None
     tool_calls: NoItems | None = Field(None, description="refused: a search calls no tools")
+    function_call: None = Field(None, description="refused: a search calls no tools")
 
 
 class StreamOptions(_Strict):
@@ -133,13 +135,16 @@ class CompletionRequest(_Request):
     best_of: Annotated[int, Field(ge=1, le=1)] | None = Field(None, description="refused: the width says that")
 
 
-REFUSED: Mapping[str, str] = {
-    name: str(info.description).partition(": ")[2]
-    for kind in (ChatRequest, CompletionRequest, Message)
-    for name, info in kind.model_fields.items()
-    if str(info.description).startswith("refused")
+REFUSED: Mapping[str, Mapping[str, str]] = {
+    path: {
+        name: str(info.description).partition(": ")[2]
+        for kind in kinds
+        for name, info in kind.model_fields.items()
+        if str(info.description).startswith("refused")
+    }
+    for path, kinds in (("/v1/chat/completions", (ChatRequest, Message)), ("/v1/completions", (CompletionRequest,)))
 }
-"""Fields that are refused, and why."""
+"""Fields that are refused at an address, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +175,11 @@ class Asked:
     logprobs: bool = False
     effort: Effort | None = None
 
+    @property
+    def field(self) -> str:
+        """Where in its body the problem stands."""
+        return "prompt" if self.raw else "messages"
+
 
 def read_body(body: ChatRequest | CompletionRequest, *named: tuple[str, Mapping[str, Any]]) -> Asked:
     """What a body asks for.
@@ -191,6 +201,9 @@ def read_body(body: ChatRequest | CompletionRequest, *named: tuple[str, Mapping[
             _put(changes, name, value, said_by)
     for name in ("temperature", "top_p", "seed", "max_tokens"):
         _put(changes, name, getattr(body, name), name)
+    ends = ((body.stop,) if body.stop else ()) if isinstance(body.stop, str) else tuple(body.stop or ())
+    if not all(map(is_unicode, ends)):
+        raise invalid_input("stop: is not valid Unicode text", "stop")
     options = body.stream_options
     if options is not None and not body.stream:
         raise invalid_input("stream_options: only where stream is true", "stream_options")
@@ -211,7 +224,7 @@ def read_body(body: ChatRequest | CompletionRequest, *named: tuple[str, Mapping[
         include_usage=bool(options and options.include_usage),
         earlier=earlier,
         raw=isinstance(body, CompletionRequest),
-        ends=((body.stop,) if body.stop else ()) if isinstance(body.stop, str) else tuple(body.stop or ()),
+        ends=ends,
         logprobs=logprobs,
         effort=effort,
     )

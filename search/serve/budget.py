@@ -80,7 +80,7 @@ def _seconds(headers: Mapping[str, str], name: str) -> float | None:
     if given is None:
         return None
     try:
-        seconds = float(given)
+        seconds = float("" if "_" in given else given)
     except ValueError:
         seconds = math.nan
     if not 0 < seconds < math.inf:

@@ -78,12 +78,15 @@ def dump(content: Mapping[str, Any]) -> str:
     return json.dumps(content, allow_nan=False, separators=(",", ":"))
 
 
-def from_search(error: BaseException) -> ApiError:
-    """What a search's own error means to a client; an error of another kind says nothing of itself."""
+def from_search(error: BaseException, field: str = "messages") -> ApiError:
+    """What a search's own error means to a client whose problem stands in `field`.
+
+    An error of another kind says nothing of itself.
+    """
     if isinstance(error, ApiError):
         return error
     if isinstance(error, ContextOverflowError | PromptTooLongError):
-        return invalid_input(str(error), "messages", "context_length_exceeded")
+        return invalid_input(str(error), field, "context_length_exceeded")
     if isinstance(error, ConfigError | SolverError):  # a solver by name that takes no such program
         return invalid_input(str(error))
     if isinstance(error, EngineError):
@@ -93,10 +96,10 @@ def from_search(error: BaseException) -> ApiError:
     return ApiError(500, "internal error; the server's log says more", kind=SERVER, code="internal_error")
 
 
-def from_failure(reason: str) -> ApiError:
-    """A search in which nothing finished because something broke."""
+def from_failure(reason: str, field: str = "messages") -> ApiError:
+    """A search in which nothing finished because something broke; `field` as in `from_search`."""
     if reason == PRM_CONTEXT_FULL:
-        return invalid_input(reason, "messages", "context_length_exceeded")
+        return invalid_input(reason, field, "context_length_exceeded")
     return ApiError(502, f"the search failed: {reason}", kind=SERVER, code="search_failed")
 
 

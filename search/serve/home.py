@@ -23,7 +23,7 @@ dt {{ font-weight: 600; }} dd {{ margin: 0 0 .6rem; }}
 </style>
 <h1>{name}</h1>
 <p>An OpenAI-compatible server whose answers are searched: method <b>{method}</b> at width <b>{width}</b>, scored by
-<b>{prm}</b>. Give a client this server's address with <code>/v1</code> as its base URL.</p>
+<b>{prm}</b>. Give a client <code>{base}/v1</code> as its base URL.</p>
 <pre>curl -s {base}/v1/chat/completions -H 'Content-Type: application/json' -d '{{
   "model": "{name}", "messages": [{{"role": "user", "content": "What is 12 * 12?"}}]}}'</pre>
 <dl>
@@ -41,15 +41,15 @@ dt {{ font-weight: 600; }} dd {{ margin: 0 0 .6rem; }}
 """
 
 
-def home(service: Service) -> str:
-    """The page of one server."""
+def home(service: Service, base: str) -> str:
+    """The page of one server, which is reached at `base`."""
     settings = service.searches.settings
     shown = {
         "name": service.name,
         "method": settings.method_name,
         "width": str(settings.width),
         "prm": next(iter(service.scorers)),
-        "base": "http://HOST:PORT",
+        "base": base,
         "methods": ", ".join(METHODS),
         "scorers": ", ".join(service.scorers),
         "policies": ", ".join(service.policies),

@@ -68,7 +68,7 @@ class Job:
         began: whether its turn came.
         stopped: whether the server ended it, and not its client.
         seconds_queued: before it began.
-        late: whether its deadline ended it: the answer is the best so far.
+        late: whether its deadline, or another limit of seconds, ended it: the answer is the best so far.
     """
 
     id: str

@@ -54,6 +54,9 @@ class Metrics:
             ["stage"],
             registry=registry,
         )
+        self._lost = Counter(
+            "ets_branches_lost", "Branches that searches lost, of those that came to a result.", registry=registry
+        )
         self._seconds = Histogram(
             "ets_search_seconds", "Seconds of a search, waiting left out.", buckets=_SECONDS, registry=registry
         )
@@ -79,6 +82,7 @@ class Metrics:
         self._seconds.observe(seconds)
         if result is None:
             return
+        self._lost.inc(len(result.lost))
         for stage in STAGES:
             self._stages.labels(stage).inc(getattr(result.stats, f"seconds_{stage}"))
         for role, cost in result.models.items():

@@ -14,7 +14,7 @@ from typing import Any
 from search.api import Search
 from search.config import SearchSettings
 from search.errors import ConfigError
-from search.loop.limits import is_out_of_time, out_of_time
+from search.loop.limits import is_out_of_time
 from search.plain_text import is_unicode
 from search.prompt.conversation import as_problem
 from search.results.result import Result
@@ -273,7 +273,7 @@ class Service:
                 job.state, job.began, began = "running", True, time.perf_counter()
                 result = await self._solve(job)
             if result.error is not None and not is_out_of_time(result.error):
-                raise from_failure(result.error)
+                raise from_failure(result.error, job.asked.field)
             state = "finished"
             return result
         except asyncio.CancelledError:
@@ -282,7 +282,7 @@ class Service:
                 raise stopping() from None
             raise
         except Exception as error:
-            told = from_search(error)
+            told = from_search(error, job.asked.field)
             said = told.message
             if told.code == "internal_error":
                 _log.exception("search %s broke", job.id)
@@ -301,8 +301,7 @@ class Service:
             result = await job.search.asolve(
                 job.problem, seed=job.seed, watch=job.watch, prompt=job.prompt, max_seconds=seconds
             )
-            reason = out_of_time(seconds)
-            job.late = seconds is not None and any(node.reason.startswith(reason) for node in result.tree)
+            job.late = any(is_out_of_time(node.reason) for node in result.tree)
             span.of(result, late=job.late)
         return result
 

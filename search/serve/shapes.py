@@ -130,6 +130,7 @@ class SearchBody(BaseModel):
     num_ignored_messages: int
     deadline: float | None
     deadline_reached: bool
+    branches_lost: int
     seconds_queued: float
     notes: list[str]
     stats: dict[str, float | int | None]

@@ -38,6 +38,7 @@ class _Span:
         if stats.kv_tokens_peak is not None:
             self._span.set_attribute("ets.kv_tokens_peak", stats.kv_tokens_peak)
         self._span.set_attribute("ets.deadline_reached", late)
+        self._span.set_attribute("ets.branches_lost", len(result.lost))
         for stage in STAGES:
             self._span.set_attribute(f"ets.seconds.{stage}", getattr(stats, f"seconds_{stage}"))
 

@@ -16,6 +16,9 @@ from search.serve.errors import CLIENT_GONE, dump, from_search, reply, stopping
 from search.serve.jobs import Event, Job, ProgressEvent
 from search.serve.service import Service, ended
 
+BRANCHES_LOST = "X-Ets-Branches-Lost"
+"""The header of a whole answer whose search lost branches: how many."""
+
 _KEEP_ALIVE_SECONDS = 15.0
 """Of silence, until a comment is sent that keeps proxies from closing the stream."""
 
@@ -47,7 +50,9 @@ async def answer_whole(service: Service, job: Job, receive: Receive) -> Response
             await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             return Response(status_code=CLIENT_GONE)
-        return reply(completion(job, _result(task)))
+        result = _result(task)
+        lost = {BRANCHES_LOST: str(len(result.lost))} if result.lost else {}
+        return reply(completion(job, result), headers=lost)
     finally:
         await ended(task)
 

@@ -253,10 +253,27 @@ def test_the_time_limit_stops_a_search_and_names_itself():
     assert not outcome.tree.leaves(NodeStatus.PENDING) and not outcome.tree.leaves(NodeStatus.OPEN)
 
 
+@pytest.mark.parametrize("pace", ["level", "leaf"])
+def test_trajectories_whose_next_steps_are_all_being_written_end_where_they_stood(pace):
+    """Between two levels everything is pending: nothing was left of a search that its time limit ended there."""
+    policy = {"level": Rebase(), "leaf": BestOfN()}[pace]
+    engine = FakeEngine(LONG, seconds_per_token=0.05)
+    driver = make_driver(policy, engine=engine, scorer=make_scorer(), limits=Limits(max_seconds=1.23), width=4)
+    outcome, _ = timed(driver.solve(PROBLEM, PROMPT))
+    tree, ended = outcome.tree, outcome.tree.leaves(NodeStatus.FINISHED)
+    stood = [node for node in ended if tree.children(node.id)]
+    assert stood and {node.reason for node in stood} == {"limit of 1.23 seconds"}
+    assert all(tree[child].status is NodeStatus.PRUNED for node in stood for child in tree.children(node.id))
+    assert tree.num_finished == len(ended) and not any(
+        tree[above.id] in stood for one in ended for above in tree.path(one.id)[:-1]
+    )
+    assert tree.root.status is NodeStatus.EXPANDED and outcome.lost == () and outcome.error is None
+
+
 def test_the_time_limit_with_a_slow_scorer_leaves_no_unscored_vote():
     driver = make_driver(scorer=make_scorer(seconds_per_call=30), limits=Limits(max_seconds=0.2), width=2)
     outcome, _ = timed(driver.solve(PROBLEM, PROMPT))
-    assert not outcome.tree.leaves(NodeStatus.FINISHED)
+    assert not outcome.tree.leaves(NodeStatus.FINISHED) and outcome.lost == ()
     assert all("limit of 0.2 seconds" in n.reason for n in outcome.tree if n.id != ROOT)
 
 
@@ -290,7 +307,7 @@ def test_a_failed_request_fails_its_own_nodes_and_the_others_go_on():
     engine = FakeEngine(faults=[Fault("generate", 3)])
     outcome = run(make_driver(BestOfN(), engine=engine, width=4))
     failed = outcome.tree.leaves(NodeStatus.FAILED)
-    assert len(failed) == outcome.stats.num_failed == 1 and failed[0].reason
+    assert len(failed) == outcome.stats.num_failed == 1 and outcome.lost == (failed[0].reason,)
     assert outcome.stats.num_finished == 3
 
 

@@ -1,15 +1,19 @@
 """What the server's routes bound and refuse: budgets, deadlines, origins, wrong input, keys."""
 
 import asyncio
+import json
 from collections import Counter
 
 import pytest
 from fake_engine import FakeEngine, Fault
+from markov import BAD, GOOD, LabelModel, story_model
 from serve_client import chat
 from serving_app import CHAT, TEXT, running, served, settle, slow
 from virtual_clock import timed
 
+from prm import LabelTokenCodec, PrmScorer
 from search.parts import Stateless
+from search.serve.access_log import AccessLog
 from search.serve.service import ServeLimits
 
 # Budgets and deadlines
@@ -68,6 +72,33 @@ def test_at_its_deadline_a_request_gets_the_best_answer_so_far_marked(stream):
 
     _, seconds = timed(whole())
     assert seconds == pytest.approx(0.3, abs=0.002)
+
+
+@pytest.mark.parametrize("limit", ["deadline", "max_seconds"])
+def test_a_deadline_while_all_next_steps_are_written_gives_what_stood_before_them(limit):
+    """Between two levels everything is being written: whole answers were empty, whose streams had said steps."""
+
+    async def whole():
+        seen = set()
+        async with running(engine=FakeEngine(story_model(answer=0.1), seconds_per_token=0.1)) as server:
+            for seconds in (0.75, 1.25):
+                body, headers = chat(TEXT, seed=3), {}
+                if limit == "deadline":
+                    headers["X-Ets-Deadline"] = str(seconds)
+                else:
+                    body["search"] = {"max_seconds": seconds}
+                answer = (await server.exchange("POST", CHAT, body, **headers).send()).json
+                (choice,), search = answer["choices"], answer["search"]
+                assert search["deadline_reached"] and search["branches_lost"] == 0
+                assert choice["message"]["content"] and choice["finish_reason"] == "length"
+                stream = await server.exchange("POST", CHAT, {**body, "stream": True}, **headers).send()
+                pieces = [chunk["choices"][0]["delta"].get("content", "") for chunk in stream.events]
+                assert "".join(pieces) == choice["message"]["content"]
+                seen.add(choice["message"]["content"])
+                assert server.held == 0
+        assert len(seen) > 1, "it grew"
+
+    timed(whole())
 
 
 class Silent(Stateless):
@@ -140,7 +171,7 @@ def test_of_many_requests_with_deadlines_none_is_lost_and_none_is_late():
 
 # What is refused
 
-BAD = {
+WRONG = {
     "width": (chat(search={"width": 9}), 422, "search.width"),
     "width of the name": (chat(model="mini-target@beam-9"), 422, "search.width"),
     "tokens": (chat(max_tokens=1025), 422, "max_tokens"),
@@ -167,12 +198,19 @@ BAD = {
     "a stop of no length": (chat(stop=["a", ""]), 422, "stop"),
     "a stop of no kind": (chat(stop={"a": 1}), 422, "stop"),
     "content of no kind": (chat({"a": 1}), 422, "messages.0.content"),
+    "a stop that is half a character": (chat(stop="\ud800"), 422, "stop"),
+    "a function's call": (
+        {**chat(), "messages": [{"role": "assistant", "function_call": {"name": "f"}}, *chat()["messages"]]},
+        422,
+        "messages.0.function_call",
+    ),
+    "logprobs as a word": (chat(logprobs="yes"), 422, "logprobs"),
 }
 
 
-@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("name", WRONG)
 def test_wrong_input_is_said_in_the_shape_of_openai(name):
-    body, status, param = BAD[name]
+    body, status, param = WRONG[name]
 
     async def whole():
         async with running() as server:
@@ -253,6 +291,45 @@ def test_an_engine_that_fails_is_said():
             stream = await server.ask(stream=True)
             assert stream.events[-1]["error"]["code"] == "search_failed"
             assert (await server.metrics())['ets_searches_total{end="failed"}'] == "2.0"
+
+    asyncio.run(whole())
+
+
+@pytest.mark.parametrize("role", ["policy", "prm"])
+def test_an_answer_that_stands_on_what_is_left_of_a_search_is_marked_everywhere(role, tmp_path):
+    """An engine that failed for a part of the tree left a 200 like any other."""
+    faults = {"generate": [Fault("generate", 2)], "label_logprobs": [Fault("label_logprobs", 2)]}
+
+    async def whole():
+        engine, log = FakeEngine(faults=faults["generate"] if role == "policy" else ()), tmp_path / "log"
+        async with running(engine=engine, log=AccessLog(str(log)), method="best-of-n") as server:
+            if role == "prm":
+                judge = FakeEngine(LabelModel(), faults=faults["label_logprobs"])
+                codec = LabelTokenCodec.build(judge.tokenizer, GOOD, BAD, shares_ids=True)
+                (await server.service.searches.get({})).driver.scorer = PrmScorer(judge, codec)
+            lossy = await server.ask(seed=1)
+            search = lossy.json["search"]
+            assert lossy.status == 200 and search["answer"] is not None
+            assert search["branches_lost"] == 1 <= search["stats"]["num_failed"]
+            assert lossy.answered["x-ets-branches-lost"] == "1"
+            (note,) = search["notes"]
+            assert (
+                note.startswith("branches lost: 1; the answer stands on the others; the first: ")
+                and "scripted error" in note
+            )
+            assert (await server.metrics())["ets_branches_lost_total"] == "1.0"
+            whole = await server.ask(seed=1)
+            assert whole.json["search"]["branches_lost"] == 0 and "x-ets-branches-lost" not in whole.answered
+            assert [json.loads(line).get("branches_lost") for line in log.read_text().splitlines()] == [1, None, 0]
+
+    asyncio.run(whole())
+
+
+def test_a_stream_of_a_search_that_lost_branches_says_so_at_its_end():
+    async def whole():
+        async with running(engine=FakeEngine(faults=[Fault("generate", 2)]), method="best-of-n") as server:
+            search = (await server.ask(seed=1, stream=True)).events[-1]["search"]
+            assert search["branches_lost"] == 1 and "branches lost: 1; " in search["notes"][0]
 
     asyncio.run(whole())
 

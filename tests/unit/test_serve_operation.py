@@ -113,12 +113,13 @@ def test_a_fault_outside_a_search_is_counted_as_a_500_and_not_as_a_client_that_l
 
 @served
 async def test_the_root_shows_the_way(server):
-    page = await server.get("/")
+    page = await server.get("/", host="models.example:8000")
     text = page.content.decode()
     assert page.status == 200 and page.answered["content-type"].startswith("text/html")
     for link in ("live", "v1/models", "openapi.json", "metrics", "health"):
         assert f'href="{link}"' in text and (await server.get(f"/{link}")).status == 200
     assert "mini-target" in text and "confidence:tail" in text
+    assert "curl -s http://models.example:8000/v1/chat/completions" in text
 
 
 @pytest.mark.parametrize("prompts", [False, True])

@@ -156,3 +156,9 @@ def test_rebase_is_compared_by_its_rule_on_the_same_steps(tree):
         result_of(tree, [FIRST], width=1),
     ):
         assert "REBASE" not in printed(result)
+
+
+def test_branches_that_were_lost_are_said(tree):
+    result = result_of(tree)
+    assert "branches; the first: the engine went away" in printed(result)
+    assert "1; the first: the engine went away" in result._repr_html_()
