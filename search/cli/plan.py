@@ -13,8 +13,8 @@ from search.catalogue import SCORERS
 from search.cli.show import print_json
 from search.errors import ConfigError
 
-PROMPT_TOKENS, SOLUTION_TOKENS, SOLUTION_STEPS = 100.0, 260.0, 4.0
-"""Of GSM8K's problems under a chat template, and of their solutions by Qwen2.5-Coder-1.5B: 102, 258 and 4.0."""
+PROMPT_TOKENS, SOLUTION_TOKENS, SOLUTION_STEPS, SOLUTION_SPREAD = 100.0, 260.0, 4.0, 0.3
+"""Of GSM8K's problems under a chat template, and of their solutions by Qwen2.5-Coder-1.5B: 102, 258, 4.0 and 0.30."""
 
 RUNS = Path("runs")
 """Where a run of the model itself is looked for."""
@@ -49,6 +49,12 @@ WITHIN = 0.2
 @click.option(
     "--solution-steps", type=click.FloatRange(min=1), metavar="N", help=f"of one solution; {SOLUTION_STEPS:.0f}"
 )
+@click.option(
+    "--solution-spread",
+    type=click.FloatRange(min=0),
+    metavar="X",
+    help=f"standard deviation of a problem's solution lengths over their mean; {SOLUTION_SPREAD:g}",
+)
 @click.option("--problems", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="in all")
 @click.option(
     "--concurrency", type=click.IntRange(min=1), default=8, show_default=True, metavar="N", help="problems side by side"
@@ -74,6 +80,7 @@ def plan(
     prompt_tokens: float | None,
     solution_tokens: float | None,
     solution_steps: float | None,
+    solution_spread: float | None,
     problems: int,
     concurrency: int,
     run: Path | None,
@@ -99,6 +106,7 @@ def plan(
     if own is None:
         spread = None
         ratios = at_width(measured(method, scored), width).at_steps(solution_steps or SOLUTION_STEPS)
+        ratios = ratios.at_spread(SOLUTION_SPREAD if solution_spread is None else solution_spread, width)
         lengths = Lengths(PROMPT_TOKENS, SOLUTION_TOKENS)
         source = f"{method}, measured on the mini family, scored by {'its reward model' if scored else 'confidence'}"
         _say(
@@ -106,6 +114,8 @@ def plan(
             f"lengths; a run of 16 problems there (ets eval --limit 16 --out {RUNS}/NAME) tells both"
         )
     else:
+        if solution_spread is not None:
+            raise ConfigError(f"--solution-spread: the work of {own.folder} has that of its own solutions in it")
         method, scored, (ratios, lengths, of, spread) = own.method, own.scored, own.measured
         if width != own.width:
             ratios = carried(ratios, method, own.width, width, scored)

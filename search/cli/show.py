@@ -112,7 +112,11 @@ def _cost_table(result: Result, reduce: Reduce) -> Table:
     rows: list[tuple[str, str, str]] = [
         ("method", f"{result.method}", f"width {result.width}, seed {result.seed}"),
         ("tree", f"{stats.num_nodes}", f"nodes, {stats.num_pruned} pruned, {stats.num_finished} finished"),
-        *([("lost", f"{len(result.lost)}", f"branches; the first: {printable(result.lost[0])}")] if result.lost else []),
+        *(
+            [("lost", f"{len(result.lost)}", f"branches; the first: {printable(result.lost[0])}")]
+            if result.lost
+            else []
+        ),
         ("policy tokens", count(stats.computed_tokens), f"computed, of {count(stats.unique_tokens)} in the tree"),
         *([("thrown away", f"{stats.tokens_thrown}", "tokens, written ahead in vain")] if stats.tokens_thrown else []),
         ("reward tokens", count(stats.prm_tokens), f"computed, of {stats.prm_unique_tokens} in the tree"),

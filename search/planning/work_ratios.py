@@ -6,6 +6,10 @@ on the mini family; a run that was kept gives those of its own model and problem
 What a search holds is its newest steps, which are as many as its width, and what it kept of each level above: of a
 solution of D steps (1 + (D - 1) a) / D, where a is the share of a level that is kept. Models differ in D by far more
 than in a: under REBASE a was 0.38 for Qwen2.5-Coder-1.5B (D 3.9), 0.42 for SmolLM2 (1.9), 0.45 for mini:target (5.2).
+
+They differ as well in how unequal a problem's solutions are in length. What ends gives its slots back, so the longest
+are not held beside all others: t tokens deep, t times the number of those that are longer. It is lineages that differ,
+a of the width: what hangs on one trunk has its length in common.
 """
 
 from __future__ import annotations
@@ -15,7 +19,8 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
-from typing import NamedTuple
+from statistics import NormalDist
+from typing import Any, NamedTuple
 
 from search.errors import ConfigError
 from search.loop.outcome import SearchOutcome
@@ -51,6 +56,19 @@ class WorkRatios:
         """For solutions of so many steps, where the same share of each level is kept."""
         shares = {name: share for name in _HELD if (share := self._share_kept(name)) is not None}
         return replace(self, steps=steps, **{name: _held(share, steps) for name, share in shares.items()})
+
+    def at_spread(self, spread: float, width: int) -> WorkRatios:
+        """For solutions of which a problem's lengths differ by another spread than the mini family's.
+
+        Args:
+            spread: standard deviation of their lengths over the mean, at least 0.
+            width: of the search.
+        """
+        changed = {}
+        for name in _HELD:
+            lineages = width * (self._share_kept(name) or 1.0)
+            changed[name] = getattr(self, name) * _peak(lineages, spread) / _peak(lineages, _kept()["spread"])
+        return replace(self, **changed)
 
     def _share_kept(self, name: str) -> float | None:
         """The share of a level that is kept; None where that cannot be told: one step alone, or no such model."""
@@ -130,13 +148,18 @@ def measured(method: str, scored: bool = True) -> dict[int, WorkRatios]:
     Raises:
         ConfigError: they were measured for other methods only.
     """
-    text = (resources.files("search.planning") / "ratios.json").read_text(encoding="utf-8")
-    kept = json.loads(text)["scorers"]["mini:prm" if scored else "confidence:mean-logprob"]
+    kept = _kept()["scorers"]["mini:prm" if scored else "confidence:mean-logprob"]
     if method not in kept:
         raise ConfigError(
             f"method {method}: its work was not measured; measured: {', '.join(kept)}; --from reads a run of your own"
         )
     return {int(width): WorkRatios(**ratios) for width, ratios in kept[method].items()}
+
+
+def _kept() -> dict[str, Any]:
+    text = (resources.files("search.planning") / "ratios.json").read_text(encoding="utf-8")
+    kept: dict[str, Any] = json.loads(text)
+    return kept
 
 
 def tells_apart(prm: str) -> bool:
@@ -180,3 +203,19 @@ def carried(ratios: WorkRatios, method: str, measured_at: int, width: int, score
 def _held(share: float, steps: float) -> float:
     """What is held of solutions of so many steps, where this share of each level is kept."""
     return (1 + (steps - 1) * share) / steps
+
+
+def _peak(chains: float, spread: float) -> float:
+    """What chains that share nothing hold at most, as a share of their tokens, if their lengths are lognormal.
+
+    Args:
+        chains: how many; what lies between two numbers is put between theirs.
+        spread: of their lengths, as in `WorkRatios.at_spread`.
+    """
+    below = max(1, math.floor(chains))
+    peaks = []
+    for number in (below, below + 1):
+        sigma, of = math.sqrt(math.log1p(spread**2)), NormalDist().inv_cdf
+        lengths = [math.exp(sigma * of((index + 0.5) / number)) for index in range(number)]  # the shortest first
+        peaks.append(max(length * (number - index) for index, length in enumerate(lengths)) / math.fsum(lengths))
+    return peaks[0] + max(0.0, chains - below) * (peaks[1] - peaks[0])

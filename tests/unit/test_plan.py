@@ -4,10 +4,13 @@ import asyncio
 import json
 import math
 from dataclasses import replace
+from statistics import fmean, stdev
 
 import gguf_files
 import pytest
+from fake_engine import FakeEngine
 from local_models import byte_tokenizer, network
+from markov import story_model
 from ran import Ran
 
 from search import Search
@@ -139,6 +142,37 @@ def test_solutions_of_fewer_steps_hold_more_of_themselves():
     assert replace(RATIOS, prm_kv=0.0).at_steps(2.0).prm_kv == 0.0, "no reward model"
 
 
+def test_solutions_of_unequal_lengths_are_not_all_held_at_once():
+    """Qwen's best-of-n and REBASE were planned 22% over what they held: the mini family's lengths differ less."""
+    even, uneven = (measured("best-of-n", scored=False)[16].at_spread(spread, 16) for spread in (0.0, 0.5))
+    assert uneven.kv < 0.65 < 0.95 < even.kv < 1.1 and even.written == uneven.written
+    alone = RATIOS.at_spread(2.0, 1)
+    assert alone == RATIOS, "one lineage is held to its end, however long"
+    pruned, kept = (replace(RATIOS, kv=kv).at_spread(0.5, 16).kv / kv for kv in (0.3, 0.9))
+    assert kept < pruned < 1, "few lineages differ less than many"
+    assert replace(RATIOS, prm_kv=0.0).at_spread(0.5, 16).prm_kv == 0.0, "no reward model"
+
+
+def test_a_flat_search_holds_what_the_spread_of_its_lengths_tells():
+    """Chains of the fake engine, whose steps are few or many: from the mini family's work, their lengths known."""
+    width, engine = 8, FakeEngine(story_model(answer=0.3))
+    search = Search(settings=SearchSettings(policy="own", prm="none", method="best-of-n", width=width, until="spent"))
+    search.use(engine, None)
+
+    async def every():
+        return [await search.asolve(Problem(str(number), "Add 3."), seed=number) for number in range(40)]
+
+    results = asyncio.run(every())
+    found = WorkRatios.measure([SearchOutcome(one.problem, one.tree, one.stats) for one in results], width)
+    spreads = []
+    for one in results:
+        lengths = [trajectory.num_tokens for trajectory in one.trajectories]
+        spreads.append(stdev(lengths) / fmean(lengths))
+    known = at_width(measured("best-of-n", scored=False), width).at_steps(found.ratios.steps)
+    planned, held = known.at_spread(fmean(spreads), width).kv, found.ratios.kv
+    assert planned == pytest.approx(held, rel=0.2) and known.kv > 1.5 * held, "as it was planned before"
+
+
 @pytest.mark.parametrize("scored", [True, False])
 def test_ratios_are_carried_to_another_width_as_those_of_the_mini_family_change(scored):
     known = measured("beam", scored)
@@ -211,6 +245,7 @@ def test_the_command_plans_from_shapes_and_from_a_run(inside, tmp_path):
         (["--policy", "mini:target", "--gpu", "big"], "gpu 'big': accepted"),
         (["--policy", "mini:target", "--tflops", "3"], "are of a --gpu"),
         (["--policy", "mini:target", "--from", tmp_path], "holds no run"),
+        (["--policy", "mini:target", "--from", run, "--solution-spread", 0.3], "has that of its own solutions in it"),
     ):
         wrong: Ran = inside("plan", *args)
         assert (wrong.code, wrong.out) == (2, "") and said in wrong.err and len(wrong.err.splitlines()) == 1
