@@ -166,11 +166,12 @@ class Evaluation:
             self._directory.note(sessions=self._sessions)
 
     def _note(self) -> str:
-        """Accuracy so far, and this session's speed and cache."""
+        """Accuracy so far, this session's cache and, at its end, speed: what is in flight is not counted before."""
         graded = [record.correct is True for record in self._records.values() if record.reference is not None]
         accuracy = f"accuracy {sum(graded) / len(graded):.3f}, " if graded else ""
         speed, kv_tokens = self._session.tokens_per_second, self._session.kv_tokens
-        told = [] if speed is None else [f"{speed:.0f} tokens/s"]
+        whole = len(self._records) == len(self.problems)
+        told = [f"{speed:.0f} tokens/s"] if whole and speed is not None else []
         told += [] if kv_tokens is None else [f"KV {kv_tokens:.0f}"]
         return accuracy + ", ".join(told)
 

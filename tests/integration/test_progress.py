@@ -85,6 +85,8 @@ def test_before_the_first_problem_ends_it_is_said_how_fast_it_goes_and_how_long_
     assert counts == sorted(counts) and 0 < counts[-1] <= 2 * 64 * 96
     assert re.fullmatch(r": up to \d+ (s|minutes) if every solution takes its 96 tokens", told[-1][2])
     assert not any("tokens written" in line for line in lines[first:])
+    assert lines[first].startswith("eval: 1/2 ") and "tokens/s" not in lines[first], "the other's are not counted yet"
+    assert "tokens/s" in next(line for line in lines if line.startswith("eval: 2/2 "))
     assert " s left" not in "".join(lines[:first]), "there is nothing yet to reckon it by"
     assert re.search(r"solve: [\d,]+ tokens written, \d+ a second", inside("solve", "--mini", 0, *words).err)
 
