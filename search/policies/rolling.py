@@ -21,8 +21,8 @@ class Frontier(SearchTree):
     """A view of a tree in which steps that are being written are open leaves as well.
 
     What they say is not known yet, so each stands there with the text and the features of the step above it, and with
-    the reward that its siblings have in the mean, or without such the path's so far. It has the tokens that were written
-    of it by now: its path is about as long as the newest leaf's, as all steps are written at one speed.
+    the reward that its siblings have in the mean, or without such the path's so far. It has the tokens that were
+    written of it by now: its path is about as long as the newest leaf's, as all steps are written at one speed.
     """
 
     def __init__(self, tree: SearchTree, writing: Sequence[Node]) -> None:
