@@ -155,6 +155,8 @@ def explain(schema: type[Group], error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         return f"unknown setting {name!r}; known: {', '.join(sorted(schema.model_fields))}"
     message = first["msg"].removeprefix("Value error, ")
+    if name in ("options", "chat_options") and len(first["loc"]) > 1:  # else the last of a union's kinds stands there
+        name, message = f"{name}.{first['loc'][1]}", "must be a number, a text, true or false"
     if first["type"] == "missing":
         message = f"no {first['loc'][-1]!r} in it"
     given = "" if name == "engine_api_key" else f" = {first['input']!r}"

@@ -157,8 +157,9 @@ class Searches:
     def _make(self, changes: Mapping[str, Any], logprobs: bool) -> Search:
         settings = merge(self.settings, self.prm, changes, {extra.model: extra.engine for extra in self._extras})
         search = Search(settings=settings, grader=self._grader(settings.grader), features=self._embedder(settings))
-        if unused := sorted(search.ignored & changes.keys()):
-            raise ConfigError("; ".join(search.notes) or f"{unused[0]} is not used")
+        if search.ignored & changes.keys():
+            said = (note.removesuffix("left alone") for note in search.notes if note.endswith("left alone"))
+            raise ConfigError("; ".join(f"{note}leave it out" for note in said))
         search.use(
             self._extra("policy", search.settings.policy) or self.engines.get("policy") or self.engines.get("target"),
             (self._extra("prm", search.settings.prm) or self.engines.get("prm"))

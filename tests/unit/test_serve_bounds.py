@@ -182,6 +182,7 @@ WRONG = {
     "other model": (chat(search={"prm": "mini:prm"}), 422, "search.prm"),
     "draft": (chat(search={"writer": "arbitrage"}), 422, "search"),
     "method's option": (chat(search={"options": {"breadth": 1}}), 422, "search"),
+    "option of no kind": (chat(search={"options": {"node_cost_weight": None}}), 422, "search.options"),
     "chat option": (chat(search={"chat_options": {"enable_thinking": False}}), 422, "search"),
     "template": (chat(search={"prompt_template": "{{ question }}"}), 422, "search.prompt_template"),
     "file": (chat(search={"system_prompt": "@x"}), 422, "search.system_prompt"),
@@ -224,11 +225,26 @@ def test_wrong_input_is_said_in_the_shape_of_openai(name):
 
 
 @served
+async def test_what_is_refused_is_called_by_its_name_and_never_left_alone(server):
+    option = await server.ask(search={"options": {"num_keep": None}})
+    assert option.error["message"] == "options.num_keep = None: must be a number, a text, true or false"
+    unused = await server.ask(model="mini-target@self-consistency@confidence:tail")
+    said = "method self-consistency does not use prm confidence:tail (it is none); leave it out"
+    assert (unused.status, unused.error["message"]) == (422, said)
+    early = await server.exchange("POST", CHAT, chat(TEXT), **{"X-Ets-Deadline": "1_0"}).send()
+    assert early.status == 422 and "is no number of seconds" in early.error["message"]
+    said = (await server.ask(logprobs="yes")).error["message"]
+    assert said == "logprobs: input should be a valid boolean", "and nothing of the other address's logprobs"
+
+
+@served
 async def test_a_prompt_beyond_the_context_is_refused_also_in_a_stream(server):
     for stream in (False, True):
         answer = await server.ask("Add 3. " * 4000, stream=stream)
         assert answer.status == 422 and "context holds" in answer.error["message"]
-        assert answer.error["code"] == "context_length_exceeded"
+        assert answer.error["code"] == "context_length_exceeded" and answer.error["param"] == "messages"
+    raw = await server.complete("Add 3. " * 4000)
+    assert raw.error["code"] == "context_length_exceeded" and raw.error["param"] == "prompt"
 
 
 @served
