@@ -26,11 +26,13 @@ class _NoSpan:
 
 
 class _Span:
-    def __init__(self, span: Any) -> None:
-        self._span = span
+    def __init__(self, span: Any, failed: Any) -> None:
+        self._span, self._failed = span, failed
 
     def of(self, result: Result, *, late: bool) -> None:
         stats = result.stats
+        if result.error is not None and not late:
+            self._span.set_status(self._failed)
         self._span.set_attribute("gen_ai.usage.input_tokens", len(result.tree.root.ids))
         if stats.policy_tokens is not None:
             self._span.set_attribute("gen_ai.usage.output_tokens", stats.policy_tokens)
@@ -45,7 +47,7 @@ class _Span:
 
 @contextmanager
 def searching(job: Job) -> Iterator[SearchSpan]:
-    """A span of one search, named as the GenAI conventions do, below the one that the client's headers name.
+    """A span of one search, named as the GenAI conventions do, below its request's, or the one that its headers name.
 
     An exception that leaves the block is kept with the span.
     """
@@ -64,10 +66,11 @@ def searching(job: Job) -> Iterator[SearchSpan]:
         "ets.seed": str(job.seed),
         "ets.seconds.queue": job.seconds_queued,
     }
+    inside = trace.get_current_span().get_span_context().is_valid
     with trace.get_tracer("ets.serve").start_as_current_span(
         f"search {settings.method_name}",
-        context=propagate.extract(job.headers),
-        kind=trace.SpanKind.SERVER,
+        context=None if inside else propagate.extract(job.headers),
+        kind=trace.SpanKind.INTERNAL if inside else trace.SpanKind.SERVER,
         attributes=attributes,
     ) as span:
-        yield _Span(span)
+        yield _Span(span, trace.StatusCode.ERROR)

@@ -163,6 +163,9 @@ def test_searches_are_spans_of_open_telemetry(monkeypatch):
         def set_attribute(self, key, value):
             self.attributes[key] = value
 
+        def set_status(self, status, description=None):
+            self.attributes["status"] = status
+
     class Tracer(trace.NoOpTracer):
         @contextmanager
         def start_as_current_span(self, name, context=None, attributes=None, **_):
@@ -171,13 +174,21 @@ def test_searches_are_spans_of_open_telemetry(monkeypatch):
 
     monkeypatch.setattr(trace, "get_tracer", lambda name: Tracer())
 
+    around = trace.SpanContext(7, 8, is_remote=False, trace_flags=trace.TraceFlags(1))
+
     async def whole():
+        parent = {"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"}
         async with running() as server:
-            parent = {"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"}
-            return (await server.exchange("POST", CHAT, chat("Add 3."), **parent).send()).json
+            got = (await server.exchange("POST", CHAT, chat("Add 3."), **parent).send()).json
+        async with running(engine=FakeEngine(faults=[Fault("generate", 1)])) as server:
+            with trace.use_span(trace.NonRecordingSpan(around)):  # the framework's own, of the request
+                await server.exchange("POST", CHAT, chat("Add 3."), **parent).send()
+        return got
 
     got = asyncio.run(whole())
-    (span,) = spans
+    span, failed = (one for one in spans if one.name.startswith("search "))
+    assert failed.parent.trace_id == 7, "beside its request's span it was in a trace of its own"
+    assert failed.attributes["status"] is trace.StatusCode.ERROR and "status" not in span.attributes
     assert span.name == "search beam" and span.parent.trace_id == int("ab" * 16, 16)
     assert span.attributes["gen_ai.response.id"] == got["id"] and span.attributes["ets.width"] == 4
     assert span.attributes["gen_ai.usage.input_tokens"] == got["usage"]["prompt_tokens"]
