@@ -144,7 +144,7 @@ def test_a_router_needs_a_draft_and_its_model():
         ({"few_shot": [{"question": "a"}]}, "few_shot = {'question': 'a'}: no 'answer' in it"),
         ({"stop": [""]}, "stop = '': string should have at least 1 character"),
         ({"assistant_prefix": "\ud800"}, "assistant_prefix = '\\ud800': must be valid Unicode text"),
-        ({"chat_options": {"a": [1]}}, "chat_options = [1]: input should be a valid boolean"),
+        ({"chat_options": {"a": [1]}}, "chat_options.a = [1]: must be a number, a text, true or false"),
     ],
 )
 def test_a_wrong_value_is_named(changes, said):
