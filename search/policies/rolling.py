@@ -21,8 +21,9 @@ class Frontier(SearchTree):
     """A view of a tree in which steps that are being written are open leaves as well.
 
     What they say is not known yet, so each stands there with the text and the features of the step above it, and with
-    the reward that its siblings have in the mean, or without such the path's so far. It has the tokens that were
-    written of it by now: its path is about as long as the newest leaf's, as all steps are written at one speed.
+    the mean reward of its siblings and of that step, 1 below the prompt. Were it the siblings' alone, the first to end
+    could never be worse than what is still written, and would take width that better ones lack later. It has the tokens
+    that were written of it by now: its path is about as long as the newest leaf's, as all are written at one speed.
     """
 
     def __init__(self, tree: SearchTree, writing: Sequence[Node]) -> None:
@@ -41,12 +42,12 @@ class Frontier(SearchTree):
             assert node.parent is not None
             above = tree[node.parent]
             known = [reward for child in tree.children(above.id) if (reward := tree[child].reward) is not None]
-            reward = sum(known) / len(known) if known else None
+            known.append(tree.path_reward(above.id, "last"))
             self.nodes[node.id] = replace(
                 node,
                 text=above.text,
                 features=above.features,
-                reward=reward,
+                reward=sum(known) / len(known),
                 status=NodeStatus.OPEN,
                 num_path_tokens=max(newest, above.num_path_tokens + 1),
             )

@@ -40,10 +40,10 @@ def test_a_leaf_is_weighed_against_what_is_being_written():
     tree.add_child(ROOT)
     good, bad, fair = grow(tree, ROOT, 0.6, 0.1, 0.5)
     counts, reasons = select(Rolling(Rebase()), tree, 3)
-    # Those that are being written stand at the mean of their siblings, 0.4: of 5 children the best has 3, the next 1.
-    # Three are free: one for each that is kept, and one more for the best.
-    assert counts == {good: 2, fair: 1}
-    assert reasons == {bad: "rebase: allocated 0 of 5 children"}
+    # Those that are being written stand at the mean of their siblings and of the prompt's 1, 0.55: of 5 children the
+    # best has 2, they have the others. Three are free, of which one stays for those that are better.
+    assert counts == {good: 2}
+    assert reasons == dict.fromkeys((bad, fair), "rebase: allocated 0 of 5 children")
 
 
 def test_a_leaf_gets_no_more_than_is_free():
@@ -91,7 +91,7 @@ def test_a_step_that_ends_first_pays_no_more_than_those_that_are_still_written()
     for _ in range(7):
         tree.add_child(ROOT)
     tree.root.features["embedding"] = (0.5, 0.5)
-    first = same_step(tree, ROOT, "a", 0.5, num_tokens=40)
+    first = same_step(tree, ROOT, "a", 1.0, num_tokens=40)
     assert select(Rolling(Ets()), tree, 1) == ({first: 1}, {})
 
 
