@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import click
 
 from search.catalogue import load, pick
-from search.cli.show import print_json
+from search.cli.show import tell
 from search.config import flag
 from search.errors import ConfigError
 from search.setup.registry import BENCHES
@@ -70,10 +69,7 @@ def bench(name: str, plots: Path | None, as_json: bool, **others: Any) -> None:
     if plots is not None:
         check_plots()
     report = run(**options)
-    if as_json:
-        print_json(report)
-        return
-    sys.stdout.writelines(f"{line}\n" for line in figure_lines(report["figures"]))
+    tell(as_json, report, "\n".join(figure_lines(report["figures"])))
 
 
 def figure_lines(figures: Mapping[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from search.cli.options import read_settings, settings_options
-from search.cli.show import print_json, progress
+from search.cli.show import progress, tell
 from search.config import EvalSettings
 from search.errors import ConfigError, EngineError, SearchError
 
@@ -50,10 +50,7 @@ def evaluate(
             if out is None or not (isinstance(error, EngineError) or isinstance(error.__cause__, EngineError)):
                 raise
             raise ConfigError(f"{error}; once it is there, the same command goes on with {out}") from error
-    if as_json:
-        print_json(summary.to_dict())
-    else:
-        sys.stdout.write(summary.to_text() + "\n")
+    tell(as_json, summary.to_dict(), summary.to_text())
     for line in summary.failures[:10]:
         sys.stderr.write(line + "\n")
     if summary.num_failed:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
 from search.catalogue import GRADERS, PEERS
-from search.cli.show import print_json
+from search.cli.show import tell
 
 
 @click.command()
@@ -22,7 +21,4 @@ def grade(file: Path, grader: str, against: str | None, solutions: bool, as_json
     from search.runs.grading import grade_file
 
     grading = grade_file(file, grader, against, solutions=solutions)
-    if as_json:
-        print_json(grading.to_dict())
-    else:
-        sys.stdout.write(grading.to_text() + "\n")
+    tell(as_json, grading.to_dict(), grading.to_text())

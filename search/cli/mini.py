@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from search.cli.show import Progress, print_json, progress
+from search.cli.show import Progress, progress, tell
 
 if TYPE_CHECKING:
     from search.mini.fit import TrainEvent
@@ -72,12 +72,11 @@ def train(role: str, out: Path | None, seed: int, resume: bool, scale: float, as
             for name, train_router in (("router", train_mini_router), ("probe", train_mini_probe)):
                 if name in names:
                     results[name] = train_router(base, Path(data), seed=seed, scale=scale, say=_say)
-    if as_json:
-        print_json(results)
-        return
+    lines = []
     for name, result in results.items():
         figures = "".join(f", {key} {value:.3f}" for key, value in list(result.items())[2:])
-        sys.stdout.write(f"{name}: {result['folder']}, {result['cpu_seconds']:.0f} CPU seconds{figures}\n")
+        lines.append(f"{name}: {result['folder']}, {result['cpu_seconds']:.0f} CPU seconds{figures}")
+    tell(as_json, results, "\n".join(lines))
 
 
 def _to_bar(bar: Progress) -> Callable[[TrainEvent], None]:
@@ -111,12 +110,11 @@ def check(weights: Path | None, split: str, limit: int, seeds: tuple[int, ...], 
     from search.studies import mini_check
 
     report = mini_check.check(weights=weights, split=split, num_problems=limit, seeds=seeds, say=_say)
-    if as_json:
-        print_json(report.to_dict())
-    else:
-        for line in report.gate:
-            bounds = " to ".join("" if bound is None else str(bound) for bound in (line.low, line.high))
-            sys.stdout.write(f"{'ok ' if line.passed else 'MISS'} {line.figure:32} {line.value:8.3f}   {bounds}\n")
+    lines = []
+    for line in report.gate:
+        bounds = " to ".join("" if bound is None else str(bound) for bound in (line.low, line.high))
+        lines.append(f"{'ok ' if line.passed else 'MISS'} {line.figure:32} {line.value:8.3f}   {bounds}")
+    tell(as_json, report.to_dict(), "\n".join(lines))
     return 0 if report.passed else 1
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +12,13 @@ import click
 from prm import family
 from prm.train import TrainSettings
 from search.catalogue import PRM_FAMILIES
-from search.cli.show import print_figures, print_json, progress
+from search.cli.show import plain_figures, progress, share_progress, tell
 from search.cli.training import COUNT, Flags, field_options, take_settings, training_options
 from search.config import SearchSettings, build
 from search.errors import ConfigError
 
 if TYPE_CHECKING:
     from prm.labels import LabelledSolution
-    from prm.train import TrainEvent
     from search.protocols import Engine, Scorer
 
 _LABEL_CODECS = [name for name in PRM_FAMILIES if not family(name).outputs]
@@ -72,21 +70,14 @@ def train(base: str, data: tuple[Path, ...], out: Path, dev: Path | None, as_jso
     from search.learning.prm import PrmTraining, train_prm
 
     wanted = PrmTraining(base, data, out, dev, take_settings(TrainSettings, options), **options)
-    with progress("train prm", 1000) as bar:
-
-        def report(event: TrainEvent) -> None:
-            done = round(1000 * event.step / event.num_steps)
-            bar.update(done, f"step {event.step}/{event.num_steps}, loss {event.loss:.4f}")
-
-        trained = train_prm(wanted, report)
-    if as_json:
-        print_json(trained.to_dict())
-        return
+    with share_progress("train prm") as bar:
+        trained = train_prm(
+            wanted, lambda at: bar(at.step, at.num_steps, f"step {at.step}/{at.num_steps}, loss {at.loss:.4f}")
+        )
     result = trained.result
-    sys.stdout.write(f"{out}: {len(result.losses)} steps on {result.num_solutions} solutions, ")
-    sys.stdout.write(f"loss {result.losses[0]:.4f} to {result.losses[-1]:.4f}\n")
-    if trained.figures is not None:
-        print_figures(trained.figures)
+    steps = f"{out}: {len(result.losses)} steps on {result.num_solutions} solutions"
+    told = f"{steps}, loss {result.losses[0]:.4f} to {result.losses[-1]:.4f}"
+    tell(as_json, trained.to_dict(), "\n".join([told, *plain_figures(trained.figures or {})]))
 
 
 @prm.command("eval")
@@ -139,12 +130,8 @@ def evaluate(model: str, data: Path, rewards: Path | None, as_json: bool, **opti
     if rewards is not None:
         lines = (json.dumps({"labels": solution.labels, "rewards": scores}) for solution, scores in kept)
         write_atomic(rewards, "\n".join(lines) + "\n")
-    if as_json:
-        print_json({"model": model, "data": str(data), "codec": config.codec, "reason": config.reason,
-                    "figures": measured})  # fmt: skip
-        return
-    sys.stdout.write(f"{model}: {config.codec}, since {config.reason}\n")
-    print_figures(measured)
+    told = {"model": model, "data": str(data), "codec": config.codec, "reason": config.reason, "figures": measured}
+    tell(as_json, told, "\n".join([f"{model}: {config.codec}, since {config.reason}", *plain_figures(measured)]))
 
 
 async def _score(

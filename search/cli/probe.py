@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import click
 
 from prm.probe_training import ProbeTraining
-from search.cli.show import print_figures, print_json, progress
+from search.cli.show import plain_figures, share_progress, tell
 from search.cli.training import COUNT, Flags, field_options, probe_progress, read_layers, take_settings
 from search.config import SearchSettings, build
 from search.errors import ConfigError
@@ -78,12 +77,8 @@ def collect(out: Path, as_json: bool, **options: Any) -> None:
     own = {name: options.pop(name) for name in ("solutions", "runs", "data", "layers", "limit", "shard_size")}
     concurrency = options.pop("concurrency")
     wanted = Collection(settings=build(SearchSettings, {**options, "prm": "none"}), **own, concurrency=concurrency)
-    with progress("collect", 1000) as bar:
-
-        def report(done: int, total: int) -> None:
-            bar.update(round(1000 * done / total), f"{done}/{total} problems")
-
-        sampled = read(wanted, out, report)
+    with share_progress("collect") as bar:
+        sampled = read(wanted, out, lambda done, total: bar(done, total, f"{done}/{total} problems"))
     solutions = [solution for problem in sampled for solution in problem.solutions]
     right = sum(solution.correct for solution in solutions)
     summary = {
@@ -96,11 +91,8 @@ def collect(out: Path, as_json: bool, **options: Any) -> None:
             "share_without_answer": sum(solution.answer < 0 for solution in solutions) / len(solutions),
         },
     }
-    if as_json:
-        print_json(summary)
-        return
-    sys.stdout.write(f"{out}: {num_steps(sampled)} steps of {len(solutions)} solutions of {len(sampled)} problems, ")
-    sys.stdout.write(f"{right / len(solutions):.1%} of them right\n")
+    steps = f"{num_steps(sampled)} steps of {len(solutions)} solutions of {len(sampled)} problems"
+    tell(as_json, summary, f"{out}: {steps}, {right / len(solutions):.1%} of them right")
 
 
 @probe.command()
@@ -128,17 +120,14 @@ def train(features: tuple[Path, ...], out: Path, layers: tuple[int, ...], as_jso
     save_held_out(out, by_problem)
     trained.probe.save(out)
     config = trained.probe.config
-    if as_json:
-        shown = {"layer": config.layer, "reduce": config.reduce, "temperature": config.temperature}
-        shown |= {f"auc_steps_within_layer_{layer}": value for layer, value in trained.by_layer.items()}
-        shown |= {f"auc_steps_within_data_{share:g}": value for share, value in trained.by_data.items()}
-        print_json({"folder": str(out), "figures": shown, "record": config.record})
-        return
-    sys.stdout.write(f"{out}: layer {config.layer} of {config.num_layers}, {config.network}, reduce {config.reduce}\n")
+    shown = {"layer": config.layer, "reduce": config.reduce, "temperature": config.temperature}
+    lines = [f"{out}: layer {config.layer} of {config.num_layers}, {config.network}, reduce {config.reduce}"]
     for layer, value in trained.by_layer.items():
-        sys.stdout.write(f"layer {layer:<4} held-out AUC of steps within problems {value:.4f}\n")
-    for share, value in sorted(trained.by_data.items()):
-        sys.stdout.write(f"{share:>5.0%} of the data: {value:.4f}\n")
+        shown[f"auc_steps_within_layer_{layer}"] = value
+        lines.append(f"layer {layer:<4} held-out AUC of steps within problems {value:.4f}")
+    shown |= {f"auc_steps_within_data_{share:g}": value for share, value in trained.by_data.items()}
+    lines += [f"{share:>5.0%} of the data: {value:.4f}" for share, value in sorted(trained.by_data.items())]
+    tell(as_json, {"folder": str(out), "figures": shown, "record": config.record}, "\n".join(lines))
 
 
 @probe.command("eval")
@@ -157,10 +146,7 @@ def evaluate(model: Path, features: tuple[Path, ...], reduce: str | None, plot: 
     report = measure(model, features, reduce)
     if plot is not None:
         _plot(report["record"], plot)
-    if as_json:
-        print_json(report)
-        return
-    print_figures(report["figures"])
+    tell(as_json, report, "\n".join(plain_figures(report["figures"])))
 
 
 def _plot(record: Mapping[str, Any], folder: Path) -> None:

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from arbitrage.training import RouterTraining, TrainPoint
 from arbitrage.walks import Walk
-from search.cli.show import print_json, progress
+from search.cli.show import progress, share_progress, tell
 from search.cli.training import (
     COUNT,
     Flags,
@@ -105,11 +105,8 @@ def collect(out: Path, as_json: bool, **options: Any) -> None:
         "mean_advantage": sum(pair.advantage for pair in pairs) / max(1, len(pairs)),
         "accuracy": sum(graded) / len(graded) if graded else None,
     }
-    if as_json:
-        print_json(summary)
-        return
-    sys.stdout.write(f"{out}: {len(pairs)} pairs of steps from {len(walks)} problems, ")
-    sys.stdout.write(f"the target's scored better in {summary['share_target_better']:.1%}\n")
+    better = f"the target's scored better in {summary['share_target_better']:.1%}"
+    tell(as_json, summary, f"{out}: {len(pairs)} pairs of steps from {len(walks)} problems, {better}")
 
 
 def _complete(options: Mapping[str, Any]) -> None:
@@ -176,21 +173,19 @@ def train(data: tuple[Path, ...], dev: Path, out: Path, as_json: bool, **options
     if options["lora"] is not None:
         add_lora(parts, options["lora"])
     settings = take_settings(RouterTraining, {**options, "classes": classes})
-    with progress("train router", 1000) as bar:
+    with share_progress("train router") as bar:
 
         def report(point: TrainPoint) -> None:
             measured = "" if point.dev_auc is None else f", dev AUC {point.dev_auc:.4f}"
             note = f"step {point.step}/{point.num_steps}, loss {point.loss:.4f}{measured}"
-            bar.update(round(1000 * point.step / point.num_steps), note)
+            bar(point.step, point.num_steps, note)
 
         outcome, record = train_router(parts, walks, held_out, settings, report)
     save_router(parts, out, record, bfloat16=options["dtype"] == "bfloat16")
-    if as_json:
-        print_json({"folder": str(out), **record})
-        return
     best = next(point.dev_auc for point in outcome.curve if point.step == outcome.best_step)
-    sys.stdout.write(f"{out}: {outcome.num_used} of {outcome.num_pairs} pairs, best at step {outcome.best_step}, ")
-    sys.stdout.write(f"dev AUC {outcome.curve[0].dev_auc or 0:.4f} at first, {best or 0:.4f} at best\n")
+    used = f"{out}: {outcome.num_used} of {outcome.num_pairs} pairs, best at step {outcome.best_step}"
+    auc = f"dev AUC {outcome.curve[0].dev_auc or 0:.4f} at first, {best or 0:.4f} at best"
+    tell(as_json, {"folder": str(out), **record}, f"{used}, {auc}")
 
 
 _PROBE_TAKES = frozenset({"probe", "layers", "data", "dev", "out", "label", "margin", "seed", "as_json"})
@@ -222,19 +217,16 @@ def _train_probe(walks: Pairs, dev: Pairs, origin: Mapping[str, Any], out: Path,
         probe, measured = train_router_probe(walks, dev, origin, label, settings, options["layers"], report)
     probe.save(out)
     config = probe.config
-    if as_json:
-        print_json({"folder": str(out), "layer": config.layer, "figures": measured, "record": config.record})
-        return
-    sys.stdout.write(
+    lines = [
         f"{out}: layer {config.layer} of {config.num_layers}; on {measured['num_pairs']} held-out pairs AUC "
-    )
-    sys.stdout.write(f"{measured['auc'] or 0:.4f} (1 - s_d: {measured['auc_prm'] or 0:.4f})\n")
+        f"{measured['auc'] or 0:.4f} (1 - s_d: {measured['auc_prm'] or 0:.4f})"
+    ]
     for share, threshold in config.record["thresholds"].items():
         rsd = config.record["rsd_thresholds"][share]
-        sys.stdout.write(
-            f"--router probe:{out}:{threshold:<8g} escalates {float(share):.0%} of the drafted steps, "
-            f"rsd:{rsd:g} as many\n"
-        )
+        escalates = f"escalates {float(share):.0%} of the drafted steps, rsd:{rsd:g} as many"
+        lines.append(f"--router probe:{out}:{threshold:<8g} {escalates}")
+    values = {"folder": str(out), "layer": config.layer, "figures": measured, "record": config.record}
+    tell(as_json, values, "\n".join(lines))
 
 
 @router.command()
@@ -250,14 +242,12 @@ def draft(model: str, out: Path, as_json: bool, **options: Any) -> None:
     from search.learning.low_bit import LowBit, make_draft
 
     record = make_draft(model, out, LowBit(**options))
-    if as_json:
-        print_json({"folder": str(out), **record})
-        return
-    sys.stdout.write(
+    told = (
         f"{out}: {record['num_rounded']:,} of {record['num_parameters']:,} weights rounded to {record['bits']} bits, "
         f"relative error {record['relative_error']:.3f}; packed they would take {record['bytes_per_parameter']:.3f} "
-        "bytes a parameter\n"
+        "bytes a parameter"
     )
+    tell(as_json, {"folder": str(out), **record}, told)
 
 
 @router.command("eval")
@@ -280,10 +270,8 @@ def evaluate(model: str, data: tuple[Path, ...], device: str, trust_remote_code:
         measured = evaluate_router_probe(folder, walks, origin)
     else:
         measured = _evaluate_model(model, walks, origin, device, trust_remote_code)
-    if as_json:
-        print_json({"model": model, "data": [str(folder) for folder in data], "origin": origin, "figures": measured})
-        return
-    sys.stdout.write(_figures_text(measured))
+    values = {"model": model, "data": [str(folder) for folder in data], "origin": origin, "figures": measured}
+    tell(as_json, values, _figures_text(measured))
 
 
 def _evaluate_model(
@@ -347,4 +335,4 @@ def _figures_text(figures: Mapping[str, float | int | None]) -> str:
         cells = " ".join(f"{cell:>8}" for cell in gained)
         lines.append(f"{f'{int(share)}% of the pairs':52} {cells}  {less} ({low} to {high})")
     lines += ["", "1 - s_d: the reward model's own verdict on the draft's step"]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -28,11 +28,21 @@ def print_json(values: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def print_figures(figures: Mapping[str, Any]) -> None:
-    """A line on stdout for each figure."""
-    for name, value in figures.items():
-        shown = "unknown" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
-        sys.stdout.write(f"{name.replace('_', ' '):34} {shown}\n")
+def tell(as_json: bool, values: Mapping[str, Any], text: str) -> None:
+    """What a command came to, on stdout: as one JSON object, or as the text that people read."""
+    if as_json:
+        print_json(values)
+    else:
+        sys.stdout.write(f"{text}\n")
+
+
+def plain_figures(figures: Mapping[str, Any]) -> list[str]:
+    """A line for each figure."""
+    shown = {
+        name: "unknown" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+        for name, value in figures.items()
+    }
+    return [f"{name.replace('_', ' '):34} {value}" for name, value in shown.items()]
 
 
 def print_result(result: Result, console: Console | None = None, reduce: Reduce = "last") -> None:
@@ -166,6 +176,13 @@ def _model_table(result: Result) -> Table:
         flops = "unknown" if cost.flops is None else f"{cost.flops:.3g}"
         table.add_row(role, str(cost.num_calls), *map(count, tokens), f"{cost.seconds:.2f}", flops)
     return table
+
+
+@contextmanager
+def share_progress(label: str) -> Iterator[Callable[[int, int, str], None]]:
+    """As `progress`, of the share that is done: gives what is told how many of how many are done, and a short note."""
+    with progress(label, 1000) as bar:
+        yield lambda done, total, note: bar.update(round(1000 * done / total), note)
 
 
 class Progress(Protocol):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from search.cli.show import progress
+from search.cli.show import share_progress
 from search.support.training import Optimisation
 
 if TYPE_CHECKING:
@@ -73,13 +73,9 @@ def training_options(defaults: Optimisation) -> Callable[[Command], Command]:
 @contextmanager
 def probe_progress() -> Iterator[Callable[[TrainEvent], None]]:
     """A bar for the training of a probe, as what is to be told of it."""
-    with progress("train probe", 1000) as bar:
-
-        def report(event: TrainEvent) -> None:
-            note = f"layer {event.layer}, held-out AUC within problems {event.figure:.4f}"
-            bar.update(round(1000 * event.done / event.total), note)
-
-        yield report
+    told = "layer {0.layer}, held-out AUC within problems {0.figure:.4f}"
+    with share_progress("train probe") as bar:
+        yield lambda event: bar(event.done, event.total, told.format(event))
 
 
 def take_settings(kind: type[Settings], options: dict[str, Any]) -> Settings:
