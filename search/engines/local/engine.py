@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from search.engines.checks import check_children, check_ids, check_prefix
@@ -136,11 +137,9 @@ class LocalEngine:
             return
         check_children(self.info, prefix, children)
         queue: asyncio.Queue[Result] = asyncio.Queue()
+        seeded = tuple((child.key, child.seed & _SEED_MASK) for child in children)
         request = self._submit(
-            prefix,
-            queue.put_nowait,
-            children=tuple((child.key, child.seed & _SEED_MASK) for child in children),
-            sampling=sampling,
+            queue.put_nowait, partial(self._scheduler.submit, prefix, children=seeded, sampling=sampling)
         )
         left = len(children)
         try:
@@ -189,7 +188,8 @@ class LocalEngine:
         self, prefix: Prefix, labels: tuple[int, ...], reads: Reads, layers: tuple[int, ...] = ()
     ) -> tuple[float, ...]:
         queue: asyncio.Queue[Result] = asyncio.Queue()
-        request = self._submit(prefix, queue.put_nowait, labels=labels, reads=reads, layers=layers)
+        submit = partial(self._scheduler.submit, prefix, labels=labels, reads=reads, layers=layers)
+        request = self._submit(queue.put_nowait, submit)
         answered = False
         try:
             result = await queue.get()
@@ -257,18 +257,13 @@ class LocalEngine:
     def _error(self, message: str) -> EngineError:
         return EngineError(message, endpoint=self.info.model)
 
-    def _submit(
-        self,
-        prefix: Prefix,
-        put: Callable[[Result], None],
-        *,
-        labels: tuple[int, ...] | None = None,
-        reads: Reads = "labels",
-        layers: tuple[int, ...] = (),
-        children: tuple[tuple[int, int], ...] = (),
-        sampling: Sampling | None = None,
-    ) -> list[Request]:
-        """Hand a request to the worker; the list gets it once the worker has it."""
+    def _submit(self, put: Callable[[Result], None], submit: Callable[..., Request]) -> list[Request]:
+        """Hand a request to the worker; the list gets it once the worker has it.
+
+        Args:
+            put: takes its results.
+            submit: the scheduler's, but for who takes the results and when it arrived.
+        """
         loop = asyncio.get_running_loop()
         arrived = time.perf_counter()
         box: list[Request] = []
@@ -276,27 +271,10 @@ class LocalEngine:
         def deliver(result: Result) -> None:
             self._turns.reply(loop, lambda: put(result), a_step=isinstance(result, Generation))
 
-        def work() -> None:
-            box.append(
-                self._scheduler.submit(
-                    prefix,
-                    deliver,
-                    labels=labels,
-                    reads=reads,
-                    layers=layers,
-                    children=children,
-                    sampling=sampling,
-                    arrived=arrived,
-                )
-            )
-
-        self._turns.post(work)
+        self._turns.post(lambda: box.append(submit(deliver=deliver, arrived=arrived)))
         return box
 
     def _cancel(self, box: list[Request]) -> None:
         # The worker takes messages in order, so by then it has put the request into the box.
-        def work() -> None:
-            self._scheduler.cancel(box[0])
-
         if not self._turns.closed:
-            self._turns.post(work)
+            self._turns.post(lambda: self._scheduler.cancel(box[0]))
