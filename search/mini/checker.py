@@ -98,14 +98,14 @@ def answer_of(text: str) -> str | None:
     return str(int(found[-1])) if found else None
 
 
-def check_steps(found: MiniProblem, steps: Sequence[str]) -> Verdict:
+def check_steps(story: MiniProblem, steps: Sequence[str]) -> Verdict:
     """Check every step of a solution; never raises, whatever the texts hold.
 
     Args:
-        found: the problem.
+        story: the problem.
         steps: the steps' texts, in order, with or without their separator.
     """
-    reader = _Reader(found)
+    reader = _Reader(story)
     verdicts: list[StepVerdict] = []
     so_far = True
     for step in steps:
@@ -113,7 +113,7 @@ def check_steps(found: MiniProblem, steps: Sequence[str]) -> Verdict:
         so_far = so_far and fault is None
         verdicts.append(StepVerdict(fault is None, so_far, fault, is_answer))
     answer = None if reader.answer is None else str(reader.answer)
-    return Verdict(tuple(verdicts), answer, answer == found.answer)
+    return Verdict(tuple(verdicts), answer, answer == story.answer)
 
 
 @dataclass(slots=True)
@@ -127,9 +127,9 @@ class _Pending:
 class _Reader:
     """Follows the stated values of a solution through the operations of its problem."""
 
-    def __init__(self, found: MiniProblem) -> None:
-        self.found = found
-        self.value = found.start
+    def __init__(self, story: MiniProblem) -> None:
+        self.story = story
+        self.value = story.start
         self.next_op = 0
         self.pending: _Pending | None = None
         self.answer: int | None = None
@@ -141,7 +141,7 @@ class _Reader:
         if stated is not None:
             return self._read_answer(int(stated[1])), True
         match = _STEP.fullmatch(text)
-        if match is None or self.answer is not None or match[1] not in (self.found.name, self.found.pronoun):
+        if match is None or self.answer is not None or match[1] not in (self.story.name, self.story.pronoun):
             return Fault.FORMAT, False
         return self._read_operation(match), False
 
@@ -151,7 +151,7 @@ class _Reader:
         self.answer = stated
         if self.pending is not None:
             return Fault.FORGET
-        if self.next_op < len(self.found.operations):
+        if self.next_op < len(self.story.operations):
             return Fault.ORDER
         return None if stated == self.value else Fault.ANSWER
 
@@ -163,7 +163,7 @@ class _Reader:
         if position is None:
             self.value = equation.result
             return Fault.COPY if match[3] in WORDING_OF_VERB else Fault.FORMAT
-        op = self.found.operations[position]
+        op = self.story.operations[position]
         pending, self.pending = self.pending, None
         if match[2].split()[1:3] == ["the", "other"]:
             fault = self._read_rest(match[2], pending, op, part, equation, lead)
@@ -188,7 +188,7 @@ class _Reader:
         return pending is not None and pending.op is op and phrase == op.wording.rest_phrase(pending.rest)
 
     def _position_of(self, verb: str) -> int | None:
-        for position, op in enumerate(self.found.operations):
+        for position, op in enumerate(self.story.operations):
             if op.wording.verb == verb:
                 return position
         return None

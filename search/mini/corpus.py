@@ -114,26 +114,26 @@ def _written(seed: str, start: int, count: int, plan: _Plan) -> list[Document]:
     prompts: list[str] = []
     solutions = []
     for number in range(count):
-        found = problem(plan.split(rng), start + number)
-        prompts.append(format_prompt(found.text))
-        solutions.append(write_solution(found, rng, plan.rates(rng), plan.split_rate))
-    encoded = zip(encode_batch(prompts), encode_batch([found.text for found in solutions]), strict=True)
-    labels = [tuple(step.right for step in found.steps) for found in solutions]
+        story = problem(plan.split(rng), start + number)
+        prompts.append(format_prompt(story.text))
+        solutions.append(write_solution(story, rng, plan.rates(rng), plan.split_rate))
+    encoded = zip(encode_batch(prompts), encode_batch([solution.text for solution in solutions]), strict=True)
+    labels = [tuple(step.right for step in solution.steps) for solution in solutions]
     return [_document(p, s, label) for (p, s), label in zip(encoded, labels, strict=True)]
 
 
-def checked_document(found: MiniProblem, solution_ids: Sequence[int], text: str) -> Document | None:
+def checked_document(story: MiniProblem, solution_ids: Sequence[int], text: str) -> Document | None:
     """A model's own solution, labelled by the checker; None where its steps do not match its tokens.
 
     Args:
-        found: the problem.
+        story: the problem.
         solution_ids: what the model wrote, with the end token if it came to one.
         text: the same as text.
     """
     end = token_id(EOS_TOKEN)
     body = [token for token in solution_ids if token != end]
-    verdict = check_steps(found, split_steps(text))
-    document = _document(encode(format_prompt(found.text)), body, tuple(v.right for v in verdict.steps))
+    verdict = check_steps(story, split_steps(text))
+    document = _document(encode(format_prompt(story.text)), body, tuple(v.right for v in verdict.steps))
     return document if len(document.ends) == len(document.labels) and document.labels else None
 
 
@@ -147,7 +147,7 @@ def _document(prompt: Sequence[int], body: Sequence[int], labels: tuple[bool, ..
 
 def solution_batch(documents: Sequence[Document]) -> Batch:
     """A batch whose loss counts every token of the solutions."""
-    ids, length = _padded(documents)
+    ids, length = padded(documents)
     wanted: list[int] = []
     targets: list[int] = []
     for row, document in enumerate(documents):
@@ -166,7 +166,7 @@ def label_batch(documents: Sequence[Document], writing_weight: float = 0.0) -> B
             of telling a wrong one.
     """
     good, bad = token_id(GOOD_LABEL), token_id(BAD_LABEL)
-    ids, length = _padded(documents)
+    ids, length = padded(documents)
     wanted: list[int] = []
     targets: list[int] = []
     words: list[int] = []
@@ -193,7 +193,8 @@ def in_batches(documents: list[Document], size: int, rng: random.Random) -> list
     return batches
 
 
-def _padded(documents: Sequence[Document]) -> tuple[Tensor, int]:
+def padded(documents: Sequence[Document]) -> tuple[Tensor, int]:
+    """The ids of documents padded on the right, (num_documents, length), and that length."""
     length = max(len(document.ids) for document in documents)
     ids = torch.full((len(documents), length), token_id(PAD_TOKEN))
     for row, document in enumerate(documents):

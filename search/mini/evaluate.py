@@ -33,29 +33,29 @@ class Attempt:
     answer: str | None
     correct: bool
 
-    def verdict(self, found: MiniProblem) -> Verdict:
+    def verdict(self, story: MiniProblem) -> Verdict:
         """The checker's verdict on every step."""
-        return check_steps(found, split_steps(self.text))
+        return check_steps(story, split_steps(self.text))
 
 
 def attempts(
     model: MiniModel,
-    found: Sequence[MiniProblem],
+    stories: Sequence[MiniProblem],
     seed: int,
     *,
     num_samples: int = 1,
     temperature: float = 1.0,
 ) -> list[list[Attempt]]:
     """Sample solutions to problems; for each problem its attempts."""
-    prompts = [encode(format_prompt(item.text)) for item in found]
+    prompts = [encode(format_prompt(item.text)) for item in stories]
     written = sample(model, prompts, seed, num_samples=num_samples, temperature=temperature)
-    return [[_attempt(item, ids) for ids in solutions] for item, solutions in zip(found, written, strict=True)]
+    return [[_attempt(item, ids) for ids in solutions] for item, solutions in zip(stories, written, strict=True)]
 
 
-def _attempt(found: MiniProblem, ids: list[int]) -> Attempt:
+def _attempt(story: MiniProblem, ids: list[int]) -> Attempt:
     text = decode(ids)
     answer = answer_of(text)
-    return Attempt(tuple(ids), text, answer, answer == found.answer)
+    return Attempt(tuple(ids), text, answer, answer == story.answer)
 
 
 def policy_figures(model: MiniModel, asked: Sequence[MiniProblem]) -> dict[str, float]:
@@ -89,11 +89,11 @@ def prm_figures(model: MiniModel, labelled: Sequence[Document]) -> dict[str, flo
     }
 
 
-def labelled_documents(found: Sequence[MiniProblem], tries: Sequence[Sequence[Attempt]]) -> list[Document]:
+def labelled_documents(stories: Sequence[MiniProblem], tries: Sequence[Sequence[Attempt]]) -> list[Document]:
     """Sampled solutions with the checker's labels; those whose steps and tokens do not match are left out."""
     documents = [
         checked_document(item, attempt.ids, attempt.text)
-        for item, attempted in zip(found, tries, strict=True)
+        for item, attempted in zip(stories, tries, strict=True)
         for attempt in attempted
     ]
     return [document for document in documents if document is not None]

@@ -72,26 +72,30 @@ class FitResult:
     """What a training came to.
 
     Attributes:
-        finished: False where a time limit stopped it; its checkpoint file goes on from there.
         curve: the dev curve's events.
         seconds: wall seconds of training, evaluation included.
         cpu_seconds: processor seconds of the same.
         tokens: tokens seen.
     """
 
-    finished: bool
     curve: tuple[TrainEvent, ...]
     seconds: float
     cpu_seconds: float
     tokens: int
 
 
-@dataclass(slots=True)
 class _Progress:
-    step: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
+    """How far a training is: batches and tokens done, and the seconds of all its runs."""
+
+    def __init__(self, step: int = 0, tokens: int = 0, seconds: float = 0.0, cpu_seconds: float = 0.0) -> None:
+        self.step, self.tokens = step, tokens
+        self._begun, self._begun_cpu = time.monotonic() - seconds, time.process_time() - cpu_seconds
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._begun
+
+    def cpu_seconds(self) -> float:
+        return time.process_time() - self._begun_cpu
 
 
 def fit(
@@ -104,7 +108,6 @@ def fit(
     report: Report,
     state_file: Path | None = None,
     resume: bool = False,
-    max_seconds: float | None = None,
 ) -> FitResult:
     """Train a model in place.
 
@@ -117,7 +120,6 @@ def fit(
         report: told of progress every few seconds and of each point of the dev curve.
         state_file: where the state is kept, written atomically every half minute; removed by the caller.
         resume: take up the state file where it exists.
-        max_seconds: stop, with the state kept, after as many seconds of this run.
 
     Raises:
         ConfigError: if the state file belongs to another training.
@@ -137,12 +139,11 @@ def fit(
 
     if resume and state_file is not None:
         load_state(state_file, settings.fingerprint, take_up)
-    clock = _Clock(progress.seconds, progress.cpu_seconds)
     eval_steps = {round(settings.num_steps * (i + 1) / settings.num_evals) for i in range(settings.num_evals)}
     losses: list[float] = []
     batches: Sequence[Batch] = ()
     chunk = -1
-    last_report = last_save = clock.seconds()
+    last_report = last_save = progress.seconds()
     while progress.step < settings.num_steps:
         number, place = divmod(progress.step, chunk_batches)
         if number != chunk:
@@ -150,7 +151,7 @@ def fit(
         losses.append(_train_step(model, optimiser, batches[place], progress.step, settings.num_steps))
         progress.step += 1
         progress.tokens += batches[place].num_tokens
-        now = clock.seconds()
+        now = progress.seconds()
         figures = evaluate(model) if progress.step in eval_steps else {}
         if figures or now - last_report > _REPORT_SECONDS:
             loss = sum(losses) / len(losses)
@@ -158,21 +159,16 @@ def fit(
             report(event)
             curve.extend([event] if figures else [])
             losses, last_report = [], now
-        over = max_seconds is not None and clock.run_seconds() > max_seconds
-        if state_file is not None and (over or now - last_save > _SAVE_SECONDS):
-            progress.seconds, progress.cpu_seconds = clock.seconds(), clock.cpu_seconds()
+        if state_file is not None and now - last_save > _SAVE_SECONDS:
             kept = {
                 "model": model.state_dict(),
                 "optimiser": optimiser.state(),
-                "progress": (progress.step, progress.tokens, progress.seconds, progress.cpu_seconds),
+                "progress": (progress.step, progress.tokens, progress.seconds(), progress.cpu_seconds()),
                 "curve": [(one.step, one.loss, one.tokens, one.seconds, one.figures) for one in curve],
             }
             save_state(state_file, settings.fingerprint, kept)
             last_save = now
-        if over:
-            break
-    finished = progress.step >= settings.num_steps
-    return FitResult(finished, tuple(curve), clock.seconds(), clock.cpu_seconds(), progress.tokens)
+    return FitResult(tuple(curve), progress.seconds(), progress.cpu_seconds(), progress.tokens)
 
 
 def _train_step(model: MiniModel, optimiser: MuonAdam, batch: Batch, step: int, num_steps: int) -> float:
@@ -183,22 +179,3 @@ def _train_step(model: MiniModel, optimiser: MuonAdam, batch: Batch, step: int, 
     loss.backward()  # type: ignore[no-untyped-call]
     optimiser.step(step, num_steps)
     return float(loss.detach())
-
-
-class _Clock:
-    """Seconds of a training over all its runs."""
-
-    def __init__(self, earlier_seconds: float, earlier_cpu_seconds: float) -> None:
-        self._earlier = earlier_seconds
-        self._earlier_cpu = earlier_cpu_seconds
-        self._start = time.monotonic()
-        self._start_cpu = time.process_time()
-
-    def run_seconds(self) -> float:
-        return time.monotonic() - self._start
-
-    def seconds(self) -> float:
-        return self._earlier + self.run_seconds()
-
-    def cpu_seconds(self) -> float:
-        return self._earlier_cpu + time.process_time() - self._start_cpu

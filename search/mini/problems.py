@@ -151,9 +151,9 @@ def problem(split: str, index: int) -> MiniProblem:
         raise ConfigError(f"a mini problem's index must be 0 or more, not {index}")
     rng = random.Random(f"mini-family-1/{split}/{index}")
     while True:
-        found = _draw(rng, split, index, DIFFICULTIES[level])
-        if found is not None and _bucket(found) in BUCKETS[base]:
-            return found
+        story = _draw(rng, split, index, DIFFICULTIES[level])
+        if story is not None and _bucket(story) in BUCKETS[base]:
+            return story
 
 
 def problems(split: str, count: int, start: int = 0) -> Iterator[MiniProblem]:
@@ -161,8 +161,8 @@ def problems(split: str, count: int, start: int = 0) -> Iterator[MiniProblem]:
     return (problem(split, index) for index in range(start, start + count))
 
 
-def _bucket(found: MiniProblem) -> int:
-    skeleton = " ".join([str(found.start), *(f"{op.kind}{op.number}" for op in found.operations)])
+def _bucket(story: MiniProblem) -> int:
+    skeleton = " ".join([str(story.start), *(f"{op.kind}{op.number}" for op in story.operations)])
     return hashlib.blake2b(skeleton.encode(), digest_size=4).digest()[0] % NUM_BUCKETS
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from search.mini.corpus import Document
+from search.mini.corpus import Document, padded
 from search.mini.model import KVCache, MiniModel
 from search.mini.tokenizer import EOS_TOKEN, PAD_TOKEN, token_id
 from search.mini.wording import BAD_LABEL, GOOD_LABEL
@@ -45,13 +45,13 @@ def sample(
         For each prefix its continuations, with the stop token where they came to one.
     """
     per_call = max(1, rows_at_once // num_samples)
-    found: list[list[list[int]]] = []
+    continuations: list[list[list[int]]] = []
     for start in range(0, len(prefixes), per_call):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + start)
         part = prefixes[start : start + per_call]
         rows = _sample_rows(model, part, generator, num_samples, temperature, max_tokens)
-        found.extend(rows[place : place + num_samples] for place in range(0, len(rows), num_samples))
-    return found
+        continuations.extend(rows[place : place + num_samples] for place in range(0, len(rows), num_samples))
+    return continuations
 
 
 def _sample_rows(
@@ -153,10 +153,7 @@ def step_rewards(model: MiniModel, documents: Sequence[Document], rows_at_once: 
     for start in range(0, len(order), rows_at_once):
         numbers = order[start : start + rows_at_once]
         part = [documents[number] for number in numbers]
-        length = max(len(document.ids) for document in part)
-        ids = torch.full((len(part), length), token_id(PAD_TOKEN))
-        for row, document in enumerate(part):
-            ids[row, : len(document.ids)] = torch.tensor(document.ids)
+        ids, length = padded(part)
         places = [row * length + end for row, document in enumerate(part) for end in document.ends]
         logits = model(ids, logit_rows=torch.tensor(places))[:, labels]
         values = iter(torch.softmax(logits, -1)[:, 0].tolist())

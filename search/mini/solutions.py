@@ -154,18 +154,18 @@ def slipped_result(slip: Slip, op: Operation, value: int) -> int:
 
 
 def write_solution(
-    found: MiniProblem, rng: random.Random, rates: SlipRates, split_rate: float = SPLIT_RATE
+    story: MiniProblem, rng: random.Random, rates: SlipRates, split_rate: float = SPLIT_RATE
 ) -> WrittenSolution:
     """Write one solution of 4 to 10 steps.
 
     Args:
-        found: the problem.
+        story: the problem.
         rng: decides paths, wordings and slips.
         rates: how often each slip is made.
         split_rate: how often an operation that can be split is split.
     """
     while True:
-        solution = _Writer(found, rng, rates, split_rate).write()
+        solution = _Writer(story, rng, rates, split_rate).write()
         if len(solution.steps) <= MAX_STEPS:
             return solution
 
@@ -173,17 +173,17 @@ def write_solution(
 class _Writer:
     """Writes one solution; holds the stated count and what the last step left open."""
 
-    def __init__(self, found: MiniProblem, rng: random.Random, rates: SlipRates, split_rate: float) -> None:
-        self.found = found
+    def __init__(self, story: MiniProblem, rng: random.Random, rates: SlipRates, split_rate: float) -> None:
+        self.story = story
         self.rng = rng
         self.rates = rates
         self.split_rate = split_rate
-        self.value = found.start
+        self.value = story.start
         self.left_out: Slip | None = None
         self.steps: list[WrittenStep] = []
 
     def write(self) -> WrittenSolution:
-        for op in self.found.operations:
+        for op in self.story.operations:
             if self._happens(self.rates.skip):
                 self.left_out = self.left_out or Slip.SKIP
             elif can_split(op, self.value) and self.rng.random() < self.split_rate:
@@ -272,7 +272,7 @@ class _Writer:
         return (result, Slip.NOISE) if result >= 0 else (exact, None)
 
     def _subject(self) -> str:
-        return self.found.name if self.rng.random() < NAME_RATE else self.found.pronoun
+        return self.story.name if self.rng.random() < NAME_RATE else self.story.pronoun
 
     def _add(self, text: str, slip: Slip | None) -> None:
         """Append a step; one that leaves something out before it is wrong for that."""

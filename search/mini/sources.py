@@ -1,10 +1,9 @@
-"""Where the batches of each training come from, and what its dev curve measures."""
+"""Where the batches of each training come from, the same whenever asked for, and what its dev curve measures."""
 
 from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
@@ -30,22 +29,6 @@ from search.mini.wording import BAD_LABEL, GOOD_LABEL, NAMES
 
 #: Train problems for the PRM's on-policy solutions start here, far from those of the written corpora.
 POLICY_PROBLEMS_START = 10_000_000
-
-
-class Source(Protocol):
-    """A training's data."""
-
-    def start(self) -> MiniModel:
-        """The model to begin with."""
-        ...
-
-    def batches(self, chunk: int) -> list[Batch]:
-        """The batches of a chunk, the same whenever asked."""
-        ...
-
-    def evaluate(self, model: MiniModel) -> dict[str, float]:
-        """Dev figures."""
-        ...
 
 
 class PolicySource:
@@ -128,10 +111,10 @@ class PrmSource:
         """Both policies' own solutions to train problems, sampled when first wanted."""
         if not self._pool:
             recipe = self._recipe
-            found = list(problems("train", recipe.policy_problems, POLICY_PROBLEMS_START))
+            stories = list(problems("train", recipe.policy_problems, POLICY_PROBLEMS_START))
             for model in (self._target, load_model(self._policies / "draft")):
-                tries = attempts(model, found, self._seed + 1, num_samples=recipe.policy_samples)
-                self._pool.extend(labelled_documents(found, tries))
+                tries = attempts(model, stories, self._seed + 1, num_samples=recipe.policy_samples)
+                self._pool.extend(labelled_documents(stories, tries))
         return self._pool
 
     def _dev_documents(self, name: str) -> list[Document]:

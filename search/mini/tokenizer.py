@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from search.engines.huggingface.token_bytes import byte_alphabet
 from search.mini.wording import NAMES, STEP_SEPARATOR, vocabulary_words
 
 if TYPE_CHECKING:
@@ -21,16 +22,6 @@ if TYPE_CHECKING:
 EOS_TOKEN = "<|end|>"
 PAD_TOKEN = "<|pad|>"
 _PATTERN = r"\n\n| ?\\boxed\{| ?[A-Za-z]+| ?[0-9]|\n| ?[^\sA-Za-z0-9]|\s"
-
-
-def byte_alphabet() -> dict[int, str]:
-    """GPT-2's printable character for each byte."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    alphabet = {byte: chr(byte) for byte in printable}
-    for byte in range(256):
-        if byte not in alphabet:
-            alphabet[byte] = chr(256 + len(alphabet) - len(printable))
-    return alphabet
 
 
 def word_tokens() -> tuple[str, ...]:
@@ -60,7 +51,7 @@ def build_tokenizer() -> Tokenizer:
     """Build the tokenizer; the same ids on every machine."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
-    alphabet = byte_alphabet()
+    alphabet = {byte: character for character, byte in byte_alphabet().items()}
     vocab = {character: byte for byte, character in sorted(alphabet.items())}
     for text in word_tokens():
         vocab["".join(alphabet[byte] for byte in text.encode())] = len(vocab)
@@ -96,7 +87,7 @@ def encode(text: str) -> list[int]:
 
 def encode_batch(texts: list[str]) -> list[list[int]]:
     """The ids of many texts."""
-    return [found.ids for found in build_tokenizer().encode_batch(texts, add_special_tokens=False)]
+    return [encoding.ids for encoding in build_tokenizer().encode_batch(texts, add_special_tokens=False)]
 
 
 def decode(ids: list[int]) -> str:

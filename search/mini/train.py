@@ -18,7 +18,7 @@ from search.mini.corpus import BATCHES_PER_CHUNK
 from search.mini.fit import FitSettings, Report, fit
 from search.mini.recipes import Recipe, recipe_for
 from search.mini.solutions import DRAFT_RATES, TARGET_RATES
-from search.mini.sources import PolicySource, PrmSource, Source
+from search.mini.sources import PolicySource, PrmSource
 from search.mini.wording import BAD_LABEL, GOOD_LABEL
 
 STATE_FILE = "training-state.pt"
@@ -39,14 +39,12 @@ class TrainResult:
 
     Attributes:
         folder: the checkpoint's folder.
-        finished: False where a time limit stopped it before its end; only the state file is written then.
         seconds: wall seconds of all runs.
         cpu_seconds: processor seconds of all runs.
         figures: the last dev figures.
     """
 
     folder: Path
-    finished: bool
     seconds: float
     cpu_seconds: float
     figures: dict[str, float]
@@ -59,7 +57,6 @@ def train(
     seed: int = 0,
     resume: bool = False,
     scale: float = 1.0,
-    max_seconds: float | None = None,
     report: Report = lambda _: None,
     policies: Path | None = None,
 ) -> TrainResult:
@@ -71,7 +68,6 @@ def train(
         seed: decides weights, data and order.
         resume: go on from the state file in ``out``; a checkpoint that is already finished is left as it is.
         scale: share of the full length, for tests; see ``recipe_for``.
-        max_seconds: stop after as many seconds, the state kept for a later resume.
         report: told of progress.
         policies: for the PRM, the folder with ``target`` and ``draft``; the shipped ones where not given.
 
@@ -89,7 +85,9 @@ def train(
     state_file = out / STATE_FILE
     settings = FitSettings(recipe.role, fingerprint, recipe.num_steps, recipe.num_evals, recipe.optimiser)
     with _one_thread():
-        source = _source(recipe, seed, policies or weights_folder())
+        folder = policies or weights_folder()
+        source: PolicySource | PrmSource
+        source = PrmSource(recipe, seed, folder) if role == "prm" else PolicySource(recipe, seed)
         model = source.start()
         result = fit(
             model,
@@ -100,22 +98,14 @@ def train(
             report=report,
             state_file=state_file,
             resume=resume,
-            max_seconds=max_seconds,
         )
-    if result.finished:
-        save_model(model, out)
-        if role == "prm":
-            write_json(out / PRM_CONFIG_FILE, dict(PRM_CONFIG))
-        write_notes(out, model, recipe, seed, fingerprint, result)
-        state_file.unlink(missing_ok=True)
+    save_model(model, out)
+    if role == "prm":
+        write_json(out / PRM_CONFIG_FILE, dict(PRM_CONFIG))
+    write_notes(out, model, recipe, seed, fingerprint, result)
+    state_file.unlink(missing_ok=True)
     figures = result.curve[-1].figures if result.curve else {}
-    return TrainResult(out, result.finished, result.seconds, result.cpu_seconds, figures)
-
-
-def _source(recipe: Recipe, seed: int, policies: Path) -> Source:
-    if recipe.role == "prm":
-        return PrmSource(recipe, seed, policies)
-    return PolicySource(recipe, seed)
+    return TrainResult(out, result.seconds, result.cpu_seconds, figures)
 
 
 def _fingerprint(recipe: Recipe, seed: int) -> str:
@@ -135,7 +125,7 @@ def _finished(out: Path, fingerprint: str) -> TrainResult | None:
     known = ("step", "loss", "tokens", "seconds")
     last = record["curve"][-1] if record["curve"] else {}
     figures = {name: value for name, value in last.items() if name not in known}
-    return TrainResult(out, True, record["seconds"], record["cpu_seconds"], figures)
+    return TrainResult(out, record["seconds"], record["cpu_seconds"], figures)
 
 
 @contextmanager

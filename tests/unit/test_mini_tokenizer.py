@@ -4,13 +4,13 @@ import random
 import pytest
 from transformers import AutoTokenizer
 
+from search.engines.huggingface.token_bytes import byte_alphabet
 from search.mini.problems import format_prompt, problems
 from search.mini.solutions import DRAFT_RATES, write_solution
 from search.mini.tokenizer import (
     EOS_TOKEN,
     PAD_TOKEN,
     build_tokenizer,
-    byte_alphabet,
     decode,
     encode,
     save_tokenizer,
@@ -26,7 +26,7 @@ def texts() -> list[str]:
 
 
 def token_bytes(token: int) -> bytes:
-    back = {character: byte for byte, character in byte_alphabet().items()}
+    back = byte_alphabet()
     return bytes(back[character] for character in build_tokenizer().id_to_token(token))
 
 

@@ -1,4 +1,6 @@
 import json
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -6,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from search.errors import ConfigError, DataError
+from search.mini import fit
 from search.mini.checkpoint import load_model
 from search.mini.fit import TrainEvent
 from search.mini.gate import GATE
@@ -35,7 +38,7 @@ def family(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("family")
     events: list[TrainEvent] = []
     results = [train(role, out / role, scale=SCALE, report=events.append, policies=out) for role in ROLES]
-    assert all(result.finished for result in results)
+    assert [result.folder for result in results] == [out / role for role in ROLES]
     assert {event.role for event in events} == {"target", "draft", "prm"}
     return out
 
@@ -74,22 +77,47 @@ def test_a_check_measures_every_figure(family: Path) -> None:
         check(weights=family / "none", num_problems=1)
 
 
-def test_the_same_seed_gives_the_same_weights_also_after_a_stop(tmp_path: Path) -> None:
+class StoppedError(Exception):
+    pass
+
+
+@pytest.fixture
+def stopping(monkeypatch) -> Callable[[], Callable[[TrainEvent], None]]:
+    """Trainings keep their state after each step; what this makes stops one at its second."""
+    monkeypatch.setattr(fit, "_REPORT_SECONDS", -1.0)
+    monkeypatch.setattr(fit, "_SAVE_SECONDS", -1.0)
+
+    def make() -> Callable[[TrainEvent], None]:
+        events: list[TrainEvent] = []
+
+        def report(event: TrainEvent) -> None:
+            events.append(event)
+            if len(events) == 2:
+                raise StoppedError
+
+        return report
+
+    return make
+
+
+def test_the_same_seed_gives_the_same_weights_also_after_a_stop(tmp_path: Path, stopping) -> None:
     whole, halted = tmp_path / "whole", tmp_path / "halted"
     train("draft", whole, seed=5, scale=SCALE)
     runs = 0
-    while not train("draft", halted, seed=5, scale=SCALE, resume=True, max_seconds=0.0).finished:
-        assert not (halted / "model.safetensors").exists()
+    while not (halted / "model.safetensors").exists():
+        with suppress(StoppedError):
+            train("draft", halted, seed=5, scale=SCALE, resume=True, report=stopping())
         runs += 1
     assert runs > 3
     assert (whole / "model.safetensors").read_bytes() == (halted / "model.safetensors").read_bytes()
     before = (whole / "model.safetensors").stat().st_mtime_ns
-    assert train("draft", whole, seed=5, scale=SCALE, resume=True).finished
+    train("draft", whole, seed=5, scale=SCALE, resume=True)
     assert (whole / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_a_state_file_of_another_training_is_refused(tmp_path: Path) -> None:
-    train("draft", tmp_path, seed=1, scale=SCALE, max_seconds=0.0)
+def test_a_state_file_of_another_training_is_refused(tmp_path: Path, stopping) -> None:
+    with pytest.raises(StoppedError):
+        train("draft", tmp_path, seed=1, scale=SCALE, report=stopping())
     with pytest.raises(ConfigError, match="of a training with other settings"):
         train("draft", tmp_path, seed=2, scale=SCALE, resume=True)
     (tmp_path / STATE_FILE).write_bytes(b"junk")
