@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,22 +113,9 @@ class Comparison:
     def table(self) -> Table:
         """The table that people read."""
         varying = list(dict.fromkeys(name for row in self.rows for name in row.varies))
-        columns = (
-            "run", "method", "width", *(name.replace("_", " ") for name in varying), "accuracy (95%)",
-            "less the first (95%)", "KV tokens", "policy tokens", "target tokens", "wall s", "problems/h",
-            *(("cost a problem",) if self._priced else ()),
-        )  # fmt: skip
-        return Table(
-            "compare",
-            f"{len(self.rows)} runs on the same {self.num_problems} problems",
-            columns,
-            tuple(tuple(_cells(row, varying, priced=self._priced)) for row in self.rows),
-            self.notes,
-        )
-
-    @property
-    def _priced(self) -> bool:
-        return any(row.cost is not None for row in self.rows)
+        priced = any(row.cost is not None for row in self.rows)
+        title = f"{len(self.rows)} runs on the same {self.num_problems} problems"
+        return Table.of("compare", title, [_cells(row, varying, priced=priced) for row in self.rows], self.notes)
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
@@ -196,9 +183,9 @@ def _row(
 ) -> Row:
     graded = [place for place, record in enumerate(records) if record.reference is not None]
     right = sum(records[place].correct is True for place in graded)
-    written = _sum(record.stats["policy_tokens"] for record in records)
-    by_target = _sum(record.models["target"].sampled_tokens for record in records if "target" in record.models)
-    kv_tokens = _sum(record.stats["kv_tokens_mean"] for record in records)
+    written = [record.stats["policy_tokens"] for record in records]
+    by_target = [record.models["target"].sampled_tokens for record in records if "target" in record.models]
+    kv_tokens = [record.stats["kv_tokens_mean"] for record in records]
     price = run.summary.price
     costs = [
         record.models["policy"].cost(price) for record in records if price is not None and "policy" in record.models
@@ -216,23 +203,19 @@ def _row(
         interval=wilson_interval(right, len(graded)) if graded else None,
         less_first=less_first,
         num_failed=sum(record.error is not None for record in records),
-        kv_tokens=_each(kv_tokens, records),
-        policy_tokens=_each(written, records),
-        target_tokens=_each(written if run.settings.writer == "model" else by_target, records),
+        kv_tokens=_each(kv_tokens, len(records)),
+        policy_tokens=_each(written, len(records)),
+        target_tokens=_each(written if run.settings.writer == "model" else by_target, len(records)),
         seconds_wall=run.summary.seconds_wall,
         problems_per_hour=None if rate is None else 3600 * rate,
-        cost=_each(_sum(costs), records) if costs else None,
+        cost=_each(costs, len(records)) if costs else None,
     )
 
 
-def _sum(values: Iterable[float | None]) -> float | None:
-    """The sum; None where one is not known."""
-    known = list(values)
-    return None if None in known else sum(float(one) for one in known if one is not None)
-
-
-def _each(value: float | None, records: Sequence[ProblemRecord]) -> float | None:
-    return None if value is None else value / len(records)
+def _each(values: Sequence[float | None], num_problems: int) -> float | None:
+    """Their sum, a problem; None where one is not known."""
+    told = [float(value) for value in values if value is not None]
+    return sum(told) / num_problems if len(told) == len(values) else None
 
 
 def _varying(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -257,19 +240,25 @@ def _chosen(run: Run) -> dict[str, Any]:
     return {name: value for name, value in (values | options).items() if name not in _FOLLOWS and name not in fixed}
 
 
-def _cells(row: Row, varying: Sequence[str], *, priced: bool) -> list[Cell]:
+def _cells(row: Row, varying: Sequence[str], *, priced: bool) -> list[tuple[str, Cell]]:
     return [
-        str(row.run),
-        row.name,
-        row.width,
-        *(_short(row.varies.get(name)) for name in varying),
-        "unknown" if row.accuracy is None or row.interval is None else share(row.accuracy, row.interval),
-        None if row.less_first is None else difference(*row.less_first),
-        *(None if one is None else round(one) for one in (row.kv_tokens, row.policy_tokens, row.target_tokens)),
-        round(row.seconds_wall, 1),
-        None if row.problems_per_hour is None else round(row.problems_per_hour),
-        *((None if row.cost is None else float(f"{row.cost:.3g}"),) if priced else ()),
+        ("run", str(row.run)),
+        ("method", row.name),
+        ("width", row.width),
+        *((name.replace("_", " "), _short(row.varies.get(name))) for name in varying),
+        ("accuracy (95%)", "unknown" if row.accuracy is None else share(row.accuracy, row.interval)),
+        ("less the first (95%)", None if row.less_first is None else difference(*row.less_first)),
+        ("KV tokens", _rounded(row.kv_tokens)),
+        ("policy tokens", _rounded(row.policy_tokens)),
+        ("target tokens", _rounded(row.target_tokens)),
+        ("wall s", round(row.seconds_wall, 1)),
+        ("problems/h", _rounded(row.problems_per_hour)),
+        *([("cost a problem", None if row.cost is None else float(f"{row.cost:.3g}"))] if priced else []),
     ]
+
+
+def _rounded(value: float | None) -> Cell:
+    return None if value is None else round(value)
 
 
 def _short(value: Any) -> Cell:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -117,13 +117,7 @@ def revote(run: Run, rule: str | None = None, reduce: str | None = None, grader:
     with opened_grader(grader or settings.grader) as judge:
         records = tuple(_voted(record, chosen_rule, chosen_reduce, judge) for record in run.records)
     changed = {"vote": chosen_rule, "reduce": chosen_reduce, "grader": judge.name}
-    return Run(
-        run.folder,
-        build(EvalSettings, {**settings.model_dump(), **changed}),
-        run.config_hash,
-        records,
-        run.sessions,
-    )
+    return replace(run, settings=build(EvalSettings, {**settings.model_dump(), **changed}), records=records)
 
 
 def _chosen(what: str, given: str | None, ran: str, accepted: tuple[str, ...]) -> Any:

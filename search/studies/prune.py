@@ -7,7 +7,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ets import Ets, PruneProblem, build_problem
@@ -99,7 +99,7 @@ def _measure(sample: Sample, rivals: dict[str, Solver], repeats: int) -> dict[st
     seconds: dict[str, list[float]] = {name: [] for name in (*rivals, "tree", "select")}
     values: list[float] = []
     integral = None
-    bare = _without_coverage(problem)
+    bare = replace(problem, coverage_weight=0.0)
     for _ in range(repeats):
         for name, solver in rivals.items():
             solution = solver.solve(problem)
@@ -138,11 +138,6 @@ def _clock(work: Callable[[], object]) -> float:
 def _selection(tree: SearchTree, width: int) -> Callable[[], Selection]:
     policy = Ets()
     return lambda: policy.select(tree, width, random.Random(0))
-
-
-def _without_coverage(problem: PruneProblem) -> PruneProblem:
-    names = PruneProblem.__dataclass_fields__
-    return PruneProblem(**{name: getattr(problem, name) for name in names} | {"coverage_weight": 0.0})
 
 
 # Trees

@@ -90,7 +90,8 @@ class Cases:
             seed: of the simulation.
             num_draws: of simulated rewards.
         """
-        draws = [_recorded(level) if level.scored else _simulated(level, seed, num_draws) for level in levels]
+        # One draw that changes none of the rewards where they are recorded.
+        draws = [({},) if level.scored else _simulated(level, seed, num_draws) for level in levels]
         numbers = {name: number for number, name in enumerate(dict.fromkeys(level.problem for level in levels))}
         problem = [numbers[level.problem] for level, drawn in zip(levels, draws, strict=True) for _ in drawn]
         return cls(tuple(levels), tuple(draws), np.array(problem), _auc(levels, draws))
@@ -133,10 +134,6 @@ def _outcome(level: Level, children: Allocation) -> Outcome:
     mass = sum(count * level.right[leaf] for leaf, count in children.items()) / sum(children.values())
     survives = any(level.right[leaf] > 0 for leaf in children)
     return Outcome(level.kept_tokens(children), mass, float(survives))
-
-
-def _recorded(level: Level) -> tuple[Rewards, ...]:
-    return ({},)
 
 
 def _simulated(level: Level, seed: int, num_draws: int) -> tuple[Rewards, ...]:

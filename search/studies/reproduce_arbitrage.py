@@ -135,39 +135,30 @@ def _parameters(runs: Iterable[Run]) -> dict[str, float]:
 
 def _router_table(table: Sequence[Mapping[str, Any]], pair: Sizes) -> Table:
     projected = f"projected_seconds_{pair.name}"
-    rows: list[tuple[Cell, ...]] = []
+    rows: list[list[tuple[str, Cell]]] = []
     for row in table:
+        flops, seconds = (f"{row[key]:.3g}" if projected in row else None for key in ("flops", projected))
         rows.append(
-            (
-                row["router"],
-                row["num_problems"],
-                share(row["accuracy"], (row["accuracy_lo"], row["accuracy_hi"])),
-                f"{1 - row['target_share']:.3f}",
-                f"{row['target_calls']:.2f}",
-                *(f"{row[key]:.1f}" for key in ("draft_tokens_kept", "draft_tokens_dropped", "target_tokens_kept")),
-                f"{row['flops']:.3g}" if projected in row else None,
-                f"{row[projected]:.3g}" if projected in row else None,
-            )
+            [
+                ("router", row["router"]),
+                ("problems", row["num_problems"]),
+                ("accuracy, 95% interval", share(row["accuracy"], (row["accuracy_lo"], row["accuracy_hi"]))),
+                ("acceptance rate", f"{1 - row['target_share']:.3f}"),
+                ("target calls a problem", f"{row['target_calls']:.2f}"),
+                ("draft tokens kept", f"{row['draft_tokens_kept']:.1f}"),
+                ("draft tokens dropped", f"{row['draft_tokens_dropped']:.1f}"),
+                ("target tokens", f"{row['target_tokens_kept']:.1f}"),
+                ("FLOPs a problem", flops),
+                (f"seconds a problem, projected to {_pair_name(pair)}", seconds),
+            ]
         )
-    columns = (
-        "router",
-        "problems",
-        "accuracy, 95% interval",
-        "acceptance rate",
-        "target calls a problem",
-        "draft tokens kept",
-        "draft tokens dropped",
-        "target tokens",
-        "FLOPs a problem",
-        f"seconds a problem, projected to {_pair_name(pair)}",
-    )
     notes = (
         "Acceptance counts steps. FLOPs: 2 x parameters x tokens over draft, target and router or reward model. "
         f"Projected: the same chains, had the models these sizes, {_assumed(pair)}. The oracle "
         "sees both steps and has no cost of its own. The papers' curves are drawn, not tabled: published cells are "
         "unknown.",
     )
-    return Table("routers", "Accuracy against acceptance", columns, tuple(rows), notes)
+    return Table.of("routers", "Accuracy against acceptance", rows, notes)
 
 
 def _pair_name(pair: Sizes) -> str:

@@ -120,66 +120,40 @@ def _seconds(run: Run) -> float | None:
 
 
 def _search_table(done: Runs) -> Table:
-    rows: list[tuple[Cell, ...]] = []
-    for (width, name), run in done.items():
-        summary, base = run.summary, done.get((width, BASELINE))
-        against: tuple[Cell, ...] = (None,) * 5
-        if base is not None and name != BASELINE:
-            kv, speed = (published.ETS_KV_REDUCTION, published.ETS_SPEEDUP) if name == "ets" else (None, None)
-            against = (
-                difference(*compared(run, base)),
-                times(_kv_ratio(run, base)),
-                times(kv) or UNKNOWN,
-                times(_speedup(run, base, "problems_per_second")),
-                times(speed) or UNKNOWN,
-            )
-        assert summary.accuracy is not None
-        rows.append(
-            (
-                width,
-                name,
-                len(run.records),
-                share(summary.accuracy, summary.accuracy_ci95),
-                _one_sample(run),
-                UNKNOWN,
-                against[0],
-                round(float(summary.stats["kv_tokens_mean"] or 0)),
-                *against[1:],
-                times(None if base is None or run is base else _speedup(run, base, "problems_per_cpu_second")),
-                round(summed(run, "policy_tokens") / len(run.records)),
-                None if (seconds := _seconds(run)) is None else f"{seconds:.3g}",
-            )
-        )
-    columns = (
-        "width",
-        "search",
-        "problems",
-        "accuracy, 95% interval",
-        "pass@1, 95% interval",
-        "accuracy, published",
-        "less REBASE's, paired 95%",
-        "KV tokens, mean",
-        "KV less than REBASE",
-        "published",
-        "throughput over REBASE",
-        "published",
-        "by CPU seconds",
-        "policy tokens a problem",
-        "wall seconds a problem",
+    notes = (
+        "KV tokens: unique tokens of the trajectories kept after a selection, the prompt's included, mean over the "
+        "steps of a problem. pass@1: the share of single samples that are right, over all samples of all problems, "
+        "where nothing is compared on the way; its interval is a bootstrap over problems. Throughput: problems a "
+        "second of wall time, and of CPU time, over the sessions that ended. "
+        "The published ETS figures are for the paper's models at large, not for one width.",
     )
-    return Table(
-        "searches",
-        "Searches over widths",
-        columns,
-        tuple(rows),
-        (
-            "KV tokens: unique tokens of the trajectories kept after a selection, the prompt's included, mean over the "
-            "steps of a problem. pass@1: the share of single samples that are right, over all samples of all problems, "
-            "where nothing is compared on the way; its interval is a bootstrap over problems. Throughput: problems a "
-            "second of wall time, and of CPU time, over the sessions that ended. "
-            "The published ETS figures are for the paper's models at large, not for one width.",
-        ),
-    )
+    bases = {width: run for (width, name), run in done.items() if name == BASELINE}
+    rows = [_search_row(width, name, run, bases.get(width)) for (width, name), run in done.items()]
+    return Table.of("searches", "Searches over widths", rows, notes)
+
+
+def _search_row(width: int, name: str, run: Run, base: Run | None) -> list[tuple[str, Cell]]:
+    summary = run.summary
+    assert summary.accuracy is not None
+    base = None if name == BASELINE else base
+    kv, speed = (published.ETS_KV_REDUCTION, published.ETS_SPEEDUP) if name == "ets" else (None, None)
+    return [
+        ("width", width),
+        ("search", name),
+        ("problems", len(run.records)),
+        ("accuracy, 95% interval", share(summary.accuracy, summary.accuracy_ci95)),
+        ("pass@1, 95% interval", _one_sample(run)),
+        ("accuracy, published", UNKNOWN),
+        ("less REBASE's, paired 95%", None if base is None else difference(*compared(run, base))),
+        ("KV tokens, mean", round(float(summary.stats["kv_tokens_mean"] or 0))),
+        ("KV less than REBASE", None if base is None else times(_kv_ratio(run, base))),
+        ("published", None if base is None else times(kv) or UNKNOWN),
+        ("throughput over REBASE", None if base is None else times(_speedup(run, base, "problems_per_second"))),
+        ("published", None if base is None else times(speed) or UNKNOWN),
+        ("by CPU seconds", None if base is None else times(_speedup(run, base, "problems_per_cpu_second"))),
+        ("policy tokens a problem", round(summed(run, "policy_tokens") / len(run.records))),
+        ("wall seconds a problem", None if (seconds := _seconds(run)) is None else f"{seconds:.3g}"),
+    ]
 
 
 def _one_sample(run: Run) -> Cell:

@@ -29,6 +29,14 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()
 
+    @classmethod
+    def of(
+        cls, name: str, title: str, rows: Sequence[Sequence[tuple[str, Cell]]], notes: tuple[str, ...] = ()
+    ) -> Table:
+        """A table of rows that have each cell beside its heading; at least one."""
+        columns = tuple(heading for heading, _ in rows[0])
+        return cls(name, title, columns, tuple(tuple(cell for _, cell in row) for row in rows), notes)
+
     def markdown(self) -> str:
         """As GitHub shows it."""
         lines = [f"### {self.title}", "", _line(self.columns), "|---" * len(self.columns) + "|"]
