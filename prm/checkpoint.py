@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self, get_type_hints
 from pydantic import Field, TypeAdapter, ValidationError
 
 from search.checkpoints.gguf import is_gguf, read_gguf
-from search.errors import ConfigError
+from search.errors import ConfigError, first_line
 
 CONFIG_FILE = "prm_config.json"
 HEAD_PREFIXES = ("score.", "v_head.", "pretrained_model.v_head.")
@@ -196,7 +196,7 @@ def _header(name: str, file: Path) -> dict[str, tuple[int, ...]]:
             raise ValueError(f"it has {file.stat().st_size} bytes, its header promises {8 + size + end}")
         return {key: tuple(int(n) for n in value["shape"]) for key, value in tensors.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"model {name!r}: {file.name} is damaged or cut short: {_line(error)}") from None
+        raise ConfigError(f"model {name!r}: {file.name} is damaged or cut short: {first_line(error)}") from None
 
 
 def _json(name: str, file: Path) -> dict[str, Any] | None:
@@ -205,7 +205,7 @@ def _json(name: str, file: Path) -> dict[str, Any] | None:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"model {name!r}: {file.name} cannot be read: {_line(error)}") from None
+        raise ConfigError(f"model {name!r}: {file.name} cannot be read: {first_line(error)}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"model {name!r}: {file.name} must hold an object")
     return content
@@ -216,7 +216,3 @@ def _content(token: object) -> str:
     if isinstance(token, dict):
         token = token.get("content")
     return token if isinstance(token, str) else ""
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -142,8 +142,16 @@ class HeadCodec:
     writes_bos: ClassVar[bool] = False
 
     def reward(self, outputs: Sequence[float]) -> float:
-        """The sigmoid of the head's one output, or the share of class 1 of its two."""
-        return head_reward(outputs)
+        """The sigmoid of the head's one output, or the share of class 1 of its two.
+
+        Raises:
+            ScoringError: the head has another number of outputs.
+        """
+        if len(outputs) == 1:
+            return two_way(0.0, outputs[0])
+        if len(outputs) == 2:
+            return two_way(outputs[0], outputs[1])
+        raise ScoringError(f"the reward head has {len(outputs)} outputs; a step's reward is read from 1 or 2")
 
 
 def one_token(tokenizer: Tokenizer, text: str, what: str) -> int:
@@ -180,16 +188,3 @@ def label_reward(logprobs: Sequence[float]) -> float:
     """p(good) / (p(good) + p(bad)) from the log-probabilities of the good label and the bad one."""
     good, bad = logprobs
     return two_way(bad, good)
-
-
-def head_reward(outputs: Sequence[float]) -> float:
-    """The sigmoid of a head's one output, or the share of class 1 of its two.
-
-    Raises:
-        ScoringError: the head has another number of outputs.
-    """
-    if len(outputs) == 1:
-        return two_way(0.0, outputs[0])
-    if len(outputs) == 2:
-        return two_way(outputs[0], outputs[1])
-    raise ScoringError(f"the reward head has {len(outputs)} outputs; a step's reward is read from 1 or 2")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from search.errors import ConfigError, DataError, SearchError
+from search.errors import ConfigError, DataError, SearchError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -146,5 +146,4 @@ def load_state(file: Path, key: str, take_up: Callable[[Mapping[str, Any]], None
     except SearchError:
         raise
     except Exception as error:  # what a broken file makes torch raise is not to be listed
-        said = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise DataError(f"{file} cannot be gone on from: {said}") from None
+        raise DataError(f"{file} cannot be gone on from: {first_line(error)}") from None
