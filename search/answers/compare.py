@@ -42,14 +42,14 @@ SAME, DIFFERENT, UNDECIDED = Verdict.SAME, Verdict.DIFFERENT, Verdict.UNDECIDED
 _MAX_ITEMS = 200
 
 
-def same_value(one: Value, other: Value) -> Verdict:
+def same_value(first: Value, second: Value) -> Verdict:
     """Whether two values are the same."""
-    if one == other:
+    if first == second:
         return SAME
-    for value, beside in ((one, other), (other, one)):
+    for value, beside in ((first, second), (second, first)):
         if isinstance(value, Approximate):
             return same_value(value.value, beside.value if isinstance(beside, Approximate) else beside)
-    for value, beside in ((one, other), (other, one)):
+    for value, beside in ((first, second), (second, first)):
         if isinstance(value, Text):
             # Letters alone are a word, but beside a formula in these letters they are their product.
             product = _letters(value)
@@ -57,7 +57,7 @@ def same_value(one: Value, other: Value) -> Verdict:
                 return DIFFERENT
             return compare(product, beside)
     for kind, rule in _RULES:
-        for value, beside in ((one, other), (other, one)):
+        for value, beside in ((first, second), (second, first)):
             if isinstance(value, kind):
                 verdict = rule(value, beside)
                 if verdict is not None:
@@ -67,13 +67,13 @@ def same_value(one: Value, other: Value) -> Verdict:
 
 def within(value: Value, target: Value, half_unit: Fraction) -> bool:
     """Whether a number is another that is rounded: apart by half of its last place at most."""
-    one, other = _bare(value), _bare(target)
-    if one is None or other is None or one.variables or other.variables:
+    first, second = _bare(value), _bare(target)
+    if first is None or second is None or first.variables or second.variables:
         return False
-    low = Expression(Node("add", (other.node, number(-half_unit))))
-    high = Expression(Node("add", (other.node, number(half_unit))))
+    low = Expression(Node("add", (second.node, number(-half_unit))))
+    high = Expression(Node("add", (second.node, number(half_unit))))
     try:
-        return less(one, low) is False and less(high, one) is False
+        return less(first, low) is False and less(high, first) is False
     except (UndefinedError, TooLargeError):
         return False
 
@@ -87,21 +87,19 @@ def _bare(value: Value) -> Expression | None:
     return value if isinstance(value, Expression) else None
 
 
-def _expression(one: Value, other: Value) -> Verdict | None:
-    assert isinstance(one, Expression)
-    if isinstance(other, Expression):
-        return compare(one, other)
-    return None
+def _expression(first: Value, second: Value) -> Verdict | None:
+    assert isinstance(first, Expression)
+    return compare(first, second) if isinstance(second, Expression) else None
 
 
-def _percentage(one: Value, other: Value) -> Verdict | None:
+def _percentage(first: Value, second: Value) -> Verdict | None:
     """50% is 50 and 0.5 both: data sets write either."""
-    assert isinstance(one, Percentage)
-    if isinstance(other, Percentage):
-        return compare(one.amount, other.amount)
-    if isinstance(other, Expression):
-        return any_of((compare(one.amount, other), compare(_scaled(one.amount, Fraction(1, 100)), other)))
-    if isinstance(other, Quantity):
+    assert isinstance(first, Percentage)
+    if isinstance(second, Percentage):
+        return compare(first.amount, second.amount)
+    if isinstance(second, Expression):
+        return any_of((compare(first.amount, second), compare(_scaled(first.amount, Fraction(1, 100)), second)))
+    if isinstance(second, Quantity):
         return DIFFERENT
     return None
 
@@ -110,25 +108,25 @@ def _scaled(amount: Expression, factor: Fraction) -> Expression:
     return amount if factor == 1 else Expression(Node("mul", (amount.node, number(factor))), amount.variables)
 
 
-def _quantity(one: Value, other: Value) -> Verdict | None:
-    assert isinstance(one, Quantity)
-    if isinstance(other, Expression) and one.dimension:
-        other = _letter_unit(other)
-    if isinstance(other, Expression):
-        return compare(one.amount, other)
-    if not isinstance(other, Quantity):
-        return DIFFERENT if isinstance(other, Percentage | Clock | Ratio | Choice) else None
-    if one.dimension and other.dimension:
-        if {one.dimension, other.dimension} == {"mass", "pound sterling"}:
+def _quantity(first: Value, second: Value) -> Verdict | None:
+    assert isinstance(first, Quantity)
+    if isinstance(second, Expression) and first.dimension:
+        second = _letter_unit(second)
+    if isinstance(second, Expression):
+        return compare(first.amount, second)
+    if not isinstance(second, Quantity):
+        return DIFFERENT if isinstance(second, Percentage | Clock | Ratio | Choice) else None
+    if first.dimension and second.dimension:
+        if {first.dimension, second.dimension} == {"mass", "pound sterling"}:
             pounds = {UNITS["pound"].factor, Fraction(1)}
-            return compare(one.amount, other.amount) if {one.factor, other.factor} == pounds else DIFFERENT
-        if one.dimension != other.dimension or not (one.words <= other.words or other.words <= one.words):
+            return compare(first.amount, second.amount) if {first.factor, second.factor} == pounds else DIFFERENT
+        if first.dimension != second.dimension or not (first.words <= second.words or second.words <= first.words):
             return DIFFERENT
-        return compare(_scaled(one.amount, one.factor), _scaled(other.amount, other.factor))
-    if one.dimension or other.dimension:
+        return compare(_scaled(first.amount, first.factor), _scaled(second.amount, second.factor))
+    if first.dimension or second.dimension:
         return DIFFERENT  # apples are no kilometres
-    if one.words <= other.words or other.words <= one.words:
-        return compare(one.amount, other.amount)
+    if first.words <= second.words or second.words <= first.words:
+        return compare(first.amount, second.amount)
     return DIFFERENT
 
 
@@ -148,95 +146,93 @@ def _letters(word: Text) -> Expression | None:
     return Expression(Node("mul", factors), frozenset(letter for letter in word.text if letter not in "ei"))
 
 
-def _clock(one: Value, other: Value) -> Verdict | None:
-    assert isinstance(one, Clock)
-    if isinstance(other, Clock):
-        same_time = (one.hour % 12, one.minute) == (other.hour % 12, other.minute)
-        return SAME if same_time and (one.half == other.half or not one.half or not other.half) else DIFFERENT
-    if isinstance(other, Expression | Quantity) and one.minute == 0:
-        amount = _bare(other)
-        if amount is not None and (isinstance(other, Expression)):
-            return compare(amount, Expression(number(one.hour)))
-    if isinstance(other, Expression) and not one.half:
-        hours = Expression(number(Fraction(one.hour, one.minute)))
-        return compare(hours, other)  # written as a ratio
+def _clock(first: Value, second: Value) -> Verdict | None:
+    assert isinstance(first, Clock)
+    if isinstance(second, Clock):
+        same_time = (first.hour % 12, first.minute) == (second.hour % 12, second.minute)
+        return SAME if same_time and (first.half == second.half or not first.half or not second.half) else DIFFERENT
+    if isinstance(second, Expression) and first.minute == 0:
+        return compare(second, Expression(number(first.hour)))
+    if isinstance(second, Expression) and not first.half:
+        hours = Expression(number(Fraction(first.hour, first.minute)))
+        return compare(hours, second)  # written as a ratio
     return DIFFERENT
 
 
-def _ratio(one: Value, other: Value) -> Verdict | None:
-    assert isinstance(one, Ratio)
-    if isinstance(other, Ratio):
-        if len(one.terms) != len(other.terms):
+def _ratio(first: Value, second: Value) -> Verdict | None:
+    assert isinstance(first, Ratio)
+    if isinstance(second, Ratio):
+        if len(first.terms) != len(second.terms):
             return DIFFERENT
         products = [
-            compare(_product(one.terms[0], theirs), _product(other.terms[0], ours))
-            for ours, theirs in zip(one.terms[1:], other.terms[1:], strict=True)
+            compare(_product(first.terms[0], theirs), _product(second.terms[0], ours))
+            for ours, theirs in zip(first.terms[1:], second.terms[1:], strict=True)
         ]
         return all_of(products)
-    if isinstance(other, Expression) and len(one.terms) == 2:
-        return compare(_product(one.terms[1], other), one.terms[0])
+    if isinstance(second, Expression) and len(first.terms) == 2:
+        return compare(_product(first.terms[1], second), first.terms[0])
     return DIFFERENT
 
 
-def _product(one: Expression, other: Expression) -> Expression:
-    return Expression(Node("mul", (one.node, other.node)), one.variables | other.variables)
+def _product(first: Expression, second: Expression) -> Expression:
+    return Expression(Node("mul", (first.node, second.node)), first.variables | second.variables)
 
 
-def _labelled(one: Value, other: Value) -> Verdict | None:
+def _labelled(first: Value, second: Value) -> Verdict | None:
     """A name that one side leaves out is no difference, but another name is."""
-    assert isinstance(one, Labelled)
-    if isinstance(other, Labelled):
-        if one.name == other.name:
-            return same_value(one.value, other.value)
-        relations = _as_relation(one), _as_relation(other)
+    assert isinstance(first, Labelled)
+    if isinstance(second, Labelled):
+        if first.name == second.name:
+            return same_value(first.value, second.value)
+        relations = _as_relation(first), _as_relation(second)
         return same_value(*relations) if None not in relations else DIFFERENT  # type: ignore[arg-type]
-    if isinstance(other, Relation):
-        relation = _as_relation(one)
-        return DIFFERENT if relation is None else same_value(relation, other)
-    if isinstance(other, Unordered | Ordered | Region | Interval | Matrix) and not isinstance(
-        one.value, Unordered | Ordered | Region | Interval | Matrix
+    if isinstance(second, Relation):
+        relation = _as_relation(first)
+        return DIFFERENT if relation is None else same_value(relation, second)
+    if isinstance(second, Unordered | Ordered | Region | Interval | Matrix) and not isinstance(
+        first.value, Unordered | Ordered | Region | Interval | Matrix
     ):
         return DIFFERENT
-    return same_value(one.value, other)
+    return same_value(first.value, second)
 
 
-def _as_relation(one: Labelled) -> Relation | None:
-    if isinstance(one.value, Expression) and len(one.name) == 1:
-        return Relation(Expression(Node("var", name=one.name), frozenset((one.name,))), "=", one.value)
+def _as_relation(first: Labelled) -> Relation | None:
+    if isinstance(first.value, Expression) and len(first.name) == 1:
+        return Relation(Expression(Node("var", name=first.name), frozenset((first.name,))), "=", first.value)
     return None
 
 
-def _relation(one: Value, other: Value) -> Verdict | None:
+def _relation(first: Value, second: Value) -> Verdict | None:
     """Equations are the same up to a factor, inequalities up to a positive one; those of numbers as they stand."""
-    assert isinstance(one, Relation)
-    if not isinstance(other, Relation):
-        return DIFFERENT if not isinstance(other, Labelled) else None
-    if one.sign != other.sign:
+    assert isinstance(first, Relation)
+    if not isinstance(second, Relation):
+        return DIFFERENT if not isinstance(second, Labelled) else None
+    if first.sign != second.sign:
         return DIFFERENT
-    names = one.left.variables | one.right.variables
-    if not names and not (other.left.variables | other.right.variables):
-        straight = all_of((compare(one.left, other.left), compare(one.right, other.right)))
-        return straight if straight is SAME and one.left.node == other.left.node else DIFFERENT
-    if names != other.left.variables | other.right.variables:
+    names = first.left.variables | first.right.variables
+    if not names and not (second.left.variables | second.right.variables):
+        straight = all_of((compare(first.left, second.left), compare(first.right, second.right)))
+        return straight if straight is SAME and first.left.node == second.left.node else DIFFERENT
+    if names != second.left.variables | second.right.variables:
         return DIFFERENT
-    ours, theirs = (Node("add", (it.left.node, Node("neg", (it.right.node,)))) for it in (one, other))
-    return proportional(ours, theirs, names, positive=one.sign in ("<", "<="))
+    ours, theirs = (Node("add", (it.left.node, Node("neg", (it.right.node,)))) for it in (first, second))
+    return proportional(ours, theirs, names, positive=first.sign in ("<", "<="))
 
 
-def _ordered(one: Value, other: Value) -> Verdict | None:
+def _ordered(first: Value, second: Value) -> Verdict | None:
     """Item by item. A bare list in the same order only leaves the brackets out."""
-    assert isinstance(one, Ordered)
-    if isinstance(other, Ordered):
-        if one.square != other.square and len(one.items) == 2:
+    assert isinstance(first, Ordered)
+    if isinstance(second, Ordered):
+        if first.square != second.square and len(first.items) == 2:
             return DIFFERENT  # as intervals they differ
-        return _in_order(one.items, other.items)
-    if isinstance(other, Unordered):
-        return DIFFERENT if other.is_set else _in_order(one.items, other.items)
-    if isinstance(other, Matrix):
-        column = [row[0] for row in other.rows] if all(len(row) == 1 for row in other.rows) else []
-        flat = list(other.rows[0]) if len(other.rows) == 1 else column
-        return _in_order(one.items, flat) if flat else DIFFERENT
-    return None if isinstance(other, Interval | Region | Labelled) else DIFFERENT
+        return _in_order(first.items, second.items)
+    if isinstance(second, Unordered):
+        return DIFFERENT if second.is_set else _in_order(first.items, second.items)
+    if isinstance(second, Matrix):
+        column = [row[0] for row in second.rows] if all(len(row) == 1 for row in second.rows) else []
+        flat = list(second.rows[0]) if len(second.rows) == 1 else column
+        return _in_order(first.items, flat) if flat else DIFFERENT
+    return None if isinstance(second, Interval | Region | Labelled) else DIFFERENT
 
 
 def _in_order(ours: Sequence[Value], theirs: Sequence[Value]) -> Verdict:
@@ -245,14 +241,14 @@ def _in_order(ours: Sequence[Value], theirs: Sequence[Value]) -> Verdict:
     return all_of(same_value(*pair) for pair in zip(ours, theirs, strict=True))
 
 
-def _unordered(one: Value, other: Value) -> Verdict | None:
-    assert isinstance(one, Unordered)
-    if not isinstance(other, Unordered):
-        if len(one.items) == 1 and not isinstance(other, Region | Ordered):
-            return same_value(one.items[0], other)
-        return None if isinstance(other, Region | Ordered | Labelled) else DIFFERENT
-    ours, theirs = list(one.items), list(other.items)
-    if one.is_set or other.is_set:
+def _unordered(first: Value, second: Value) -> Verdict | None:
+    assert isinstance(first, Unordered)
+    if not isinstance(second, Unordered):
+        if len(first.items) == 1 and not isinstance(second, Region | Ordered):
+            return same_value(first.items[0], second)
+        return None if isinstance(second, Region | Ordered | Labelled) else DIFFERENT
+    ours, theirs = list(first.items), list(second.items)
+    if first.is_set or second.is_set:
         ours, theirs = _distinct(ours), _distinct(theirs)
     if len(ours) != len(theirs):
         return DIFFERENT
@@ -297,34 +293,34 @@ def _paired(ours: list[Value], theirs: list[Value]) -> Verdict:
     return UNDECIDED if UNDECIDED in known.values() and pairs(frozenset((SAME, UNDECIDED))) else DIFFERENT
 
 
-def _matrix(one: Value, other: Value) -> Verdict | None:
-    assert isinstance(one, Matrix)
-    if not isinstance(other, Matrix):
-        return None if isinstance(other, Ordered | Labelled) else DIFFERENT
-    if [len(row) for row in one.rows] != [len(row) for row in other.rows]:
+def _matrix(first: Value, second: Value) -> Verdict | None:
+    assert isinstance(first, Matrix)
+    if not isinstance(second, Matrix):
+        return None if isinstance(second, Ordered | Labelled) else DIFFERENT
+    if [len(row) for row in first.rows] != [len(row) for row in second.rows]:
         return DIFFERENT
     return all_of(
         compare(*pair)
-        for ours, theirs in zip(one.rows, other.rows, strict=True)
+        for ours, theirs in zip(first.rows, second.rows, strict=True)
         for pair in zip(ours, theirs, strict=True)
     )
 
 
-def _based(one: Value, other: Value) -> Verdict | None:
+def _based(first: Value, second: Value) -> Verdict | None:
     return DIFFERENT  # numbers to a base are what they are written as
 
 
-def _choice(one: Value, other: Value) -> Verdict | None:
-    assert isinstance(one, Choice)
-    if isinstance(other, Choice):
-        if one.letter != other.letter:
+def _choice(first: Value, second: Value) -> Verdict | None:
+    assert isinstance(first, Choice)
+    if isinstance(second, Choice):
+        if first.letter != second.letter:
             return DIFFERENT
-        if one.content is not None and other.content is not None:
-            return same_value(one.content, other.content)
+        if first.content is not None and second.content is not None:
+            return same_value(first.content, second.content)
         return SAME
-    if isinstance(other, Expression) and one.content is None:
-        return compare(Expression(Node("var", name=one.letter), frozenset((one.letter,))), other)
-    return DIFFERENT if one.content is None else same_value(one.content, other)
+    if isinstance(second, Expression) and first.content is None:
+        return compare(Expression(Node("var", name=first.letter), frozenset((first.letter,))), second)
+    return DIFFERENT if first.content is None else same_value(first.content, second)
 
 
 _RULES: tuple[tuple[type, Callable[[Value, Value], Verdict | None]], ...] = (
@@ -348,9 +344,7 @@ _RULES: tuple[tuple[type, Callable[[Value, Value], Verdict | None]], ...] = (
 
 def rational(value: Value) -> Fraction | None:
     """The exact number that a value is; None for anything else."""
-    if isinstance(value, Expression):
-        try:
-            return exact(value)
-        except (UndefinedError, TooLargeError):
-            return None
-    return None
+    try:
+        return exact(value) if isinstance(value, Expression) else None
+    except (UndefinedError, TooLargeError):
+        return None

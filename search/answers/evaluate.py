@@ -34,16 +34,16 @@ def exact(expression: Expression) -> Fraction | None:
     return None if expression.variables else exact_value(expression.node)
 
 
-def compare(one: Expression, other: Expression) -> Verdict:
+def compare(first: Expression, second: Expression) -> Verdict:
     """Whether two expressions are the same for all values of their variables.
 
     A logarithm without a base is to the base e or ten, whichever makes them the same.
     """
-    if one.node == other.node:
+    if first.node == second.node:
         return Verdict.SAME
-    verdict = _compared(one, other)
-    if verdict is not Verdict.SAME and (_mentions(one.node, "log", 1) or _mentions(other.node, "log", 1)):
-        decimal = _compared(*(Expression(_to_ten(side.node), side.variables) for side in (one, other)))
+    verdict = _compared(first, second)
+    if verdict is not Verdict.SAME and (_mentions(first.node, "log", 1) or _mentions(second.node, "log", 1)):
+        decimal = _compared(*(Expression(_to_ten(side.node), side.variables) for side in (first, second)))
         return decimal if decimal is Verdict.SAME else verdict
     return verdict
 
@@ -55,45 +55,45 @@ def _to_ten(node: Node) -> Node:
     return Node(op, arguments, node.number, node.name)
 
 
-def _compared(one: Expression, other: Expression) -> Verdict:
+def _compared(first: Expression, second: Expression) -> Verdict:
     try:
-        left, right = exact(one), exact(other)
+        left, right = exact(first), exact(second)
         if left is not None and right is not None:
             return Verdict.SAME if left == right else Verdict.DIFFERENT
-        return _numeric_verdict(one, other)
+        return _numeric_verdict(first, second)
     except UndefinedError:
         return Verdict.DIFFERENT
     except TooLargeError:
         return Verdict.UNDECIDED
 
 
-def proportional(one: Node, other: Node, names: frozenset[str], *, positive: bool) -> Verdict:
+def proportional(first: Node, second: Node, names: frozenset[str], *, positive: bool) -> Verdict:
     """Whether one expression is the other times a number that is not zero, or that is positive."""
     try:
-        return _proportional(one, other, names, positive=positive)
+        return _proportional(first, second, names, positive=positive)
     except UndefinedError:
         return Verdict.DIFFERENT
     except TooLargeError:
         return Verdict.UNDECIDED
 
 
-def less(one: Expression, other: Expression) -> bool | None:
+def less(first: Expression, second: Expression) -> bool | None:
     """Whether one constant is less than another; None where that cannot be said.
 
     Raises:
         UndefinedError, TooLargeError: as `exact`.
     """
-    if one.variables or other.variables:
+    if first.variables or second.variables:
         return None
-    infinite = [_infinite(side.node) for side in (one, other)]
+    infinite = [_infinite(side.node) for side in (first, second)]
     if any(infinite):
         return infinite[0] < infinite[1]
-    left, right = exact(one), exact(other)
+    left, right = exact(first), exact(second)
     if left is not None and right is not None:
         return left < right
     with _LOCK:
         context = _context(_DIGITS[0])
-        difference = _value(other.node, {}, context, real=True) - _value(one.node, {}, context, real=True)
+        difference = _value(second.node, {}, context, real=True) - _value(first.node, {}, context, real=True)
         return bool(difference > 0)
 
 
@@ -133,17 +133,17 @@ def _points(names: frozenset[str]) -> list[dict[str, Fraction]]:
     return points
 
 
-def _numeric_verdict(one: Expression, other: Expression) -> Verdict:
-    names = one.variables | other.variables
-    infinite = _infinite(one.node), _infinite(other.node)
+def _numeric_verdict(first: Expression, second: Expression) -> Verdict:
+    names = first.variables | second.variables
+    infinite = _infinite(first.node), _infinite(second.node)
     if any(infinite):
         return Verdict.SAME if infinite[0] == infinite[1] else Verdict.DIFFERENT
     with _LOCK:
-        imaginary = _mentions(one.node, "i") or _mentions(other.node, "i")
+        imaginary = _mentions(first.node, "i") or _mentions(second.node, "i")
         for real in (False,) if imaginary else (True, False):
             agreed = 0
             for point in _points(names)[: _POINTS if names else 1]:
-                agrees = _agree(one.node, other.node, point, real=real)
+                agrees = _agree(first.node, second.node, point, real=real)
                 if agrees is False:
                     return Verdict.DIFFERENT
                 agreed += agrees is True
@@ -152,13 +152,13 @@ def _numeric_verdict(one: Expression, other: Expression) -> Verdict:
     raise UndefinedError
 
 
-def _agree(one: Node, other: Node, point: Mapping[str, Fraction], *, real: bool) -> bool | None:
+def _agree(first: Node, second: Node, point: Mapping[str, Fraction], *, real: bool) -> bool | None:
     """Whether two expressions have the same value at a point; None where one has none."""
     apart: list[Any] = []
     for digits in _DIGITS:
         context = _context(digits)
         sides = []
-        for node in (one, other):
+        for node in (first, second):
             try:
                 sides.append(_value(node, point, context, real=real))
             except (UndefinedError, ZeroDivisionError):
@@ -167,7 +167,7 @@ def _agree(one: Node, other: Node, point: Mapping[str, Fraction], *, real: bool)
                 raise TooLargeError from error
         left, right = sides
         if left is None or right is None:
-            return None if left is None or right is None else False
+            return None
         difference, size = abs(left - right), max(abs(left), abs(right))
         if difference == 0:
             return True
@@ -185,13 +185,13 @@ def _mentions(node: Node, op: str, num_args: int = 0) -> bool:
     return (node.op == op and len(node.args) == num_args) or any(_mentions(part, op, num_args) for part in node.args)
 
 
-def _proportional(one: Node, other: Node, names: frozenset[str], *, positive: bool) -> Verdict:
+def _proportional(first: Node, second: Node, names: frozenset[str], *, positive: bool) -> Verdict:
     with _LOCK:
         context = _context(_DIGITS[0])
         ratios = []
         for point in _points(names):
             try:
-                left, right = (_value(node, point, context, real=True) for node in (one, other))
+                left, right = (_value(node, point, context, real=True) for node in (first, second))
             except (UndefinedError, ZeroDivisionError):
                 continue
             except (OverflowError, ValueError, MemoryError) as error:

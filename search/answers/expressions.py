@@ -349,7 +349,7 @@ class _Parser:
         r"""What a function without brackets applies to: the factors up to a sign, a bracket or another function."""
         factors = [self.power()]
         while (token := self.peek()) is not None:
-            if is_sign(token, "/") and not (factors and token.spaced):
+            if is_sign(token, "/") and not token.spaced:
                 self.at += 1
                 factors.append(Node("inv", (self.power(),)))
             elif token.kind == "word" or is_command(token, "pi", "frac", "sqrt") or token.text in GREEK:

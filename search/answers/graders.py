@@ -13,7 +13,6 @@ from search.answers.reader import read_answer, stated_answer
 
 _THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(?:(?:,|\{,\})[0-9]{3})+(?:\.[0-9]*)?")
 _NUMBER = re.compile(r"([+-]?)([0-9]*)(?:\.([0-9]*))?")
-_INTEGER = re.compile(r"([+-]?)([0-9]+)")
 _SPACING = re.compile(r"\s+|\\[,!;: ]|~")
 _ALIKE = re.compile(r"(?<=[^\W_]) (?=[^\W_])")
 _WRAPPERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
@@ -47,7 +46,7 @@ class Grader(Protocol):
 class ComparingGrader(Grader, Protocol):
     """A grader that also knows answers of unequal keys to be the same; it may hold a process, so it is closed."""
 
-    def equivalent(self, one: str, other: str) -> bool:
+    def equivalent(self, first: str, second: str) -> bool:
         """Whether two answers are the same."""
 
     def close(self) -> None:
@@ -178,8 +177,4 @@ def canonical_number(text: str) -> str | None:
 
 
 def _integer(text: str) -> str | None:
-    match = _INTEGER.fullmatch(text.strip())
-    if match is None:
-        return None
-    digits = match[2].lstrip("0") or "0"
-    return f"-{digits}" if match[1] == "-" and digits != "0" else digits
+    return None if "." in text else canonical_number(text.strip())

@@ -57,14 +57,14 @@ class MathGrader(AnswerReader):
         value = rational(read_value(answer))
         return canonical_text(answer) if value is None else str(value)
 
-    def compare(self, one: str, other: str) -> Verdict:
+    def compare(self, first: str, second: str) -> Verdict:
         """Whether two answers are the same: symmetric, and the same verdict at any time."""
-        left, right = canonical_text(one), canonical_text(other)
+        left, right = canonical_text(first), canonical_text(second)
         if left == right:
             return Verdict.SAME if left else Verdict.DIFFERENT
         if not left or not right:
             return Verdict.DIFFERENT
-        pair = (one, other) if one <= other else (other, one)
+        pair = (first, second) if first <= second else (second, first)
         with self._lock:
             self.num_compared += 1
             verdict = self._kept.get(pair)
@@ -79,9 +79,9 @@ class MathGrader(AnswerReader):
                 self.num_undecided += 1
         return verdict
 
-    def equivalent(self, one: str, other: str) -> bool:
+    def equivalent(self, first: str, second: str) -> bool:
         """Whether two answers are known to be the same."""
-        return self.compare(one, other) is Verdict.SAME
+        return self.compare(first, second) is Verdict.SAME
 
     def judge(self, answer: str | None, reference: str) -> Verdict:
         """Whether an answer is the reference; a reference may be a whole solution, or say that it is approximate."""
@@ -112,12 +112,12 @@ class MathGrader(AnswerReader):
                 return Verdict.SAME
         return verdict
 
-    def _compared(self, one: str, other: str) -> Verdict:
-        left, right = read_value(one), read_value(other)
+    def _compared(self, first: str, second: str) -> Verdict:
+        left, right = read_value(first), read_value(second)
         verdict = same_value(left, right)
         if verdict is not Verdict.DIFFERENT:
             return verdict
-        notations = one_notation(one), one_notation(other)
+        notations = one_notation(first), one_notation(second)
         unread = [
             isinstance(value, Text) and is_formula(text) for value, text in zip((left, right), notations, strict=True)
         ]

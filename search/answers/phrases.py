@@ -150,15 +150,10 @@ def _after_phrase(text: str, match: re.Match[str]) -> str | None:
         span = rest.lstrip(_LOOSE)
         if not span:
             return None
-        line = span.partition("\n")[0]
-        if re.match(r"#{1,6} |(?:\d{1,2}\.|[-•])\s", line):
-            line = re.sub(r"^(?:#{1,6} |(?:\d{1,2}\.|[-•])\s)", "", line)
-        span = line
+        span = re.sub(r"^(?:#{1,6} |(?:\d{1,2}\.|[-•])\s)", "", span.partition("\n")[0])
         display = rest.lstrip(_LOOSE)
     else:
-        display = span if any(span.startswith(opening) for opening, _ in _DISPLAYS) else ""
-        if display:
-            display = rest.lstrip(_LOOSE)
+        display = rest.lstrip(_LOOSE) if any(span.startswith(opening) for opening, _ in _DISPLAYS) else ""
     for opening, closing in _DISPLAYS:
         if display.startswith(opening):
             content, found, _ = display[len(opening) :].partition(closing)

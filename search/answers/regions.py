@@ -9,20 +9,20 @@ from search.answers.exact import TooLargeError, UndefinedError
 from search.answers.values import Expression, Interval, Ordered, Region, Unordered, Value, Verdict, all_of
 
 
-def same_interval(one: Value, other: Value) -> Verdict | None:
+def same_interval(first: Value, second: Value) -> Verdict | None:
     """Whether an interval is what another value says; None where that value is to decide."""
-    assert isinstance(one, Interval)
-    if isinstance(other, Interval):
-        return _same_ends(one, other)
-    if isinstance(other, Region) or (isinstance(other, Ordered) and len(other.items) == 2):
-        return same_region(Region((one,)), other)
+    assert isinstance(first, Interval)
+    if isinstance(second, Interval):
+        return _same_ends(first, second)
+    if isinstance(second, Region) or (isinstance(second, Ordered) and len(second.items) == 2):
+        return same_region(Region((first,)), second)
     return Verdict.DIFFERENT
 
 
-def _same_ends(one: Interval, other: Interval) -> Verdict:
-    if (one.closed_low, one.closed_high) != (other.closed_low, other.closed_high):
+def _same_ends(first: Interval, second: Interval) -> Verdict:
+    if (first.closed_low, first.closed_high) != (second.closed_low, second.closed_high):
         return Verdict.DIFFERENT
-    return all_of((compare(one.low, other.low), compare(one.high, other.high)))
+    return all_of((compare(first.low, second.low), compare(first.high, second.high)))
 
 
 def as_region(value: Value) -> Region | None:
@@ -40,15 +40,15 @@ def as_region(value: Value) -> Region | None:
     return None
 
 
-def same_region(one: Value, value: Value) -> Verdict | None:
+def same_region(region: Value, value: Value) -> Verdict | None:
     """Whether a set of real numbers is what another value says."""
-    assert isinstance(one, Region)
-    other = as_region(value)
-    if other is None:
+    assert isinstance(region, Region)
+    beside = as_region(value)
+    if beside is None:
         return Verdict.DIFFERENT
-    if one.variable and other.variable and one.variable != other.variable:
+    if region.variable and beside.variable and region.variable != beside.variable:
         return Verdict.DIFFERENT
-    ours, theirs = _joined(one.parts), _joined(other.parts)
+    ours, theirs = _joined(region.parts), _joined(beside.parts)
     if len(ours) != len(theirs):
         return Verdict.DIFFERENT
     return all_of(_same_ends(*pair) for pair in zip(ours, theirs, strict=True))
@@ -82,12 +82,12 @@ def _joined(parts: Sequence[Interval]) -> list[Interval]:
         return list(parts)
 
 
-def _starts_before(one: Interval, other: Interval) -> bool:
-    before = less(one.low, other.low)
-    return bool(before) or (compare(one.low, other.low) is Verdict.SAME and one.closed_low >= other.closed_low)
+def _starts_before(first: Interval, second: Interval) -> bool:
+    before = less(first.low, second.low)
+    return bool(before) or (compare(first.low, second.low) is Verdict.SAME and first.closed_low >= second.closed_low)
 
 
-def _touch(one: Interval, other: Interval) -> bool:
-    if compare(one.high, other.low) is Verdict.SAME:
-        return one.closed_high or other.closed_low
-    return bool(less(other.low, one.high))
+def _touch(first: Interval, second: Interval) -> bool:
+    if compare(first.high, second.low) is Verdict.SAME:
+        return first.closed_high or second.closed_low
+    return bool(less(second.low, first.high))

@@ -34,7 +34,7 @@ _SEPARATORS = frozenset((",", ";", "and", "or", "quad", "lor", "land", "vee", "w
 
 def approximately(value: Value) -> Approximate:
     """The value as one that says of itself that it is rounded."""
-    return value if isinstance(value, Approximate) else Approximate(value, None)
+    return value if isinstance(value, Approximate) else Approximate(value)
 
 
 def read_tokens(tokens: list[Token]) -> Value:
@@ -238,10 +238,10 @@ def _variable(tokens: Tokens) -> str:
 
 def _is_name(tokens: list[Token]) -> bool:
     """Whether tokens only name something: f'(x), a vector, an angle, (x, y)."""
-    if any(is_sign(token, "+", "-", "*", "/", "!", "%") for token in tokens if token.text != "-") or _is_inverse(
-        tokens
-    ):
-        return _is_inverse(tokens)
+    if _is_inverse(tokens):
+        return True
+    if any(is_sign(token, "+", "*", "/", "!", "%") for token in tokens):
+        return False
     if any(token.kind not in ("sign", "command", "word", "text") for token in tokens):
         return False
     if is_sign(tokens[0], "(") and all(token.kind == "word" or is_sign(token, "(", ")", ",") for token in tokens):

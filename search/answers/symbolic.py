@@ -55,11 +55,11 @@ class Symbolic:
         self._worker: _Worker | None = None
         self._lock = threading.Lock()
 
-    def compare(self, one: str, other: str) -> Verdict:
+    def compare(self, left: str, right: str) -> Verdict:
         """Whether two formulas are the same; undecided where that takes more work than is allowed."""
-        if is_heavy(one) or is_heavy(other):
+        if is_heavy(left) or is_heavy(right):
             return Verdict.UNDECIDED
-        first, second = sorted((one, other))
+        first, second = sorted((left, right))
         with self._lock:
             self.num_asked += 1
             for _ in range(2):
@@ -100,11 +100,11 @@ class _Worker:
             self.close()
             raise SearchError("the process that compares answers did not start; --grader plain does without it")
 
-    def ask(self, one: str, other: str) -> Verdict | None:
+    def ask(self, left: str, right: str) -> Verdict | None:
         """The verdict; None where the process is gone."""
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps([one, other]).encode() + b"\n")
+            self._process.stdin.write(json.dumps([left, right]).encode() + b"\n")
             self._process.stdin.flush()
         except OSError:
             return None

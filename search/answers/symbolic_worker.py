@@ -55,18 +55,18 @@ def read(text: str) -> Any:
     return parsed if formulas and signs(latex(formulas[0])) == signs(text) else None
 
 
-def verdict(one: str, other: str) -> bytes:
+def verdict(first: str, second: str) -> bytes:
     """Whether two formulas are the same to math-verify, where both were read to their last sign."""
     from math_verify import verify
 
-    left, right = read(one), read(other)
+    left, right = read(first), read(second)
     if left is None or right is None:
         return DIFFERENT
     both_ways = ((left, right), (right, left))
     return SAME if any(verify(a, b, timeout_seconds=None) for a, b in both_ways) else DIFFERENT
 
 
-def _limited(one: str, other: str) -> bytes:
+def _limited(first: str, second: str) -> bytes:
     calls = 0
 
     def count(frame: FrameType, event: str, argument: object) -> None:
@@ -78,14 +78,14 @@ def _limited(one: str, other: str) -> bytes:
 
     sys.setprofile(count)
     try:
-        return verdict(one, other)
+        return verdict(first, second)
     except Exception:
         return DIFFERENT  # a formula that math-verify cannot read is one that it did not read
     finally:
         sys.setprofile(None)
 
 
-def _in_a_fork(one: str, other: str) -> bytes:
+def _in_a_fork(first: str, second: str) -> bytes:
     """The verdict of a process that ends with it; undecided where it ended before."""
     receiving, sending = os.pipe()
     child = os.fork()
@@ -94,7 +94,7 @@ def _in_a_fork(one: str, other: str) -> bytes:
         signal.setitimer(signal.ITIMER_PROF, _CPU_SECONDS)  # its signal is left at its default: it ends the process
         found = UNDECIDED
         try:
-            found = _limited(one, other)
+            found = _limited(first, second)
         except (_TooMuch, MemoryError):
             pass
         finally:

@@ -13,7 +13,6 @@ MAX_TOKENS = 600
 MAX_DEPTH = 40
 MAX_DIGITS = 1000
 
-CONSTANTS = frozenset(("pi", "infty"))
 GREEK = frozenset((
     "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi",
     "omicron", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda",
@@ -104,7 +103,7 @@ def scan(notation: str) -> tuple[Token, ...]:
 def _words(run: str, spaced: bool) -> list[Token]:
     """A run of letters: a name that is known with or without a backslash, or the run as it is."""
     name = _NAMED.get(run, run)
-    if name in FUNCTIONS or name in CONSTANTS or name in ("sqrt", "pi"):
+    if name in FUNCTIONS or name in ("sqrt", "pi", "infty"):
         return [Token("command", name, spaced)]
     lowered = run.lower()
     if lowered in ("theta", "alpha", "beta", "gamma", "lambda", "omega", "phi") and run in GREEK:

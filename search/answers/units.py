@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Unit(NamedTuple):
-    """A known unit. `factor` in the dimension's base unit; `power` of the length in areas and volumes."""
+    """A known unit; `factor` in the dimension's base unit."""
 
     dimension: str
     factor: Fraction

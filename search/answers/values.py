@@ -181,10 +181,9 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Approximate:
-    """A value that says of itself that it is rounded; `half_unit` is half of its last place."""
+    """A value that says of itself that it is rounded."""
 
     value: Value
-    half_unit: Fraction | None
 
 
 Value: TypeAlias = (
