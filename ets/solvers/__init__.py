@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
-from difflib import get_close_matches
 
 from ets.solvers.base import DEFAULT_SECONDS, Solver
+from search.catalogue import load, pick
 from search.errors import ConfigError
 
 __all__ = ["DEFAULT_SECONDS", "SOLVERS", "Solver", "make_solver"]
 
-SOLVERS: Mapping[str, tuple[str, str]] = {
-    "highs": ("ets.solvers.highs", "HighsSolver"),
-    "pulp": ("ets.solvers.paper", "PulpSolver"),
-    "tree": ("ets.solvers.tree", "TreeSolver"),
+SOLVERS: Mapping[str, str] = {
+    "highs": "ets.solvers.highs:HighsSolver",
+    "pulp": "ets.solvers.paper:PulpSolver",
+    "tree": "ets.solvers.tree:TreeSolver",
 }
 """Module and class of each."""
 
@@ -29,13 +28,9 @@ def make_solver(name: str, max_seconds: float = DEFAULT_SECONDS) -> Solver:
     Raises:
         ConfigError: unknown, or its package is not installed, or the limit is not a positive number.
     """
-    if name not in SOLVERS:
-        near = get_close_matches(name, SOLVERS, 1)
-        guess = f" (did you mean {near[0]}?)" if near else ""
-        raise ConfigError(f"unknown solver {name!r}{guess}; known: {', '.join(SOLVERS)}")
+    target = pick("solver", name, SOLVERS)
     if not 0 < max_seconds < float("inf"):
         raise ConfigError(f"solver_seconds must be a positive number, not {max_seconds}")
-    module, attribute = SOLVERS[name]
-    kind = getattr(importlib.import_module(module), attribute)
+    kind = load(target)
     solver: Solver = kind() if name == "tree" else kind(max_seconds)
     return solver

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from search.checkpoints.hub import find_model
 from search.engines.huggingface import checkpoint
 from search.engines.huggingface.devices import import_torch
-from search.engines.huggingface.quiet import quiet
 from search.errors import ConfigError
 from search.learning.trainable import read_tokenizer
 from search.setup.registry import model_path, weights_of
 from search.support.files import filled_folder
+from search.support.quiet import quiet
 
 if TYPE_CHECKING:
     import torch

@@ -41,9 +41,9 @@ class _Settings:
     """How a record's search was run, as far as it is known."""
 
     config_hash: str | None = None
-    method: str | None = None
     width: int | None = None
-    rule: str | None = None
+    method: str | None = None
+    vote: str | None = None
     reduce: str | None = None
     grader: str | None = None
 
@@ -103,14 +103,7 @@ def _run_settings(folder: Path) -> _Settings:
     text = {name: str(settings[name]) for name in ("method", "vote", "reduce", "grader") if name in settings}
     if "method" in text:
         text["method"] = method_name(text["method"], str(settings.get("frontier", "level")))
-    return _Settings(
-        str(kept.get("config_hash")),
-        text.get("method"),
-        width if isinstance(width, int) else None,
-        text.get("vote"),
-        text.get("reduce"),
-        text.get("grader"),
-    )
+    return _Settings(str(kept.get("config_hash")), width if isinstance(width, int) else None, **text)
 
 
 def _natural(problem_id: str) -> list[tuple[int, str]]:
@@ -127,7 +120,7 @@ def _view(
 ) -> dict[str, Any]:
     """One record's view, with its own vote or another."""
     settings = run if run.config_hash == record.config_hash else _Settings()
-    outcome, by, by_rewards = record.outcome(), settings.rule, settings.reduce
+    outcome, by, by_rewards = record.outcome(), settings.vote, settings.reduce
     winner = None if record.winner is None else NodeId(record.winner)
     verdict = Verdict(record.answer, record.correct, winner, record.tally)
     if outcome is not None and (rule is not None or reduce is not None):

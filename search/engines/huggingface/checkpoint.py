@@ -10,8 +10,8 @@ from search.checkpoints.gguf import is_gguf
 from search.checkpoints.hub import find_model
 from search.engines.huggingface.devices import import_torch
 from search.engines.huggingface.gguf import gguf_config, gguf_tokenizer, gguf_weights
-from search.engines.huggingface.quiet import quiet
 from search.errors import ConfigError, first_line
+from search.support.quiet import quiet
 
 if TYPE_CHECKING:
     import torch

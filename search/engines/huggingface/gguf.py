@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from search.checkpoints.gguf import GgufFile, read_gguf
-from search.engines.huggingface.quiet import quiet
 from search.errors import ConfigError, first_line
+from search.support.quiet import quiet
 
 if TYPE_CHECKING:
     import torch

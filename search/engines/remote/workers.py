@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -20,7 +20,7 @@ class Worker(Generic[T]):
     Attributes:
         transport: how it is asked.
         trees: the trees that are on it now.
-        down_until: on the clock of `Workers`; in the past for one that works.
+        down_until: on the monotonic clock; in the past for one that works.
     """
 
     transport: T
@@ -31,10 +31,9 @@ class Worker(Generic[T]):
 class Workers(Generic[T]):
     """Which server serves which tree."""
 
-    def __init__(self, transports: Sequence[T], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, transports: Sequence[T]) -> None:
         """Share trees among servers; at least one."""
         self.all = tuple(Worker(transport) for transport in transports)
-        self._clock = clock
         self._of: dict[str, Worker[T]] = {}
 
     def of(self, tree: str) -> Worker[T]:
@@ -50,7 +49,7 @@ class Workers(Generic[T]):
 
     def failed(self, worker: Worker[T]) -> None:
         """A request to this server failed in a way that another server may not."""
-        worker.down_until = self._clock() + DOWN_SECONDS
+        worker.down_until = time.monotonic() + DOWN_SECONDS
 
     def worked(self, worker: Worker[T]) -> None:
         """A request to this server came through."""
@@ -63,4 +62,4 @@ class Workers(Generic[T]):
             worker.trees.discard(tree)
 
     def _is_down(self, worker: Worker[T]) -> bool:
-        return worker.down_until > self._clock()
+        return worker.down_until > time.monotonic()
