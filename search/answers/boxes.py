@@ -88,13 +88,13 @@ def boxed_answer(text: str, boxes: Boxes, max_chars: int) -> str | None:
 
     Of nested boxes the inner one counts. "x = [3] or x = [4]" is "3,4", and boxes joined by a union are one.
     """
-    found = _filled(text, boxes, max_chars)
-    if not found:
+    filled = _filled(text, boxes, max_chars)
+    if not filled:
         return None
-    last = found[-1]
+    last = filled[-1]
     beside = [last]
     union = False
-    for box in reversed(found[:-1]):
+    for box in reversed(filled[:-1]):
         if box.end > beside[0].start:
             break
         gap = text[box.end : beside[0].start]
@@ -110,16 +110,16 @@ def boxed_answer(text: str, boxes: Boxes, max_chars: int) -> str | None:
 
 def _filled(text: str, boxes: Boxes, max_chars: int) -> list[Box]:
     """The last boxes that hold an answer: not empty, no box within them; as many as one answer may have."""
-    found: list[Box] = []
+    filled: list[Box] = []
     later = len(text) + 1
     for box in reversed(boxes.closed):
         nested = box.inner <= later < box.inner_end
         later = box.start
         content = "" if nested or box.inner_end - box.inner > max_chars else text[box.inner : box.inner_end].strip()
         if content and not content.startswith(("\\boxed", "...", "\\ldots", "\\dots")):
-            found.insert(0, box)
-            if len(found) > _MOST:
+            filled.insert(0, box)
+            if len(filled) > _MOST:
                 break
-        elif found and not nested:
+        elif filled and not nested:
             break
-    return found
+    return filled

@@ -267,12 +267,12 @@ def _distinct(items: list[Value]) -> list[Value]:
 
 def _paired(ours: list[Value], theirs: list[Value]) -> Verdict:
     """Whether items can be paired off, each with one that is the same (augmenting paths)."""
-    known: dict[tuple[int, int], Verdict] = {}
+    verdicts: dict[tuple[int, int], Verdict] = {}
 
     def verdict(row: int, column: int) -> Verdict:
-        if (row, column) not in known:
-            known[row, column] = same_value(ours[row], theirs[column])
-        return known[row, column]
+        if (row, column) not in verdicts:
+            verdicts[row, column] = same_value(ours[row], theirs[column])
+        return verdicts[row, column]
 
     def pairs(accepted: frozenset[Verdict]) -> bool:
         partner: dict[int, int] = {}
@@ -290,7 +290,7 @@ def _paired(ours: list[Value], theirs: list[Value]) -> Verdict:
 
     if pairs(frozenset((SAME,))):
         return SAME
-    return UNDECIDED if UNDECIDED in known.values() and pairs(frozenset((SAME, UNDECIDED))) else DIFFERENT
+    return UNDECIDED if UNDECIDED in verdicts.values() and pairs(frozenset((SAME, UNDECIDED))) else DIFFERENT
 
 
 def _matrix(first: Value, second: Value) -> Verdict | None:

@@ -85,15 +85,15 @@ def _integer_root(value: int, order: int) -> int | None:
     if order == 1 or value in (0, 1):
         return value
     if order == 2:
-        found = isqrt(value)
+        root = isqrt(value)
     else:
-        found = 1 << -(-value.bit_length() // order)
+        root = 1 << -(-value.bit_length() // order)
         while True:
-            better = ((order - 1) * found + value // found ** (order - 1)) // order
-            if better >= found:
+            better = ((order - 1) * root + value // root ** (order - 1)) // order
+            if better >= root:
                 break
-            found = better
-    return found if found**order == value else None
+            root = better
+    return root if root**order == value else None
 
 
 def _factorial(value: Fraction) -> Fraction | None:

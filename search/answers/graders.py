@@ -136,13 +136,13 @@ class ChoiceGrader(AnswerReader):
 def choice_letter(answer: str) -> str | None:
     """The letter that an answer to a multiple choice begins with, in capitals; None where it begins with none."""
     text = answer.strip()
-    found = _LETTER.fullmatch(text[:1000])
-    if found is None:
+    match = _LETTER.fullmatch(text[:1000])
+    if match is None:
         return None
     alone = len(text) <= 2
     # "A dog" and "I think" are no choices.
-    marked = re.match(r"\s?[)\]}.:,*]", text[found.end("letter") :]) or text[: found.start("letter")].strip()
-    return found["letter"].upper() if alone or marked or found.end("letter") == len(text) else None
+    marked = re.match(r"\s?[)\]}.:,*]", text[match.end("letter") :]) or text[: match.start("letter")].strip()
+    return match["letter"].upper() if alone or marked or match.end("letter") == len(text) else None
 
 
 def canonical_answer(answer: str) -> str:

@@ -174,16 +174,16 @@ def _from_unicode(text: str) -> str:
     return text.translate(_TRANSLATED)
 
 
-def _raised(found: re.Match[str]) -> str:
-    run = found.group()
+def _raised(match: re.Match[str]) -> str:
+    run = match.group()
     lead = len(run) - len(run.lstrip("-"))
     signs = "".join("-" if sign == "⁻" else _RAISED[sign] for sign in run[lead:])
     return f"{run[:lead]}^{{{signs}}}"
 
 
-def _vulgar(found: re.Match[str]) -> str:
-    top, _, bottom = unicodedata.normalize("NFKC", found.group()).partition("\u2044")
-    return f"\\frac{{{top}}}{{{bottom}}}" if bottom else found.group()
+def _vulgar(match: re.Match[str]) -> str:
+    top, _, bottom = unicodedata.normalize("NFKC", match.group()).partition("\u2044")
+    return f"\\frac{{{top}}}{{{bottom}}}" if bottom else match.group()
 
 
 def _without_dollars(text: str) -> str:
@@ -199,18 +199,18 @@ def _without_dollars(text: str) -> str:
     return text.replace("$", " ")
 
 
-def _two_floors(found: re.Match[str]) -> str:
-    return f"\\{'frac' if found[2] == 'over' else 'binom'}{{{found[1]}}}{{{found[3]}}}"
+def _two_floors(match: re.Match[str]) -> str:
+    return f"\\{'frac' if match[2] == 'over' else 'binom'}{{{match[1]}}}{{{match[3]}}}"
 
 
-def _unwrapped(found: re.Match[str]) -> str:
-    content = found[1]
-    if _AROUND.match(found.group()):
+def _unwrapped(match: re.Match[str]) -> str:
+    content = match[1]
+    if _AROUND.match(match.group()):
         return f"{{{content}}}"
     if content.strip() in FUNCTIONS:
         return f"\\{content.strip()} "
     letters = _LETTERS.findall(content)
-    is_text = _TEXT_FAMILY.match(found.group()) is not None
+    is_text = _TEXT_FAMILY.match(match.group()) is not None
     if not letters:
         return f" {content} " if is_text else f"{{{content}}}"
     if len(letters) == 1 and len(content.strip()) <= 3:

@@ -177,14 +177,14 @@ def _stated(clause: str) -> str | None:
     """The number of a clause: its only one, or else that of its main part, or that which its verb governs."""
     main = clause
     for shorten in (_without_leading, _without_trailing):
-        one = _only(main)
-        if one is not None:
-            return one
+        number = _only(main)
+        if number is not None:
+            return number
         shorter = shorten(main)
         main = shorter if _NUMBER.search(shorter) else main
-    one = _only(main)
-    if one is not None:
-        return one
+    number = _only(main)
+    if number is not None:
+        return number
     governed = [found for found in _NUMBER.finditer(main) if _COPULA.search(main[: found.start()])]
     if len(governed) == 1 and not _OPERATOR.match(main, governed[0].end()):
         return _written(governed[0])

@@ -33,15 +33,15 @@ _SQUARED = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 
 def read_clock(notation: str) -> Clock | None:
     """A time of day: 2:30 pm, 5 p.m., 3 o'clock, 14:30; None for anything else."""
-    found = _CLOCK.fullmatch(notation)
-    if found is None or not (found["minute"] or found["half"]):
+    match = _CLOCK.fullmatch(notation)
+    if match is None or not (match["minute"] or match["half"]):
         return None
-    hour, minute = int(found["hour"]), int(found["minute"] or 0)
-    said = (found["half"] or "").lower().replace(" ", "").replace(".", "")
+    hour, minute = int(match["hour"]), int(match["minute"] or 0)
+    said = (match["half"] or "").lower().replace(" ", "").replace(".", "")
     half = said if said in ("am", "pm") else ""
     if hour > 24 or (half and not 1 <= hour <= 12):
         return None
-    if found["minute"] is None and not half and "clock" not in said:
+    if match["minute"] is None and not half and "clock" not in said:
         return None
     if hour > 12 or (hour == 0):
         return Clock(hour - 12 if hour > 12 else 12, minute, "pm" if hour > 12 else "am")

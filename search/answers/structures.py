@@ -273,17 +273,17 @@ def _two_sided(left: list[Token], sign: str, right: list[Token]) -> Value:
         return Relation(read_expression(left), "=", read_expression(right))
     if sign in (">", ">="):
         sign, left, right, name, other = {">": "<", ">=": "<="}[sign], right, left, other, name
-    one, two = read_expression(left), read_expression(right)
+    first, second = read_expression(left), read_expression(right)
     closed = sign == "<="
     if sign == "!=":
-        if name and not two.variables:
-            return _all_but([two], name)
-        return Relation(one, sign, two)
-    if name and not two.variables and len(one.variables) == 1:
-        return Region((Interval(infinity(-1), two, False, closed),), name)
-    if other and not one.variables and len(two.variables) == 1:
-        return Region((Interval(one, infinity(1), closed, False),), other)
-    return Relation(one, sign, two)
+        if name and not second.variables:
+            return _all_but([second], name)
+        return Relation(first, sign, second)
+    if name and not second.variables and len(first.variables) == 1:
+        return Region((Interval(infinity(-1), second, False, closed),), name)
+    if other and not first.variables and len(second.variables) == 1:
+        return Region((Interval(first, infinity(1), closed, False),), other)
+    return Relation(first, sign, second)
 
 
 def _bracketed(tokens: list[Token]) -> Value | None:

@@ -47,16 +47,16 @@ class Recall:
         """Give every request its answer; the engine is asked for all of them together."""
 
         async def ask() -> list[Any]:
-            return await asyncio.gather(*(one.ask() for one in requests), return_exceptions=True)
+            return await asyncio.gather(*(request.ask() for request in requests), return_exceptions=True)
 
         answers = self._loop.wait(ask()) if requests else []
-        for one, answer in zip(requests, answers, strict=True):
-            if one.answer.cancelled():
+        for request, answer in zip(requests, answers, strict=True):
+            if request.answer.cancelled():
                 continue
             if isinstance(answer, BaseException):
-                one.answer.set_exception(answer)
+                request.answer.set_exception(answer)
             else:
-                one.answer.set_result(answer)
+                request.answer.set_result(answer)
 
     def release(self, tree: str, keys: Collection[int] | None) -> None:
         """Have the engine free what it holds of a tree; what it answered stays known."""
@@ -269,10 +269,10 @@ class VirtualEngine:
         rows = sorted(self._rows.values(), key=lambda row: (row.last, row.number))
         return rows[: self._capacity]
 
-    def _end(self, row: _Row, made: Generation | None = None) -> None:
+    def _end(self, row: _Row, generation: Generation | None = None) -> None:
         del self._rows[row.tree, row.generation.key]
-        if made is not None:
-            row.put(made)
+        if generation is not None:
+            row.put(generation)
 
     async def _ask(self, prefix: Prefix, ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
         if self._closed:

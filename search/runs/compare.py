@@ -169,9 +169,9 @@ def plot(comparison: Comparison, file: Path) -> None:
     plot_accuracy(series, "KV cache kept, tokens a problem (mean over steps)", file)
 
 
-def paired(one: Sequence[ProblemRecord], other: Sequence[ProblemRecord]) -> Estimate:
-    """Accuracy of `one` less that of `other`, record by record of the same problems."""
-    return paired_estimate(*([float(record.correct is True) for record in records] for records in (one, other)))
+def paired(ours: Sequence[ProblemRecord], theirs: Sequence[ProblemRecord]) -> Estimate:
+    """Accuracy of `ours` less that of `theirs`, record by record of the same problems."""
+    return paired_estimate(*([float(record.correct is True) for record in records] for records in (ours, theirs)))
 
 
 def _key(record: ProblemRecord) -> tuple[str, str, str]:

@@ -120,11 +120,11 @@ class Evaluation:
             write_atomic(self._directory.path / "summary.json", json.dumps(summary.to_dict(), indent=1) + "\n")
         return summary
 
-    def _keep(self, found: Result | Failure) -> None:
-        if isinstance(found, Failure):
-            record = failed_record(self.config_hash, found.problem, str(found.error))
+    def _keep(self, item: Result | Failure) -> None:
+        if isinstance(item, Failure):
+            record = failed_record(self.config_hash, item.problem, str(item.error))
         else:
-            record = found.to_record(self.config_hash)
+            record = item.to_record(self.config_hash)
         self._records[record.problem_id] = record
         self._session.add(record)
         if self._directory is not None:

@@ -157,17 +157,17 @@ def context_tokens(config: Any, raw_tokenizer: Any) -> int:
     rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
     kind = rope.get("rope_type", rope.get("type", "default")) if isinstance(rope, dict) else "default"
     names = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
-    found = next((int(v) for name in names if isinstance(v := getattr(text, name, None), int) and v > 0), None)
-    if found is None:
+    longest = next((int(v) for name in names if isinstance(v := getattr(text, name, None), int) and v > 0), None)
+    if longest is None:
         limit = int(raw_tokenizer.model_max_length)
-        found = limit if limit < 10**7 else 4096
+        longest = limit if limit < 10**7 else 4096
     if kind in ("dynamic", "longrope"):
         # Beyond the original length these stretch all positions by the sequence's length, which voids cached keys.
         original = rope.get("original_max_position_embeddings") or getattr(
             text, "original_max_position_embeddings", None
         )
-        found = min(found, int(original)) if original else found
-    return found
+        longest = min(longest, int(original)) if original else longest
+    return longest
 
 
 def read_weights(

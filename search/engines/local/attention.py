@@ -51,7 +51,7 @@ def best_partial(device: torch.device, dtype: torch.dtype) -> PartialAttention:
     kv = torch.randn((2, 2, 1, 7, 8), generator=generator).to(dtype).expand(2, 2, 3, 7, 8)
     mask = torch.where(torch.rand((1, 1, 5, 7), generator=generator) < 0.5, 0.0, -1.0e30).to(dtype)
     try:
-        found = flash_attention(q, kv[0], kv[1], mask, 0.3)
+        fast = flash_attention(q, kv[0], kv[1], mask, 0.3)
     except (RuntimeError, AttributeError, TypeError):
         return matmul_attention
     wanted = matmul_attention(q, kv[0], kv[1], mask, 0.3)
@@ -60,9 +60,9 @@ def best_partial(device: torch.device, dtype: torch.dtype) -> PartialAttention:
     tolerance = 1e-5 if dtype == torch.float32 else 5e-2
     same = all(
         torch.allclose(a[seen].float(), b[seen].float(), rtol=tolerance, atol=tolerance)
-        for a, b in zip(found, wanted, strict=True)
+        for a, b in zip(fast, wanted, strict=True)
     )
-    return flash_attention if same and bool((found[1][~seen] < -1e20).all()) else matmul_attention
+    return flash_attention if same and bool((fast[1][~seen] < -1e20).all()) else matmul_attention
 
 
 def attend(

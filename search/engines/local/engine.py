@@ -205,16 +205,16 @@ class LocalEngine:
     async def longer_than(self, tree: str, key: int, num_tokens: int) -> None:
         """Wait until the step being written under `key` has more than `num_tokens` tokens, if need be for ever."""
         loop = asyncio.get_running_loop()
-        known = asyncio.Event()
+        is_longer = asyncio.Event()
 
         def tell() -> None:
-            self._turns.reply(loop, known.set)
+            self._turns.reply(loop, is_longer.set)
 
         self._turns.post(lambda: self._scheduler.watch(tree, key, num_tokens, tell))
         try:
-            await known.wait()
+            await is_longer.wait()
         finally:
-            if not known.is_set() and not self._turns.closed:
+            if not is_longer.is_set() and not self._turns.closed:
                 self._turns.post(lambda: self._scheduler.unwatch(tell))
 
     def usage(self, tree: str) -> Usage:

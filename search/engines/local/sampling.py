@@ -276,7 +276,7 @@ def _first_best(logits: Tensor, tops: Tensor, best: Tensor) -> Tensor:
     return block * BLOCK_TOKENS + _first(near)
 
 
-def _first(found: Tensor) -> Tensor:
+def _first(hits: Tensor) -> Tensor:
     """(num_rows, n) -> (num_rows,) place of the first True."""
-    places = torch.arange(found.shape[-1], device=found.device)
-    return places.where(found, found.shape[-1]).amin(-1)
+    places = torch.arange(hits.shape[-1], device=hits.device)
+    return places.where(hits, hits.shape[-1]).amin(-1)

@@ -176,10 +176,16 @@ class ChatEngine(RemoteEngine[ChatServer]):
             await side_by_side(partial(self._whole, books, job, worker, tally), groups, len(groups))
 
     def _cut(
-        self, books: Books, job: Job, tally: _Tally, one: tuple[int, Child], ids: tuple[int, ...], finish: FinishReason
+        self,
+        books: Books,
+        job: Job,
+        tally: _Tally,
+        asked: tuple[int, Child],
+        ids: tuple[int, ...],
+        finish: FinishReason,
     ) -> None:
         """Deliver the first step of what is written already."""
-        place, child = one
+        place, child = asked
         if place not in job.owed:
             return
         rule = self._model.stop_rule(job.sampling.stop)
@@ -191,10 +197,10 @@ class ChatEngine(RemoteEngine[ChatServer]):
             self._deliver(books, job, place, ids, finish)
 
     async def _step(
-        self, books: Books, job: Job, worker: Worker[ChatServer], tally: _Tally, one: tuple[int, Child]
+        self, books: Books, job: Job, worker: Worker[ChatServer], tally: _Tally, asked: tuple[int, Child]
     ) -> None:
         """Write one step: asked again where the server stopped and no step ends."""
-        place, child = one
+        place, child = asked
         rule = self._model.stop_rule(job.sampling.stop)
         ids: tuple[int, ...] = ()
         finish: FinishReason | None = None

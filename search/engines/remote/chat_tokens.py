@@ -66,13 +66,13 @@ class ChatTokenizer:
 def conversation(ids: Sequence[int]) -> list[dict[str, str]] | None:
     """The messages that ids of `ChatTokenizer` say, the assistant's last one only where it has begun; None for none."""
     turns: list[tuple[str, bytearray]] = []
-    for one in ids:
-        if one in _ROLE_OF:
-            turns.append((_ROLE_OF[one], bytearray()))
+    for token in ids:
+        if token in _ROLE_OF:
+            turns.append((_ROLE_OF[token], bytearray()))
         elif not turns:
             return None
-        elif one != END:
-            turns[-1][1].append(one)
+        elif token != END:
+            turns[-1][1].append(token)
     if turns and turns[-1][0] == "assistant" and not turns[-1][1]:
         turns.pop()
     return [{"role": role, "content": said.decode("utf-8", "replace")} for role, said in turns] or None

@@ -162,12 +162,12 @@ class RemoteEngine(ABC, Generic[Server]):
         books = self._trees.get(tree) if keys is not None else self._trees.pop(tree, None)
         if books is None:
             return
-        gone = None if keys is None else frozenset(keys)
+        released = None if keys is None else frozenset(keys)
         server = self._workers.of(tree).transport
         for job in tuple(books.jobs):
-            await self._abort_children(server, job, gone)
-        books.warmth.forget(gone)
-        if gone is None:
+            await self._abort_children(server, job, released)
+        books.warmth.forget(released)
+        if released is None:
             self._workers.forget(tree)
 
     async def aclose(self) -> None:
@@ -315,8 +315,8 @@ class RemoteEngine(ABC, Generic[Server]):
     async def _abort_children(self, server: Server, job: Job, keys: frozenset[int] | None) -> None:
         """Answer children as aborted, and have the server stop them: all, or those with or below these keys."""
         below = keys is None or any(segment.key in keys for segment in job.prefix.segments)
-        gone = [number for number, child in job.owed.items() if below or (keys is not None and child.key in keys)]
-        for number in gone:
+        aborted = [number for number, child in job.owed.items() if below or (keys is not None and child.key in keys)]
+        for number in aborted:
             child = job.owed.pop(number)
             seconds = time.perf_counter() - job.arrived
             job.results.put_nowait(Generation(child.key, (), "", FinishReason.ABORT, seconds))
@@ -325,7 +325,7 @@ class RemoteEngine(ABC, Generic[Server]):
             if job.task is not None:
                 job.task.cancel()  # closes the connection, by which the server stops all
             return
-        await self._abort(server, [job.requests[number] for number in gone if number in job.requests])
+        await self._abort(server, [job.requests[number] for number in aborted if number in job.requests])
 
     async def _read(self, prefix: Prefix, ask: Callable[[Server], Awaitable[Read]]) -> tuple[float, ...]:
         books = self._received(prefix.tree)

@@ -46,7 +46,7 @@ class ServerFacts:
 
     def details(self, num_servers: int) -> dict[str, str]:
         """For run records and `ets doctor`."""
-        found = {
+        facts = {
             "server": f"SGLang {self.version or 'of unknown version'}",
             "serves": self.model,
             "servers": str(num_servers) if num_servers > 1 else "",
@@ -57,7 +57,7 @@ class ServerFacts:
             "hidden states": self.hidden_states,
             "head": "as served" if self.is_embedding else "",
         }
-        return {name: value for name, value in found.items() if value}
+        return {name: value for name, value in facts.items() if value}
 
     @property
     def problems(self) -> tuple[str, ...]:

@@ -99,7 +99,7 @@ class OpenAIEngine(RemoteEngine[OpenAIServer]):
     async def _labels(self, server: OpenAIServer, prefix: Prefix, labels: tuple[int, ...]) -> Read:
         for number in sorted({min(_FEW_LABELS, self.info.vocab_size), self.info.vocab_size}):
             try:
-                found = await self._likeliest(server, prefix, number)
+                logprobs = await self._likeliest(server, prefix, number)
             except EngineError as error:
                 if number <= _FEW_LABELS or error.retryable:
                     raise
@@ -107,8 +107,8 @@ class OpenAIEngine(RemoteEngine[OpenAIServer]):
                     f"{server} does not give the log-probabilities of labels beyond the {_FEW_LABELS} likeliest "
                     "tokens; vLLM does with --max-logprobs -1"
                 ) from error
-            if all(label in found for label in labels):
-                return Read(tuple(min(0.0, found[label]) for label in labels))
+            if all(label in logprobs for label in labels):
+                return Read(tuple(min(0.0, logprobs[label]) for label in labels))
         raise self._error(
             f"{server} does not say which of its log-probabilities are those of the labels: it names tokens by their "
             "text, and several tokens have the same; serve the model with SGLang, engine sglang:URL"

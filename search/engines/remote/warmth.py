@@ -51,8 +51,8 @@ class Warmth:
         cold: list[tuple[int, _Segment]] = []
         parent = None
         for segment in prefix.segments:
-            known = self._segments.get(segment.key)
-            if cold or known is None or known.ids != segment.ids or known.parent != parent:
+            held = self._segments.get(segment.key)
+            if cold or held is None or held.ids != segment.ids or held.parent != parent:
                 cold.append((segment.key, _Segment(segment.ids, parent, asyncio.Event())))
             parent = segment.key
         self._segments.update(cold)
