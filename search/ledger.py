@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import NamedTuple
 
 from search.tree import SearchTree
@@ -170,19 +170,10 @@ def total_costs(many: Iterable[Mapping[str, ModelCost]]) -> dict[str, ModelCost]
     return sums
 
 
-def _added(one: ModelCost, other: ModelCost) -> ModelCost:
-    return ModelCost(
-        one.model,
-        one.num_calls + other.num_calls,
-        _sum([one.sampled_tokens, other.sampled_tokens]),
-        _sum([one.kept_tokens, other.kept_tokens]),
-        one.dropped_tokens + other.dropped_tokens,
-        _sum([one.computed_tokens, other.computed_tokens]),
-        one.seconds + other.seconds,
-        one.num_parameters,
-        one.ahead_tokens + other.ahead_tokens,
-        _sum([one.prompt_tokens, other.prompt_tokens]),
-    )
+def _added(first: ModelCost, second: ModelCost) -> ModelCost:
+    counted = [item.name for item in fields(ModelCost) if item.name not in ("model", "num_parameters")]
+    sums = {name: _sum([getattr(first, name), getattr(second, name)]) for name in counted}
+    return replace(first, **sums)  # type: ignore[arg-type]
 
 
 HOPELESS = "confidence "
