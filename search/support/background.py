@@ -50,6 +50,15 @@ class BackgroundLoop:
         loop.close()
 
 
+def run_apart(work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` to its end on a loop of its own; the caller's thread may be running another one."""
+    loop = BackgroundLoop()
+    try:
+        return loop.wait(work)
+    finally:
+        loop.stop()
+
+
 async def _wind_up(loop: asyncio.AbstractEventLoop) -> None:
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:

@@ -7,6 +7,7 @@ to the arena first and attend over a gathered copy of their own path, group by g
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -113,17 +114,20 @@ def _decode(
         last = first + len(part.lanes)
         parts.append(_shared(part, grouped[:, :, first:last], part.arena.kv[:, layer], scale, partial))
         first = last
-    if len(parts) == 1:
-        shared, shared_lse = parts[0]
-    else:
-        shared = torch.cat([out for out, _ in parts], 2)
-        shared_lse = torch.cat([lse for _, lse in parts], 2)
+    shared, shared_lse = _row_by_row(parts)
     if batch.order is not None:
         shared = shared.index_select(2, batch.order[1])
         shared_lse = shared_lse.index_select(2, batch.order[1])
     weight = torch.sigmoid(shared_lse.permute(2, 0, 1) - own_lse).to(own.dtype)
     merged = torch.lerp(own, shared.permute(2, 0, 1, 3), weight[..., None])
     return merged.reshape(live, -1, dim)
+
+
+def _row_by_row(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Partial results over consecutive rows as one: outputs (.., .., num_rows, dim) and their log-sum-exps."""
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat([out for out, _ in parts], 2), torch.cat([lse for _, lse in parts], 2)
 
 
 def _shared(
@@ -151,11 +155,7 @@ def _shared(
         out, lse = partial(asked, seen[0], seen[1], call.mask, scale)
         partials.append((out.view(kv_heads, group, -1, dim), lse.view(kv_heads, group, -1)))
     base = partials.pop() if part.trunk else None
-    if len(partials) == 1:
-        out, lse = partials[0]
-    else:
-        out = torch.cat([band_out for band_out, _ in partials], 2)
-        lse = torch.cat([band_lse for _, band_lse in partials], 2)
+    out, lse = _row_by_row(partials)
     if base is None:
         return out, lse
     weight = torch.sigmoid(base[1] - lse).to(out.dtype)

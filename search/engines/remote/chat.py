@@ -21,7 +21,7 @@ from search.engines.remote.samples import Read, Sample
 from search.engines.remote.workers import Worker
 from search.errors import ConfigError, EngineError
 from search.steps import BLANK_LINE
-from search.support.background import BackgroundLoop
+from search.support.background import run_apart
 from search.support.streams import side_by_side
 from search.types import Child, EngineInfo, FinishReason, Prefix, Sampling, Usage
 
@@ -113,11 +113,7 @@ class ChatEngine(RemoteEngine[ChatServer]):
         del trust_remote_code
         limits = limits or RequestLimits()
         urls = [url if url.count("/") > 2 else f"{url}/v1" for url in parse_urls("chat", address)]
-        loop = BackgroundLoop()
-        try:
-            asked = [loop.wait(_found_out(model, url, limits)) for url in urls]
-        finally:
-            loop.stop()
+        asked = [run_apart(_found_out(model, url, limits)) for url in urls]
         client = HttpClient(limits)
         servers = [server._replace(client=client) for server, _ in asked]
         tokenizer = ChatTokenizer()

@@ -18,7 +18,7 @@ from search.engines.remote.http import HttpClient, RequestLimits, bad_answer
 from search.engines.remote.model import PROBE_TEXT, RemoteModel, check_same, parse_urls, read_model
 from search.engines.remote.samples import Read, Sample
 from search.errors import ConfigError, EngineError
-from search.support.background import BackgroundLoop
+from search.support.background import run_apart
 from search.types import Child, Prefix, Sampling
 
 _FEW_LABELS = 20
@@ -63,11 +63,7 @@ class OpenAIEngine(RemoteEngine[OpenAIServer]):
         limits = limits or RequestLimits()
         urls = [url.removesuffix("/v1") for url in parse_urls("openai", address)]
         ours = read_model(model, "openai", trust_remote_code)
-        loop = BackgroundLoop()
-        try:
-            names = loop.wait(_ask(ours, urls, limits))
-        finally:
-            loop.stop()
+        names = run_apart(_ask(ours, urls, limits))
         client = HttpClient(limits)
         return cls(ours, [OpenAIServer(client, url, name) for url, name in zip(urls, names, strict=True)], limits)
 

@@ -22,7 +22,7 @@ from search.engines.remote.model import PROBE_TEXT, RemoteModel, check_same, par
 from search.engines.remote.samples import Read, Sample
 from search.engines.remote.transport import HttpServer, SglangServer
 from search.errors import ConfigError, EngineError
-from search.support.background import BackgroundLoop
+from search.support.background import run_apart
 from search.types import Child, Prefix, Sampling
 
 STREAM_INTERVAL_TOKENS = 64
@@ -77,11 +77,7 @@ class SglangEngine(RemoteEngine[SglangServer]):
         limits = limits or RequestLimits()
         urls = parse_urls("sglang", address)
         ours = read_model(model, "sglang", trust_remote_code)
-        loop = BackgroundLoop()
-        try:
-            facts = loop.wait(_ask(ours, urls, limits))
-        finally:
-            loop.stop()
+        facts = run_apart(_ask(ours, urls, limits))
         client = HttpClient(limits)
         return cls(ours, [HttpServer(client, url) for url in urls], facts, limits)
 
