@@ -193,7 +193,7 @@ class MethodSettings(Group):
         default=None, description="ets: what a node costs; by its tokens, or uniform as in the paper"
     )
     node_cost_weight: float | None = Field(
-        default=None, description="ets: weight of the nodes' cost, lambda_b; default: 0.25, of ets-kv and ets-paper 1.0"
+        default=None, description="ets: weight of the nodes' cost, lambda_b; default: 2.25, of ets-kv and ets-paper 1.0"
     )
     coverage_weight: float | None = Field(
         default=None, description="ets-paper: weight of semantic coverage, lambda_d; default: the paper's at the width"
