@@ -101,6 +101,8 @@ def test_the_header_has_answer_verdict_and_vote(visit):
     expect(header).to_contain_text("✗ wrong")
     expect(header).to_contain_text("reference 7")
     expect(header.locator(".vote tr.won")).to_contain_text("8")
+    silent = {**small_view(answer=None), "vote": []}
+    expect(visit(page("silent", [silent])).page.locator(".vote")).to_contain_text("no solution has an answer")
 
 
 def test_a_cluster_is_told_with_the_distance_of_its_cut(visit):

@@ -29,7 +29,8 @@ function votePart(view) {
   const part = element("section", { class: "vote", "aria-label": "Vote" }, element("h2", {}, `Vote${view.vote_rule ? `: ${view.vote_rule}` : ""}`));
   const vote = view.vote ?? [];
   if (!vote.length) {
-    part.append(element("p", { class: "quiet" }, view.running ? "not yet" : "not known"));
+    const why = view.vote === null ? "not known" : "no solution has an answer";
+    part.append(element("p", { class: "quiet" }, view.running ? "not yet" : why));
     return part;
   }
   const most = Math.max(...vote.map(([, weight]) => weight), 1e-9);
