@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from search.cli.number import Number
 from search.cli.show import Progress, progress, tell
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def mini() -> None:
 @click.option("--resume", is_flag=True, help="go on from an interrupted training")
 @click.option(
     "--scale",
-    type=click.FloatRange(min=0, max=1, min_open=True),
+    type=Number(min=0, max=1, min_open=True),
     default=1.0,
     show_default=True,
     metavar="X",

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from search.catalogue import SCORERS
+from search.cli.number import Number
 from search.cli.show import print_json
 from search.errors import ConfigError
 
@@ -35,23 +36,17 @@ WITHIN = 0.2
 @click.option("--method", default="ets", show_default=True, metavar="NAME", help="search method")
 @click.option("--width", type=click.IntRange(min=1), default=16, show_default=True, metavar="N", help="of the search")
 @click.option("--gpu", metavar="GB", help="its memory, e.g. 80GB, or a name: t4, l4, rtx4090, l40s, a100, h100, h200")
-@click.option("--bandwidth", type=click.FloatRange(0, min_open=True), metavar="X", help="of its memory, in GB/s")
-@click.option("--tflops", type=click.FloatRange(0, min_open=True), metavar="X", help="of its arithmetic")
+@click.option("--bandwidth", type=Number(0, 1e6, min_open=True), metavar="X", help="of its memory, in GB/s")
+@click.option("--tflops", type=Number(0, 1e6, min_open=True), metavar="X", help="of its arithmetic")
 @click.option(
     "--dtype", type=click.Choice(["bfloat16", "float32"]), default="bfloat16", show_default=True, help="of the weights"
 )
-@click.option(
-    "--prompt-tokens", type=click.FloatRange(min=1), metavar="N", help=f"of a problem's prompt; {PROMPT_TOKENS:.0f}"
-)
-@click.option(
-    "--solution-tokens", type=click.FloatRange(min=1), metavar="N", help=f"of one solution; {SOLUTION_TOKENS:.0f}"
-)
-@click.option(
-    "--solution-steps", type=click.FloatRange(min=1), metavar="N", help=f"of one solution; {SOLUTION_STEPS:.0f}"
-)
+@click.option("--prompt-tokens", type=Number(1, 1e9), metavar="N", help=f"of a problem's prompt; {PROMPT_TOKENS:.0f}")
+@click.option("--solution-tokens", type=Number(1, 1e9), metavar="N", help=f"of one solution; {SOLUTION_TOKENS:.0f}")
+@click.option("--solution-steps", type=Number(1, 1e9), metavar="N", help=f"of one solution; {SOLUTION_STEPS:.0f}")
 @click.option(
     "--solution-spread",
-    type=click.FloatRange(min=0),
+    type=Number(0, 10),
     metavar="X",
     help=f"standard deviation of a problem's solution lengths over their mean; {SOLUTION_SPREAD:g}",
 )
@@ -105,10 +100,12 @@ def plan(
     own = read_own_run(run) if run is not None else find_own_run(RUNS, policy, method, width, scored)
     if own is None:
         spread = None
+        unequal = SOLUTION_SPREAD if solution_spread is None else solution_spread
         ratios = at_width(measured(method, scored), width).at_steps(solution_steps or SOLUTION_STEPS)
-        ratios = ratios.at_spread(SOLUTION_SPREAD if solution_spread is None else solution_spread, width)
+        ratios = ratios.at_spread(unequal, width)
         lengths = Lengths(PROMPT_TOKENS, SOLUTION_TOKENS)
-        source = f"{method}, measured on the mini family, scored by {'its reward model' if scored else 'confidence'}"
+        by = "its reward model" if scored else "confidence"
+        source = f"{method}, measured on the mini family, scored by {by}; lengths spread by {unequal:g} of their mean"
         _say(
             f"no run of {policy} by {method} is in {RUNS}/: the mini family's work stands in, and a school problem's "
             f"lengths; a run of 16 problems there (ets eval --limit 16 --out {RUNS}/NAME) tells both"

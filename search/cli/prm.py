@@ -12,6 +12,7 @@ import click
 from prm import family
 from prm.train import TrainSettings
 from search.catalogue import PRM_FAMILIES
+from search.cli.number import Number
 from search.cli.show import plain_figures, progress, share_progress, tell
 from search.cli.training import COUNT, Flags, field_options, take_settings, training_options
 from search.config import SearchSettings, build
@@ -86,7 +87,7 @@ def train(base: str, data: tuple[Path, ...], out: Path, dev: Path | None, as_jso
 @click.option("--codec", default="auto", show_default=True, metavar="NAME", help="how the model is read")
 @click.option(
     "--threshold",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     default=0.5,
     show_default=True,
     metavar="X",

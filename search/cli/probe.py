@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from prm.probe_training import ProbeTraining
+from search.cli.number import Number
 from search.cli.show import plain_figures, share_progress, tell
 from search.cli.training import COUNT, Flags, field_options, probe_progress, read_layers, take_settings
 from search.config import SearchSettings, build
@@ -22,9 +23,9 @@ _TRAINING: Flags = {
     "max_epochs": ("--epochs", COUNT, "N", "passes over the data, at most"),
     "patience": ("--patience", COUNT, "N", "epochs without a gain"),
     "batch_problems": ("--batch-problems", COUNT, "N", "problems in one update"),
-    "learning_rate": ("--learning-rate", click.FloatRange(min=0, min_open=True), "X", ""),
-    "weight_decay": ("--weight-decay", click.FloatRange(min=0), "X", ""),
-    "pair_weight": ("--pair-weight", click.FloatRange(min=0), "X", "of the term that compares steps of one problem"),
+    "learning_rate": ("--learning-rate", Number(min=0, min_open=True), "X", ""),
+    "weight_decay": ("--weight-decay", Number(min=0), "X", ""),
+    "pair_weight": ("--pair-weight", Number(min=0), "X", "of the term that compares steps of one problem"),
     "seed": ("--seed", click.IntRange(min=0), "N", "seed of everything"),
 }
 

@@ -12,6 +12,7 @@ from click.core import ParameterSource
 
 from arbitrage.training import RouterTraining, TrainPoint
 from arbitrage.walks import Walk
+from search.cli.number import Number
 from search.cli.show import progress, share_progress, tell
 from search.cli.training import (
     COUNT,
@@ -35,7 +36,7 @@ _TRAINING: Flags = {
         "",
         "who says that escalation helps: the rewards, or the data's exact checker",
     ),
-    "margin": ("--margin", click.FloatRange(0, 1), "X", "a gain is above it"),
+    "margin": ("--margin", Number(0, 1), "X", "a gain is above it"),
     "balance": ("--balance/--no-balance", None, "", "downsample the larger class"),
     "batch_size": ("--batch-size", COUNT, "N", "steps in one update"),
     "rows": ("--rows", COUNT, "N", "texts in one forward"),
@@ -62,7 +63,7 @@ def router() -> None:
 @click.option("--draft-engine", default="local", show_default=True, metavar="NAME", help="where the draft runs")
 @click.option("--engine", default="local", show_default=True, metavar="NAME", help="where the target runs")
 @click.option("--prm-engine", default="local", show_default=True, metavar="NAME", help="where the reward model runs")
-@click.option("--temperature", type=click.FloatRange(0, 100), default=0.0, show_default=True, metavar="X")
+@click.option("--temperature", type=Number(0, 100), default=0.0, show_default=True, metavar="X")
 @click.option(
     "--samples", type=COUNT, default=1, show_default=True, metavar="K", help="target steps whose rewards are averaged"
 )

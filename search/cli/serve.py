@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from search.cli.number import Number
 from search.cli.options import read_settings, settings_options
 from search.config import SearchSettings
 from search.errors import ConfigError
@@ -58,7 +59,7 @@ from search.support.extras import install
 )
 @click.option(
     "--shutdown-seconds",
-    type=click.FloatRange(min=0, max=86400),
+    type=Number(min=0, max=86400),
     default=30.0,
     show_default=True,
     metavar="X",
@@ -66,7 +67,7 @@ from search.support.extras import install
 )
 @click.option(
     "--deadline",
-    type=click.FloatRange(min=0, min_open=True, max=86400),
+    type=Number(min=0, min_open=True, max=86400),
     metavar="X",
     help="seconds from a request to its answer, which is then the best so far; default: as long as it takes",
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from search.cli.number import Number
 from search.cli.show import share_progress
 from search.support.training import Optimisation
 
@@ -25,9 +26,9 @@ Flags = dict[str, tuple[str, Any, str, str]]
 COUNT = click.IntRange(min=1)
 _TRAINING: Flags = {
     "num_epochs": ("--epochs", COUNT, "N", "passes over the data"),
-    "learning_rate": ("--learning-rate", click.FloatRange(min=0, min_open=True), "X", "peak of AdamW's rate"),
-    "warmup_share": ("--warmup", click.FloatRange(0, 1), "X", "share of the steps in which the rate rises"),
-    "weight_decay": ("--weight-decay", click.FloatRange(min=0), "X", "of AdamW"),
+    "learning_rate": ("--learning-rate", Number(min=0, min_open=True), "X", "peak of AdamW's rate"),
+    "warmup_share": ("--warmup", Number(0, 1), "X", "share of the steps in which the rate rises"),
+    "weight_decay": ("--weight-decay", Number(min=0), "X", "of AdamW"),
     "max_tokens": ("--max-tokens", COUNT, "N", "longest text, in tokens"),
     "seed": ("--seed", click.IntRange(min=0), "N", "seed of everything"),
     "dtype": ("--dtype", click.Choice(("float32", "bfloat16")), "", "precision of the computation"),

@@ -63,7 +63,7 @@ def read_device(text: str) -> Device:
         gib = float(number)
     except ValueError:
         gib = math.nan
-    if not 0 < gib < math.inf:
+    if not 0 < gib <= 1e6:
         raise ConfigError(f"gpu {text!r}: accepted: its memory, e.g. 80GB, or one of {', '.join(DEVICES)}")
     like = [one for one in DEVICES.values() if one.gib == gib]
     slowest = min(like, key=lambda one: one.bandwidth or 0, default=None)

@@ -28,6 +28,9 @@ from search.support.statistics import half_width
 from search.tree import SearchTree
 from search.types import NodeStatus
 
+_MANY = 1024
+"""Chains beyond which no more of them hold another share of their tokens."""
+
 _HELD = ("kv", "prm_kv")
 """Ratios of what is held at once, which depend on how many steps a solution has."""
 
@@ -212,10 +215,10 @@ def _peak(chains: float, spread: float) -> float:
         chains: how many; what lies between two numbers is put between theirs.
         spread: of their lengths, as in `WorkRatios.at_spread`.
     """
-    below = max(1, math.floor(chains))
+    below = max(1, math.floor(min(chains, _MANY)))
     peaks = []
     for number in (below, below + 1):
         sigma, of = math.sqrt(math.log1p(spread**2)), NormalDist().inv_cdf
         lengths = [math.exp(sigma * of((index + 0.5) / number)) for index in range(number)]  # the shortest first
         peaks.append(max(length * (number - index) for index, length in enumerate(lengths)) / math.fsum(lengths))
-    return peaks[0] + max(0.0, chains - below) * (peaks[1] - peaks[0])
+    return peaks[0] + min(1.0, max(0.0, chains - below)) * (peaks[1] - peaks[0])

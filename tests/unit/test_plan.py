@@ -214,7 +214,7 @@ def test_a_plan_adds_up():
 def test_devices_by_name_and_by_memory():
     assert read_device("H100").bandwidth == 3350 and read_device("80GB").bandwidth == 2039
     assert read_device("13") == Device("13", 13.0)
-    for wrong in ("big", "0", "-1GB", "nan"):
+    for wrong in ("big", "0", "-1GB", "nan", "1e300"):
         with pytest.raises(ConfigError, match=r"accepted: its memory, e\.g\. 80GB, or one of t4"):
             read_device(wrong)
 
@@ -232,6 +232,7 @@ def test_the_command_plans_from_shapes_and_from_a_run(inside, tmp_path):
     ):
         alone = json.loads(inside("plan", "--policy", "mini:target", "--prm", prm, "--json").out)
         assert alone["prm"] is None and said in alone["source"], prm
+        assert alone["source"].endswith("; lengths spread by 0.3 of their mean")
     assert inside("eval", "--limit", 2, "--method", "rebase", "--width", 4, "--out", run).code == 0
     shown = inside("plan", "--policy", "mini:target", "--width", 4, "--from", run, "--json")
     found = shown.json
@@ -244,6 +245,9 @@ def test_the_command_plans_from_shapes_and_from_a_run(inside, tmp_path):
         (["--policy", "none/here/at/all"], "no such folder"),
         (["--policy", "mini:target", "--gpu", "big"], "gpu 'big': accepted"),
         (["--policy", "mini:target", "--tflops", "3"], "are of a --gpu"),
+        (["--policy", "mini:target", "--solution-spread", "nan"], "'nan' is not a finite number"),
+        (["--policy", "mini:target", "--solution-tokens", "inf"], "inf is not in the range"),
+        (["--policy", "mini:target", "--solution-spread", "1e300"], "1e+300 is not in the range"),
         (["--policy", "mini:target", "--from", tmp_path], "holds no run"),
         (["--policy", "mini:target", "--from", run, "--solution-spread", 0.3], "has that of its own solutions in it"),
     ):
