@@ -18,6 +18,10 @@ from search.studies.router_costs import OWN_PAIR, PAIRS, Hardware, Sizes, cost_n
 from search.studies.router_table import ENDS, Routed, compare_routers, plot_routers
 from search.support.tables import Cell, Table, difference, share
 
+LEAST_PROJECTED = 1e8
+"""Parameters of the target from which on a pair's own seconds are projected: a smaller one's time is not what its bytes
+and FLOPs take."""
+
 
 def chosen(recipe: ArbitrageRecipe, quick: bool) -> Routers:
     """The recipe's routers, or its quick ones."""
@@ -62,7 +66,8 @@ def reproduce(
     routers = {name: run for name, run in done.items() if not name.startswith("latency ")}
     latency = {name.removeprefix("latency "): run for name, run in done.items() if name.startswith("latency ")}
     parameters = _parameters(routers.values())
-    pairs = (*PAIRS, own) if (own := _own_pair(recipe, parameters)) else PAIRS
+    own = _own_pair(recipe, parameters)
+    pairs = (*PAIRS, own) if own else PAIRS
     routed = _routed(routers, pairs)
     rows = [one.row(parameters) for one in routed]
     curves = {one.kind: one.kind for one in routed if one.name not in ENDS}
@@ -82,7 +87,7 @@ def reproduce(
         recipe.title,
         _claims(figures),
         (
-            _router_table(rows, pairs[-1]),
+            _router_table(rows, own or PAIRS[0]),
             _matched_table(figures, learned, pairs),
             *([_latency_table(recipe, latency)] if latency else []),
             *([ablations.table(measured)] if recipe.ablations else []),
@@ -101,8 +106,8 @@ def _learned(kinds: Iterable[str]) -> str:
 
 
 def _own_pair(recipe: ArbitrageRecipe, parameters: Mapping[str, float]) -> Sizes | None:
-    """The pair that ran, with the bytes that a low-bit draft would have, packed; None where the sizes are unknown."""
-    if not (parameters["draft"] and parameters["target"]):
+    """The pair that ran, with the bytes that a low-bit draft would have, packed; None if unknown, or too small."""
+    if not parameters["draft"] or parameters["target"] < LEAST_PROJECTED:
         return None
     packed = packed_bytes(recipe.evaluation({}, 1).draft)
     listed = next((model.bytes_per_parameter for model in recipe.models if model.role == "draft"), 2.0)
