@@ -239,12 +239,12 @@ def _in_formula(text: str) -> bool:
 
 
 def _sentences(line: str) -> list[str]:
-    found = []
+    sentences = []
     while line:
         end = sentence_end(line) + 1
-        found.append(line[:end].strip())
+        sentences.append(line[:end].strip())
         line = line[end:].lstrip()
-    return found
+    return sentences
 
 
 def _abbreviates(line: str, position: int) -> bool:

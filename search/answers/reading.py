@@ -131,14 +131,14 @@ def _stripped(notation: str) -> str:
 def _choice(notation: str) -> Choice | None:
     if re.fullmatch(r"«?[A-J]»?", notation):
         return Choice(notation.strip("«»"))
-    found = _CHOICE.fullmatch(notation)
-    if found is None:
+    match = _CHOICE.fullmatch(notation)
+    if match is None:
         return None
-    letter = found["closed"] or found["open"] or found["alone"]
-    rest = found["rest"]
+    letter = match["closed"] or match["open"] or match["alone"]
+    rest = match["rest"]
     if rest is None:
         return Choice(letter)
-    if found["open"] and notation.lstrip("«")[:1] == "(" and not found["closed"]:
+    if match["open"] and notation.lstrip("«")[:1] == "(" and not match["closed"]:
         return None
     if re.match(r"\s?[-+*/^_=<>\\(),|!]", rest) and not re.match(r"\s?\\(?:frac|sqrt|\{|pi|infty|begin)|\s?[-(]", rest):
         return None

@@ -36,12 +36,12 @@ class _TooMuch(BaseException):
 
 def signs(text: str) -> Counter[str]:
     """What a formula is made of: its numbers, letters and functions, however they are laid out."""
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for piece in _SIGN.findall(text):
         if piece in _LAYOUT:
             continue
-        found.update([piece] if piece[0] in "\\!|" or piece[0].isdigit() else list(piece))
-    return found
+        counts.update([piece] if piece[0] in "\\!|" or piece[0].isdigit() else list(piece))
+    return counts
 
 
 def read(text: str) -> Any:

@@ -57,13 +57,13 @@ class TokenTable:
 
     def tail(self, prefix: Prefix, num_bytes: int) -> bytes:
         """The last bytes of a prefix's text: at least so many, where it has them."""
-        found = b""
+        end = b""
         for segment in reversed(prefix.segments):
             for token in reversed(segment.ids):
-                found = self.text[token] + found
-                if len(found) >= num_bytes:
-                    return found
-        return found
+                end = self.text[token] + end
+                if len(end) >= num_bytes:
+                    return end
+        return end
 
 
 def _unfinished(tail: bytes) -> bytes:

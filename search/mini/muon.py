@@ -23,12 +23,12 @@ def orthogonalise(gradient: Tensor, num_iterations: int = 5) -> Tensor:
     """
     a, b, c = _COEFFICIENTS
     flip = gradient.shape[-2] > gradient.shape[-1]
-    found: Tensor = gradient.mT if flip else gradient
-    found = (found / (torch.linalg.matrix_norm(found, keepdim=True) + 1e-7)).bfloat16()
+    matrix: Tensor = gradient.mT if flip else gradient
+    matrix = (matrix / (torch.linalg.matrix_norm(matrix, keepdim=True) + 1e-7)).bfloat16()
     for _ in range(num_iterations):
-        square = found @ found.mT
-        found = a * found + (b * square + c * square @ square) @ found
-    return (found.mT if flip else found).to(gradient.dtype)
+        square = matrix @ matrix.mT
+        matrix = a * matrix + (b * square + c * square @ square) @ matrix
+    return (matrix.mT if flip else matrix).to(gradient.dtype)
 
 
 @dataclass(frozen=True, slots=True)

@@ -222,14 +222,14 @@ def _varying(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """For each run, the settings in which the runs differ: options of a method among the runs of that method alone."""
     kept = [_chosen(run) for run in runs]
     names: dict[str, None] = {}
-    for place, one in enumerate(kept):
-        for at, other in enumerate(kept[:place]):
+    for place, settings in enumerate(kept):
+        for at, earlier in enumerate(kept[:place]):
             alike = (runs[place].name, runs[place].settings.writer) == (runs[at].name, runs[at].settings.writer)
-            for name in one.keys() & other.keys():
+            for name in settings.keys() & earlier.keys():
                 own = name in METHOD_OPTIONS or name.startswith("options.") or name == "embedder"
-                if one[name] != other[name] and (alike or not own):
+                if settings[name] != earlier[name] and (alike or not own):
                     names[name] = None
-    return [{name: one[name] for name in sorted(names) if name in one} for one in kept]
+    return [{name: settings[name] for name in sorted(names) if name in settings} for settings in kept]
 
 
 def _chosen(run: Run) -> dict[str, Any]:

@@ -56,12 +56,12 @@ class Verdicts(NamedTuple):
 def verdicts(runs: Sequence[Run]) -> list[Verdicts]:
     """What every run made of the problems that all have, in the order of the first."""
     by_run = [{(one.problem_id, one.problem, one.reference): one for one in run.records} for run in runs]
-    found = []
+    rows = []
     for key, record in by_run[0].items():
         if all(key in records for records in by_run):
             told = [records[key] for records in by_run]
-            found.append(Verdicts(record, tuple(one.correct for one in told), tuple(one.answer for one in told)))
-    return found
+            rows.append(Verdicts(record, tuple(one.correct for one in told), tuple(one.answer for one in told)))
+    return rows
 
 
 def compare_page(comparison: Comparison, runs: Sequence[Run], trees: Sequence[str]) -> str:

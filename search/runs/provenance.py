@@ -35,12 +35,12 @@ def provenance(search: Search) -> dict[str, Any]:
 
 def model_weights(settings: SearchSettings) -> dict[str, str]:
     """Fingerprints of the checkpoints that run in this process, by role, as far as their files are at hand."""
-    found = {part.role: weights_of(part.model) for part in parts(settings) if not part.served}
+    fingerprints = {part.role: weights_of(part.model) for part in parts(settings) if not part.served}
     if (kind := scorer_kind(settings.prm)) is not None and kind.has_files:
-        found["prm"] = weights_of(settings.prm)
+        fingerprints["prm"] = weights_of(settings.prm)
     if settings.writer == "arbitrage" and router_kind(settings.router).judge == "probe":
-        found["router"] = weights_of(settings.router_model)
-    return {role: value for role, value in found.items() if value is not None}
+        fingerprints["router"] = weights_of(settings.router_model)
+    return {role: value for role, value in fingerprints.items() if value is not None}
 
 
 def command_line(argv: Iterable[str]) -> list[str]:

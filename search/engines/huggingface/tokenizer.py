@@ -113,10 +113,10 @@ class HFTokenizer:
 
 def end_ids(values: Iterable[object]) -> frozenset[int]:
     """The ids that end a text, of what configurations and tokenizers say: each one id, several, or None."""
-    found: set[int] = set()
+    ids: set[int] = set()
     for value in values:
         if isinstance(value, int):
-            found.add(value)
+            ids.add(value)
         elif isinstance(value, Iterable):
-            found.update(int(one) for one in value)
-    return frozenset(found)
+            ids.update(int(one) for one in value)
+    return frozenset(ids)

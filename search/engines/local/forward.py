@@ -280,8 +280,8 @@ class DenseForward:
                     [part.arena.kv.index_select(3, slots), batch.lanes_kv[:, :, lane].index_select(3, own)], 3
                 )
                 token = slice(lane, lane + 1)
-                found, new = self._run(past, batch.ids[token], batch.positions[token])
-                lane_logits[lane] = found[-1]
+                reads, new = self._run(past, batch.ids[token], batch.positions[token])
+                lane_logits[lane] = reads[-1]
                 batch.lanes_kv[:, :, lane, :, batch.column] = new[:, :, :, 0]
         logits.extend(lane_logits[lane] for lane in range(batch.num_lanes))
         for fresh in batch.prefill:
@@ -289,11 +289,11 @@ class DenseForward:
             for chunk in fresh.chunks:
                 slots = torch.from_numpy(chunk.prefix).to(self._device)
                 tokens = slice(at, at + len(chunk.ids))
-                found, new = self._run(
+                reads, new = self._run(
                     fresh.arena.kv.index_select(3, slots), batch.ids[tokens], batch.positions[tokens]
                 )
                 fresh.arena.store(chunk.start, new)
-                logits.extend(found[read] for read in chunk.reads)
+                logits.extend(reads[read] for read in chunk.reads)
                 at += len(chunk.ids)
         self.hidden = {layer: torch.stack([hidden[layer] for _, hidden in logits]) for layer in self.tap.last if logits}
         return torch.stack([row for row, _ in logits]) if logits else torch.zeros((0, 1))

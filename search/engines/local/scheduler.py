@@ -81,13 +81,13 @@ class Scheduler:
 
     def tree(self, name: str) -> TreeCache:
         """The tree of a name, made on first use."""
-        found = self.trees.get(name)
-        if found is None:
+        cache = self.trees.get(name)
+        if cache is None:
             self._arrivals += 1
-            found = self._store.tree(name, self._arrivals)
-            found.used = self.now
-            self.trees[name] = found
-        return found
+            cache = self._store.tree(name, self._arrivals)
+            cache.used = self.now
+            self.trees[name] = cache
+        return cache
 
     def submit(
         self,

@@ -298,12 +298,12 @@ class _Reply(NamedTuple):
 
 def _replies(server: ChatServer, answer: Any) -> list[_Reply]:
     try:
-        found = [_reply(server, choice) for choice in answer["choices"]]
+        replies = [_reply(server, choice) for choice in answer["choices"]]
     except (KeyError, TypeError, IndexError, AttributeError):
         raise bad_answer(str(server), answer) from None
-    if not found:
+    if not replies:
         raise bad_answer(str(server), answer)
-    return found
+    return replies
 
 
 def _reply(server: ChatServer, choice: Mapping[str, Any]) -> _Reply:
