@@ -10,7 +10,7 @@ from typing import Any
 from search.learning.low_bit import packed_bytes
 from search.runs.report import Run
 from search.studies import ablations, published
-from search.studies.document import NOT_RUN, UNKNOWN, Claim, Document, Verdict, times
+from search.studies.document import NOT_RUN, UNKNOWN, Claim, Document, above, times
 from search.studies.recipe import ArbitrageRecipe, Routers
 from search.studies.recipe_runs import Planned, Say, collect, execute, provenance
 from search.studies.router_chains import Chain
@@ -240,18 +240,18 @@ def _claims(figures: Mapping[str, float | int | None]) -> tuple[Claim, ...]:
     claims = []
     order = [kind for kind in ("oracle", "arbitrage", "probe", "rsd", "random") if f"auc_{kind}" in figures]
     for better, worse in pairwise(order):
-        one, other = figures[f"auc_{better}"], figures[f"auc_{worse}"]
-        reach, floor = figures[f"auc_{better}_hi"], figures[f"auc_{worse}_lo"]
-        assert one is not None and other is not None and reach is not None and floor is not None
-        verdict: Verdict = "holds" if one > other else "does not hold" if reach < floor else "cannot be told"
-        detail = f"area under accuracy against share {one:.4f} and {other:.4f}; intervals in the table"
-        claims.append(Claim(f"{better} is above {worse}", verdict, detail))
+        less = f"auc_{better}_less_{worse}"
+        gain, low, high = (float(figures[less + end] or 0) for end in ("", "_lo", "_hi"))
+        detail = f"area under accuracy against share, {better} less {worse} {difference(gain, low, high)}"
+        claims.append(Claim(f"{better} is above {worse}", above(low, high), detail))
     name = f"target_calls_ratio_rsd_over_{_learned(order)}"
     if name in figures:
-        value, low = figures[name], figures.get(f"{name}_lo")
-        shape: Verdict = "cannot be told" if value is None or low is None else "holds" if low > 1 else "does not hold"
-        shown = "never reaches it" if value is None else f"{value:.2f}x, at least {low:.2f}x"
-        claims.append(Claim("at RSD's accuracy the learned router calls the target less often", shape, shown))
+        claim = "at RSD's accuracy the learned router calls the target less often"
+        value, least, most = (figures.get(name + end) for end in ("", "_lo", "_hi"))
+        if value is None or least is None or most is None:
+            claims.append(Claim(claim, "cannot be told", "it never reaches it"))
+        else:
+            claims.append(Claim(claim, above(least - 1, most - 1), f"{value:.2f}x ({least:.2f} to {most:.2f})"))
     return tuple(claims)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, permutations
 from typing import NamedTuple
 
 import numpy as np
@@ -106,10 +106,14 @@ class Comparison:
         return self._points[name][0]
 
     def areas(self) -> dict[str, float]:
-        """`auc_NAME` of every curve, with `_lo` and `_hi`."""
+        """`auc_NAME` of every curve, and `auc_NAME_less_OTHER` of every two, over the same draws; `_lo` and `_hi`."""
+        areas = {name: [area(points) for points in draws] for name, draws in self._points.items()}
         figures: dict[str, float] = {}
-        for name, draws in self._points.items():
-            figures |= interval(f"auc_{name}", [area(points) for points in draws])
+        for name, values in areas.items():
+            figures |= interval(f"auc_{name}", values)
+        for name, other in permutations(areas, 2):
+            less = [ours - theirs for ours, theirs in zip(areas[name], areas[other], strict=True)]
+            figures |= interval(f"auc_{name}_less_{other}", less)
         return figures
 
     def gain(self, name: str, other: str) -> dict[str, float]:

@@ -207,7 +207,7 @@ def test_an_engine_of_ones_own_has_no_mini_reward_model_beside_it():
 @pytest.mark.parametrize(("frontier", "said"), [("level", False), ("rolling", True)])
 def test_what_a_rolling_frontier_lost_is_said(frontier, said):
     notes = settle(build(SearchSettings, {"method": "ets", "frontier": frontier})).notes
-    assert any("ets-rolling lost 17 points (3 to 30) to ets" in note for note in notes) is said
+    assert any("ets-rolling had 7 points less (-20 to +7) than ets" in note for note in notes) is said
 
 
 @pytest.mark.parametrize("settings", [{"method": "rebase"}, {"method": "rebase", "frontier": "rolling"}])
