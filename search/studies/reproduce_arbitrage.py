@@ -106,10 +106,14 @@ def _learned(kinds: Iterable[str]) -> str:
 
 
 def _own_pair(recipe: ArbitrageRecipe, parameters: Mapping[str, float]) -> Sizes | None:
-    """The pair that ran, with the bytes that a low-bit draft would have, packed; None if unknown, or too small."""
-    if not parameters["draft"] or parameters["target"] < LEAST_PROJECTED:
-        return None
+    """The pair that ran, with the bytes that a low-bit draft would have, packed; None where the sizes are unknown.
+
+    None as well for a small target, unless the draft is its low-bit copy: those stand for no pair of other sizes.
+    """
     packed = packed_bytes(recipe.evaluation({}, 1).draft)
+    least = LEAST_PROJECTED if packed is None else 1
+    if not parameters["draft"] or parameters["target"] < least:
+        return None
     listed = next((model.bytes_per_parameter for model in recipe.models if model.role == "draft"), 2.0)
     sizes = {role: value / 1e9 for role, value in parameters.items()}
     return Sizes(OWN_PAIR, **sizes, draft_bytes=listed if packed is None else packed)
