@@ -67,10 +67,10 @@ class WorkRatios:
             spread: standard deviation of their lengths over the mean, at least 0.
             width: of the search.
         """
-        changed = {}
+        changed, measured_at = {}, _kept()["spread"]
         for name in _HELD:
             lineages = width * (self._share_kept(name) or 1.0)
-            changed[name] = getattr(self, name) * _peak(lineages, spread) / _peak(lineages, _kept()["spread"])
+            changed[name] = getattr(self, name) * _peak(lineages, spread) / _peak(lineages, measured_at)
         return replace(self, **changed)
 
     def _share_kept(self, name: str) -> float | None:

@@ -120,8 +120,9 @@ def compare_routers(
         learned: the kind that is compared with RSD: arbitrage, or probe.
 
     Returns:
-        `accuracy_gain_vs_rsd_*`, `auc_CURVE`, and what RSD costs at its default, or at the first of its thresholds
-        where that did not run, over what the learned router does at the accuracy that RSD reaches there:
+        `accuracy_gain_vs_rsd_*`, `auc_CURVE`, `auc_CURVE_less_OTHER`, and what RSD costs at its default, or at the
+        first of its thresholds where that did not run, over what the learned router does at the accuracy that RSD
+        reaches there:
         `KEY_ratio_rsd_over_LEARNED` for KEY of `cost_names`.
     """
     every = {router.name: router for router in routed}

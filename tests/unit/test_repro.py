@@ -172,3 +172,16 @@ def test_published_figures_are_those_of_the_papers():
     assert (rows["sampling", "majority"].math500, rows["greedy", "-"].gsm8k) == (39.9, 78.4)
     assert (published.ETS_KV_REDUCTION, published.ETS_SPEEDUP) == (1.8, 1.4)
     assert published.ABLATIONS["2-class, annotated history"] == (0.1508, 70.04, 72.96)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(0.01, 0.05, "holds"), (-0.03, 0.04, "cannot be told"), (-0.05, -0.01, "does not hold")],
+)
+def test_a_claim_of_routers_is_decided_by_the_interval_of_their_difference(low, high, verdict):
+    """By the areas alone a difference of nearly nothing held."""
+    figures = {"auc_rsd": 0.53, "auc_random": 0.52}
+    figures |= {"auc_rsd_less_random": 0.01, "auc_rsd_less_random_lo": low, "auc_rsd_less_random_hi": high}
+    name = "target_calls_ratio_rsd_over_probe"
+    figures |= {name: 1.0, f"{name}_lo": 1 + low, f"{name}_hi": 1 + high}
+    assert [claim.verdict for claim in arbitrage._claims(figures)] == [verdict, verdict]
