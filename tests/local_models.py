@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -25,6 +25,7 @@ from transformers import (
 
 from search.engines.huggingface.token_bytes import byte_alphabet
 from search.engines.local import LocalEngine
+from search.engines.local.graphs import GraphedForward, Recording
 from search.engines.local.loading import prepare
 
 T = TypeVar("T")
@@ -83,9 +84,26 @@ def network(kind: str, seed: int = 0) -> Any:
 
 
 def engine(kind: str = "qwen2", model: Any = None, attention: str = "", **settings: Any) -> LocalEngine:
-    """An engine over a random model."""
-    loaded = prepare(model or network(kind), byte_tokenizer(), name=kind, attention=attention or ATTENTION)
+    """An engine over a random model; attention "recorded": paged, in turns that are recorded as on a GPU."""
+    attention = attention or ATTENTION
+    form = "paged" if attention == "recorded" else attention
+    loaded = prepare(model or network(kind), byte_tokenizer(), name=kind, attention=form)
+    if attention == "recorded":
+        loaded.forward = GraphedForward(loaded.forward, lambda: rerun)
     return LocalEngine(loaded, **settings)
+
+
+def rerun(run: Callable[[], tuple[torch.Tensor, dict[int, torch.Tensor]]]) -> Recording:
+    """What a CUDA graph does, by running again what was recorded into the outputs of its first run."""
+    logits, hidden = run()
+    hidden = {layer: states.clone() for layer, states in hidden.items()}
+
+    def replay() -> None:
+        for layer, states in run()[1].items():
+            hidden[layer].copy_(states)
+
+    logits.fill_(float("nan"))
+    return Recording(replay, logits, hidden)
 
 
 @lru_cache(maxsize=8)

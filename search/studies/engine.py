@@ -167,14 +167,14 @@ def make_prompt(vocab_size: int, seed: int) -> tuple[int, ...]:
 
 
 def endless_engine(
-    path: str, dtype: str = "float32", device: str = "cpu", attention: Attention = "auto"
+    path: str, dtype: str = "float32", device: str = "cpu", attention: Attention = "auto", graphs: bool = True
 ) -> tuple[LocalEngine, int]:
     """An engine that no end token stops, the schedule alone says how long a step is; and its torch threads."""
     import torch
 
     from search.engines.local.loading import load_model
 
-    loaded = load_model(path, device=device, dtype=dtype, trust_remote_code=False, attention=attention)
+    loaded = load_model(path, device=device, dtype=dtype, trust_remote_code=False, attention=attention, graphs=graphs)
     loaded.eos_ids = frozenset()
     return LocalEngine(loaded), loaded.num_threads or torch.get_num_threads()
 

@@ -46,6 +46,7 @@ def measure(
     num_problems: Sequence[int] | None = None,
     device: str = "cpu",
     attention: Attention = "auto",
+    graphs: bool = True,
 ) -> dict[str, Any]:
     """Measure a checkpoint.
 
@@ -58,6 +59,7 @@ def measure(
         num_problems: how many problems side by side; None: 1 and 4.
         device: where both sides run.
         attention: the engine's.
+        graphs: whether it launches turns as a whole, on a GPU.
 
     Returns:
         `figures`: ratios of tokens a second, ours over those of `generate`, medians of the repeats with `_min` and
@@ -65,7 +67,7 @@ def measure(
         of computed over unique tokens; and our tokens a second in each case, `rate_...`.
     """
     path = model_path(model)
-    engine, num_threads = endless_engine(path, dtype, device, attention)
+    engine, num_threads = endless_engine(path, dtype, device, attention, graphs)
     baseline = Baseline(path, dtype, num_threads=num_threads, device=device)
     prompt = make_prompt(baseline.vocab_size, seed)
     cases = _cases(engine, baseline, prompt, rows, num_problems or _PROBLEMS)

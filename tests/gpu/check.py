@@ -131,11 +131,13 @@ def asked_problems(number: int) -> list[Problem]:
 
 
 def throughput(policy: str, dtype: str, device: str, small: bool) -> dict[str, Any]:
-    """Flat and in trees against `transformers.generate`, over a pool and, but in small, over arenas."""
-    sizes: dict[str, Any] = {"rows": (4,), "num_problems": (1,)} if small else {"rows": (8, 16, 64)}
+    """Flat and in trees against `transformers.generate`, with turns launched as a whole, and a part of it kernel by kernel."""
+    full: dict[str, Any] = {"rows": (4,), "num_problems": (1,)} if small else {"rows": (8, 16, 64)}
+    part: dict[str, Any] = {"rows": (4 if small else 16,), "num_problems": (1,)}
+    common: dict[str, Any] = {"repeats": 1, "seed": 0, "device": device, "attention": "paged"}
     return {
-        attention: measure(policy, dtype, repeats=1, seed=0, device=device, attention=attention, **sizes)["figures"]
-        for attention in (("paged",) if small else ("paged", "cascade"))
+        "graphs": measure(policy, dtype, **full, **common)["figures"],
+        "no_graphs": measure(policy, dtype, **part, **common, graphs=False)["figures"],
     }
 
 

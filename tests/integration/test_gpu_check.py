@@ -27,7 +27,8 @@ def test_every_part_runs_on_the_cpu_in_small():
     assert exact["same_nodes"] == exact["nodes"] > 20 and exact["same_answers"] == exact["problems"] == 2
     counts = found["ops_per_turn"].values()
     assert max(counts) <= 1.1 * min(counts)
-    figures = found["throughput"]["paged"]
+    assert found["throughput"].keys() == {"graphs", "no_graphs"}
+    figures = found["throughput"]["graphs"]
     assert figures["work_ratio"] <= 1.0 and figures["rate_flat_4_1"] > 0 and figures["rate_tree_ets_1"] > 0
     for method in ("rebase", "ets"):
         assert found["searches"][method]["tokens"] > 100 and not found["searches"][method]["failed"]

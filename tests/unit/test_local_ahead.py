@@ -16,9 +16,9 @@ REAL = [Child(key, key) for key in (1, 2)]
 LATER = [Child(key, key) for key in (3, 4)]
 
 
-@pytest.fixture(params=["cascade", "paged"], autouse=True)
+@pytest.fixture(params=["cascade", "paged", "recorded"], autouse=True)
 def attention(request, monkeypatch):
-    """Every contract holds over arenas and over one pool."""
+    """Every contract holds over arenas, over one pool, and in recorded turns."""
     monkeypatch.setattr(local_models, "ATTENTION", request.param)
     return request.param
 

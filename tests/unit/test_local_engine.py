@@ -29,9 +29,9 @@ GREEDY = Sampling(temperature=0.0, max_new_tokens=9, stop=())
 FAMILIES = ["llama", "llama-gqa", "qwen2", "mistral", "neox", "opt"]
 
 
-@pytest.fixture(params=["cascade", "paged"], autouse=True)
+@pytest.fixture(params=["cascade", "paged", "recorded"], autouse=True)
 def attention(request, monkeypatch):
-    """Every contract holds over arenas and over one pool."""
+    """Every contract holds over arenas, over one pool, and in recorded turns."""
     monkeypatch.setattr(local_models, "ATTENTION", request.param)
     return request.param
 
@@ -76,7 +76,7 @@ async def grow(
 def test_greedy_equals_generate_under_pruning_and_duplicates(kind, attention):
     async def main() -> None:
         local = engine(kind)
-        assert local.info.details["attention"] == attention
+        assert local.info.details["attention"] == attention.replace("recorded", "paged")
         done = await asyncio.gather(*(grow(local, f"t{i}", random.Random(i), GREEDY) for i in range(3)))
         await local.aclose()
         for before, step in {(before, step.ids): (before, step) for steps in done for before, step in steps}.values():
@@ -296,7 +296,9 @@ def test_a_failing_model_is_an_error_for_everyone_and_the_engine_goes_on():
 
 def test_a_model_that_gives_nan_is_an_error():
     model = network("llama")
-    loaded = prepare(model, byte_tokenizer(), name="broken", attention=local_models.ATTENTION)
+    loaded = prepare(
+        model, byte_tokenizer(), name="broken", attention=local_models.ATTENTION.replace("recorded", "paged")
+    )
     with torch.no_grad():
         model.lm_head.weight[3] = float("nan")
 

@@ -14,9 +14,9 @@ from search.types import Child, Prefix, Sampling, Segment
 HOT = Sampling(temperature=1.0, max_new_tokens=12, stop=())
 
 
-@pytest.fixture(params=["cascade", "paged"], autouse=True)
+@pytest.fixture(params=["cascade", "paged", "recorded"], autouse=True)
 def attention(request, monkeypatch):
-    """Every contract holds over arenas and over one pool."""
+    """Every contract holds over arenas, over one pool, and in recorded turns."""
     monkeypatch.setattr(local_models, "ATTENTION", request.param)
     return request.param
 

@@ -93,9 +93,10 @@ class Admission:
         scheduler, lanes = self._scheduler, self._scheduler.lanes
         plan = Plan(self._max_batch_tokens)
         scheduler.pool.begin_admission()
+        some_give_way = any(row.request.last for row in lanes.rows)
         try:
             for request in sorted(self._queue, key=lambda request: request.last):
-                has_lane = self._has_lane(plan) or (not request.last and any(r.request.last for r in lanes.rows))
+                has_lane = self._has_lane(plan) or (some_give_way and not request.last)
                 if plan.budget <= 0 and not has_lane:
                     break
                 if request.labels is None and request.logits is not None and not has_lane:

@@ -80,6 +80,7 @@ class LocalEngine:
         trust_remote_code: bool = False,
         attention: Attention = "auto",
         gguf_weights: str = "dequantized",
+        graphs: bool = True,
     ) -> LocalEngine:
         """Load a decoder.
 
@@ -94,6 +95,7 @@ class LocalEngine:
             attention: "paged" keeps the KV of all trees in one pool, "cascade" an arena a tree; "auto": paged on a GPU,
                 cascade on a CPU, where each is the faster one.
             gguf_weights: "dequantized", or "packed": 4-bit weights of a .gguf file stay so; on the CPU in bfloat16.
+            graphs: on a GPU with paged attention: launch a turn as a whole, by CUDA graphs.
 
         Raises:
             ConfigError: no such model, not a complete safetensors checkpoint of a causal decoder, or an
@@ -108,6 +110,7 @@ class LocalEngine:
             trust_remote_code=trust_remote_code,
             attention=attention,
             gguf_weights=gguf_weights,
+            graphs=graphs,
         )
         return cls(loaded, max_kv_tokens=max_kv_tokens, max_rows=max_rows, max_batch_tokens=max_batch_tokens)
 

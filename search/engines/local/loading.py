@@ -112,6 +112,7 @@ def load_model(
     trust_remote_code: bool,
     attention: Attention = "auto",
     gguf_weights: str = "dequantized",
+    graphs: bool = True,
 ) -> LoadedModel:
     """Load and check a model; see `LocalEngine.load`."""
     torch = import_torch()
@@ -124,7 +125,7 @@ def load_model(
     if packed and not is_gguf(folder):
         raise ConfigError(f"model {model!r}: gguf_weights packed is for .gguf files, and this is none")
     with _announced(model, folder, f"{dtype} on {device}"):
-        return _load(model, folder, dtypes[dtype], place, trust_remote_code, attention, packed)
+        return _load(model, folder, dtypes[dtype], place, trust_remote_code, attention, packed, graphs)
 
 
 @contextmanager
@@ -148,6 +149,7 @@ def _load(
     trust_remote_code: bool,
     attention: Attention,
     packed: bool,
+    graphs: bool,
 ) -> LoadedModel:
     import torch
 
@@ -159,7 +161,7 @@ def _load(
     config = read_config(model, folder, trust, names)
     raw_tokenizer = read_tokenizer(model, folder, trust_remote_code)
     network = read_weights(model, folder, config, dtype, trust, names, packed=packed).to(place)
-    loaded = prepare(network, raw_tokenizer, name=model, attention=attention)
+    loaded = prepare(network, raw_tokenizer, name=model, attention=attention, graphs=graphs)
     loaded.head = read_head(model, sorted(folder.glob("*.safetensors")))
     if loaded.head is not None:
         check_finite(model, loaded.head)
@@ -190,7 +192,9 @@ def _wants_packed(gguf_weights: str, device: str, dtype: str) -> bool:
     return gguf_weights == "packed"
 
 
-def prepare(network: Any, raw_tokenizer: Any, *, name: str, attention: Attention = "auto") -> LoadedModel:
+def prepare(
+    network: Any, raw_tokenizer: Any, *, name: str, attention: Attention = "auto", graphs: bool = True
+) -> LoadedModel:
     """Make a transformers causal model that is already in memory ready to be served.
 
     Args:
@@ -198,12 +202,15 @@ def prepare(network: Any, raw_tokenizer: Any, *, name: str, attention: Attention
         raw_tokenizer: its transformers tokenizer.
         name: for records and messages.
         attention: see `selfcheck.choose_forward`.
+        graphs: see `LocalEngine.load`.
 
     Raises:
         ConfigError: an architecture whose attention this engine cannot reproduce, or a tokenizer of another model.
     """
     from search.engines.huggingface.packed import num_parameters as count_parameters
     from search.engines.local.blocked import block_linears
+    from search.engines.local.forward import PagedForward
+    from search.engines.local.graphs import CudaRecorder, GraphedForward
     from search.engines.local.selfcheck import choose_forward
 
     network.eval().requires_grad_(False)
@@ -225,6 +232,9 @@ def prepare(network: Any, raw_tokenizer: Any, *, name: str, attention: Attention
         "attention": forward.name,
         "layers": str(forward.shape.num_layers),
     }
+    if graphs and parameter.device.type == "cuda" and isinstance(forward, PagedForward):
+        forward = GraphedForward(forward, CudaRecorder)
+        details["graphs"] = "yes"
     # Small weights stay in the processor's caches, in whatever order.
     if details["device"] == "cpu" and details["dtype"] == "bfloat16" and num_threads is None:
         details["blocked_layers"] = str(block_linears(network, network.get_output_embeddings()))

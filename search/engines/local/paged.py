@@ -7,9 +7,10 @@ arenas are faster.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,25 +23,48 @@ from search.engines.local.cache import TreeCache
 from search.engines.local.lanes import Lanes
 from search.engines.local.layout import Layout, Piece
 from search.engines.local.paged_attention import Jobs, PagedAttention
-from search.engines.local.paged_plan import Ints, Reader, job_width, make_plan
+from search.engines.local.paged_plan import SPLIT_KEYS, Ints, Reader, job_width, make_plan
 from search.engines.local.rows import Row
 
 _LEAST_SLOTS = 1024
+_LEAST_DEVICE_BYTES = 2**29
+"""What a pool takes at first where growing costs the recorded turns; see `graphs`."""
 _ALIGNED = 4
 """Arrays that go to the device in one block begin at multiples of this many numbers, as kernels like them to."""
+
+
+class Sizes(NamedTuple):
+    """Sizes of a turn that shape what is launched.
+
+    Attributes:
+        num_tokens: flat tokens, those without a use included.
+        num_jobs: jobs of its plan.
+        most_parts: most partial results of a query.
+    """
+
+    num_tokens: int
+    num_jobs: int
+    most_parts: int
 
 
 class SlotPool:
     """Slots for keys and values; grows by half when it is full.
 
     Attributes:
-        kv: by layer, (2, capacity, num_kv_heads, head_dim): keys, then values.
+        kv: by layer, (2, capacity + 1, num_kv_heads, head_dim): keys, then values. The last slot is nobody's: what
+            pads a turn is written there.
+        generation: how often it has grown; `kv` lies elsewhere since.
     """
 
     def __init__(self, shape: KVShape, device: torch.device, dtype: torch.dtype, max_slots: int | None) -> None:
         """A pool without memory yet; past `max_slots` it grows by no more than it must."""
-        size = (2, 0, shape.num_kv_heads, shape.head_dim)
+        size = (2, 1, shape.num_kv_heads, shape.head_dim)
         self.kv = [torch.zeros(size, device=device, dtype=dtype) for _ in range(shape.num_layers)]
+        self.generation = 0
+        slot_bytes = 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim * dtype.itemsize
+        self._least_slots = (
+            _LEAST_SLOTS if device.type == "cpu" else max(_LEAST_SLOTS, _LEAST_DEVICE_BYTES // slot_bytes)
+        )
         self._max_slots = max_slots
         self._free = np.zeros(0, np.int32)
         self._num_free = 0
@@ -69,14 +93,15 @@ class SlotPool:
 
     def _grow(self, least: int) -> None:
         before = self.capacity
-        wanted = max(before + before // 2, _LEAST_SLOTS)
+        wanted = max(before + before // 2, self._least_slots)
         after = max(least, wanted if self._max_slots is None else min(wanted, self._max_slots))
         for layer, old in enumerate(self.kv):
             # Layer by layer, so that old and new stand side by side for one layer only. Zeros: what is masked in
             # the plain form has weight 0, and 0 times a stray NaN would be NaN.
-            new = torch.zeros((2, after, *old.shape[2:]), device=old.device, dtype=old.dtype)
-            new[:, :before] = old
+            new = torch.zeros((2, after + 1, *old.shape[2:]), device=old.device, dtype=old.dtype)
+            new[:, :before] = old[:, :before]
             self.kv[layer] = new
+        self.generation += 1
         free = np.zeros(after, np.int32)
         fresh = np.arange(after - 1, before - 1, -1, dtype=np.int32)
         free[: len(fresh)] = fresh
@@ -178,15 +203,50 @@ class PagedBatch(Batch):
         slots: (num_tokens,) where each token's KV goes.
         pool: the pool.
         jobs: what attends to what.
+        num_reads: reads that are somebody's; the rest of `reads` pads it.
+        block: on the device, all numbers that say this.
+        shapes: of its parts; the last is the jobs' table.
+        sizes: what it was padded to; None: to nothing.
     """
 
     slots: Tensor
     pool: SlotPool
     jobs: Jobs
+    num_reads: int
+    block: Tensor
+    shapes: list[tuple[int, ...]]
+    sizes: Sizes | None
+
+    @classmethod
+    def read(
+        cls,
+        block: Tensor,
+        shapes: list[tuple[int, ...]],
+        pool: SlotPool,
+        num_lanes: int,
+        num_reads: int,
+        most_keys: int,
+        sizes: Sizes | None,
+    ) -> PagedBatch:
+        """A batch from its numbers on the device; the fields are its attributes."""
+        ids, positions, slots, reads, first, lengths, queries, limits, parts, table = _parted(block, shapes)
+        jobs = Jobs(table, first, lengths, queries, limits, parts, most_keys)
+        wide = [tensor.long() for tensor in (ids, positions, reads, slots)]
+        return cls(wide[0], wide[1], wide[2], num_lanes, wide[3], pool, jobs, num_reads, block, shapes, sizes)
+
+    def over(self, block: Tensor) -> PagedBatch:
+        """The same over another block, whose first numbers are the same; its table goes on to that block's end."""
+        fixed = sum(_aligned(shape) for shape in self.shapes[:-1])
+        shapes = [*self.shapes[:-1], (len(block) - fixed,)]
+        return self.read(block, shapes, self.pool, self.num_lanes, self.num_reads, self.jobs.most_keys, self.sizes)
 
 
 class PagedStore:
-    """A pool for all trees; implements `store.Store`."""
+    """A pool for all trees; implements `store.Store`.
+
+    Attributes:
+        round_sizes: what a turn of some sizes is padded to; None: to nothing.
+    """
 
     def __init__(
         self,
@@ -202,6 +262,7 @@ class PagedStore:
         self._device = device
         self._width = job_width(num_heads, shape.num_kv_heads)
         self.lanes = PagedLanes(self._pool, max_rows)
+        self.round_sizes: Callable[[Sizes], Sizes | None] = lambda sizes: None
 
     def tree(self, name: str, order: int) -> PagedTree:
         """A new tree."""
@@ -229,12 +290,29 @@ class PagedStore:
             reads.extend(at + end for _, end in piece.ends())
             at += len(tokens)
         plan = make_plan(readers, self._width)
-        arrays = [_joined(ids), _joined(positions), _joined(slots), np.array(reads, np.int32), *plan]
-        found = _to_device(arrays, self._device)
-        wide = [tensor.long() for tensor in found[:4]]
-        table, begins, lengths, queries, limits, parts = found[4:]
-        jobs = Jobs(table, begins, lengths, queries, limits, parts, int(plan.lengths.max()))
-        return Layout(PagedBatch(wide[0], wide[1], wide[3], live, wide[2], self._pool, jobs), pieces)
+        arrays = [_joined(ids), _joined(positions), _joined(slots), np.array(reads, np.int32), *plan[1:], plan.slots]
+        sizes = self.round_sizes(Sizes(at, len(plan.first), plan.parts.shape[1]))
+        most_keys = int(plan.lengths.max())
+        if sizes is not None:
+            arrays, most_keys = _padded(arrays, sizes, self._pool.capacity), SPLIT_KEYS
+        shapes = [array.shape for array in arrays]
+        block = torch.from_numpy(_block(arrays)).to(self._device)
+        batch = PagedBatch.read(block, shapes, self._pool, live, len(reads), most_keys, sizes)
+        return Layout(batch, pieces)
+
+
+def _padded(arrays: Sequence[Ints], sizes: Sizes, spill: int) -> list[Ints]:
+    """A turn's numbers, as `PagedBatch.read` has them, and tokens that write to slot `spill`, and jobs of no keys."""
+    num_tokens, num_jobs, most_parts = sizes
+    fillers = [0, 0, spill, 0, 0, 0, -1, 0, -1]
+    rows = [num_tokens] * 4 + [num_jobs] * 4 + [num_tokens]
+    found = []
+    for array, filler, number in zip(arrays, fillers, rows, strict=False):
+        shape = (number, most_parts if array is arrays[8] else array.shape[1]) if array.ndim == 2 else (number,)
+        padded = np.full(shape, filler, np.int32)
+        padded[tuple(slice(size) for size in array.shape)] = array
+        found.append(padded)
+    return [*found, arrays[-1]]
 
 
 def _joined(arrays: Sequence[NDArray[np.integer[Any]]]) -> Ints:
@@ -263,16 +341,28 @@ def _read_piece(piece: Piece, first: int) -> tuple[Reader, Ints]:
     return Reader(first, len(new), above, new, 1), new
 
 
-def _to_device(arrays: list[Ints], device: torch.device) -> list[Tensor]:
-    """Arrays as tensors of their shapes, by one copy."""
-    sizes = [-(-array.size // _ALIGNED) * _ALIGNED for array in arrays]
-    block = np.zeros(sum(sizes), np.int32)
+def _aligned(shape: tuple[int, ...]) -> int:
+    """Numbers that an array of this shape takes in a block."""
+    return -(-math.prod(shape) // _ALIGNED) * _ALIGNED
+
+
+def _block(arrays: Sequence[Ints]) -> Ints:
+    """Arrays one after the other, so that one copy takes them all."""
+    block = np.zeros(sum(_aligned(array.shape) for array in arrays), np.int32)
     at = 0
-    for array, size in zip(arrays, sizes, strict=True):
+    for array in arrays:
         block[at : at + array.size] = array.ravel()
-        at += size
-    whole = torch.from_numpy(block).to(device)
-    return [part[: array.size].view(array.shape) for part, array in zip(torch.split(whole, sizes), arrays, strict=True)]
+        at += _aligned(array.shape)
+    return block
+
+
+def _parted(block: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    """Views of a block's arrays."""
+    found, at = [], 0
+    for shape in shapes:
+        found.append(block[at : at + math.prod(shape)].view(shape))
+        at += _aligned(shape)
+    return found
 
 
 def attend_paged(

@@ -49,7 +49,9 @@ def reference(query: Tensor, key: Tensor, value: Tensor, jobs: Jobs, scale: floa
     kv_heads = key.shape[1]
     group = num_heads // kv_heads
     place = torch.arange(jobs.most_keys, device=query.device)
-    slots = jobs.slots[(jobs.first[:, None] + place).clamp_(max=len(jobs.slots) - 1)].view(-1)
+    slots = jobs.slots[(jobs.first[:, None] + place).clamp_(max=len(jobs.slots) - 1)]
+    # After a job's own keys come others', or nothing at all: it looks at slot 0 instead, and does not see it.
+    slots = slots.where(place < jobs.lengths[:, None], 0).view(-1)
     # (num_jobs, num_kv_heads, width * group or keys, dim)
     q = query.index_select(0, jobs.queries.view(-1).clamp(min=0)).view(num_jobs, width, kv_heads, group, dim)
     q = q.transpose(1, 2).reshape(num_jobs, kv_heads, width * group, dim)

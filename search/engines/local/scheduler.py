@@ -30,7 +30,7 @@ from search.engines.stops import StopRules, TokenTable
 from search.errors import EngineError
 from search.types import FinishReason, Generation, Prefix, Sampling
 
-_KEPT_LOGITS_BYTES = 32 * 2**20
+_KEPT_LOGITS_BYTES, _KEPT_DEVICE_BYTES = 32 * 2**20, 512 * 2**20
 _READS_AT_ONCE = 256
 """Requests read together: so many rows of a large vocabulary in float64 are some hundred megabytes."""
 
@@ -65,7 +65,8 @@ class Scheduler:
         self._store = self._new_store()
         self._text = table
         self._head = head
-        self._kept = KeptLogits(max(16, min(1024, _KEPT_LOGITS_BYTES // (4 * vocab_size))))
+        kept_bytes = _KEPT_LOGITS_BYTES if device.type == "cpu" else _KEPT_DEVICE_BYTES
+        self._kept = KeptLogits(max(16, min(1024, kept_bytes // (4 * vocab_size))))
         self.trees: dict[str, TreeCache] = {}
         self.lanes = self._store.lanes
         self.pool = Pool(self, max_kv_tokens)

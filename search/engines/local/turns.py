@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
 _REPLY_ROUNDS = 8
 """Rounds of an event loop in which whoever got a step has asked for the next one, if that depends on nothing else."""
-_REPLY_SECONDS = 0.1
-"""How long the next turn waits for those rounds at most."""
+_REPLY_SECONDS, _LEAST_REPLY_SECONDS = 0.1, 0.001
+"""How long the next turn waits for those rounds at most; and on a device, where turns are short, at least."""
 
 
 @lru_cache(maxsize=1)
@@ -48,6 +49,8 @@ class Turns:
         self.closed = False
         self._outbox: dict[asyncio.AbstractEventLoop, list[Callable[[], None]]] = {}
         self._step_ended = False
+        self._num_ended = 0
+        self._turn_seconds = 0.0
         self._replying: list[threading.Event] = []
 
     def reply(self, loop: asyncio.AbstractEventLoop, call: Callable[[], None], *, a_step: bool = False) -> None:
@@ -59,6 +62,7 @@ class Turns:
             a_step: whether it tells of a step that ended, so that the next turn waits a little for what follows.
         """
         self._step_ended |= a_step
+        self._num_ended += a_step
         self._outbox.setdefault(loop, []).append(call)
 
     async def call(self, work: Callable[[], None], *, last: bool = False) -> None:
@@ -121,8 +125,10 @@ class Turns:
         from search.engines.local.pool import GRACE_SECONDS
 
         worked = False
+        deadline = time.perf_counter() + self._most_wait()
         while self._replying:
-            self._replying.pop().wait(_REPLY_SECONDS)
+            self._replying.pop().wait(max(0.0, deadline - time.perf_counter()))
+        start = time.perf_counter()
         try:
             with self._model.computing():
                 while self._inbox:
@@ -130,6 +136,7 @@ class Turns:
                 worked = self._scheduler.turn()
         except Exception as error:  # Whatever went wrong, every caller must hear of it.
             self._scheduler.fail_all(self._failure(error))
+        self._turn_seconds = time.perf_counter() - start
         self._scheduler.tell_watchers()
         self._send()
         with self._lock:
@@ -141,6 +148,18 @@ class Turns:
             timer = threading.Timer(GRACE_SECONDS * 1.1, self._wake)
             timer.daemon = True
             timer.start()
+
+    def _most_wait(self) -> float:
+        """Seconds that the next turn may wait for what follows the steps that ended.
+
+        Who waits keeps the other rows waiting, and who does not wait loses those that ended a turn: on a device, where
+        a turn may be shorter than what happens between, no longer than costs them as much as it saves these.
+        """
+        ended, self._num_ended = self._num_ended, 0
+        running = len(self._scheduler.lanes)
+        if self._model.device.type == "cpu" or not running:
+            return _REPLY_SECONDS
+        return min(_REPLY_SECONDS, max(_LEAST_REPLY_SECONDS, self._turn_seconds * ended / running))
 
     def _send(self) -> None:
         outbox, self._outbox = self._outbox, {}
