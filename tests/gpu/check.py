@@ -131,7 +131,7 @@ def asked_problems(number: int) -> list[Problem]:
 
 
 def throughput(policy: str, dtype: str, device: str, small: bool) -> dict[str, Any]:
-    """Flat and in trees against `transformers.generate`, with turns launched as a whole, and a part of it kernel by kernel."""
+    """Flat and in trees against `transformers.generate`: turns launched as a whole, and some kernel by kernel."""
     full: dict[str, Any] = {"rows": (4,), "num_problems": (1,)} if small else {"rows": (8, 16, 64)}
     part: dict[str, Any] = {"rows": (4 if small else 16,), "num_problems": (1,)}
     common: dict[str, Any] = {"repeats": 1, "seed": 0, "device": device, "attention": "paged"}

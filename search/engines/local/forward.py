@@ -215,7 +215,7 @@ class PagedForward(TreeForward):
         self._attention = best_paged(device)
         super().__init__(model, device, dtype, context_tokens)
 
-    def store(self, device: torch.device, dtype: torch.dtype, max_rows: int, max_kv_tokens: int | None) -> Store:
+    def store(self, device: torch.device, dtype: torch.dtype, max_rows: int, max_kv_tokens: int | None) -> PagedStore:
         """A pool."""
         return PagedStore(self.shape, device, dtype, max_rows, max_kv_tokens, self._slot.num_heads)
 

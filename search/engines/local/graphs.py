@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -61,7 +61,7 @@ class CudaRecorder:
     """
 
     def __init__(self) -> None:
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None
 
     def __call__(self, run: Callable[[], tuple[Tensor, dict[int, Tensor]]]) -> Recording:
         """As in `Recorder`."""
