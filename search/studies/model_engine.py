@@ -76,8 +76,8 @@ def measure(
     ratios: dict[str, list[float]] = {name: [] for name in cases}
     rates: dict[str, list[float]] = {name: [] for name in cases}
     work = 0.0
-    # The first run of a shape pays for what a device builds once for it, on both sides; on an H200 it took `generate` up
-    # to ten times as long as the next. So there it is not counted.
+    # The first run of a shape pays for what a device builds once for it, on both sides; on an H200 it took `generate`
+    # up to ten times as long as the next. So there it is not counted.
     for repeat in range(0 if device == "cpu" else -1, repeats):
         for name, (ours, theirs) in cases.items():
             # The uncounted run is the first counted one, whose lengths it has seen.

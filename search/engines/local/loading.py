@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -162,6 +164,7 @@ def _load(
     raw_tokenizer = read_tokenizer(model, folder, trust_remote_code)
     network = read_weights(model, folder, config, dtype, trust, names, packed=packed).to(place)
     loaded = prepare(network, raw_tokenizer, name=model, attention=attention, graphs=graphs)
+    _give_back_free_memory()
     loaded.head = read_head(model, sorted(folder.glob("*.safetensors")))
     if loaded.head is not None:
         check_finite(model, loaded.head)
@@ -175,6 +178,14 @@ def _load(
         details = gguf_details(read_gguf(model, folder), network)
         loaded.info = replace(loaded.info, details={**loaded.info.details, **details})
     return loaded
+
+
+def _give_back_free_memory() -> None:
+    """Give the system what the allocator holds and nobody uses: of a .gguf of 1.1 GB that was 1 GB of 5.2."""
+    if sys.platform == "linux":
+        # Another C library than glibc has no such call, and keeps less.
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _wants_packed(gguf_weights: str, device: str, dtype: str) -> bool:
