@@ -108,6 +108,12 @@ def test_settings_in_yaml_are_settings(page, tmp_path):
             build(EvalSettings, ungrouped(EvalSettings, values))
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_settings_in_the_environment_are_settings(page):
+    for name in re.findall(r"ETS_(?!SKIP_)([A-Z_]+)=", page.read_text()):
+        assert name.lower() in EvalSettings.model_fields, f"{page.name}: ETS_{name}"
+
+
 def test_the_api_page_names_what_search_exports():
     page = (ROOT / "docs/python-api.md").read_text()
     assert not [name for name in search.__all__ if f"`{name}" not in page and f"import {name}" not in page]
