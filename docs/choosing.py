@@ -46,8 +46,8 @@ def against(report: dict[str, Any], key: str, width: int, method: str, form: str
 def methods_table(reports: list[dict[str, Any]], width: int) -> str:
     """Every method against REBASE on the same problems; reports later in the list add what is not there yet."""
     lines = [
-        "| method | problems | accuracy | less REBASE's, paired | KV tokens kept | less KV than REBASE "
-        "| problems per second over REBASE's |",
+        "| method | problems | accuracy | minus REBASE's, paired | KV tokens kept | times less KV than REBASE "
+        "| problems per second, times REBASE's |",
         "|---" * 7 + "|",
     ]
     seen: set[str] = set()
@@ -103,7 +103,8 @@ def page() -> str:
     ratio = wide["figures"]["kv_ratio_64"]
     parts = [
         "# Choosing a method",
-        "The figures on this page were measured on the mini family: small models that know story arithmetic alone. "
+        "Unless another model is named, the figures on this page were measured on the mini family: small models that "
+        "know story arithmetic alone. "
         "They say how the methods differ there, not how they would rank on your model and your problems. "
         "[Results](results.md) has all of them with their commands; this page is written from the same files by "
         "`docs/choosing.py`. Measure the two or three that come into question on problems of your own, with the same "
@@ -119,7 +120,8 @@ def page() -> str:
                 "| you have | take |",
                 "|---|---|",
                 "| no time for more than one answer | `greedy` |",
-                "| no reward model | `self-consistency`, if the model's errors differ from sample to sample |",
+                "| no reward model | `self-consistency` first; to search, `rebase` with "
+                "`--prm confidence:mean-logprob`, and not `ets`: [Without a reward model](verifiers.md) |",
                 "| a reward model that you trust only on whole solutions | `best-of-n` |",
                 "| a step-wise reward model, and memory to spare | `rebase`, or `dvts` |",
                 "| a step-wise reward model, and a wide search (64 was measured) or a full KV cache | `ets` |",
@@ -127,7 +129,8 @@ def page() -> str:
             ]
         ),
         "## Without a search",
-        f"What does not prune sets what a search has to beat. {widths['num_problems']} problems of {widths['data']}:",
+        "These methods never prune. What they reach is what a search has to beat. "
+        f"{widths['num_problems']} problems of {widths['data']}:",
         plain_table(widths, 16),
         f"Voting by majority hardly helps here: {plain['self-consistency']:.2f} at width 16 against {sampled:.2f} for "
         "one sample, since the models' slips are systematic and their wrong answers agree. The same sixteen solutions "
@@ -141,9 +144,9 @@ def page() -> str:
         f"{row_of(widths, 'particle', 16)['kv_tokens_mean']:.0f} KV tokens.",
         "## At width 64",
         methods_table([wide, others], 64),
-        "Beam search, DVTS and the paper's settings of ETS (`ets-paper`) ran apart, by former seeds: compare them by "
-        f"the columns against REBASE, which ran beside them. ETS holds {ratio:.1f} times less KV cache than "
-        "REBASE and "
+        "Beam search, DVTS and the paper's settings of ETS (`ets-paper`) were run earlier, when steps were seeded in "
+        "another way. REBASE ran beside them, so compare them by the columns that are against it. ETS holds "
+        f"{ratio:.1f} times less KV cache than REBASE and "
         f"differs from it by {against(wide, 'accuracy_diff', 64, 'ets', '+.3f')} in accuracy. Under a fixed pool of "
         f"{wide['figures']['pool_kv_tokens']} KV tokens it solved {wide['figures']['pool_speedup_64']:.2f} times as "
         "many problems per second as REBASE. DVTS, which needs no embedder and no solver, is the next best here. Beam "
@@ -151,7 +154,9 @@ def page() -> str:
         "## When not to use ETS",
         "\n".join(
             [
-                "- **No reward model.** All rewards are then equal, and ETS prunes by cost and wording alone.",
+                "- **No reward model.** With `--prm none` all rewards are equal, and ETS prunes by cost and wording "
+                "alone. By the policy's confidence it lost 17 points to REBASE on Qwen2.5-Coder-1.5B, a real model "
+                "([measured](real.md#search-methods-on-qwen)): [Without a reward model](verifiers.md) says what to do.",
                 "- **A narrow width, or short solutions.** The tree is small, and so is what pruning saves.",
                 "- **Memory is not what limits you.** ETS saves cache. No comparison here shows it more accurate than "
                 "REBASE beyond its interval. With one problem at a time on a large GPU, take REBASE or DVTS.",
@@ -170,15 +175,15 @@ def page() -> str:
         "mini family the router is as large as the target, so a routed chain computes more than the target alone, "
         "whatever it saves in target tokens ([Results](results.md) has both).",
         f"Chains (`--method chain`), {routers['num_problems']} problems, at equal shares of target steps: Arbitrage "
-        f"less RSD is {figures['accuracy_gain_vs_rsd_mean']:+.3f} ({figures['accuracy_gain_vs_rsd_mean_lo']:+.3f} to "
+        f"minus RSD is {figures['accuracy_gain_vs_rsd_mean']:+.3f} ({figures['accuracy_gain_vs_rsd_mean_lo']:+.3f} to "
         f"{figures['accuracy_gain_vs_rsd_mean_hi']:+.3f}) in accuracy, the mean over shares of 10, 20 and 30%. At "
         f"30% alone it is {figures['accuracy_gain_vs_rsd_30']:+.3f} "
         f"({figures['accuracy_gain_vs_rsd_30_lo']:+.3f} to {figures['accuracy_gain_vs_rsd_30_hi']:+.3f}). RSD needs no "
         "router to be trained. The mini router learned from an exact checker of steps, which real data seldom has; one "
         "that learned from the reward model's scores gained about a third of that, on 500 problems.",
-        f"At every node of a search by the former default of ETS (width 16, {routers['ets_router']}):",
+        f"At every node of a search by an earlier version of ETS (width 16, {routers['ets_router']}):",
         routed_table(routers),
-        f"Routed less target alone: {routed[0]} ({routed[1]} to {routed[2]}), with "
+        f"Routed minus target alone: {routed[0]} ({routed[1]} to {routed[2]}), with "
         f"{figures['ets_target_tokens_saved']:.2f} times fewer target tokens. "
         "[Routers](routers.md) says how to train one for your own pair.",
     ]
