@@ -137,6 +137,14 @@ class Search:
         """The settings that are used, as a run keeps them; what is not there is not used or has no limit."""
         return record_of(self.settings, own_policy=self._own_policy)
 
+    def load(self) -> None:
+        """Load the models in the caller's thread, where an interruption ends it at once; else the first use does.
+
+        Raises:
+            ConfigError: a checkpoint cannot be used.
+        """
+        _ = self.driver
+
     @property
     def driver(self) -> Driver:
         """The loop with its parts; loads the models on first use.

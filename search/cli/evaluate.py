@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from search.cli.options import read_settings, settings_options
-from search.cli.show import progress, tell
+from search.cli.show import GOES_ON, progress, tell
 from search.config import EvalSettings
 from search.errors import ConfigError, EngineError, SearchError
 
@@ -43,13 +43,17 @@ def evaluate(
     evaluation = Evaluation(settings, out)
     if line := evaluation.data.described(settings.data):
         sys.stderr.write(f"{line}\n")
-    with progress("eval", len(evaluation.problems), evaluation.num_done, concurrency) as bar:
-        try:
+    try:
+        evaluation.load()
+        with progress("eval", len(evaluation.problems), evaluation.num_done, concurrency) as bar:
             summary = asyncio.run(evaluation.run(concurrency, bar.update))
-        except SearchError as error:
-            if out is None or not (isinstance(error, EngineError) or isinstance(error.__cause__, EngineError)):
-                raise
-            raise ConfigError(f"{error}; once it is there, the same command goes on with {out}") from error
+    except SearchError as error:
+        if out is None or not (isinstance(error, EngineError) or isinstance(error.__cause__, EngineError)):
+            raise
+        raise ConfigError(f"{error}; once it is there, {GOES_ON} with {out}") from error
+    except KeyboardInterrupt:
+        kept = f"{evaluation.num_kept} of {len(evaluation.problems)} problems are kept in {out}: {GOES_ON}"
+        raise KeyboardInterrupt("nothing is kept: --out DIR keeps a run" if out is None else kept) from None
     tell(as_json, summary.to_dict(), summary.to_text())
     for line in summary.failures[:10]:
         sys.stderr.write(line + "\n")

@@ -5,16 +5,19 @@ from __future__ import annotations
 import importlib
 import io
 import logging
+import signal
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import NoReturn
 
 import click
 
 from search.errors import ConfigError, DataError, SearchError
 
-EXIT_FAILURE, EXIT_BAD_INPUT, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 1, 2, 3, 130
+EXIT_FAILURE, EXIT_BAD_INPUT, EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 3, 130, 143
 
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "solve": ("search.cli.solve:solve", "Solve one problem by search and show how."),
@@ -60,7 +63,7 @@ def cli() -> None:
     """Tree search for LLM reasoning that is cheap.
 
     Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong input, 3 some problems
-    failed, 130 interrupted.
+    failed, 130 interrupted, 143 the same by SIGTERM.
     """
 
 
@@ -70,12 +73,29 @@ def main(args: list[str] | None = None) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a letter is no reason to fail
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _interrupted_by_sigterm() as came:
         warnings.showwarning = lambda message, *_, **__: _say(str(message))
-        _run(args)
+        _run(args, came)
 
 
-def _run(args: list[str] | None) -> NoReturn:
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[list[int]]:
+    """Have SIGTERM end what runs as Ctrl-C does; gives the signals that came."""
+    came: list[int] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        interrupt = signal.getsignal(signal.SIGINT)  # none where a shell ignores it for what it runs with &
+        (interrupt if callable(interrupt) else signal.default_int_handler)(signal.SIGINT, frame)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run(args: list[str] | None, terminated: Sequence[int]) -> NoReturn:
     try:
         code = cli.main(args, prog_name="ets", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -90,9 +110,10 @@ def _run(args: list[str] | None) -> NoReturn:
     except SearchError as error:
         _say(str(error))
         sys.exit(EXIT_FAILURE)
-    except (KeyboardInterrupt, click.Abort):
-        _say("interrupted")
-        sys.exit(EXIT_INTERRUPTED)
+    except (KeyboardInterrupt, click.Abort) as error:
+        kept = str(error.__cause__ or error)  # as the command says it, if it keeps anything
+        _say(f"interrupted; {kept}" if kept else "interrupted")
+        sys.exit(EXIT_TERMINATED if terminated else EXIT_INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(EXIT_FAILURE)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from search.cli.show import print_json
+from search.cli.show import GOES_ON, print_json
 from search.config import flag
 from search.errors import ConfigError
 from search.support.plots import check_plots
@@ -78,10 +78,13 @@ def repro(
         if out is not None:
             sys.stderr.write(f"ets: the tables are written without figures: {error}\n")
         images = None
-    if isinstance(wanted, EtsRecipe):
-        document = reproduce_ets.reproduce(wanted, folder, quick=quick, images=images, say=say)
-    else:
-        document = reproduce_arbitrage.reproduce(wanted, folder, quick=quick, images=images, say=say)
+    try:
+        if isinstance(wanted, EtsRecipe):
+            document = reproduce_ets.reproduce(wanted, folder, quick=quick, images=images, say=say)
+        else:
+            document = reproduce_arbitrage.reproduce(wanted, folder, quick=quick, images=images, say=say)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"what is done is kept in {folder}: {GOES_ON}") from None
     if out is not None:
         for file in document.write(out):
             sys.stderr.write(f"wrote {file}\n")

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -20,6 +21,9 @@ from search.runs.summary import count
 from search.types import NodeStatus, Reduce
 
 _PLAIN_EVERY_SECONDS = 10.0
+
+GOES_ON = "the same command goes on"
+"""What is said of a run that is kept and was interrupted."""
 
 
 def print_json(values: Mapping[str, Any]) -> None:
@@ -202,39 +206,51 @@ def progress(label: str, total: int, done: int = 0, beside: int = 0) -> Iterator
         done: how many were done before.
         beside: how many are worked on side by side; in the mean they are half done, which the time left reckons with.
     """
+    num_before, begun = done, time.monotonic()
+
+    def seconds_left(now: float, done: int) -> float:
+        running = min(beside, total - done) / 2
+        return (now - begun) * (total - done - running) / max(1, done - num_before + running)
+
     if sys.stderr.isatty():
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn
         from rich.progress import Progress as Bar
+
+        class _TimeLeft(ProgressColumn):
+            """Nothing before there is something to reckon it by, and where that was too little."""
+
+            def render(self, task: Task) -> Text:
+                left = -1.0 if task.fields["end"] is None else task.fields["end"] - time.monotonic()
+                told = left >= 0 or task.finished
+                return Text(str(timedelta(seconds=max(0, round(left)))) if told else "", style="progress.remaining")
 
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TimeRemainingColumn(),
+            _TimeLeft(),
             TextColumn("{task.fields[note]}"),
         )
         with Bar(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task(label, total=total, completed=done, note="")
+            task = bar.add_task(label, total=total, completed=done, note="", end=None)
 
             class _OnTerminal:
                 def update(self, done: int, note: str) -> None:
-                    bar.update(task, completed=done, note=note)
+                    now = time.monotonic()
+                    end = now + seconds_left(now, done) if done > num_before else None
+                    bar.update(task, completed=done, note=note, end=end)
 
             yield _OnTerminal()
         return
 
-    num_before = done
-
     class _Plain:
-        last = begun = time.monotonic()
+        last = begun
 
         def update(self, done: int, note: str) -> None:
             now = time.monotonic()
             if done == total or now - self.last >= _PLAIN_EVERY_SECONDS:
                 self.last = now
-                begun = min(beside, total - done) / 2
-                left = (now - self.begun) * (total - done - begun) / max(1, done - num_before + begun)
-                ending = f", {left:.0f} s left" if num_before < done < total else ""
+                ending = f", {seconds_left(now, done):.0f} s left" if num_before < done < total else ""
                 sys.stderr.write(f"{label}: {done}/{total} {note}{ending}\n")
                 sys.stderr.flush()
 

@@ -47,8 +47,10 @@ def solve(
     from search.runs.pulse import Pulse
     from search.support.files import write_atomic
 
+    search = Search(settings=settings)
+
     async def run() -> int:
-        async with Search(settings=settings) as search:
+        async with search:
             pulse = Pulse(search, 1, lambda note: click.echo(f"solve: {note}", err=True))
             try:
                 result = await search.asolve(asked, watch=pulse.watch)
@@ -62,6 +64,7 @@ def solve(
                 print_result(result, reduce=cast(Reduce, search.settings.search_reduce))
             return 1 if result.error is not None else 0
 
+    search.load()
     return asyncio.run(run())
 
 

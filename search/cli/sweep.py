@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from search.cli.compare import show, table_options
-from search.cli.show import progress
+from search.cli.show import GOES_ON, progress
 from search.errors import SearchError
 from search.support.plots import check_plots
 
@@ -39,7 +39,10 @@ def sweep(file: Path, out: Path | None, layout: str, plot: Path | None, as_json:
     for note in wanted.notes:
         sys.stderr.write(f"ets: {note}\n")
     folder = out or Path("runs") / file.stem
-    comparison, failures = run_sweep(wanted, folder, _bar, _say)
+    try:
+        comparison, failures = run_sweep(wanted, folder, _bar, _say)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"what is done is kept in {folder}: {GOES_ON}") from None
     if comparison is not None:
         show(comparison, "json" if as_json else layout, plot)
     elif len(failures) == len(wanted.cells):

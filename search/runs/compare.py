@@ -42,8 +42,9 @@ class Row:
             of a problem, then over problems.
         policy_tokens: tokens that models wrote for a problem, dropped ones included.
         target_tokens: those of them that the target wrote; a single model is its own target.
-        seconds_wall: in which problems were being solved, over all calls of the run, also where fewer are compared.
-        problems_per_hour: solved in those calls; None where no call was kept.
+        seconds_wall: in which problems were being solved, over all calls of the run, also where fewer are compared;
+            None where some of its problems were not timed.
+        problems_per_hour: solved in those calls; None where no problem was timed.
         cost: a problem's, by the run's own price; None without one, or where its server told no tokens.
     """
 
@@ -58,7 +59,7 @@ class Row:
     kv_tokens: float | None
     policy_tokens: float | None
     target_tokens: float | None
-    seconds_wall: float
+    seconds_wall: float | None
     problems_per_hour: float | None
     cost: float | None = None
 
@@ -186,14 +187,14 @@ def _row(
     written = [record.stats["policy_tokens"] for record in records]
     by_target = [record.models["target"].sampled_tokens for record in records if "target" in record.models]
     kv_tokens = [record.stats["kv_tokens_mean"] for record in records]
-    price = run.summary.price
+    summary, rate = run.summary, run.problems_per_second
+    price = summary.price
     costs = [
         record.models["policy"].cost(price) for record in records if price is not None and "policy" in record.models
     ]
     less_first = None
     if first is not None and graded:
         less_first = paired([records[place] for place in graded], [first[place] for place in graded])
-    rate = run.problems_per_second
     return Row(
         run=run.folder,
         name=run.name,
@@ -206,7 +207,7 @@ def _row(
         kv_tokens=_each(kv_tokens, len(records)),
         policy_tokens=_each(written, len(records)),
         target_tokens=_each(written if run.settings.writer == "model" else by_target, len(records)),
-        seconds_wall=run.summary.seconds_wall,
+        seconds_wall=summary.seconds_wall if summary.num_timed >= summary.num_problems else None,
         problems_per_hour=None if rate is None else 3600 * rate,
         cost=_each(costs, len(records)) if costs else None,
     )
@@ -251,7 +252,7 @@ def _cells(row: Row, varying: Sequence[str], *, priced: bool) -> list[tuple[str,
         ("KV tokens", _rounded(row.kv_tokens)),
         ("policy tokens", _rounded(row.policy_tokens)),
         ("target tokens", _rounded(row.target_tokens)),
-        ("wall s", round(row.seconds_wall, 1)),
+        ("wall s", None if row.seconds_wall is None else round(row.seconds_wall, 1)),
         ("problems/h", _rounded(row.problems_per_hour)),
         *([("cost a problem", None if row.cost is None else float(f"{row.cost:.3g}"))] if priced else []),
     ]

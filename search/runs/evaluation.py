@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -67,6 +67,32 @@ class Evaluation:
                 if (record := self._directory.load(problem, self.config_hash)) is not None:
                     self._records[problem.id] = record
         self.num_done = len(self._records)
+        self._infos: dict[str, Any] = {}
+        self._seconds_loading = 0.0
+
+    @property
+    def num_kept(self) -> int:
+        """Problems that are done by now and need not be run again."""
+        return sum(record.error is None for record in self._records.values())
+
+    def load(self, load: Callable[[Search], None] | None = None) -> None:
+        """Load the models, if anything is left to be run; `run` does so where nobody did.
+
+        In the caller's own thread, so that an interruption ends it.
+
+        Args:
+            load: as for `run`.
+
+        Raises:
+            ConfigError: a model cannot be had.
+        """
+        if self._infos or len(self._records) == len(self.problems):
+            return
+        start = time.perf_counter()
+        if load is not None:
+            load(self.search)
+        self._infos = {role: asdict(engine.info) for role, engine in self.search.engines.items()}
+        self._seconds_loading = time.perf_counter() - start
 
     async def run(
         self,
@@ -83,29 +109,28 @@ class Evaluation:
             on_progress: told of every problem that ends, and now and then before the first one does.
             load: gives the search models that outlive it; None: it loads its own, and they end with it.
         """
-        self._session = Session()
+        self._session, earlier = Session(), self._sessions
         todo = [problem for problem in self.problems if problem.id not in self._records]
         if todo:
             async with self.search if load is None else nullcontext():
                 # Models that cannot be had are wrong input, said once and not for every problem.
-                start = time.perf_counter()
-                if load is not None:
-                    await asyncio.to_thread(load, self.search)
-                infos = await asyncio.to_thread(engine_infos, self.search)
+                await asyncio.to_thread(self.load, load)
                 if self.search.settings.flush_cache:
                     await flush_caches(self.search)
-                self._begin_session(infos)
-                self._session.seconds_loading = time.perf_counter() - start
+                self._begin_session(infos := self._infos)
+                self._session.seconds_loading = self._seconds_loading
                 pulse = Pulse(self.search, len(todo), lambda note: on_progress(len(self._records), note))
                 try:
                     with garbage_frozen(), self._session.running():
                         async for item in self.search.asolve_many(todo, concurrency, pulse.watch):
                             pulse.stop()
                             self._keep(item)
+                            self._keep_session(earlier, concurrency, infos)
                             on_progress(len(self._records), self._note())
                 finally:
                     pulse.stop()
-                    self._end_session(concurrency, infos)
+                    self._keep_session(earlier, concurrency, infos)
+                    self._infos = {}
                     close_grader(self.search.grader)
         self.search.say()
         ordered = [self._records[problem.id] for problem in self.problems]
@@ -154,12 +179,12 @@ class Evaluation:
             notes=list(self.search.notes),
         )
 
-    def _end_session(self, concurrency: int, infos: Mapping[str, Any]) -> None:
-        """Keep how long it took, session by session; only one that was killed outright is not there."""
+    def _keep_session(self, earlier: Sequence[dict[str, Any]], concurrency: int, infos: Mapping[str, Any]) -> None:
+        """Keep how long it took so far, session by session; of one that is killed, to its last problem."""
         undecided = getattr(self.search.grader, "num_undecided", 0)
         session = self._session.to_dict()
         self._sessions = [
-            *self._sessions,
+            *earlier,
             {**session, "concurrency": concurrency, "num_undecided_grades": undecided, "engines": infos},
         ]
         if self._directory is not None:
@@ -188,8 +213,3 @@ async def flush_caches(search: Search) -> None:
                 await engine.flush_cache()
             except EngineError as error:
                 raise ConfigError(f"flush_cache: {error}") from error
-
-
-def engine_infos(search: Search) -> dict[str, Any]:
-    """What the engines of a search are, by role; loads them."""
-    return {role: asdict(engine.info) for role, engine in search.engines.items()}

@@ -60,7 +60,7 @@ class Run:
 
     @property
     def problems_per_second(self) -> float | None:
-        """Over the sessions that ended; None where none did."""
+        """Over all sessions; None where no problem was timed."""
         return self._rate("seconds")
 
     @property
@@ -70,7 +70,8 @@ class Run:
 
     def _rate(self, key: str) -> float | None:
         seconds = sum(float(one[key]) for one in self.sessions)
-        return sum(int(one["num_problems"]) for one in self.sessions) / seconds if seconds else None
+        num_timed = sum(int(one["num_problems"]) for one in self.sessions)
+        return num_timed / seconds if num_timed and seconds else None
 
 
 def read_run(folder: Path) -> Run:

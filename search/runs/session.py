@@ -17,9 +17,9 @@ class Session:
 
     Attributes:
         num_problems: solved in it.
-        seconds: wall time in which problems were being solved.
+        seconds: wall time in which problems were being solved; while they are, up to the last that ended.
         seconds_loading: wall time before that, in which models were loaded or servers asked.
-        cpu_seconds: of this process, all threads.
+        cpu_seconds: of this process, all threads, in the same time.
         policy_tokens: sampled in it.
         kv_tokens_sum: `kv_tokens_mean` summed over its problems.
     """
@@ -31,24 +31,30 @@ class Session:
     policy_tokens: int | None = 0
     kv_tokens_sum: float | None = 0.0
     _started: float = field(default=0.0, repr=False)
+    _cpu_started: float = field(default=0.0, repr=False)
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Count the time inside the block, also where it is left by an error or an interruption."""
-        self._started, cpu = time.perf_counter(), time.process_time()
+        self._started, self._cpu_started = time.perf_counter(), time.process_time()
         try:
             yield
         finally:
-            self.seconds, self.cpu_seconds = time.perf_counter() - self._started, time.process_time() - cpu
+            self._note_time()
 
     def add(self, record: ProblemRecord) -> None:
         """Count a problem that was solved."""
         self.num_problems += 1
+        self._note_time()
         written, kept = record.stats["policy_tokens"], record.stats["kv_tokens_mean"]
         known = self.policy_tokens is not None and written is not None
         self.policy_tokens = (self.policy_tokens or 0) + int(written or 0) if known else None
         known = self.kv_tokens_sum is not None and kept is not None
         self.kv_tokens_sum = (self.kv_tokens_sum or 0.0) + float(kept or 0.0) if known else None
+
+    def _note_time(self) -> None:
+        self.seconds = time.perf_counter() - self._started
+        self.cpu_seconds = time.process_time() - self._cpu_started
 
     @property
     def tokens_per_second(self) -> float | None:

@@ -31,7 +31,8 @@ class Summary:
         settings: resolved.
         stats: sums over all problems; kv_tokens_mean and the peaks are per problem, averaged.
         seconds_wall: in which problems were being solved, over all calls of the run; they run side by side, so less
-            than the sum in `stats`. Loading is left out, and a call that was killed outright is not there.
+            than the sum in `stats`. Loading is left out, and of a call that was killed what came after its last
+            problem; None where no problem was timed.
         seconds_loading: in which models were loaded, over the same calls.
         num_timed: problems that were solved in those calls.
         num_resumed: problems that were found done.
@@ -50,7 +51,7 @@ class Summary:
     config_hash: str
     settings: SearchSettings
     stats: dict[str, float | int | None]
-    seconds_wall: float
+    seconds_wall: float | None
     seconds_loading: float
     num_timed: int
     num_resumed: int
@@ -61,8 +62,11 @@ class Summary:
     clusters_mean: float | None = None
 
     @property
-    def _untimed(self) -> str:
-        return "" if self.num_timed == self.num_problems else f" (of {self.num_timed} of {self.num_problems} problems)"
+    def _wall(self) -> str:
+        if self.seconds_wall is None:
+            return "unknown wall"
+        of = "" if self.num_timed == self.num_problems else f" (of {self.num_timed} of {self.num_problems} problems)"
+        return f"{self.seconds_wall:.1f} wall{of}"
 
     @property
     def price(self) -> Price | None:
@@ -135,7 +139,7 @@ class Summary:
                     else []
                 ),
                 *self._clusters_line,
-                f"seconds           {self.seconds_wall:.1f} wall{self._untimed}, {stats['seconds']:.1f} summed over "
+                f"seconds           {self._wall}, {stats['seconds']:.1f} summed over "
                 f"problems; loading {self.seconds_loading:.1f}",
                 *(f"{role:17} {describe_cost(cost)}" for role, cost in self.models.items()),
                 *(f"at {times:<5} selections {note}" for note, times in [*self.notes.items()][:_SHOWN_NOTES]),
@@ -196,6 +200,7 @@ def summarise(
     right = sum(record.correct is True for record in graded)
     failed = [record for record in every if record.error is not None]
     clustered = [sizes for record in every for sizes in _clustered(record)]
+    num_timed = sum(int(one["num_problems"]) for one in sessions)
     return Summary(
         num_problems=len(every),
         num_failed=len(failed),
@@ -205,9 +210,9 @@ def summarise(
         config_hash=config_hash,
         settings=settings,
         stats=sum_stats(Stats(**record.stats) for record in every),  # type: ignore[arg-type]
-        seconds_wall=sum(float(one["seconds"]) for one in sessions),
+        seconds_wall=sum(float(one["seconds"]) for one in sessions) if num_timed or not every else None,
         seconds_loading=sum(float(one.get("seconds_loading", 0)) for one in sessions),
-        num_timed=sum(int(one["num_problems"]) for one in sessions),
+        num_timed=num_timed,
         num_resumed=num_resumed,
         failures=tuple(f"problem {record.problem_id} failed: {record.error}" for record in failed),
         notes=dict(Counter(_PARTICULARS.sub("", note) for record in every for note in record.notes).most_common()),

@@ -141,6 +141,7 @@ async def _run(sweep: Sweep, out: Path, bar: Bar, say: Say) -> list[str]:
                     say(line)
                     said.add(line)
                 label = f"{number + 1}/{len(sweep.cells)} {cell.name}"
+                await asyncio.to_thread(evaluation.load, models.give)
                 with bar(label, len(evaluation.problems), evaluation.num_done) as progress:
                     summary = await evaluation.run(sweep.concurrency, progress, models.give)
                 failures += [f"{cell.name}: {line}" for line in summary.failures]

@@ -177,6 +177,20 @@ def test_a_wrong_sweep_is_said_before_the_work(inside, tmp_path, values, message
     assert not (tmp_path / "runs").exists()
 
 
+def test_an_interrupted_sweep_or_reproduction_says_what_is_kept(inside, tmp_path, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("search.runs.sweep.run_sweep", interrupted)
+    monkeypatch.setattr("search.studies.reproduce_ets.reproduce", interrupted)
+    write(tmp_path, grid={"search": {"width": [1, 2]}})
+    for args, folder in ((("sweep", "grid.yaml"), "runs/grid"), (("repro", "ets"), "runs/ets-mini")):
+        ran = inside(*args)
+        assert ran.code == 130
+        said = f"ets: interrupted; what is done is kept in {folder}: the same command goes on"
+        assert ran.err.splitlines()[-1] == said
+
+
 def test_a_sweep_of_which_nothing_works_fails(inside, tmp_path):
     write(tmp_path, settings={**SETTINGS, "models": {"policy": "./nowhere"}}, grid={"search": {"width": [1, 2]}})
     ran = inside("sweep", "grid.yaml")

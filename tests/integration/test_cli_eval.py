@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from functools import partial
 
 import pytest
 
@@ -73,29 +75,66 @@ def test_other_settings_do_not_mix_with_a_run(inside):
     assert ran.code == 2 and "width: 1 there, 2 now" in ran.err and len(ran.err.splitlines()) == 1
 
 
-def test_interrupted_it_leaves_whole_records_and_resumes(inside, tmp_path):
-    args = ["eval", "--data", "mini:test", "--limit", "300", "--width", "4", "--out", "run", "--concurrency", "4"]
-    command = [sys.executable, "-m", "search.cli", *args]
-    with subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell ignores it for what it runs with &
-    ) as process:
+INTERRUPTED = ["eval", "--data", "mini:test", "--limit", "300", "--width", "4", "--concurrency", "4"]
+
+
+def ended_by(number, folder, *args, begun, ignored=False):
+    """The exit code and stderr of `ets eval` that gets a signal as soon as it has begun."""
+    # A shell ignores SIGINT for what it runs with &.
+    prepare = partial(signal.signal, signal.SIGINT, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    command = [sys.executable, "-m", "search.cli", *INTERRUPTED, *args]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=folder, preexec_fn=prepare, **pipes) as process:
         try:
-            while process.poll() is None and len(list(tmp_path.glob("run/problems/*.json"))) < 5:
+            while process.poll() is None and not begun():
                 time.sleep(0.05)
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             _, err = process.communicate()
         finally:
             process.kill()
-    assert process.returncode == 130 and err.decode().splitlines()[-1] == "ets: interrupted"
+    return process.returncode, err.decode().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "ignored"),
+    [(signal.SIGINT, 130, False), (signal.SIGTERM, 143, False), (signal.SIGTERM, 143, True)],
+)
+def test_interrupted_it_leaves_whole_records_and_resumes(inside, tmp_path, number, code, ignored):
+    problems = tmp_path / "run" / "problems"
+    begun = lambda: len(list(problems.glob("*.json"))) >= 5  # noqa: E731
+    ended, said = ended_by(number, tmp_path, "--out", "run", begun=begun, ignored=ignored)
     done = records(tmp_path / "run")
     assert 5 <= len(done) < 300 and all(record["error"] is None for record in done.values())
+    assert ended == code
+    assert said[-1] == f"ets: interrupted; {len(done)} of 300 problems are kept in run: the same command goes on"
     assert not list(tmp_path.glob("run/**/*.part"))
+    (session,) = json.loads((tmp_path / "run" / "run.json").read_text())["sessions"]
+    assert session["num_problems"] == len(done) and session["seconds"] > 0
+    args = [*INTERRUPTED, "--out", "run"]
     rest = inside(*args[:4], str(len(done) + 3), *args[5:], "--json").json
     assert rest["num_resumed"] > 0 and rest["num_failed"] == 0
+
+
+def test_interrupted_without_a_folder_it_says_that_nothing_is_kept(tmp_path):
+    since = time.monotonic()
+    ended, said = ended_by(signal.SIGINT, tmp_path, begun=lambda: time.monotonic() - since > 6)
+    assert (ended, said[-1]) == (130, "ets: interrupted; nothing is kept: --out DIR keeps a run")
+
+
+def test_an_interruption_while_models_load_does_not_wait_for_them(inside, monkeypatch):
+    from search.engines.local import LocalEngine
+
+    def interrupted(*args, **kwargs):
+        assert threading.current_thread() is threading.main_thread(), "where a signal comes"
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(60)
+
+    monkeypatch.setattr(LocalEngine, "load", interrupted)
+    since = time.monotonic()
+    ran = inside("eval", "--limit", 3, "--out", "run")
+    assert ran.code == 143 and "0 of 3 problems are kept in run: the same" in ran.err
+    assert inside("solve", "--mini", 0).code == 143
+    assert time.monotonic() - since < 50
 
 
 def test_problems_that_fail_are_counted_kept_and_tried_again(inside, tmp_path):

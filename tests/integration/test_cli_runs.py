@@ -1,11 +1,15 @@
 """What a run keeps, and what it refuses to go on with: changed weights, other precision, nothing silent."""
 
+import asyncio
+import csv
 import json
 import shutil
 
 import pytest
 from safetensors.torch import load_file, save_file
 
+from search.config import EvalSettings, build
+from search.runs.evaluation import Evaluation
 from search.setup.registry import model_path
 
 LITTLE = ("--data", "mini:test", "--limit", 2, "--width", 2)
@@ -83,9 +87,30 @@ def test_wall_means_one_thing(inside, tmp_path):
     for name in ("seconds_wall", "seconds_loading", "num_timed"):
         assert first[name] == again[name] == report[name], name
     kept = run_of(tmp_path / "run")
-    kept["sessions"] = []  # as after a kill
+    kept["sessions"] = []  # as a run has them that was killed when sessions were kept at their end
     (tmp_path / "run" / "run.json").write_text(json.dumps(kept))
-    assert "0.0 wall (of 0 of 2 problems)" in inside("report", "run").out
+    assert "unknown wall, " in inside("report", "run").out
+
+
+def test_seconds_are_kept_as_problems_end(inside, tmp_path):
+    """A run killed after 16 minutes was shown with the 88 seconds of its second call, and 0 problems an hour."""
+    settings, seen = {"data": "mini:test", "limit": 3, "width": 2, "method": "rebase"}, []
+    for number, name in enumerate(("run", "other")):
+        evaluation = Evaluation(build(EvalSettings, {**settings, "seed": number}), tmp_path / name)
+        note = lambda done, _, name=name: seen.append(run_of(tmp_path / name).get("sessions", []))  # noqa: E731
+        asyncio.run(evaluation.run(1, note))
+    each = [sessions[-1] for sessions in seen[:3]]
+    assert [one["num_problems"] for one in each] == [1, 2, 3] and 0 < each[0]["seconds"] < each[1]["seconds"]
+    kept = run_of(tmp_path / "run")
+    calls = [{**kept["sessions"][0], "seconds": 100.0, "num_problems": count} for count in (2, 0)]
+    for sessions, wall, rate in ((calls, 200.0, 36.0), (calls[1:], None, None)):
+        (tmp_path / "run" / "run.json").write_text(json.dumps({**kept, "sessions": sessions}))
+        (tmp_path / "run" / "problems" / "mini-test-2.json").unlink(missing_ok=True)
+        row = inside("compare", "run", "other", "--json").json["runs"][0]
+        assert (row["seconds_wall"], row["problems_per_hour"]) == (wall, rate)
+        (cells, _) = csv.DictReader(inside("compare", "run", "other", "--format", "csv").out.splitlines())
+        assert cells["wall s"] == ("" if wall is None else "200.0")
+        assert inside("report", "run", "--json").json["problems_per_second"] == (None if rate is None else 0.01)
 
 
 def test_one_set_of_flags_for_every_method(inside):

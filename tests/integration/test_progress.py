@@ -79,6 +79,9 @@ def test_before_the_first_problem_ends_it_is_said_how_fast_it_goes_and_how_long_
     )
     lines = inside("eval", "--limit", 2, "--until", "spent", *words).err.splitlines()
     first = next(number for number, line in enumerate(lines) if "accuracy" in line)
+    reading = next(at for at, line in enumerate(lines) if "a second" in line)
+    assert all(line.startswith("eval: 0/2 still reading prompts") for line in lines[:reading])
+    lines, first = lines[reading:], first - reading
     told = [re.fullmatch(r"eval: 0/2 ([\d,]+) tokens written, \d+ a second(: .+)?", line) for line in lines[:first]]
     assert len(told) > 1 and all(told), lines
     counts = [int(one[1].replace(",", "")) for one in told]
@@ -107,6 +110,64 @@ def test_what_an_ended_search_wrote_stays_counted_when_its_engine_forgets_it():
     assert beat.note(2.0) == "50 tokens written, 25 a second"
     written.update(a=0, b=40)
     assert beat.note(2.0) == "70 tokens written, 35 a second"
+
+
+def pulse_of(uses, *, num_problems=4):
+    """A pulse over two trees, of each of which a pair of tokens written and computed is read off `uses`."""
+    engine = SimpleNamespace(usage=lambda tree: Usage(sampled_tokens=uses[tree][0], computed_tokens=uses[tree][1]))
+    settings = SimpleNamespace(writer="model", lookahead=0, width=4, max_tokens=100)
+    driver = SimpleNamespace(writer=SimpleNamespace(engines={"model": engine}))
+    beat = pulse.Pulse(SimpleNamespace(settings=settings, driver=driver), num_problems, print)
+
+    async def watched():
+        for name in uses:
+            beat.watch(SimpleNamespace(tree=SimpleNamespace(id=name)))
+        beat.stop()
+
+    asyncio.run(watched())
+    return beat
+
+
+def test_no_time_is_reckoned_while_prompts_are_read():
+    """At ten seconds 466 minutes were said of a run that took 40: its prompts were still being read."""
+    uses = {"a": (0, 500), "b": (0, 0)}
+    beat = pulse_of(uses)
+    assert beat.note(5.0) == "still reading prompts"
+    uses.update(a=(4, 504), b=(0, 300))
+    assert beat.note(10.0) == "still reading prompts, 4 tokens written"
+    uses.update(a=(8, 508), b=(4, 504))
+    assert beat.note(15.0) == "still reading prompts, 12 tokens written"
+    told = []
+    for look in range(3):
+        uses.update(a=(28 + 20 * look, 528 + 20 * look), b=(24 + 20 * look, 524 + 20 * look))
+        told.append(beat.note(20.0 + 5 * look))
+    assert told[:2] == ["52 tokens written, 8 a second", "92 tokens written, 8 a second"]
+    assert told[2] == "132 tokens written, 8 a second: up to 3 minutes if every solution takes its 100 tokens"
+    assert beat.note(35.0).startswith("132 tokens written, 6 a second: up to 4 minutes")
+
+
+def test_a_tree_that_waits_for_its_turn_keeps_nothing_from_being_reckoned():
+    uses = {"a": (20, 25), "b": (0, 0)}
+    beat, told = pulse_of(uses), ""
+    for look in range(1, 4):
+        uses["a"] = (20 * look, 5 + 20 * look)
+        told = beat.note(5.0 * look)
+    assert told == "60 tokens written, 4 a second: up to 6 minutes if every solution takes its 100 tokens"
+
+
+def test_on_a_terminal_the_time_left_is_blank_or_a_time(monkeypatch):
+    seen, clock = io.StringIO(), [0.0]
+    seen.isatty = lambda: True
+    monkeypatch.setattr(show.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(sys, "stderr", seen)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("TERM", "xterm")
+    with show.progress("eval", 10, done=2, beside=4) as bar:
+        bar.update(2, "up to 3 minutes")
+        clock[0] = 100.0
+        bar.update(3, "accuracy 1.000")
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.getvalue())
+    assert "-:--:--" not in text and "3/10 0:02:47 accuracy 1.000" in text
 
 
 @pytest.mark.parametrize("done", [0, 10])
