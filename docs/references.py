@@ -64,8 +64,8 @@ _COMMANDS = """\
 # Commands
 
 Results go to standard output, everything else to standard error; `--json` prints one object. Exit codes: 0 done, 1
-failed, 2 wrong input, 3 some problems failed, 130 interrupted, 143 the same by SIGTERM. `ets --help` and `ets COMMAND --help` print what
-stands here.
+failed, 2 wrong input, 3 some problems failed, 130 interrupted, 143 the same by SIGTERM. `ets --help` and
+`ets COMMAND --help` print what stands here.
 
 Where *Settings* stands under a command, it takes a flag for every setting in [Configuration](configuration.md) as well.
 """

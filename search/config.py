@@ -64,6 +64,15 @@ METHOD_OPTIONS = tuple(name for name in MethodSettings.model_fields if name not 
 ESCAPED = frozenset({"assistant_prefix", "stop", "final"})
 """Settings in which the command line and the environment read `\\n` as a line break, `\\t` as a tab, `\\\\` as `\\`."""
 
+_REASONS = {
+    "greater_than_equal": "must be at least {ge:g}",
+    "greater_than": "must be more than {gt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "less_than": "must be less than {lt:g}",
+    "too_long": "must have at most {max_length}",
+}
+"""What is wrong by pydantic's names, in words of our own."""
+
 _FLAGS = {"options": "--set", "chat_options": "--chat-option"}
 
 Settings = TypeVar("Settings", bound=Group)
@@ -154,13 +163,24 @@ def explain(schema: type[Group], error: ValidationError) -> str:
     name = str(first["loc"][0]) if first["loc"] else "settings"
     if first["type"] == "extra_forbidden":
         return f"unknown setting {name!r}; known: {', '.join(sorted(schema.model_fields))}"
-    message = first["msg"].removeprefix("Value error, ")
+    message = reason(first)
     if name in ("options", "chat_options") and len(first["loc"]) > 1:  # else the last of a union's kinds stands there
         name, message = f"{name}.{first['loc'][1]}", "must be a number, a text, true or false"
     if first["type"] == "missing":
         message = f"no {first['loc'][-1]!r} in it"
     given = "" if name == "engine_api_key" else f" = {first['input']!r}"
-    return f"{name}{given}: {message[:1].lower()}{message[1:]}"
+    return f"{name}{given}: {message}"
+
+
+def reason(error: ErrorDetails) -> str:
+    """What is wrong with a value, in words that go after it."""
+    kind, about = error["type"], error.get("ctx", {})
+    if kind in ("too_short", "string_too_short") and about["min_length"] == 1:
+        return "must not be empty"
+    if kind in _REASONS:
+        return _REASONS[kind].format(**about)
+    message = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
+    return message[:1].lower() + message[1:]
 
 
 def _reason(error: Exception) -> str:

@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from types import FrameType
 from typing import NoReturn
 
@@ -100,6 +101,10 @@ def _run(args: list[str] | None, terminated: Sequence[int]) -> NoReturn:
         code = cli.main(args, prog_name="ets", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
+        sys.exit(EXIT_BAD_INPUT)
+    except click.NoSuchOption as error:
+        near = get_close_matches(error.option_name, error.possibilities or (), cutoff=0.8)
+        _say(click.NoSuchOption(error.option_name, possibilities=near).format_message())
         sys.exit(EXIT_BAD_INPUT)
     except click.ClickException as error:
         _say(error.format_message())

@@ -8,6 +8,7 @@ from typing import Any
 
 from starlette.responses import Response
 
+from search.config import reason
 from search.errors import (
     ConfigError,
     ContextOverflowError,
@@ -133,5 +134,4 @@ def from_validation(errors: Sequence[Any]) -> ApiError:
         return invalid_input(f"{param or 'the body'} is missing", param, "missing_parameter")
     if param is None:
         return invalid_input("the body must be a JSON object, sent with Content-Type: application/json")
-    message = str(first["msg"]).removeprefix("Value error, ")
-    return invalid_input(f"{param}: {message[:1].lower()}{message[1:]}", param)
+    return invalid_input(f"{param}: {reason(first)}", param)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,10 @@ def _method(part: str, scorers: Mapping[str, str]) -> dict[str, Any]:
     if not part and width:
         return width
     if part not in METHODS:
+        if width or not scorers or get_close_matches(part, METHODS, 1):
+            raise ValueError(f"there is no method {part!r}; known: {', '.join(METHODS)}")
         raise ValueError(
-            f"there is no method {part!r}; known: {', '.join(METHODS)}; and no such scorer; known: {', '.join(scorers)}"
+            f"there is no method and no scorer {part!r}; methods: {', '.join(METHODS)}; scorers: {', '.join(scorers)}"
         )
     return {"method": part, **width}
 

@@ -88,6 +88,10 @@ class _Server(uvicorn.Server):
 
     def end(self) -> None:
         """Take no more connections and drain; called again, cancel what still runs."""
+        if self._draining is None:
+            running, seconds = len(self._service.jobs.active), self._service.limits.shutdown_seconds
+            rest = f"; {running} searches have {seconds:g} s to end, and another signal cancels them" if running else ""
+            sys.stderr.write(f"ets: the server ends{rest}\n")
         work = self._service.drain() if self._draining is None else self._service.stop()
         self._draining = asyncio.get_running_loop().create_task(work)
         self.should_exit = True

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from search.answers.graders import close_grader
-from search.catalogue import ENGINES, GRADERS, METHODS, load, pick, scorer_kind
+from search.catalogue import ENGINES, GRADERS, METHODS, SCORERS, load, pick, scorer_kind
 from search.checkpoints.hub import holds_gguf
 from search.config import METHOD_OPTIONS, SearchSettings
 from search.errors import ConfigError
@@ -259,6 +259,8 @@ def prm_config(model: str, codec: str = "auto", engine: str = "local") -> PrmCon
     """
     from prm import detect_prm
 
+    if model in SCORERS and not Path(model).exists():
+        raise ConfigError(f"prm {model!r} names a kind alone; known: {SCORERS[model].written}")
     if (kind := scorer_kind(model)) is not None:
         named: type[NamedScorer] = load(kind.scorer)
         config = named.read(model)

@@ -11,14 +11,22 @@ from pathlib import Path
 
 DISTRIBUTION = "ets-arbitrage"
 
+_ROOT = Path(__file__).resolve().parents[2]
+"""Of the checkout, where this runs from one."""
+
 
 def install(extra: str) -> str:
-    """The command that installs an extra's packages here, by their own names: this project itself is on no index.
+    """The command that installs an extra here: inside the checkout by its name, elsewhere by its packages' own names.
+
+    This project itself is on no index.
 
     Args:
         extra: as in pyproject.toml, e.g. "plots".
     """
-    return install_packages(*_from_checkout(extra) or _from_metadata(extra) or (f"/path/to/checkout[{extra}]",))
+    named = _from_checkout(extra)
+    if named and Path.cwd() == _ROOT:
+        return install_packages("-e", f".[{extra}]")
+    return install_packages(*named or _from_metadata(extra) or (f"/path/to/checkout[{extra}]",))
 
 
 def install_packages(*requirements: str) -> str:
@@ -32,7 +40,7 @@ def install_packages(*requirements: str) -> str:
 def _from_checkout(extra: str) -> list[str]:
     """From the project file, which is newer than what an editable install noted once."""
     try:
-        project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+        project = tomllib.loads((_ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []
     named = project.get("project", {}).get("name") == DISTRIBUTION

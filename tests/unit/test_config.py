@@ -14,15 +14,15 @@ from search.setup.run_key import config_hash
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"width": 0}, "width = 0: input should be greater than or equal to 1"),
+        ({"width": 0}, "width = 0: must be at least 1"),
         ({"width": -1}, "width = -1"),
-        ({"width": "many"}, "width = 'many': input should be a valid integer"),
-        ({"temperature": -0.1}, "temperature = -0.1: input should be greater than or equal to 0"),
+        ({"width": "many"}, "width = 'many': must be a valid integer"),
+        ({"temperature": -0.1}, "temperature = -0.1: must be at least 0"),
         ({"temperature": float("nan")}, "temperature = nan"),
         ({"top_p": 0}, "top_p = 0"),
         (
             {"vote": "loudest"},
-            "vote = 'loudest': input should be 'auto', 'majority', 'weighted', 'normalised' or 'best'",
+            "vote = 'loudest': must be 'auto', 'majority', 'weighted', 'normalised' or 'best'",
         ),
         ({"widht": 3}, "unknown setting 'widht'; known: .*cluster_distance, .*coverage_weight"),
     ],

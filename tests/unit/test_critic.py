@@ -246,7 +246,7 @@ def test_a_router_may_ask_a_critic(folder, asks):
         ("critic:x", {"critic_prompt": "labels: [a]\n"}, "critic_prompt: labels.1: Field required"),
         ("critic:x", {"critic_prompt": "verdict: 'So:'"}, "verdict: critic-cot needs the words"),
         ("critic-cot:x", {"critic_prompt": "verdict: ''"}, "verdict: critic-cot needs the words"),
-        ("critic:x", {"critic_samples": 0}, "critic_samples = 0: input should be greater than or equal to 1"),
+        ("critic:x", {"critic_samples": 0}, "critic_samples = 0: must be at least 1"),
         ("critic:x", {"prm_codec": "trl"}, "prm_codec 'trl' means nothing"),
     ],
 )

@@ -17,13 +17,22 @@ def words(command):
     return found[4:]
 
 
-def test_a_checkout_names_what_its_project_file_names():
+def test_inside_the_checkout_the_command_is_that_of_its_documents(monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[2])
+    assert words(extras.install("gguf")) == ["-e", ".[gguf]"]
+    monkeypatch.setattr(extras, "_from_checkout", lambda extra: [])
+    assert "-e" not in words(extras.install("gguf")), "a wheel may be used there"
+
+
+def test_beside_a_checkout_what_its_project_file_names_is_named(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     assert words(extras.install("plots")) == ["matplotlib>=3.8"]
     assert words(extras.install("lora")) == ["peft>=0.15"]
 
 
 @pytest.mark.parametrize("extra", ["plots", "pulp", "serve"])
-def test_a_wheel_names_the_same_packages(extra, monkeypatch):
+def test_a_wheel_names_the_same_packages(extra, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     named = {one.split(">")[0].split("<")[0] for one in words(extras.install(extra))}
     monkeypatch.setattr(extras, "_from_checkout", lambda extra: [])
     assert {one.split(">")[0].split("<")[0] for one in words(extras.install(extra))} == named

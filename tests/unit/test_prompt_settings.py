@@ -52,9 +52,9 @@ def test_nothing_given_leaves_the_format_its_own():
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("--stop", ""), "stop = '': string should have at least 1 character"),
+        (("--stop", ""), "stop = '': must not be empty"),
         (("--stop", "a", "--stop", ""), "stop = ''"),
-        (("--final", ""), "final = '': string should have at least 1 character"),
+        (("--final", ""), "final = '': must not be empty"),
         (("--chat-option", "thinking"), "--chat-option 'thinking': must be KEY=VALUE"),
         (("--set", "=1"), "--set '=1': must be KEY=VALUE"),
     ],
@@ -191,7 +191,7 @@ def test_a_wrong_file_is_one_line(files, tmp_path, inside, name, content, messag
 def test_a_wrong_example_in_yaml_or_python_is_named():
     with pytest.raises(ConfigError, match="no 'answer' in it"):
         build(SearchSettings, {"few_shot": [{"question": "a"}]})
-    with pytest.raises(ConfigError, match="few_shot = '': string should have at least 1 character"):
+    with pytest.raises(ConfigError, match="few_shot = '': must not be empty"):
         build(SearchSettings, {"few_shot": [{"question": "a", "answer": ""}]})
 
 

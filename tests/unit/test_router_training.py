@@ -303,7 +303,8 @@ def test_the_saved_router_gives_the_engine_the_same_estimates(tmp_path, mini_wal
     assert LearnedRouter(scorer, 0.5).name == "arbitrage:0.5"
 
 
-def test_lora_without_peft_says_what_to_install(monkeypatch):
+def test_lora_without_peft_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ConfigError, match=r"--lora needs peft: .*-m pip install 'peft>="):
         add_lora(started(), 4)

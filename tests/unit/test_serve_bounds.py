@@ -234,7 +234,7 @@ async def test_what_is_refused_is_called_by_its_name_and_never_left_alone(server
     early = await server.exchange("POST", CHAT, chat(TEXT), **{"X-Ets-Deadline": "1_0"}).send()
     assert early.status == 422 and "is no number of seconds" in early.error["message"]
     said = (await server.ask(logprobs="yes")).error["message"]
-    assert said == "logprobs: input should be a valid boolean", "and nothing of the other address's logprobs"
+    assert said == "logprobs: must be a valid boolean", "and nothing of the other address's logprobs"
 
 
 @served

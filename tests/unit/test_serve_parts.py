@@ -11,7 +11,7 @@ from search.errors import ConfigError, ContextOverflowError, EngineError, Policy
 from search.prompt.conversation import Turn
 from search.serve.body import PER_REQUEST, ChatRequest, CompletionRequest, read_body
 from search.serve.budget import Budget
-from search.serve.errors import ApiError, dump, from_failure, from_search
+from search.serve.errors import ApiError, dump, from_failure, from_search, from_validation
 from search.serve.forms import Form
 from search.serve.names import parse_name, parse_path, served_name
 from search.serve.run import listen
@@ -57,6 +57,15 @@ def test_a_name_of_nothing_is_not_found(model):
     with pytest.raises(ApiError) as raised:
         parse_name(model, POLICIES, SCORERS)
     assert (raised.value.status, raised.value.param, raised.value.code) == (404, "model", "model_not_found")
+
+
+def test_a_name_with_an_unknown_method_is_told_the_methods_alone():
+    for model in ("mini-target@etss-4", "mini-target@etss", "mini-target@nothing-4"):
+        with pytest.raises(ApiError, match=r"there is no method '\w+'; known: chain, .*") as raised:
+            parse_name(model, POLICIES, SCORERS)
+        assert "scorer" not in raised.value.message
+    with pytest.raises(ApiError, match=r"no method and no scorer 'confident'; methods: chain, .*; scorers: mini-prm, "):
+        parse_name("mini-target@confident", POLICIES, SCORERS)
 
 
 def test_a_served_name_may_have_an_at_sign_of_its_own():
@@ -119,11 +128,11 @@ def test_a_router_needs_a_draft_and_its_model():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"width": 0}, "width = 0: input should be greater than or equal to 1"),
-        ({"width": "4"}, "width = '4': input should be a valid integer"),
-        ({"width": True}, "width = True: input should be a valid integer"),
-        ({"vote": "loud"}, "vote = 'loud': input should be 'auto', 'majority', 'weighted', 'normalised' or 'best'"),
-        ({"temperature": float("inf")}, "temperature = inf: input should be a finite number"),
+        ({"width": 0}, "width = 0: must be at least 1"),
+        ({"width": "4"}, "width = '4': must be a valid integer"),
+        ({"width": True}, "width = True: must be a valid integer"),
+        ({"vote": "loud"}, "vote = 'loud': must be 'auto', 'majority', 'weighted', 'normalised' or 'best'"),
+        ({"temperature": float("inf")}, "temperature = inf: must be a finite number"),
         (
             {"system_prompt": "@/etc/passwd"},
             "system_prompt = '@/etc/passwd': a request has no files here; accepted: "
@@ -134,7 +143,7 @@ def test_a_router_needs_a_draft_and_its_model():
             "few_shot = 'few.jsonl': a request has no files here; accepted: a list of objects with question and answer",
         ),
         ({"few_shot": [{"question": "a"}]}, "few_shot = {'question': 'a'}: no 'answer' in it"),
-        ({"stop": [""]}, "stop = '': string should have at least 1 character"),
+        ({"stop": [""]}, "stop = '': must not be empty"),
         ({"assistant_prefix": "\ud800"}, "assistant_prefix = '\\ud800': must be valid Unicode text"),
         ({"chat_options": {"a": [1]}}, "chat_options.a = [1]: must be a number, a text, true or false"),
     ],
@@ -286,6 +295,17 @@ def test_messages_without_a_problem_are_refused(messages):
 def test_fields_that_would_change_something_are_refused(fields):
     with pytest.raises(ValidationError):
         body(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [({"messages": []}, "messages: must not be empty"), ({"n": 0}, "n: must be at least 1")],
+)
+def test_what_is_wrong_with_a_field_is_said_in_words_of_our_own(fields, said):
+    with pytest.raises(ValidationError) as raised:
+        body(**fields)
+    errors = [{**error, "loc": ("body", *error["loc"])} for error in raised.value.errors()]
+    assert from_validation(errors).message == said
 
 
 def test_fields_that_change_nothing_pass():
