@@ -13,6 +13,7 @@ from types import NoneType, TracebackType
 from typing import Any, Self, cast
 
 from search.answers.graders import Grader, close_grader
+from search.checkpoints.hub import find_model
 from search.config import SearchSettings, build
 from search.errors import ConfigError, SearchError
 from search.loop.driver import Driver
@@ -25,8 +26,15 @@ from search.protocols import Engine, FeatureProvider, Policy, Scorer, Writer
 from search.results.result import Result, conclude
 from search.setup.assembly import OwnParts, assemble
 from search.setup.notes import chat_notes, context_notes, seed_notes
-from search.setup.registry import check_hidden_embedder, make_features, make_grader, make_policy
-from search.setup.resolve import record_of, resolve
+from search.setup.registry import (
+    check_hidden_embedder,
+    check_writes,
+    make_features,
+    make_grader,
+    make_policy,
+    model_path,
+)
+from search.setup.resolve import parts, record_of, resolve
 from search.setup.routing import Engines
 from search.setup.run_key import config_hash
 from search.support.background import BackgroundLoop
@@ -53,8 +61,8 @@ class Search:
 
     Attributes:
         settings: what runs, every default settled.
-        notes: what a person must know of it, e.g. that nothing ranks; they are logged as warnings of "search" once the
-            models are loaded.
+        notes: what a person must know of it, e.g. that nothing ranks; they are logged as warnings of "search" before
+            the models load, or after it what only they tell.
         ignored: settings that were given and are not used, by name.
         config_hash: equal for equal settings alone; the key under which a run may be gone on with.
     """
@@ -181,6 +189,13 @@ class Search:
             self._take(Engines(policy, prm, draft, router))
 
     def _take(self, engines: Engines) -> None:
+        local = [part for part in parts(self._asked) if part.engine == "local"]
+        for part in local:  # one that is not there is said by itself
+            find_model(model_path(part.model))
+            if part.role in ("policy", "draft", "target"):
+                check_writes(part.model)
+        if local:
+            self.say()
         driver, prompts = assemble(self._asked, engines, self._own)
         told = chat_notes(driver, self._asked)
         self._driver, self._prompts = driver, prompts

@@ -220,7 +220,7 @@ def make_engine(spec: str, model: str, settings: EngineSettings, max_kv_tokens: 
         engine = cls.load(
             path,
             device=settings.device,
-            dtype=settings.dtype,
+            dtype=settings.dtype if "dtype" in settings.model_fields_set else None,
             max_kv_tokens=max_kv_tokens,
             trust_remote_code=trust,
             gguf_weights=settings.gguf_weights if holds_gguf(path) else "dequantized",

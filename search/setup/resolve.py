@@ -85,7 +85,7 @@ def settle(settings: S, *, own_models: bool = False, own_scorer: bool = False, o
     """
     given = settings.model_fields_set
     changed = settings.model_dump(exclude_unset=True, exclude_defaults=True)
-    values = settings.model_dump()
+    values = _values(settings)
     notes: list[str] = []
     if own_models:
         values["policy"] = OWN
@@ -145,7 +145,7 @@ def resolve(settings: S, *, own_models: bool = False, own_scorer: bool = False, 
         ConfigError: also where a checkpoint is not what it is to be used as, or a vote needs rewards there are none of.
     """
     settled = settle(settings, own_models=own_models, own_scorer=own_scorer, own_policy=own_policy)
-    values, notes, declared = settled.settings.model_dump(), list(settled.notes), "last"
+    values, notes, declared = _values(settled.settings), list(settled.notes), "last"
     if settled.settings.prm not in ("none", OWN):
         config = prm_config(settled.settings.prm, settled.settings.prm_codec, settled.settings.prm_engine)
         declared, values["prm_codec"] = config.reduce, config.codec
@@ -172,6 +172,11 @@ def record_of(settings: SearchSettings, *, own_policy: bool = False) -> dict[str
     idle = _idle(settings, own_policy=own_policy)
     values = settings.model_dump(mode="json")
     return {name: value for name, value in values.items() if name not in idle and value is not None}
+
+
+def _values(settings: SearchSettings) -> dict[str, Any]:
+    """All settings; the precision only where it was given, so that who loads a model can tell."""
+    return settings.model_dump(exclude=None if "dtype" in settings.model_fields_set else {"dtype"})
 
 
 def _mini(model: str) -> bool:

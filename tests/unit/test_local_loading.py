@@ -24,6 +24,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from search.api import Search
+from search.config import SearchSettings
 from search.engines.local import LocalEngine, loading
 from search.engines.local.loading import prepare
 from search.errors import ConfigError
@@ -43,6 +45,20 @@ def test_what_takes_long_to_load_is_said_before_with_its_size_and_after_with_its
     assert before == f"loading {checkpoint}, 0 MB, as bfloat16 on cpu ..." and after.startswith(
         f"loaded {checkpoint} in "
     )
+
+
+def test_a_large_model_in_float32_by_nobodys_choice_is_told_what_bfloat16_would_save(checkpoint, monkeypatch, caplog):
+    caplog.set_level("INFO", logger="search")
+    monkeypatch.setattr(loading, "_SOON_BYTES", 1)
+    model = {"policy": str(checkpoint), "prm": "none"}
+    for large, chosen, hinted in ((1, {}, True), (1, {"dtype": "float32"}, False), (1 << 40, {}, False)):
+        monkeypatch.setattr(loading, "_LARGE", large)
+        caplog.clear()
+        Search(settings=SearchSettings(**model, **chosen)).load()
+        (said,) = [line for line in caplog.messages if line.startswith("loading")]
+        assert said.endswith(
+            " as float32 on cpu" + " (--dtype bfloat16 halves its memory and is faster)" * hinted + " ..."
+        )
 
 
 @pytest.fixture(scope="module")

@@ -196,6 +196,21 @@ def test_python_says_the_same_and_logs_it(caplog):
     assert not Search(method="greedy").notes
 
 
+def test_what_must_be_known_is_said_before_the_models_load(caplog, monkeypatch):
+    def load(*args, **kwargs):
+        raise ConfigError("loading")
+
+    monkeypatch.setattr("search.engines.local.LocalEngine.load", load)
+    search = Search(prm="confidence:mean-logprob")
+    with caplog.at_level(logging.WARNING, "search"), pytest.raises(ConfigError, match="loading"):
+        search.load()
+    assert ["try rebase first" in record.getMessage() for record in caplog.records] == [True]
+    caplog.clear()
+    with pytest.raises(ConfigError, match="no such folder"):
+        Search(policy="./nowhere", prm="confidence:mean-logprob").load()
+    assert not caplog.records, "what is wrong is said in a line of its own"
+
+
 def test_an_engine_of_ones_own_has_no_mini_reward_model_beside_it():
     search = Search(policy=FakeEngine(), width=4)
     assert search.settings.prm == "none" and search.settings.policy == "own"

@@ -73,7 +73,7 @@ class LocalEngine:
         model: str,
         *,
         device: str = "cpu",
-        dtype: str = "float32",
+        dtype: str | None = None,
         max_kv_tokens: int | None = None,
         max_rows: int = DEFAULT_MAX_ROWS,
         max_batch_tokens: int = DEFAULT_BATCH_TOKENS,
@@ -87,7 +87,8 @@ class LocalEngine:
         Args:
             model: a folder in the Hugging Face layout, or a hub id (from the cache where it is there).
             device: "cpu", "cuda" or "cuda:N".
-            dtype: "float32", or "bfloat16": faster, but a step may then depend on what else is in its batch.
+            dtype: "float32", or "bfloat16": faster, but a step may then depend on what else is in its batch. None:
+                float32, and where the model is large a line says what bfloat16 would save.
             max_kv_tokens: most KV slots held at once over all trees; None: no limit.
             max_rows: most steps written at once.
             max_batch_tokens: most prefix tokens computed in one forward.

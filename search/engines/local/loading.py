@@ -44,6 +44,9 @@ _log = logging.getLogger(__name__)
 _SOON_BYTES = 50_000_000
 """Weights below it are loaded before anybody asks what goes on."""
 
+_LARGE = 100_000_000
+"""Parameters from which it matters in what precision they are."""
+
 
 @dataclass(slots=True)
 class LoadedModel:
@@ -110,7 +113,7 @@ def load_model(
     model: str,
     *,
     device: str,
-    dtype: str,
+    dtype: str | None,
     trust_remote_code: bool,
     attention: Attention = "auto",
     gguf_weights: str = "dequantized",
@@ -118,6 +121,7 @@ def load_model(
 ) -> LoadedModel:
     """Load and check a model; see `LocalEngine.load`."""
     torch = import_torch()
+    unsaid, dtype = dtype is None, dtype or "float32"
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if dtype not in dtypes:
         raise ConfigError(f"dtype {dtype!r} is not one of {', '.join(dtypes)}")
@@ -126,18 +130,28 @@ def load_model(
     folder = find_model(model)
     if packed and not is_gguf(folder):
         raise ConfigError(f"model {model!r}: gguf_weights packed is for .gguf files, and this is none")
-    with _announced(model, folder, f"{dtype} on {device}"):
+    with _announced(model, folder, f"{dtype} on {device}", unsaid=unsaid):
         return _load(model, folder, dtypes[dtype], place, trust_remote_code, attention, packed, graphs)
 
 
 @contextmanager
-def _announced(model: str, folder: Path, how: str) -> Iterator[None]:
-    """Say before what is loaded and how large its files are, and after it how long that took."""
+def _announced(model: str, folder: Path, how: str, *, unsaid: bool) -> Iterator[None]:
+    """Say before what is loaded and how large its files are, and after it how long that took.
+
+    Args:
+        model: as given.
+        folder: of its files, or its one file.
+        how: precision and device.
+        unsaid: whether nobody chose the precision, which then is float32.
+    """
     files = [folder] if is_gguf(folder) else sorted(folder.glob("*.safetensors"))
     num_bytes, begun = sum(file.stat().st_size for file in files), time.monotonic()
     told = num_bytes >= _SOON_BYTES
     if told:
-        _log.info("loading %s, %s MB, as %s ...", model, f"{num_bytes / 1e6:,.0f}", how)
+        # As safetensors files hold them: two bytes each, as a rule.
+        num_parameters = read_gguf(model, folder).num_parameters if is_gguf(folder) else num_bytes // 2
+        hint = " (--dtype bfloat16 halves its memory and is faster)" if num_parameters >= _LARGE and unsaid else ""
+        _log.info("loading %s, %s MB, as %s%s ...", model, f"{num_bytes / 1e6:,.0f}", how, hint)
     yield
     if told:
         _log.info("loaded %s in %.0f s", model, time.monotonic() - begun)
