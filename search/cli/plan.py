@@ -35,7 +35,9 @@ WITHIN = 0.2
 )
 @click.option("--method", default="ets", show_default=True, metavar="NAME", help="search method")
 @click.option("--width", type=click.IntRange(min=1), default=16, show_default=True, metavar="N", help="of the search")
-@click.option("--gpu", metavar="GB", help="its memory, e.g. 80GB, or a name: t4, l4, rtx4090, l40s, a100, h100, h200")
+@click.option(
+    "--gpu", metavar="GB", help="its memory, e.g. 80GB, or a card: t4, l4, rtx4090, a100-40, l40s, a100, h100, h200"
+)
 @click.option("--bandwidth", type=Number(0, 1e6, min_open=True), metavar="X", help="of its memory, in GB/s")
 @click.option("--tflops", type=Number(0, 1e6, min_open=True), metavar="X", help="of its arithmetic")
 @click.option(
@@ -88,14 +90,19 @@ def plan(
     """
     from search.planning.model_shape import read_shape
     from search.planning.own_run import find_own_run, read_own_run
-    from search.planning.plan import Plan, read_device
+    from search.planning.plan import Device, Plan, read_device
     from search.planning.work_ratios import Lengths, at_width, carried, measured, tells_apart
 
     device = None if gpu is None else read_device(gpu)
     if device is None and (bandwidth or tflops):
-        raise ConfigError("--bandwidth and --tflops are of a --gpu; name its memory")
+        if not (bandwidth and tflops):
+            raise ConfigError("--bandwidth and --tflops go together, or with a --gpu")
+        device = Device("the device", None)
     if device is not None:
-        device = replace(device, bandwidth=bandwidth or device.bandwidth, teraflops=tflops or device.teraflops)
+        like = "" if bandwidth and tflops else device.like
+        device = replace(
+            device, bandwidth=bandwidth or device.bandwidth, teraflops=tflops or device.teraflops, like=like
+        )
     shape, scored = read_shape(policy), tells_apart(prm)
     own = read_own_run(run) if run is not None else find_own_run(RUNS, policy, method, width, scored)
     if own is None:
@@ -138,6 +145,7 @@ def plan(
         device=device,
         num_problems=problems,
         concurrency=concurrency,
+        tokens_per_second=None if own is None else own.tokens_per_second,
     )
     if as_json:
         print_json({**planned.to_dict(), "source": source})

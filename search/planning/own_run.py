@@ -15,13 +15,17 @@ from search.setup.registry import weights_of
 
 
 class OwnRun(NamedTuple):
-    """What a run that was kept tells of its searches' work; `scored`: by what tells steps apart."""
+    """What a run that was kept tells of its searches' work; `scored`: by what tells steps apart.
+
+    `tokens_per_second` is None where its engine counted none.
+    """
 
     folder: Path
     method: str
     width: int
     scored: bool
     measured: Measured
+    tokens_per_second: float | None
 
 
 def read_own_run(folder: Path) -> OwnRun:
@@ -34,7 +38,8 @@ def read_own_run(folder: Path) -> OwnRun:
     run = read_run(folder)
     outcomes = [one for record in run.records if (one := record.outcome()) is not None]
     found = WorkRatios.measure(outcomes, run.settings.width)
-    return OwnRun(folder, run.settings.method_name, run.settings.width, tells_apart(run.settings.prm), found)
+    scored, settings = tells_apart(run.settings.prm), run.settings
+    return OwnRun(folder, settings.method_name, settings.width, scored, found, run.tokens_per_second)
 
 
 def find_own_run(folder: Path, policy: str, method: str, width: int, scored: bool) -> OwnRun | None:

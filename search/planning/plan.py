@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from search.errors import ConfigError
@@ -26,15 +26,17 @@ class Device:
 
     Attributes:
         name: as given.
-        gib: its memory.
+        gib: its memory; None: not known, and so is what fits.
         bandwidth: of its memory, in 10^9 bytes a second; None: not known, and so are times.
         teraflops: of dense arithmetic in bfloat16.
+        like: the known device whose speed is taken, where only the memory was said.
     """
 
     name: str
-    gib: float
+    gib: float | None
     bandwidth: float | None = None
     teraflops: float | None = None
+    like: str = ""
 
 
 DEVICES = {
@@ -67,7 +69,7 @@ def read_device(text: str) -> Device:
         raise ConfigError(f"gpu {text!r}: accepted: its memory, e.g. 80GB, or one of {', '.join(DEVICES)}")
     like = [one for one in DEVICES.values() if one.gib == gib]
     slowest = min(like, key=lambda one: one.bandwidth or 0, default=None)
-    return Device(text, gib) if slowest is None else Device(text, gib, slowest.bandwidth, slowest.teraflops)
+    return Device(text, gib) if slowest is None else replace(slowest, name=text, like=slowest.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ class Plan:
         num_problems: to be searched.
         concurrency: problems side by side.
         spread: half of the 95% interval of the KV tokens, as a share of them; None: not known.
+        tokens_per_second: that a run of one's own wrote; None: there is none, or it does not tell.
     """
 
     policy: ModelShape
@@ -97,6 +100,7 @@ class Plan:
     num_problems: int = 1
     concurrency: int = 1
     spread: float | None = None
+    tokens_per_second: float | None = None
 
     @property
     def kv_tokens(self) -> int:
@@ -139,8 +143,8 @@ class Plan:
 
     @property
     def fitting(self) -> int | None:
-        """Problems whose caches fit on the device beside the weights; None without a device."""
-        if self.device is None:
+        """Problems whose caches fit on the device beside the weights; None without a device whose memory is known."""
+        if self.device is None or self.device.gib is None:
             return None
         free = self.device.gib * GIB * (1 - KEPT_FREE) - self.weight_bytes
         return max(0, int(free // self.kv_bytes))
@@ -153,9 +157,9 @@ class Plan:
         reward model's positions are arithmetic alone.
         """
         device, fitting = self.device, self.fitting
-        if device is None or device.bandwidth is None or device.teraflops is None or not fitting:
+        if device is None or device.bandwidth is None or device.teraflops is None or fitting == 0:
             return None
-        beside = min(self.concurrency, fitting, self.num_problems)
+        beside = min(self.concurrency, self.num_problems, self.num_problems if fitting is None else fitting)
         steps = self.ratios.token_steps * self.lengths.solution
         rows = beside * self.written_tokens / steps
         moved = self.policy.weight_bytes(self.dtype) + beside * self.kv_tokens * self.policy.kv_bytes(self.dtype) / 2
@@ -165,6 +169,12 @@ class Plan:
         if self.prm is not None:
             judged = 2 * self.prm.num_parameters * self.read_tokens * beside / (device.teraflops * 1e12 * EFFICIENCY)
         return math.ceil(self.num_problems / beside) * (steps * step + judged)
+
+    @property
+    def seconds_as_run(self) -> float | None:
+        """Of all problems, where tokens are written as fast as in a run of one's own; None without one."""
+        rate = self.tokens_per_second
+        return None if rate is None else self.num_problems * self.written_tokens / rate
 
     @property
     def _unit(self) -> float:
@@ -190,6 +200,8 @@ class Plan:
             "device": None if self.device is None else asdict(self.device),
             "problems_that_fit": self.fitting,
             "seconds": self.seconds,
+            "tokens_per_second": self.tokens_per_second,
+            "seconds_as_run": self.seconds_as_run,
         }
 
     def table(self, source: str) -> Table:
@@ -213,16 +225,27 @@ class Plan:
         notes = [f"Ratios: {source}. {self.dtype}; prompts of {self.lengths.prompt:.0f} tokens, solutions of "
                  f"{self.lengths.solution:.0f} in {self.ratios.steps:.2g} steps. Chains that share nothing would hold "
                  f"{self.lengths.prompt + self._unit:,.0f} KV tokens."]  # fmt: skip
+        if self.dtype == "bfloat16":
+            notes.append("bfloat16 is what ets eval --dtype bfloat16 takes; its default, float32, is twice as large.")
+        time_of = f"time of {self.num_problems:,} problem{'s' * (self.num_problems != 1)}"
+        if (seconds := self.seconds_as_run) is not None:
+            told = f"about {_time(seconds)} at your run's {self.tokens_per_second:.3g} tokens/s"
+            rows.append((f"{time_of}, where it ran", told))
+        elif self.device is None:
+            notes.append("Time: a run of your own tells it (--from), or --gpu, or --bandwidth and --tflops.")
         if self.device is not None:
-            fitting = self.fitting or 0
+            fitting = 1 if self.fitting is None else self.fitting
             fits = f"{fitting:,} problems side by side" if fitting else "not one problem: too little memory"
-            rows.append((f"fit into {self.device.name}", fits))
+            if self.device.gib is not None:
+                rows.append((f"fit into {self.device.name}", fits))
             if (seconds := self.seconds) is not None:
-                told = f"about {_time(seconds)}"
-                rows.append((f"time of {self.num_problems:,} problem{'s' * (self.num_problems != 1)}", told))
+                like = self.device.like
+                rows.append((time_of, f"if it is as fast as {like}: " * bool(like) + f"about {_time(seconds)}"))
                 notes.append(
                     f"Time: {self.device.bandwidth:g} GB/s and {self.device.teraflops:g} TFLOPS, {EFFICIENCY:.0%} of "
                     "them reached: a bound of the hardware, which real servers miss by a factor of up to two."
+                    + f" They are {like}'s: --gpu NAME, or --bandwidth and --tflops, say another."
+                    * bool(like)
                 )
             elif fitting:
                 notes.append("Time: this device's speed is not known; --bandwidth and --tflops say it.")

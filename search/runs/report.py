@@ -68,10 +68,15 @@ class Run:
         """As `problems_per_second` by the CPU seconds of the process, which other programs do not lengthen."""
         return self._rate("cpu_seconds")
 
-    def _rate(self, key: str) -> float | None:
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Tokens that models wrote, over all sessions; None where they were not counted."""
+        return self._rate("seconds", "policy_tokens")
+
+    def _rate(self, key: str, count: str = "num_problems") -> float | None:
         seconds = sum(float(one[key]) for one in self.sessions)
-        num_timed = sum(int(one["num_problems"]) for one in self.sessions)
-        return num_timed / seconds if num_timed and seconds else None
+        counted = [int(one[count]) for one in self.sessions if one.get(count) is not None]
+        return sum(counted) / seconds if seconds and any(counted) and len(counted) == len(self.sessions) else None
 
 
 def read_run(folder: Path) -> Run:

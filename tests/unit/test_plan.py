@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import re
 from dataclasses import replace
 from statistics import fmean, stdev
 
@@ -20,7 +21,7 @@ from search.errors import ConfigError
 from search.loop.outcome import SearchOutcome
 from search.mini.problems import problem
 from search.planning.model_shape import ModelShape, read_shape
-from search.planning.plan import GIB, Device, Plan, read_device
+from search.planning.plan import DEVICES, GIB, Device, Plan, read_device
 from search.planning.work_ratios import Lengths, WorkRatios, at_width, carried, measured
 from search.results.record import read_record
 from search.setup.registry import model_path
@@ -219,6 +220,21 @@ def test_devices_by_name_and_by_memory():
             read_device(wrong)
 
 
+def test_a_speed_that_is_taken_from_a_card_names_it(inside):
+    words = ("plan", "--policy", "mini:target", "--problems", 60)
+    for gpu in DEVICES:
+        assert gpu in inside("plan", "--help").out
+    assert "if it is as fast as l4: about " in inside(*words, "--gpu", "24GB").out
+    assert "as fast as" not in inside(*words, "--gpu", "l4").out
+    speed = ("--bandwidth", 60, "--tflops", 0.5)
+    assert "as fast as" not in inside(*words, "--gpu", "24GB", *speed).out
+    shown = inside(*words, *speed).out
+    assert "time of 60 problems" in shown and "60 GB/s and 0.5 TFLOPS" in shown and "fit into" not in shown
+    alone = inside(*words).out
+    assert "time of" not in alone and "a run of your own tells it" in alone
+    assert "its default, float32, is twice" in alone and "twice" not in inside(*words, "--dtype", "float32").out
+
+
 def test_the_command_plans_from_shapes_and_from_a_run(inside, tmp_path):
     shown = inside(
         "plan", "--policy", "mini:target", "--prm", "mini:prm", "--width", 16, "--gpu", "80GB", "--problems", 1000
@@ -241,10 +257,15 @@ def test_the_command_plans_from_shapes_and_from_a_run(inside, tmp_path):
     outcomes = [read_record(file).outcome() for file in sorted((run / "problems").glob("*.json"))]
     held = [one.stats.kv_tokens_engine_peak for one in outcomes]
     assert found["kv_tokens"] == pytest.approx(sum(held) / len(held), abs=1)
+    (session,) = json.loads((run / "run.json").read_text())["sessions"]
+    assert found["tokens_per_second"] == pytest.approx(session["policy_tokens"] / session["seconds"])
+    assert found["seconds_as_run"] == pytest.approx(found["written_tokens"] / found["tokens_per_second"])
+    told = inside("plan", "--policy", "mini:target", "--width", 4, "--from", run, "--problems", 60).out
+    assert re.search(r"time of 60 problems, where it ran +about .+ at your run's [\d.e+]+ tokens/s", told)
     for args, said in (
         (["--policy", "none/here/at/all"], "no such folder"),
         (["--policy", "mini:target", "--gpu", "big"], "gpu 'big': accepted"),
-        (["--policy", "mini:target", "--tflops", "3"], "are of a --gpu"),
+        (["--policy", "mini:target", "--tflops", "3"], "go together, or with a --gpu"),
         (["--policy", "mini:target", "--solution-spread", "nan"], "'nan' is not a finite number"),
         (["--policy", "mini:target", "--solution-tokens", "inf"], "inf is not in the range"),
         (["--policy", "mini:target", "--solution-spread", "1e300"], "1e+300 is not in the range"),
