@@ -37,7 +37,7 @@ demo: $(VENV)/.demo
 	@echo "    ets eval --limit 20 --method ets --out runs/ets"
 	@echo "    ets compare runs/rebase runs/ets                        # side by side"
 	@echo "    ets view runs/ets                                       # the trees, in a browser"
-	@echo "    ets solve 'YOUR PROBLEM' --policy PATH_OR_HUB_ID        # a model of your own"
+	@echo "    ets eval --policy PATH_OR_HUB_ID --data YOUR.jsonl --dtype bfloat16 --out runs/own   # a model of your own: docs/your-model.md"
 
 REAL ?= smollm2
 

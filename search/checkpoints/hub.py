@@ -36,7 +36,7 @@ def find_model(model: str, patterns: Sequence[str] = CHECKPOINT_FILES) -> Path:
     if path.is_file():
         raise ConfigError(f"model {model!r} is a file; accepted: a folder, a .gguf file, or a hub id (owner/name)")
     if path.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
-        raise ConfigError(f"model {model!r}: no such folder, and not a hub id (owner/name)")
+        raise ConfigError(f"model {model!r}: no such folder or .gguf file, and not a hub id (owner/name)")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

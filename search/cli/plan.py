@@ -130,8 +130,8 @@ def plan(
         if spread > WITHIN:
             told = f"within {spread:.0%} only" if of > 1 else "not at all"
             _say(
-                f"{own.folder}: {of} problem{'s' * (of != 1)} tell KV tokens {told}; about 16 tell them within 20%: "
-                "that run's own command goes on with --limit 16"
+                f"{own.folder}: {of} problem{'s tell' if of != 1 else ' tells'} KV tokens {told}; about 16 tell them "
+                "within 20%: that run's own command goes on with --limit 16"
             )
     planned = Plan(
         policy=shape,

@@ -222,7 +222,8 @@ def progress(label: str, total: int, done: int = 0, beside: int = 0) -> Iterator
             def render(self, task: Task) -> Text:
                 left = -1.0 if task.fields["end"] is None else task.fields["end"] - time.monotonic()
                 told = left >= 0 or task.finished
-                return Text(str(timedelta(seconds=max(0, round(left)))) if told else "", style="progress.remaining")
+                time_left = f"{timedelta(seconds=max(0, round(left)))} left"
+                return Text(time_left if told else "", style="progress.remaining")
 
         columns = (
             TextColumn("{task.description}"),

@@ -115,7 +115,7 @@ class Comparison:
         """The table that people read."""
         varying = list(dict.fromkeys(name for row in self.rows for name in row.varies))
         priced = any(row.cost is not None for row in self.rows)
-        title = f"{len(self.rows)} runs on the same {self.num_problems} problems"
+        title = f"{len(self.rows)} runs on the same {self.num_problems} problem{'s' * (self.num_problems != 1)}"
         return Table.of("compare", title, [_cells(row, varying, priced=priced) for row in self.rows], self.notes)
 
 

@@ -54,9 +54,7 @@ class Run:
     @property
     def summary(self) -> Summary:
         """Accuracy and cost of what is there."""
-        return summarise(
-            self.records, self.settings, self.config_hash, sessions=self.sessions, num_resumed=len(self.records)
-        )
+        return summarise(self.records, self.settings, self.config_hash, sessions=self.sessions)
 
     @property
     def problems_per_second(self) -> float | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from statistics import fmean
 from typing import Any
 
-from search.config import SearchSettings
+from search.config import EvalSettings, SearchSettings
 from search.ledger import ModelCost, Price, Stats, total, total_costs
 from search.results.record import ProblemRecord, costs_record, stats_record
 from search.setting_types import parse_price
@@ -93,6 +93,13 @@ class Summary:
         return (f"cost              {told}, at {self.price.prompt:g} and {self.price.written:g} a million tokens",)
 
     @property
+    def _problems_line(self) -> str:
+        most = self.settings.limit if isinstance(self.settings, EvalSettings) else None
+        wanted = f" of at most {most}" if most is not None and self.num_problems < most else ""
+        before = f", {self.num_resumed} done before" if self.num_resumed else ""
+        return f"problems          {self.num_problems}{wanted}, {self.num_failed} failed{before}"
+
+    @property
     def _clusters_line(self) -> tuple[str, ...]:
         if self.leaves_mean is None:
             return ()
@@ -122,7 +129,7 @@ class Summary:
         return "\n".join(
             [
                 f"{settings.method_name}, width {settings.width}, seed {settings.seed}, run {self.config_hash}",
-                f"problems          {self.num_problems}, {self.num_failed} failed, {self.num_resumed} done before",
+                self._problems_line,
                 f"accuracy          {accuracy}",
                 f"policy tokens     {count(stats['computed_tokens'])} computed, {count(stats['unique_tokens'])} unique",
                 *(
