@@ -150,10 +150,10 @@ class Evaluation:
             record = failed_record(self.config_hash, item.problem, str(item.error))
         else:
             record = item.to_record(self.config_hash)
+        if self._directory is not None:
+            self._directory.save(record)  # before it counts: an interruption may fall between the two
         self._records[record.problem_id] = record
         self._session.add(record)
-        if self._directory is not None:
-            self._directory.save(record)
 
     def _begin_session(self, infos: Mapping[str, Any]) -> None:
         """Keep what runs now; what ran before must have been the same models at the same precision.
