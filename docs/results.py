@@ -165,7 +165,7 @@ def ets_section() -> list[str]:
         "Width 64:",
         "\n".join(compared_table(wide, 64)),
         f"The other methods, on the first {others['num_problems']} of these (`--limit {others['num_problems']} "
-        f"--widths 64 --methods {methods(others)}`):",
+        f"--widths 64 --methods {methods(others)}`; other programs ran beside it, so the last column says little):",
         "\n".join(compared_table(others, 64)),
         "Width 16:",
         "\n".join(compared_table(narrow, 16)),
