@@ -144,8 +144,8 @@ def page() -> str:
         f"{row_of(widths, 'particle', 16)['kv_tokens_mean']:.0f} KV tokens.",
         "## At width 64",
         methods_table([wide, others], 64),
-        "Beam search, DVTS and the paper's settings of ETS (`ets-paper`) were run earlier, when steps were seeded in "
-        "another way. REBASE ran beside them, so compare them by the columns that are against it. ETS holds "
+        "Beam search, DVTS and the paper's settings of ETS (`ets-paper`) were run by themselves, with other programs "
+        "beside them: their last column says little. ETS holds "
         f"{ratio:.1f} times less KV cache than REBASE and "
         f"differs from it by {against(wide, 'accuracy_diff', 64, 'ets', '+.3f')} in accuracy. Under a fixed pool of "
         f"{wide['figures']['pool_kv_tokens']} KV tokens it solved {wide['figures']['pool_speedup_64']:.2f} times as "
