@@ -167,7 +167,7 @@ def test_on_a_terminal_the_time_left_is_blank_or_a_time(monkeypatch):
         clock[0] = 100.0
         bar.update(3, "accuracy 1.000")
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.getvalue())
-    assert "-:--:--" not in text and "3/10 0:02:47 accuracy 1.000" in text
+    assert "-:--:--" not in text and "3/10 0:02:47 left accuracy 1.000" in text
 
 
 @pytest.mark.parametrize("done", [0, 10])
