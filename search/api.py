@@ -189,12 +189,14 @@ class Search:
             self._take(Engines(policy, prm, draft, router))
 
     def _take(self, engines: Engines) -> None:
-        local = [part for part in parts(self._asked) if part.engine == "local"]
-        for part in local:  # one that is not there is said by itself
-            find_model(model_path(part.model))
+        loads = False
+        for part in parts(self._asked):  # what is wrong with one is said by itself, before the notes
             if part.role in ("policy", "draft", "target"):
                 check_writes(part.model)
-        if local:
+            if part.engine == "local" and engines.of(part.role) is None:
+                find_model(model_path(part.model))
+                loads = True
+        if loads:
             self.say()
         driver, prompts = assemble(self._asked, engines, self._own)
         told = chat_notes(driver, self._asked)

@@ -16,7 +16,6 @@ from search.prompt.prompts import PromptRenderer
 from search.protocols import Engine, Router, Scorer, Tokenizer, Writer
 from search.setting_groups import ModelSettings, PromptSettings
 from search.setup.registry import (
-    check_writes,
     checkpoint_folder,
     make_engine,
     make_scorer,
@@ -242,6 +241,11 @@ class Engines:
     draft: Engine | None = None
     router: Engine | None = None
 
+    def of(self, role: str) -> Engine | None:
+        """The one that is there for a role."""
+        engine: Engine | None = getattr(self, "policy" if role == "target" else role)
+        return engine
+
 
 def make_writer(settings: SearchSettings, engines: Engines) -> Writer:
     """The writer that the settings describe, as `search.setup.resolve` settled them.
@@ -250,8 +254,6 @@ def make_writer(settings: SearchSettings, engines: Engines) -> Writer:
         ConfigError: a checkpoint cannot be used, or a reward model has no reading.
     """
     name = settings.policy if settings.writer == "model" else settings.target
-    for model in [name] if settings.writer == "model" else [name, settings.draft]:
-        check_writes(model)
     policy = engines.policy or make_engine(settings.engine, name, settings, settings.max_kv_tokens)
     if settings.writer == "model":
         return ModelWriter(policy, name)

@@ -1,6 +1,7 @@
 """`ets eval` on local files and `ets report`: formats end to end, votes without a model, plots."""
 
 import json
+import shutil
 
 import pytest
 
@@ -65,6 +66,14 @@ def test_a_report_is_the_runs_own_summary(inside, runs):
     for name in ("accuracy", "accuracy_ci95", "num_problems", "computed_tokens", "kv_tokens_mean", "config_hash"):
         assert shown[name] == kept[name], name
     assert shown["problems_per_second"] > 0 and shown["problems_per_cpu_second"] > 0
+
+
+def test_a_run_that_is_not_finished_says_so(inside, runs, tmp_path):
+    assert "problems          8, 0 failed\n" in inside("report", runs / "rebase").out
+    shutil.copytree(runs / "rebase", tmp_path / "part")
+    for file in sorted((tmp_path / "part" / "problems").iterdir())[:3]:
+        file.unlink()
+    assert "problems          5 of at most 8, 0 failed\n" in inside("report", tmp_path / "part").out
 
 
 def test_voting_again_is_what_the_run_would_have_said(inside, runs, tmp_path):

@@ -35,6 +35,12 @@ def test_sync_and_async_give_the_same():
     assert first.correct is None and first.method == "ets" and first.width == 6
 
 
+def test_an_engine_that_is_given_is_taken_and_its_model_not_looked_for():
+    with Search(policy="owner/nowhere", prm="none", method="best-of-n", width=2) as search:
+        search.use(FakeEngine(), None)
+        assert search.solve(QUESTION).trajectories
+
+
 def test_solving_from_inside_a_running_loop_as_in_a_notebook():
     async def cell():
         with make() as search:

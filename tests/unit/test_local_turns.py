@@ -1,6 +1,7 @@
 """What a turn launches on a GPU does not grow with trees, rows or results: counted on the same path on the CPU."""
 
 import asyncio
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from search.engines.local.loading import prepare
 from search.engines.local.sampling import sample
+from search.engines.local.turns import Turns
 from search.studies.turns import count_ops
 from search.types import Segment
 
@@ -79,3 +81,25 @@ def test_readings_of_one_turn_are_fetched_together():
         return count
 
     assert operations(40) <= 1.1 * operations(2)
+
+
+@pytest.mark.parametrize(
+    ("device", "ended", "running", "seconds"),
+    [
+        ("cpu", 1, 15, 0.1),
+        ("cuda", 4, 0, 0.1),
+        ("cuda", 1, 4, 0.005),
+        ("cuda", 1, 255, 0.001),
+        ("cuda", 100, 10, 0.1),
+    ],
+)
+def test_the_next_turn_waits_no_longer_than_that_costs_the_other_rows(device, ended, running, seconds):
+    scheduler = SimpleNamespace(lanes=[None] * running)
+    turns = Turns(scheduler, SimpleNamespace(device=torch.device(device)))
+    turns._turn_seconds = 0.02
+    loop = asyncio.new_event_loop()
+    for _ in range(ended):
+        turns.reply(loop, lambda: None, a_step=True)
+    loop.close()
+    assert turns._most_wait() == pytest.approx(seconds)
+    assert turns._num_ended == 0

@@ -48,7 +48,6 @@ class Turns:
         self._queued = False
         self.closed = False
         self._outbox: dict[asyncio.AbstractEventLoop, list[Callable[[], None]]] = {}
-        self._step_ended = False
         self._num_ended = 0
         self._turn_seconds = 0.0
         self._replying: list[threading.Event] = []
@@ -61,7 +60,6 @@ class Turns:
             call: tells it.
             a_step: whether it tells of a step that ended, so that the next turn waits a little for what follows.
         """
-        self._step_ended |= a_step
         self._num_ended += a_step
         self._outbox.setdefault(loop, []).append(call)
 
@@ -163,7 +161,7 @@ class Turns:
 
     def _send(self) -> None:
         outbox, self._outbox = self._outbox, {}
-        wait, self._step_ended = self._step_ended, False
+        wait = self._num_ended > 0
         for loop, calls in outbox.items():
             replied = threading.Event()
 
