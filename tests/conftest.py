@@ -52,3 +52,12 @@ def inside(tmp_path, monkeypatch, capsys):
         return Ran(ended.value.code, shown.out, shown.err)
 
     return run
+
+
+@pytest.fixture(params=["cascade", "paged", "recorded"])
+def attention(request, monkeypatch):
+    """Every contract of the local engine holds over arenas, over one pool, and in recorded turns."""
+    import local_models
+
+    monkeypatch.setattr(local_models, "ATTENTION", request.param)
+    return request.param

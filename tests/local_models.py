@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Coroutine, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -27,8 +28,12 @@ from search.engines.huggingface.token_bytes import byte_alphabet
 from search.engines.local import LocalEngine
 from search.engines.local.graphs import GraphedForward, Recording
 from search.engines.local.loading import prepare
+from search.support.streams import closing
+from search.types import Child, Generation, Prefix, Sampling, Segment
 
 T = TypeVar("T")
+PROMPT = tuple(random.Random(5).randrange(256) for _ in range(20))
+GREEDY = Sampling(temperature=0.0, max_new_tokens=9, stop=())
 VOCAB = 260
 ATTENTION = "auto"
 """What `engine` asks for where a test does not; test modules that hold for both forms set it by a fixture."""
@@ -129,3 +134,14 @@ def reference_greedy(kind: str, ids: Sequence[int], num_tokens: int) -> tuple[in
         pad_token_id=257,
     )
     return tuple(out[0, len(ids) :].tolist())
+
+
+def prompt(tree: str = "t", *steps: Generation | Segment, ids: tuple[int, ...] = PROMPT) -> Prefix:
+    """A prefix of a prompt and steps."""
+    return Prefix(tree, (Segment(0, ids), *(Segment(step.key, step.ids) for step in steps)))
+
+
+async def write(local: LocalEngine, prefix: Prefix, children: list[Child], sampling: Sampling) -> dict[int, Generation]:
+    """The steps of one call, by key."""
+    async with closing(local.generate(prefix, children, sampling)) as made:
+        return {step.key: step async for step in made}

@@ -3,7 +3,6 @@
 import asyncio
 from dataclasses import replace
 
-import local_models
 import pytest
 from local_models import engine, run
 
@@ -15,12 +14,7 @@ PREFIX = Prefix("t", (Segment(0, tuple(range(10, 30))),))
 REAL = [Child(key, key) for key in (1, 2)]
 LATER = [Child(key, key) for key in (3, 4)]
 
-
-@pytest.fixture(params=["cascade", "paged", "recorded"], autouse=True)
-def attention(request, monkeypatch):
-    """Every contract holds over arenas, over one pool, and in recorded turns."""
-    monkeypatch.setattr(local_models, "ATTENTION", request.param)
-    return request.param
+pytestmark = pytest.mark.usefixtures("attention")
 
 
 async def write(model, prefix, children, done):

@@ -4,8 +4,7 @@ import asyncio
 
 import numpy as np
 import pytest
-from local_models import engine, reference_greedy, run
-from test_local_engine import GREEDY, prompt, write
+from local_models import GREEDY, engine, prompt, reference_greedy, run, write
 
 from search.engines.local import bands
 from search.engines.local.arena import BLOCKED

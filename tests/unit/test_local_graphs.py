@@ -4,8 +4,7 @@ import asyncio
 import logging
 
 import pytest
-from local_models import byte_tokenizer, engine, network, rerun, run
-from test_local_engine import prompt
+from local_models import byte_tokenizer, engine, network, prompt, rerun, run
 
 from search.engines.local.graphs import MOST_TOKENS, GraphedForward, rounded
 from search.engines.local.loading import prepare

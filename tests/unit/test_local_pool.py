@@ -3,22 +3,16 @@
 import asyncio
 import random
 
-import local_models
 import pytest
-from local_models import engine, reference_greedy, reference_logprobs, run
-from test_local_engine import GREEDY, PROMPT, grow, prompt, write
+from local_models import GREEDY, PROMPT, engine, prompt, reference_greedy, reference_logprobs, run, write
+from test_local_engine import grow
 
 from search.errors import EngineError
 from search.types import Child, Prefix, Sampling, Segment
 
 HOT = Sampling(temperature=1.0, max_new_tokens=12, stop=())
 
-
-@pytest.fixture(params=["cascade", "paged", "recorded"], autouse=True)
-def attention(request, monkeypatch):
-    """Every contract holds over arenas, over one pool, and in recorded turns."""
-    monkeypatch.setattr(local_models, "ATTENTION", request.param)
-    return request.param
+pytestmark = pytest.mark.usefixtures("attention")
 
 
 @pytest.mark.parametrize("max_kv_tokens", [90, 150, 300])

@@ -6,8 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from local_models import byte_tokenizer, engine, network, run
-from test_local_engine import prompt
+from local_models import byte_tokenizer, engine, network, prompt, run
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from search.engines.local.loading import prepare
