@@ -86,14 +86,34 @@ def _interrupted_by_sigterm() -> Iterator[list[int]]:
 
     def end(number: int, frame: FrameType | None) -> None:
         came.append(number)
-        interrupt = signal.getsignal(signal.SIGINT)  # none where a shell ignores it for what it runs with &
+        interrupt = signal.getsignal(signal.SIGINT)
         (interrupt if callable(interrupt) else signal.default_int_handler)(signal.SIGINT, frame)
 
-    before = signal.signal(signal.SIGTERM, end)
+    with _blocked_where_ignored():
+        before = signal.signal(signal.SIGTERM, end)
+        try:
+            yield came
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _blocked_where_ignored() -> Iterator[None]:
+    """Have SIGINT blocked where it was ignored, as a shell has it for what it runs with &.
+
+    It still does not come, but has a handler: only where it has Python's own does asyncio.run put in its place one
+    that cancels the main task. The other one raises in the midst of whatever the loop does just then.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        yield
+        return
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        yield came
+        yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # first: it drops one that waits
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _run(args: list[str] | None, terminated: Sequence[int]) -> NoReturn:
