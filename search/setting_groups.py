@@ -242,7 +242,7 @@ class TreeSettings(MethodSettings):
         gt=0.5,
         lt=1,
         description="stop already when the leading answer will still lead with this probability when the whole width "
-        "is in; it may then have had another answer; saves most with --begin needed",
+        "is in; it may then have had another answer; saves most, and errs least, with --begin needed",
     )
     min_confidence: float | None = Field(
         default=None,

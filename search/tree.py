@@ -163,6 +163,14 @@ class SearchTree:
         nodes.reverse()
         return nodes
 
+    def in_order(self) -> list[NodeId]:
+        """All ids by the nodes' paths: a node, then its first child with all below it, then its second one, ..."""
+        order, ahead = list[NodeId](), [ROOT]
+        while ahead:
+            order.append(ahead.pop())
+            ahead.extend(reversed(self._children[order[-1]]))
+        return order
+
     def num_step_tokens(self, node_id: NodeId) -> int:
         """Tokens that a node adds to its path; the root's are the prompt's."""
         node = self.nodes[node_id]
@@ -330,16 +338,14 @@ class SearchTree:
             failed += [child for child in self._children[node.id] if self.nodes[child].status in _WRITTEN]
 
     def sort(self) -> list[NodeId]:
-        """Number the nodes anew: by depth, then by their parents, then as their parents' children.
+        """Number the nodes anew, as `in_order` has them.
 
         A tree whose steps came in any order is then the same tree as if they had come in another.
 
         Returns:
             The new id of each old one.
         """
-        order = [ROOT]
-        for node_id in order:
-            order.extend(self._children[node_id])
+        order = self.in_order()
         moved = [ROOT] * len(order)
         for new, old in enumerate(order):
             moved[old] = NodeId(new)

@@ -91,7 +91,7 @@ def assemble(settings: SearchSettings, engines: Engines, own: OwnParts) -> Assem
 
     def decided() -> Decided:
         rule, reduce = cast(VoteRule, settings.vote), cast(Reduce, settings.reduce)
-        return Decided(rule, reduce, own.grader, settings.confidence)
+        return Decided(rule, reduce, own.grader, settings.confidence, by_path=own.policy.pace == "leaf")
 
     driver = Driver(
         own.policy,

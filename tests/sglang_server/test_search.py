@@ -71,9 +71,8 @@ def test_ets_is_as_right_as_on_the_local_engine(problems, urls):
 
 
 def test_each_token_is_computed_about_once_and_rewards_are_the_local_engines(urls):
-    report = ets(
-        "bench", "sglang", "--limit", 20, "--engine", urls["engine"], "--prm-engine", urls["prm_engine"], "--json"
-    )
+    servers = ("--engine", urls["engine"], "--prm-engine", urls["prm_engine"])
+    report = ets("bench", "sglang", "--limit", 20, "--repeats", 5, *servers, "--json")
     figures = report.json["figures"]
     say(json.dumps(figures, indent=1))
     assert figures["policy_work_ratio"] <= 1.10 and figures["prm_work_ratio"] <= 1.15

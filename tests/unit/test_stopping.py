@@ -91,35 +91,86 @@ def test_what_is_decided_no_continuation_changes(rule, grader):
     assert num_decided > 100
 
 
+def test_a_tie_is_decided_where_it_is_known_who_wins_it():
+    def why(tree, num_left, rule="majority", by_path=True):
+        return Decided(rule, "last", GRADER, by_path=by_path).reason(tree, num_left, ())
+
+    tree = voted(("7", 1.0), ("7", 1.0), ("8", 1.0))
+    assert why(tree, 1) == "the vote is decided: 2 against 1 with 1 trajectories left"
+    assert not why(tree, 2) and not why(tree, 1, by_path=False) and not why(tree, 1, "weighted")
+    assert not why(voted(("8", 1.0), ("7", 1.0), ("7", 1.0)), 1), "the 8 stands before"
+    assert why(voted(("7", 1.0), ("7", 1.0)), 2), "whatever has not come stands behind"
+    begun = SearchTree("t", (1,), "q")
+    early = begun.add_child(ROOT)
+    for _ in range(2):
+        node = begun.add_child(ROOT)
+        begun.write(Step(node, (2,), "The answer is 7.", FinishReason.EOS, "m"))
+        begun.finish(node, "end of text")
+    assert not why(begun, 2), "what is still written may be an 8 that stands before"
+    begun.fail(early, "lost")
+    assert why(begun, 2)
+
+
+def test_of_counted_votes_no_continuation_changes_the_winner_of_a_tie():
+    """Of up to seven chains some have ended, in any order; the others end with any answers."""
+    rng, num_ties = random.Random(5), 0
+    for _ in range(1500):
+        answers = [rng.choice(["7", "7", "7", "8", "9"]) for _ in range(rng.randint(2, 7))]
+        num_begun = rng.randint(1, len(answers))
+        ended = {number for number in range(num_begun) if rng.random() < 0.8}
+        tree = SearchTree("t", (1,), "q")
+        for number in range(num_begun):
+            node = tree.add_child(ROOT)
+            if number in ended:
+                tree.write(Step(node, (2,), f"The answer is {answers[number]}.", FinishReason.EOS, "m"))
+                tree.finish(node, "end of text")
+        num_left = len(answers) - len(ended)
+        if not num_left or not Decided("majority", "last", GRADER, by_path=True).reason(tree, num_left, ()):
+            continue
+        num_ties += not reason(tree, num_left, "majority")
+        (winner,) = {
+            vote(candidates(voted(*((answer, 1.0) for answer in whole)), "last", GRADER), "majority").answer
+            for rival in ("7", "8", "9", "10")
+            for whole in [[answer if at in ended else rival for at, answer in enumerate(answers)]]
+        }
+        assert winner == "7" or answers.count(winner)
+    assert num_ties > 30
+
+
 def test_the_probability_that_the_leader_stays_ahead():
-    assert probability_kept(3, 1, 0) == probability_kept(3, 1, 1) == 1.0 and probability_kept(2, 2, 0) == 0.0
-    # One vote between equals: a fair draw. Polya's urn of 2 and 1: two more keep it ahead unless both go to the rival.
-    assert probability_kept(2, 2, 1) == pytest.approx(0.5)
-    assert probability_kept(1, 0, 2) == pytest.approx(1 - (1 / 3) * (2 / 4))
-    # Of ever more to come it is the posterior that its share is above a half: 1 - 2^-(n + 1) for n against none.
-    assert probability_kept(3, 0, 100_000) == pytest.approx(1 - 0.5**4, abs=1e-4)
+    assert probability_kept(3, 1, 0) == 1.0 and probability_kept(3, 1, 1) == pytest.approx(1.0)
+    assert probability_kept(2, 2, 0) == 0.0 and probability_kept(2, 2, 0, wins_tie=True) == 1.0
+    # One vote between equals: Polya's urn of 3, 3 and 1.
+    assert probability_kept(2, 2, 1) == pytest.approx(3 / 7)
+    assert probability_kept(2, 2, 1, num_neither=2) == pytest.approx(3 / 9)
+    assert probability_kept(2, 2, 1, num_neither=2, wins_tie=True) == pytest.approx(6 / 9)
+    # Of 2, 1 and 1: two more keep it ahead unless one goes to the rival and none to the leader.
+    assert probability_kept(1, 0, 2) == pytest.approx(1 - (1 * 2 + 2 * 1 * 1) / (4 * 5))
+    # Of ever more to come it is the posterior that its share is above the other's: 1 - 2^-(n + 1) for n against none.
+    assert probability_kept(3, 0, 1000) == pytest.approx(1 - 0.5**4, abs=1e-3)
     assert 0.99 < probability_kept(250, 200, 1000) < probability_kept(250, 200, 100) <= 1
 
 
 @pytest.mark.parametrize("num_before", [1, 3, 5])
 def test_that_probability_is_how_often_it_stays_ahead(num_before):
-    """Shares drawn evenly, as the prior has it; among those where the votes so far stand alike."""
+    """Shares of three drawn evenly, as the prior has it; among those where the votes so far stand alike."""
     rng, stays = random.Random(num_before), {}
-    for _ in range(20_000):
-        share = rng.random()
-        votes = [rng.random() < share for _ in range(12)]
-        first = sum(votes[:num_before])
-        if 2 * first > num_before:
-            stays.setdefault(first, []).append(2 * sum(votes) > 12)
-    for first, kept in stays.items():
-        expected = probability_kept(first, num_before - first, 12 - num_before)
-        assert sum(kept) / len(kept) == pytest.approx(expected, abs=0.03)
+    for _ in range(30_000):
+        low, high = sorted((rng.random(), rng.random()))
+        votes = rng.choices("abc", (low, high - low, 1 - high), k=12)
+        before = [votes[:num_before].count(answer) for answer in "abc"]
+        if before[0] > before[1]:
+            stays.setdefault(tuple(before), []).append(votes.count("a") > votes.count("b"))
+    for (first, second, neither), kept in stays.items():
+        if len(kept) > 500:
+            expected = probability_kept(first, second, 12 - num_before, neither)
+            assert sum(kept) / len(kept) == pytest.approx(expected, abs=0.05)
 
 
 def test_confidence_stops_where_certainty_does_not():
     tree = voted(*[("7", 1.0)] * 4)
     assert not reason(tree, 12) and not reason(tree, 12, confidence=0.99)
-    assert reason(tree, 12, confidence=0.95) == "the vote is 0.980 certain: 4 against 0 with 12 trajectories left"
+    assert reason(tree, 12, confidence=0.95) == "the vote is 0.984 certain: 4 against 0 with 12 trajectories left"
     # What may turn out to be one answer is not taken for one: that alone is what certainty needs.
     split = voted(*[("7", 1.0)] * 6, ("1", 1.0), ("2", 1.0), ("3", 1.0))
     assert not reason(split, 4, grader=Comparing()) and reason(split, 4, grader=Comparing(), confidence=0.95)
@@ -168,7 +219,7 @@ def test_a_flat_search_stops_what_is_being_written():
 
 
 def test_chains_are_begun_as_the_vote_needs_them():
-    """Nine of sixteen that agree decide; each that disagrees makes more needed, and what runs may still be enough."""
+    """Nine of sixteen that agree decide, or eight that win a tie; each that disagrees makes more needed."""
 
     def needed(votes, num_running, num_held, rule="majority", unscored=(), confidence=None):
         return Decided(rule, "last", GRADER, confidence).num_needed(voted(*votes), num_running, num_held, unscored)
@@ -181,8 +232,9 @@ def test_chains_are_begun_as_the_vote_needs_them():
     assert needed([("7", 1.0), ("8", 1.0)] * 3, 0, 2) == 2, "a tie so far"
     assert needed([("7", 0.5)] * 9, 0, 7, "weighted") == 2
     assert needed([("7", 0.5)] * 9, 0, 7, "weighted", unscored={1, 2}) == 1
-    assert needed([], 0, 16, confidence=0.95) == 4 and needed([("7", 1.0)] * 2, 0, 14, confidence=0.95) == 2
+    assert needed([], 0, 16, confidence=0.95) == 3 and needed([("7", 1.0)] * 2, 0, 14, confidence=0.95) == 1
     assert needed([("7", 1.0)] * 3 + [("8", 1.0)], 0, 12, confidence=0.95) == 2, "5 for 7 against 1 for 8, 10 to come"
+    assert Decided("majority", "last", GRADER, by_path=True).num_needed(voted(), 0, 16, ()) == 8, "the first win a tie"
     assert needed([("7", 1.0)], 0, 15, "best") == needed([("7", 1.0)], 0, 15, "normalised") == 15
 
 

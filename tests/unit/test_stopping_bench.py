@@ -32,12 +32,12 @@ def file(tmp_path):
     return write
 
 
-def test_a_unanimous_vote_of_equal_lengths_needs_more_than_half(file):
+def test_a_unanimous_vote_of_equal_lengths_needs_half(file):
     figures = stopping.run(data=file(rows("one", [5] * WIDTH)))["figures"]
     whole = figures[f"tokens_spent_{WIDTH}"]
     assert whole % WIDTH == 0 and figures[f"ticks_spent_{WIDTH}"] == whole / WIDTH
     assert figures[f"saved_decided_{WIDTH}"] == 0.0, "all end in the same tick"
-    assert figures[f"saved_decided_needed_{WIDTH}"] == 100 * (1 - 5 / 8), "five of eight decide"
+    assert figures[f"saved_decided_needed_{WIDTH}"] == 100 * (1 - 4 / 8), "four of eight win a tie"
     assert figures[f"saved_confidence_90_needed_{WIDTH}"] > figures[f"saved_confidence_99_needed_{WIDTH}"]
     assert figures[f"accuracy_spent_{WIDTH}"] == 1.0 and figures[f"changed_decided_needed_{WIDTH}"] == 0.0
 
