@@ -40,8 +40,10 @@ def test_turns_of_the_engine_equal_the_tokens_of_the_longest_solution(width, mon
         count, limits = 0, Limits(max_tokens=90, max_depth=12)
         driver = Driver(policy, ModelWriter(local), None, width=width, sampling=SHORT_STEPS, limits=limits)
         outcome = await driver.solve(Problem("p", "How many?"), "How many?")
-        ends = outcome.tree.leaves(NodeStatus.FINISHED)
-        lengths = [end.num_path_tokens - outcome.tree.root.num_path_tokens for end in ends]
+        nodes = [outcome.tree[node] for node in outcome.tree.in_order()]
+        lengths = [
+            node.num_path_tokens - nodes[0].num_path_tokens for node in nodes if node.status is NodeStatus.FINISHED
+        ]
         return count, lengths, outcome.stats.depth
 
     turns, lengths, depth = run(solved(BestOfN()))

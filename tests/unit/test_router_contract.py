@@ -143,8 +143,11 @@ def test_a_higher_threshold_moves_every_decision_one_way(kind):
         outcomes = [
             solve(Parts().driver(kind, threshold=threshold, width=8), Problem(str(i), PROMPT)) for i in range(4)
         ]
-        first_level = [outcome.tree[node] for outcome in outcomes for node in outcome.tree.children(ROOT)]
-        escalated.append({(i, node.id) for i, node in enumerate(first_level) if node.writer == TARGET})
+        trees = [outcome.tree for outcome in outcomes]
+        first_level = [
+            (i, number, tree[node]) for i, tree in enumerate(trees) for number, node in enumerate(tree.children(ROOT))
+        ]
+        escalated.append({(i, number) for i, number, node in first_level if node.writer == TARGET})
     if kind in ("arbitrage", "probe"):
         escalated.reverse()
     assert all(low <= high for low, high in pairwise(escalated))
