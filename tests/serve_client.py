@@ -114,11 +114,16 @@ class Server:
 
 
 @contextmanager
-def ets_serve(*args, env=None):
-    """`ets serve` on a free port, ready; killed on leaving if it still runs."""
+def ets_serve(*args, env=None, before=None):
+    """`ets serve` on a free port, ready; killed on leaving if it still runs. `before`: called in its process first."""
     command = [sys.executable, "-m", "search.cli", "serve", "--port", "0", *map(str, args)]
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env={**os.environ, **(env or {})}
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, **(env or {})},
+        preexec_fn=before,
     )
     server, reader = None, None
     try:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -191,6 +192,11 @@ def test_a_shell_snippet_of_the_document_runs(server, snippet):
     command = snippet.replace(SERVED, server.url)
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and ("chat.completion" in done.stdout or "ets_searches_running" in done.stdout)
+
+
+def test_it_ends_on_an_interrupt_also_where_a_shell_had_that_ignored():
+    with ets_serve(before=partial(signal.signal, signal.SIGINT, signal.SIG_IGN)) as server:
+        assert server.end(signal.SIGINT) == 0
 
 
 def test_a_signal_answers_everybody_before_the_server_goes():
