@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from bisect import bisect_left
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -40,31 +41,40 @@ class _Remembering:
         return self._same[pair]
 
 
+class _Answer(NamedTuple):
+    """An answer in a vote: its text, its weight, how many gave it, and the place in the tree of the first that did."""
+
+    text: str
+    weight: float
+    num: int
+    first: float
+
+
+_NOBODY = _Answer("", 0.0, 0, math.inf)
+"""An answer that nothing has given yet."""
+
+
 class _Standing(NamedTuple):
     """How a vote stands.
 
     Attributes:
-        leader: weight of the leading answer.
-        others: those of the others by a text of each, heaviest first.
-        num_neither: finished trajectories that give neither of the two heaviest answers, or none at all.
-        num_unscored: finished trajectories that have no weight yet.
-        first: the place in the tree of the first trajectory that gives the leading answer.
-        firsts: that of each of the others, by the same texts.
+        leader: the answer that leads.
+        others: the others, heaviest first.
+        num_voters: finished trajectories that have their weight, with an answer or without.
+        num_unscored: those that have none yet.
         live: the first place at which a trajectory may still finish, of those that are begun.
     """
 
-    leader: float
-    others: dict[str, float]
-    num_neither: int
+    leader: _Answer
+    others: tuple[_Answer, ...]
+    num_voters: int
     num_unscored: int
-    first: float
-    firsts: dict[str, float]
     live: float
 
     @property
-    def second(self) -> str | None:
-        """The next answer; None where there is none."""
-        return next(iter(self.others), None)
+    def second(self) -> _Answer:
+        """The next answer."""
+        return self.others[0] if self.others else _NOBODY
 
 
 class Decided:
@@ -114,14 +124,14 @@ class Decided:
             return ""
         standing = self._standing(tree, unscored)
         num_left += standing.num_unscored
-        if not standing.leader:
+        if not standing.leader.weight:
             return ""
         probability = self._probability(standing, num_left)
         if probability < (self._confidence or 1.0):
             return ""
         certain = "decided" if probability == 1.0 else f"{probability:.3f} certain"
-        second = standing.others.get(standing.second or "", 0.0)
-        return f"the vote is {certain}: {standing.leader:g} against {second:g} with {num_left} trajectories left"
+        leader, second = standing.leader.weight, standing.second.weight
+        return f"the vote is {certain}: {leader:g} against {second:g} with {num_left} trajectories left"
 
     def num_needed(self, tree: SearchTree, num_running: int, num_held: int, unscored: Collection[NodeId]) -> int:
         """How many further trajectories to begin: the fewest with which the vote could be decided, or certain enough.
@@ -137,52 +147,49 @@ class Decided:
         if self._rule not in POINTWISE:
             return num_held
         standing = self._standing(tree, unscored)
-        coming = num_running + standing.num_unscored
+        leader, coming = standing.leader, num_running + standing.num_unscored
 
         def enough(num_begun: int) -> bool:
-            agreed = standing._replace(
-                leader=standing.leader + coming + num_begun,
-                first=min(standing.first, standing.live, len(tree)),  # the next to be begun comes behind all there are
-                live=math.inf,
+            agreed = leader._replace(
+                weight=leader.weight + coming + num_begun,
+                first=min(leader.first, standing.live, len(tree)),  # the next to be begun comes behind all there are
             )
-            return self._probability(agreed, num_held - num_begun) >= (self._confidence or 1.0)
+            probability = self._probability(standing._replace(leader=agreed, live=math.inf), num_held - num_begun)
+            return probability >= (self._confidence or 1.0)
 
-        return next((number for number in range(num_held) if enough(number)), num_held)
+        return bisect_left(range(num_held), True, key=enough)  # the more agree, the surer
 
     def _probability(self, standing: _Standing, num_left: int) -> float:
         """That the leading answer is the vote's when all are in; 1 only if it is certain."""
-        rivals = [self._with_alike(standing, answer) for answer in standing.others]
-        if all(self._stays_ahead(standing, num_left, *rival) for rival in (*rivals, (0.0, math.inf))):
+        leader, second = standing.leader, standing.second
+        leads = [(leader.weight - (rival.weight + num_left), rival) for rival in self._rivals(standing)]
+        if all(lead > 0 or (lead == 0 and self._wins_tie(standing, rival)) for lead, rival in leads):
             return 1.0
         if self._confidence is None:
             return 0.0
-        second, first = 0.0, math.inf
-        if standing.second is not None:
-            second, first = standing.others[standing.second], standing.firsts[standing.second]
-        kept = probability_kept(
-            standing.leader, second, num_left, standing.num_neither, self._wins_tie(standing, first)
-        )
+        num_neither = standing.num_voters - leader.num - second.num
+        kept = probability_kept(leader.weight, second.weight, num_left, num_neither, self._wins_tie(standing, second))
         return min(kept, math.nextafter(1.0, 0.0))  # below 1, as the float nearest to a probability may be 1 itself
 
-    def _stays_ahead(self, standing: _Standing, num_left: int, most: float, first: float) -> bool:
-        """Whether the leading answer beats one of this weight, and this first place, that gets all that is left."""
-        lead = standing.leader - (most + num_left)
-        return lead > 0 or (lead == 0 and self._wins_tie(standing, first))
+    def _wins_tie(self, standing: _Standing, rival: _Answer) -> bool:
+        """Whether the leading answer wins against another one of the same weight."""
+        return self._knows_ties and standing.leader.first < min(rival.first, standing.live)
 
-    def _wins_tie(self, standing: _Standing, first: float) -> bool:
-        """Whether the leading answer wins against an equal one whose first trajectory so far has this place."""
-        return self._knows_ties and standing.first < min(first, standing.live)
-
-    def _with_alike(self, standing: _Standing, answer: str) -> tuple[float, float]:
-        """The most that another answer may turn out to have, and its first place: a class has no two that differ."""
-        alike = [other for other in standing.others if other == answer or self._reader.may_be_one(answer, other)]
-        return math.fsum(standing.others[other] for other in alike), min(standing.firsts[other] for other in alike)
+    def _rivals(self, standing: _Standing) -> Iterator[_Answer]:
+        """The others with what may turn out to be one with each, as a class has no two that differ; and a new one."""
+        for answer in standing.others:
+            alike = [
+                other
+                for other in standing.others
+                if other is answer or self._reader.may_be_one(answer.text, other.text)
+            ]
+            weight, first = math.fsum(other.weight for other in alike), min(other.first for other in alike)
+            yield answer._replace(weight=weight, first=first)
+        yield _NOBODY
 
     def _standing(self, tree: SearchTree, unscored: Collection[NodeId]) -> _Standing:
         places = {node: place for place, node in enumerate(tree.in_order())}
-        weights: dict[str, list[float]] = {}
-        answers: dict[str, str] = {}
-        firsts: dict[str, float] = {}
+        members: dict[str, list[Candidate]] = {}
         live = [node.id for status in (NodeStatus.OPEN, NodeStatus.PENDING) for node in tree.leaves(status)]
         num_voters = num_unscored = 0
         for candidate in candidates(tree, self._reduce, self._reader):
@@ -191,21 +198,20 @@ class Decided:
                 live.append(candidate.node)
                 continue
             num_voters += 1
-            if (key := candidate.key) is not None and candidate.answer is not None:
-                answers.setdefault(key, candidate.answer)
-                weights.setdefault(key, []).append(self._weight(candidate))
-                firsts[key] = min(firsts.get(key, math.inf), places[candidate.node])
-        by_weight = sorted(weights, key=lambda key: (-math.fsum(weights[key]), firsts[key]))
-        others = by_weight[1:]
-        return _Standing(
-            leader=math.fsum(weights[by_weight[0]]) if by_weight else 0.0,
-            others={answers[key]: math.fsum(weights[key]) for key in others},
-            num_neither=num_voters - sum(len(weights[key]) for key in by_weight[:2]),
-            num_unscored=num_unscored,
-            first=firsts[by_weight[0]] if by_weight else math.inf,
-            firsts={answers[key]: firsts[key] for key in others},
-            live=min((places[node] for node in live if node != ROOT), default=math.inf),
-        )
+            if candidate.key is not None:
+                members.setdefault(candidate.key, []).append(candidate)
+        answers = [
+            _Answer(
+                agreeing[0].answer or "",
+                math.fsum(map(self._weight, agreeing)),
+                len(agreeing),
+                min(places[candidate.node] for candidate in agreeing),
+            )
+            for agreeing in members.values()
+        ]
+        leader, *others = sorted(answers, key=lambda answer: (-answer.weight, answer.first)) or [_NOBODY]
+        still = min((places[node] for node in live if node != ROOT), default=math.inf)
+        return _Standing(leader, tuple(others), num_voters, num_unscored, still)
 
     def _weight(self, candidate: Candidate) -> float:
         return 1.0 if self._rule == "majority" or candidate.reward is None else candidate.reward

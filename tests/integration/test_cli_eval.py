@@ -79,7 +79,7 @@ INTERRUPTED = ["eval", "--data", "mini:test", "--limit", "300", "--width", "4", 
 
 
 def ended_by(number, folder, *args, begun, ignored=False):
-    """The exit code, as a shell has it, and stderr of `ets eval` that gets a signal as soon as it has begun."""
+    """The exit code and stderr of `ets eval` that gets a signal as soon as it has begun."""
     # A shell ignores SIGINT for what it runs with &.
     prepare = partial(signal.signal, signal.SIGINT, signal.SIG_IGN if ignored else signal.SIG_DFL)
     command, said = [sys.executable, "-m", "search.cli", *INTERRUPTED, *args], []
@@ -95,7 +95,7 @@ def ended_by(number, folder, *args, begun, ignored=False):
         finally:
             process.kill()
             reader.join()
-    return process.returncode if process.returncode >= 0 else 128 - process.returncode, said
+    return process.returncode, said
 
 
 @pytest.mark.parametrize(

@@ -128,12 +128,12 @@ def test_of_counted_votes_no_continuation_changes_the_winner_of_a_tie():
         if not num_left or not Decided("majority", "last", GRADER, by_path=True).reason(tree, num_left, ()):
             continue
         num_ties += not reason(tree, num_left, "majority")
-        (winner,) = {
+        winners = {
             vote(candidates(voted(*((answer, 1.0) for answer in whole)), "last", GRADER), "majority").answer
             for rival in ("7", "8", "9", "10")
             for whole in [[answer if at in ended else rival for at, answer in enumerate(answers)]]
         }
-        assert winner == "7" or answers.count(winner)
+        assert winners == {vote(candidates(tree, "last", GRADER), "majority").answer}
     assert num_ties > 30
 
 
@@ -155,16 +155,16 @@ def test_the_probability_that_the_leader_stays_ahead():
 def test_that_probability_is_how_often_it_stays_ahead(num_before):
     """Shares of three drawn evenly, as the prior has it; among those where the votes so far stand alike."""
     rng, stays = random.Random(num_before), {}
-    for _ in range(30_000):
+    for _ in range(60_000):
         low, high = sorted((rng.random(), rng.random()))
         votes = rng.choices("abc", (low, high - low, 1 - high), k=12)
         before = [votes[:num_before].count(answer) for answer in "abc"]
         if before[0] > before[1]:
             stays.setdefault(tuple(before), []).append(votes.count("a") > votes.count("b"))
     for (first, second, neither), kept in stays.items():
-        if len(kept) > 500:
+        if len(kept) > 2000:
             expected = probability_kept(first, second, 12 - num_before, neither)
-            assert sum(kept) / len(kept) == pytest.approx(expected, abs=0.05)
+            assert sum(kept) / len(kept) == pytest.approx(expected, abs=0.03)
 
 
 def test_confidence_stops_where_certainty_does_not():
