@@ -3,47 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from search.engines.remote.http import HttpClient
+from search.engines.remote.inprocess import InProcessServer
 from search.errors import EngineError
-
-
-class SglangServer(Protocol):
-    """One SGLang server. Bodies and answers are those of its native API.
-
-    Every method raises `EngineError` where the server cannot be reached or refuses.
-    """
-
-    def stream(self, body: Mapping[str, Any], key: str) -> AsyncGenerator[dict[str, Any], None]:
-        """`/generate` with `stream`: objects as they come; closing the generator stops the work."""
-
-    async def generate(self, body: Mapping[str, Any], key: str) -> Any:
-        """`/generate`; its whole answer."""
-
-    async def encode(self, body: Mapping[str, Any], key: str) -> Any:
-        """`/encode`: outputs of an embedding or reward model."""
-
-    async def abort(self, request: str) -> None:
-        """Stop one request by its id."""
-
-    async def server_info(self) -> dict[str, Any]:
-        """Its settings, capacity and version."""
-
-    async def model_info(self) -> dict[str, Any]:
-        """What it serves."""
-
-    async def tokenize(self, text: str) -> tuple[int, ...] | None:
-        """Ids of a text without special tokens; None where it cannot say."""
-
-    async def used_tokens(self) -> int | None:
-        """KV slots that running requests hold now; None where it cannot say."""
-
-    async def flush_cache(self) -> None:
-        """Empty its cache of prefixes."""
-
-    async def aclose(self) -> None:
-        """Give back what is held for it."""
 
 
 class HttpServer:
@@ -58,15 +22,15 @@ class HttpServer:
         return self.url
 
     def stream(self, body: Mapping[str, Any], key: str) -> AsyncGenerator[dict[str, Any], None]:
-        """`/generate`, object by object."""
+        """`/generate` with `stream`: objects as they come; closing the generator stops the work."""
         return self._client.stream(f"{self.url}/generate", {**body, "stream": True}, key)
 
     async def generate(self, body: Mapping[str, Any], key: str) -> Any:
-        """`/generate`."""
+        """`/generate`; its whole answer."""
         return await self._client.post(f"{self.url}/generate", body, key)
 
     async def encode(self, body: Mapping[str, Any], key: str) -> Any:
-        """`/encode`."""
+        """`/encode`: outputs of an embedding or reward model."""
         return await self._client.post(f"{self.url}/encode", body, key)
 
     async def abort(self, request: str) -> None:
@@ -74,11 +38,11 @@ class HttpServer:
         await self._client.notify(f"{self.url}/abort_request", {"rid": request})
 
     async def server_info(self) -> dict[str, Any]:
-        """`/server_info`; routers and older servers know it by its old name."""
+        """Settings, capacity and version: `/server_info`; routers and older servers know it by its old name."""
         return await self._either("server_info", "get_server_info")
 
     async def model_info(self) -> dict[str, Any]:
-        """`/model_info`, or its old name."""
+        """What it serves: `/model_info`, or its old name."""
         return await self._either("model_info", "get_model_info")
 
     async def _either(self, *names: str) -> dict[str, Any]:
@@ -96,7 +60,7 @@ class HttpServer:
         raise refused or EngineError(f"{self.url} is no SGLang server", endpoint=self.url)
 
     async def tokenize(self, text: str) -> tuple[int, ...] | None:
-        """`/tokenize`; None from a router that does not know it."""
+        """Ids of a text without special tokens: `/tokenize`; None from a router that does not know it."""
         body = {"model": "default", "prompt": text, "add_special_tokens": False}
         try:
             answer = await self._client.post(f"{self.url}/tokenize", body)
@@ -108,7 +72,7 @@ class HttpServer:
         return tuple(tokens) if isinstance(tokens, list) and all(isinstance(one, int) for one in tokens) else None
 
     async def used_tokens(self) -> int | None:
-        """`/v1/loads`, summed over the ranks of data parallelism."""
+        """KV slots that running requests hold now: `/v1/loads`, summed over the ranks of data parallelism, if told."""
         answer = await self._client.get(f"{self.url}/v1/loads")
         loads = answer.get("loads") if isinstance(answer, dict) else None
         used = [load.get("num_used_tokens") for load in loads or () if isinstance(load, dict)]
@@ -122,3 +86,8 @@ class HttpServer:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+
+SglangServer = HttpServer | InProcessServer
+"""One SGLang server. Bodies and answers are those of its native API; every method raises `EngineError` where it cannot
+be reached or refuses."""
