@@ -7,19 +7,19 @@ solutions, which are cut into their steps here.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from search.engines.remote.books import Books, Job
-from search.engines.remote.chat_tokens import END, WHOLE, ChatTokenizer, conversation
+from search.engines.remote.chat_server import CONTINUED, ChatServer, Reply, find_out, read_replies
+from search.engines.remote.chat_tokens import WHOLE, ChatTokenizer, conversation
 from search.engines.remote.engine import RemoteEngine
-from search.engines.remote.http import HttpClient, RequestLimits, bad_answer
+from search.engines.remote.http import HttpClient, RequestLimits
 from search.engines.remote.model import RemoteModel, parse_urls
 from search.engines.remote.samples import Read, Sample
 from search.engines.remote.workers import Worker
-from search.errors import ConfigError, EngineError
 from search.steps import BLANK_LINE
 from search.support.background import run_apart
 from search.support.streams import side_by_side
@@ -31,32 +31,6 @@ _NO_LIMIT = 1 << 40
 _SEED_MASK = 2**31 - 1
 _MOST_CHOICES = 8
 """Samples asked for in one request; servers refuse many more."""
-
-_BEGUN, _REST = "Monday, Tuesday, Wednes", "day"
-"""A turn that breaks off inside a word: whoever continues it goes on with the rest, a new turn begins anew."""
-
-
-class ChatServer(NamedTuple):
-    """One server, and what it takes.
-
-    Attributes:
-        client: how it is reached.
-        url: the API's base, e.g. https://api.openai.com/v1.
-        model: its name there.
-        limit: what it calls the limit of a reply's tokens.
-        seeds: whether it takes seeds.
-        continues: whether it continues an assistant's turn.
-    """
-
-    client: HttpClient
-    url: str
-    model: str
-    limit: str = "max_tokens"
-    seeds: bool = True
-    continues: bool = False
-
-    def __str__(self) -> str:
-        return self.url
 
 
 @dataclass(slots=True)
@@ -113,15 +87,14 @@ class ChatEngine(RemoteEngine[ChatServer]):
         del trust_remote_code
         limits = limits or RequestLimits()
         urls = [url if url.count("/") > 2 else f"{url}/v1" for url in parse_urls("chat", address)]
-        asked = [run_apart(_found_out(model, url, limits)) for url in urls]
         client = HttpClient(limits)
-        servers = [server._replace(client=client) for server, _ in asked]
+        servers = [run_apart(find_out(model, url, limits))._replace(client=client) for url in urls]
         tokenizer = ChatTokenizer()
         details = {
             "serves": model,
             "ids": "bytes of text",
             "steps": "continues an assistant's turn" if all(server.continues for server in servers) else WHOLE,
-            "usage": "told" if all(told for _, told in asked) else "not told",
+            "usage": "told" if all(server.tells_usage for server in servers) else "not told",
             "seed": "sent" if all(server.seeds for server in servers) else "not taken",
         }
         info = EngineInfo("chat", model, _NO_LIMIT, len(tokenizer.table.text), seeds="none", details=details)
@@ -232,7 +205,7 @@ class ChatEngine(RemoteEngine[ChatServer]):
         *,
         num_replies: int = 1,
         cuts: bool = True,
-    ) -> list[_Reply]:
+    ) -> list[Reply]:
         """Have the conversation of a prefix, and what is written below it, gone on with."""
         sampling = job.sampling
         messages = conversation((*job.prefix.ids, *written))
@@ -253,10 +226,10 @@ class ChatEngine(RemoteEngine[ChatServer]):
         if self.continues and cuts:
             body["stop"] = ["\n\n" if stop == BLANK_LINE else stop for stop in sampling.stop]
         if messages[-1]["role"] == "assistant":
-            body |= _CONTINUED
+            body |= CONTINUED
         answer = await server.client.post(f"{server.url}/chat/completions", body, job.prefix.tree)
         tally.add(answer.get("usage") if isinstance(answer, dict) else None)
-        return _replies(server, answer)[:num_replies]
+        return read_replies(server, answer)[:num_replies]
 
     def _stream(
         self, server: ChatServer, prefix: Prefix, children: Sequence[Child], sampling: Sampling
@@ -280,123 +253,6 @@ class ChatEngine(RemoteEngine[ChatServer]):
             await worker.transport.client.aclose()
 
 
-_CONTINUED = {"continue_final_message": True, "add_generation_prompt": False}
-"""By these vLLM and SGLang continue an assistant's turn."""
-
-
-class _Reply(NamedTuple):
-    """What a server wrote.
-
-    Attributes:
-        ids: its bytes, and the end of the text where it ended it.
-        finish: STOP: at a string that it was asked to stop at, which is among the ids.
-    """
-
-    ids: tuple[int, ...]
-    finish: FinishReason
-
-
-def _replies(server: ChatServer, answer: Any) -> list[_Reply]:
-    try:
-        replies = [_reply(server, choice) for choice in answer["choices"]]
-    except (KeyError, TypeError, IndexError, AttributeError):
-        raise bad_answer(str(server), answer) from None
-    if not replies:
-        raise bad_answer(str(server), answer)
-    return replies
-
-
-def _reply(server: ChatServer, choice: Mapping[str, Any]) -> _Reply:
-    text, finish = choice["message"].get("content") or "", choice.get("finish_reason")
-    if not isinstance(text, str) or finish not in ("stop", "length", "content_filter", "abort"):
-        raise bad_answer(str(server), choice)
-    if finish == "abort":
-        raise EngineError(f"{server} gave a request up", endpoint=str(server), retryable=True)
-    if finish == "content_filter":
-        raise EngineError(f"{server} withheld its reply (content filter)", endpoint=str(server))
-    matched = choice.get("stop_reason") or choice.get("matched_stop")
-    cut = matched if finish == "stop" and isinstance(matched, str) else ""
-    if not text.endswith(cut):
-        text += cut
-    if not text and finish == "length":
-        raise EngineError(
-            f"{server} wrote nothing that can be read within its limit of tokens",
-            endpoint=str(server),
-            hint="a model that thinks first needs more: --max-tokens",
-        )
-    ids = tuple(text.encode("utf-8", "replace"))
-    if finish == "length":
-        return _Reply(ids, FinishReason.LENGTH)
-    return _Reply(ids, FinishReason.STOP) if cut else _Reply((*ids, END), FinishReason.EOS)
-
-
 def _unlimited(sampling: Sampling) -> Sampling:
     """Where a step ends by its text alone: limits count tokens, and there are none here."""
     return replace(sampling, max_new_tokens=_NO_LIMIT, min_new_tokens=0, line_end_tokens=None)
-
-
-async def _found_out(model: str, url: str, limits: RequestLimits) -> tuple[ChatServer, bool]:
-    """What a server takes, and whether it tells its usage.
-
-    Raises:
-        ConfigError: it cannot be reached, or refuses even the plainest request.
-    """
-    client = HttpClient(limits.impatient())
-    server = ChatServer(client, url, model)
-    try:
-        if model.startswith("mini:"):
-            raise ConfigError(f"engine chat: name the model with --policy; {url} serves {await _served(client, url)}")
-        question = {"role": "user", "content": "Write the days of the week, with commas between them."}
-        answer: Any = None
-        for kind in (server, server._replace(seeds=False), server._replace(limit="max_completion_tokens"),
-                     server._replace(limit="max_completion_tokens", seeds=False)):  # fmt: skip
-            body = {"model": model, "messages": [question], kind.limit: 64, **({"seed": 1} if kind.seeds else {})}
-            try:
-                answer, server = await client.post(f"{url}/chat/completions", body), kind
-                break
-            except EngineError as error:
-                if error.status not in (400, 422):
-                    raise
-                refused = error
-        else:
-            raise refused
-        _shaped(server, answer)
-        told = isinstance(answer.get("usage"), dict)
-        turn = {"role": "assistant", "content": _BEGUN}
-        body = {"model": model, "messages": [question, turn], server.limit: 8, "temperature": 0.0, "stop": [","]}
-        try:
-            reply = _replies(server, await client.post(f"{url}/chat/completions", {**body, **_CONTINUED}))[0]
-        except EngineError as error:
-            if error.status not in (400, 422) and error.status is not None:
-                raise
-            return server, told  # it refuses what it does not know
-        # A step's end must be told from the text's, too.
-        goes_on = reply.ids[: len(_REST)] == tuple(_REST.encode()) and reply.finish is FinishReason.STOP
-        return server._replace(continues=goes_on), told
-    except EngineError as error:
-        raise ConfigError(f"engine chat: {error}") from error
-    finally:
-        await client.aclose()
-
-
-def _shaped(server: ChatServer, answer: Any) -> None:
-    """Whether an answer is one of a chat API, whatever it says.
-
-    Raises:
-        EngineError: it is not.
-    """
-    try:
-        ok = isinstance(answer["choices"][0]["message"], dict)
-    except (KeyError, TypeError, IndexError):
-        ok = False
-    if not ok:
-        raise bad_answer(str(server), answer)
-
-
-async def _served(client: HttpClient, url: str) -> str:
-    """The names of its models, for a person."""
-    try:
-        answer = await client.get(f"{url}/models")
-        return ", ".join(str(one["id"]) for one in answer["data"][:5]) or "none"
-    except (EngineError, KeyError, TypeError):
-        return "what its provider lists"

@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Generic, Literal, TypeVar
 
@@ -111,7 +111,9 @@ class RemoteEngine(ABC, Generic[Server]):
         books = self._received(prefix.tree)
         job = Job(prefix, sampling, time.perf_counter(), dict(enumerate(children)))
         books.jobs.add(job)
-        job.task = self._start(self._write(books, job))
+        job.task = asyncio.create_task(self._write(books, job))
+        self._writers.add(job.task)
+        job.task.add_done_callback(self._writers.discard)
         try:
             while (result := await job.results.get()) is not None:
                 if isinstance(result, Exception):
@@ -294,8 +296,9 @@ class RemoteEngine(ABC, Generic[Server]):
         """
         if sample.finish == "abort":
             raise EngineError(f"{self._name(worker)} gave a request up", endpoint=self._name(worker), retryable=True)
-        if not sample.is_step(self.info.vocab_size, most):
-            raise bad_answer(self._name(worker), f"a step of the ids {sample.whole[:20]}")
+        ids = sample.whole
+        if not 0 < len(ids) <= most or not all(0 <= token < self.info.vocab_size for token in ids):
+            raise bad_answer(self._name(worker), f"a step of the ids {ids[:20]}")
 
     def _logprobs(self, worker: Worker[Server], sample: Sample) -> tuple[float, ...]:
         """A sample's log-probabilities.
@@ -380,12 +383,6 @@ class RemoteEngine(ABC, Generic[Server]):
         books = self._trees.setdefault(tree, Books())
         books.num_calls += 1
         return books
-
-    def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = asyncio.create_task(work)
-        self._writers.add(task)
-        task.add_done_callback(self._writers.discard)
-        return task
 
     def _error(self, message: str) -> EngineError:
         return EngineError(message, endpoint=self.info.model)

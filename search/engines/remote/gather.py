@@ -44,16 +44,25 @@ class Gatherer(Generic[Question, Answer]):
         groups: defaultdict[Hashable, list[tuple[Question, asyncio.Future[Answer]]]] = defaultdict(list)
         for one in waiting:
             groups[self._kind(one[0])].append(one)
-        batches = [
-            group[i : i + MAX_QUESTIONS] for group in groups.values() for i in range(0, len(group), MAX_QUESTIONS)
-        ]
-        for asked in batches:
-            task = asyncio.create_task(self._answer(asked))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            left = _Left(len(asked), task)
-            for _, future in asked:
-                future.add_done_callback(left)
+        for group in groups.values():
+            for first in range(0, len(group), MAX_QUESTIONS):
+                self._send_off(group[first : first + MAX_QUESTIONS])
+
+    def _send_off(self, asked: Sequence[tuple[Question, asyncio.Future[Answer]]]) -> None:
+        """Begin one request, which ends once nobody waits for it any more."""
+        task = asyncio.create_task(self._answer(asked))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        num_waiting = len(asked)
+
+        def leave(_: object) -> None:
+            nonlocal num_waiting
+            num_waiting -= 1
+            if not num_waiting:
+                task.cancel()
+
+        for _, future in asked:
+            future.add_done_callback(leave)
 
     async def _answer(self, asked: Sequence[tuple[Question, asyncio.Future[Answer]]]) -> None:
         """One request; its answers, or its error, to everybody who still waits."""
@@ -67,15 +76,3 @@ class Gatherer(Generic[Question, Answer]):
         for (_, future), answer in zip(asked, answers, strict=True):
             if not future.done():
                 future.set_result(answer)
-
-
-class _Left:
-    """Ends a request once nobody waits for it any more."""
-
-    def __init__(self, num_waiting: int, task: asyncio.Task[None]) -> None:
-        self._num_waiting, self._task = num_waiting, task
-
-    def __call__(self, future: object) -> None:
-        self._num_waiting -= 1
-        if not self._num_waiting:
-            self._task.cancel()

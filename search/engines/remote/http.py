@@ -138,11 +138,17 @@ class HttpClient:
         async with session.slots, self._open(session, "POST", url, _encode(body), key, seconds) as response:
             if response.status != HTTPStatus.OK:
                 _answer(url, *await _read(response))
-            events = _Events(url)
+            pending, done = b"", False
             async for piece in response.content.iter_any():
-                for event in events.of(piece):
-                    yield event
-            events.end()
+                *whole, pending = (pending + piece).replace(b"\r\n", b"\n").split(b"\n\n")
+                for event in whole:
+                    data = event.strip().removeprefix(b"data:").strip()
+                    # What comes after the end is read all the same, so that the connection can be used again.
+                    done = done or data == b"[DONE]"
+                    if data and not done and not data.startswith(b":"):
+                        yield _event(url, data)
+            if not done:
+                raise EngineError(f"{url} broke its answer off", endpoint=url, retryable=True)
 
     async def get(self, url: str) -> Any:
         """Ask for a server's own state; outside the limit on requests, as it computes nothing.
@@ -260,36 +266,13 @@ def bad_answer(url: str, what: object) -> EngineError:
     return EngineError(f"{url} gave an answer that makes no sense: {str(what)[:80]!r}", endpoint=url, retryable=True)
 
 
-class _Events:
-    """The JSON objects of a stream of server-sent events, up to its `[DONE]`."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._pending, self._done = b"", False
-
-    def of(self, piece: bytes) -> Iterator[dict[str, Any]]:
-        """The objects that are whole with this piece."""
-        *whole, self._pending = (self._pending + piece).replace(b"\r\n", b"\n").split(b"\n\n")
-        for event in whole:
-            data = event.strip().removeprefix(b"data:").strip()
-            if data == b"[DONE]":
-                self._done = True  # what is left is read all the same, so that the connection can be used again
-            if self._done or not data or data.startswith(b":"):
-                continue
-            value = _answer(self._url, HTTPStatus.OK, data)
-            if not isinstance(value, dict):
-                raise bad_answer(self._url, value)
-            if "error" in value:
-                error = value["error"]
-                status = error.get("code") if isinstance(error, dict) else None
-                _answer(self._url, status if isinstance(status, int) else 500, data)
-            yield value
-
-    def end(self) -> None:
-        """The stream is over.
-
-        Raises:
-            EngineError: it did not say so.
-        """
-        if not self._done:
-            raise EngineError(f"{self._url} broke its answer off", endpoint=self._url, retryable=True)
+def _event(url: str, data: bytes) -> dict[str, Any]:
+    """The object of one server-sent event; one that tells of an error is raised."""
+    value = _answer(url, HTTPStatus.OK, data)
+    if not isinstance(value, dict):
+        raise bad_answer(url, value)
+    if "error" in value:
+        error = value["error"]
+        status = error.get("code") if isinstance(error, dict) else None
+        _answer(url, status if isinstance(status, int) else 500, data)
+    return value

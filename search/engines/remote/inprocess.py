@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from search.engines.remote.model import PROBE_TEXT
 from search.errors import ConfigError, ContextOverflowError, EngineError
 from search.support.background import BackgroundLoop
 from search.support.extras import install
@@ -139,10 +140,10 @@ class InProcessServer:
         served: dict[str, Any] = dict(self._engine.get_model_info())
         return {"model_type": config.model_type, "architectures": config.architectures, **served}
 
-    async def tokenize(self, text: str) -> tuple[int, ...] | None:
-        """By its own tokenizer."""
+    async def probe_ids(self) -> tuple[int, ...] | None:
+        """What its own tokenizer makes of `PROBE_TEXT`."""
         tokenizer = self._engine.tokenizer_manager.tokenizer
-        return tuple(tokenizer.encode(text, add_special_tokens=False))
+        return tuple(tokenizer.encode(PROBE_TEXT, add_special_tokens=False))
 
     async def used_tokens(self) -> int | None:
         """KV slots of running requests."""

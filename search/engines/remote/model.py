@@ -14,8 +14,9 @@ from search.checkpoints.hub import find_model
 from search.engines.huggingface.checkpoint import any_config, check_sizes, context_tokens, read_tokenizer
 from search.engines.huggingface.token_bytes import TokenBytes
 from search.engines.huggingface.tokenizer import HFTokenizer, end_ids
+from search.engines.remote.http import HttpClient
 from search.engines.stops import StopRule, StopRules, TokenTable
-from search.errors import ConfigError
+from search.errors import ConfigError, EngineError
 from search.protocols import Tokenizer
 from search.types import EngineInfo
 
@@ -111,6 +112,23 @@ def _generation_config(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         values = {}
     return values if isinstance(values, dict) else {}
+
+
+async def read_ids(client: HttpClient, url: str, served: str) -> tuple[int, ...] | None:
+    """What a server makes of `PROBE_TEXT`, without special tokens; None from one, or a router, that does not say.
+
+    Raises:
+        EngineError: it cannot be reached.
+    """
+    body = {"model": served, "prompt": PROBE_TEXT, "add_special_tokens": False}
+    try:
+        answer = await client.post(f"{url}/tokenize", body)
+    except EngineError as error:
+        if error.status is None:
+            raise
+        return None
+    tokens = answer.get("tokens") if isinstance(answer, dict) else None
+    return tuple(tokens) if isinstance(tokens, list) and all(isinstance(one, int) for one in tokens) else None
 
 
 def check_same(model: RemoteModel, url: str, *, ids: Iterable[int] | None, model_type: str, served: str) -> None:

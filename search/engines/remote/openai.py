@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from search.engines.remote.engine import RemoteEngine
 from search.engines.remote.http import HttpClient, RequestLimits, bad_answer
-from search.engines.remote.model import PROBE_TEXT, RemoteModel, check_same, parse_urls, read_model
+from search.engines.remote.model import PROBE_TEXT, RemoteModel, check_same, parse_urls, read_ids, read_model
 from search.engines.remote.samples import Read, Sample
 from search.errors import ConfigError, EngineError
 from search.support.background import run_apart
@@ -194,7 +194,7 @@ async def _ask(model: RemoteModel, urls: Sequence[str], limits: RequestLimits) -
     try:
         served = list(await asyncio.gather(*(_served(client, url) for url in urls)))
         servers = [OpenAIServer(client, url, str(entry["id"])) for url, entry in zip(urls, served, strict=True)]
-        ids = list(await asyncio.gather(*(_tokenize(server) for server in servers)))
+        ids = list(await asyncio.gather(*(read_ids(client, server.url, server.model) for server in servers)))
         for server, seen in zip(servers, ids, strict=True):
             check_same(model, server.url, ids=seen, model_type="", served=server.model)
         probe = model.tokenizer.encode(PROBE_TEXT)
@@ -238,19 +238,6 @@ async def _served(client: HttpClient, url: str) -> Mapping[str, Any]:
     if not isinstance(data, list) or not data or not isinstance(data[0], dict) or "id" not in data[0]:
         raise bad_answer(f"{url}/v1/models", answer)
     return data[0]
-
-
-async def _tokenize(server: OpenAIServer) -> tuple[int, ...] | None:
-    """What the server makes of the probing text; None where it does not say."""
-    body = {"model": server.model, "prompt": PROBE_TEXT, "add_special_tokens": False}
-    try:
-        answer = await server.client.post(f"{server.url}/tokenize", body)
-    except EngineError as error:
-        if error.status is None:
-            raise
-        return None
-    tokens = answer.get("tokens") if isinstance(answer, dict) else None
-    return tuple(tokens) if isinstance(tokens, list) else None
 
 
 async def _honours_seeds(server: OpenAIServer, ids: Sequence[int]) -> bool:

@@ -41,11 +41,6 @@ class Sample(NamedTuple):
             return self.ids
         return (*self.ids, self.matched)
 
-    def is_step(self, vocab_size: int, most: int) -> bool:
-        """Whether its ids can be a step of so many tokens at most."""
-        ids = self.whole
-        return bool(ids) and len(ids) <= most and all(0 <= token < vocab_size for token in ids)
-
 
 class Read(NamedTuple):
     """Numbers that a server read at the end of a prompt, and how much of the prompt was in its cache."""

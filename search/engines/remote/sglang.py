@@ -283,7 +283,7 @@ async def _facts(model: RemoteModel, servers: Sequence[SglangServer]) -> ServerF
     try:
         found = list(await asyncio.gather(*(read_facts(server) for server in servers)))
         facts = agree(found)
-        ids = list(await asyncio.gather(*(server.tokenize(PROBE_TEXT) for server in servers)))
+        ids = list(await asyncio.gather(*(server.probe_ids() for server in servers)))
         for server, fact, seen in zip(servers, found, ids, strict=True):
             check_same(model, str(server), ids=seen, model_type=fact.model_type, served=fact.model)
         seeds: Literal["server", "none"] = "none"

@@ -7,6 +7,7 @@ from typing import Any
 
 from search.engines.remote.http import HttpClient
 from search.engines.remote.inprocess import InProcessServer
+from search.engines.remote.model import read_ids
 from search.errors import EngineError
 
 
@@ -59,17 +60,9 @@ class HttpServer:
                 return answer
         raise refused or EngineError(f"{self.url} is no SGLang server", endpoint=self.url)
 
-    async def tokenize(self, text: str) -> tuple[int, ...] | None:
-        """Ids of a text without special tokens: `/tokenize`; None from a router that does not know it."""
-        body = {"model": "default", "prompt": text, "add_special_tokens": False}
-        try:
-            answer = await self._client.post(f"{self.url}/tokenize", body)
-        except EngineError as error:
-            if error.status is None:
-                raise
-            return None
-        tokens = answer.get("tokens") if isinstance(answer, dict) else None
-        return tuple(tokens) if isinstance(tokens, list) and all(isinstance(one, int) for one in tokens) else None
+    async def probe_ids(self) -> tuple[int, ...] | None:
+        """As `read_ids`."""
+        return await read_ids(self._client, self.url, "default")
 
     async def used_tokens(self) -> int | None:
         """KV slots that running requests hold now: `/v1/loads`, summed over the ranks of data parallelism, if told."""
