@@ -10,12 +10,11 @@ With this line in `PRM_FAMILIES` of search/catalogue.py its checkpoints are reco
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from prm import PrmConfig, PrmScorer
 from prm.checkpoint import Checkpoint
-from prm.codec import LabelCodec, label_ids, two_way
+from prm.codec import LabelCodec, two_way
 from search import Problem, Search, SearchSettings
 from search.mini import problem
 from search.protocols import Tokenizer
@@ -25,20 +24,18 @@ from search.tree import Node, SearchTree
 TEMPERATURE = 2.0
 
 
-@dataclass(frozen=True, slots=True)
 class CalibratedCodec(LabelCodec):
     """Label tokens of a model that is too sure: its odds are read at a temperature. It reads the policy's own ids."""
 
     name: ClassVar[str] = "calibrated"
 
+    def __init__(self, tokenizer: Tokenizer, config: PrmConfig) -> None:
+        assert config.shares_ids, "it was trained on the policy's ids"
+        super().__init__(tokenizer, config)
+
     @classmethod
     def recognise(cls, checkpoint: Checkpoint) -> str:
         return checkpoint.by_name(("calibrated", "prm"))
-
-    @classmethod
-    def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> CalibratedCodec:
-        assert same_tokenizer, "it was trained on the policy's ids"
-        return cls(tokenizer, *label_ids(tokenizer, config.good_token, config.bad_token))
 
     def prompt_ids(self, tree: SearchTree) -> tuple[int, ...]:
         return tree.root.ids
@@ -53,7 +50,7 @@ class CalibratedCodec(LabelCodec):
 
 def main() -> None:
     engine = make_engine("local", "mini:prm", SearchSettings(), None)
-    scorer = PrmScorer(engine, CalibratedCodec.configured(engine.tokenizer, PrmConfig(), same_tokenizer=True))
+    scorer = PrmScorer(engine, CalibratedCodec(engine.tokenizer, PrmConfig()))
     made = problem("test", 3)
     with Search(prm=scorer, method="ets", width=8) as search:
         result = search.solve(Problem(made.id, made.text, made.answer))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, Self
 
 from prm.checkpoint import Checkpoint, PrmConfig
@@ -41,31 +41,33 @@ class PrmCodec(Protocol):
         """A reward in [0, 1] from the labels' log-probabilities or the head's outputs; NaN in, NaN out."""
 
 
-class PrmFamily(PrmCodec, Protocol):
-    """A codec's class: how a checkpoint of its family is recognised, and how its codec is built."""
+class PrmFamily(PrmCodec, ABC):
+    """A codec's class: how a checkpoint of its family is recognised, and what its codec is made of.
 
-    outputs: ClassVar[tuple[int, ...]]
-    """How many outputs a reward head of the family may have; empty for label tokens."""
+    Attributes:
+        outputs: how many outputs a reward head of the family may have; empty for label tokens.
+        writes_bos: whether the family puts the start token before a text itself, whatever the tokenizer does.
+        tokenizer: the reward model's own.
+        config: how the checkpoint says it is read.
+        start: ids of what the tokenizer puts before every text; empty for nothing.
+    """
 
-    writes_bos: ClassVar[bool]
-    """Whether the family puts the start token before a text itself, whatever the tokenizer does."""
+    outputs: ClassVar[tuple[int, ...]] = ()
+    writes_bos: ClassVar[bool] = False
 
-    @classmethod
-    def recognise(cls, checkpoint: Checkpoint) -> str:
-        """Why a checkpoint is of this family, in words; empty where it is not."""
-
-    @classmethod
-    def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> Self:
+    def __init__(self, tokenizer: Tokenizer, config: PrmConfig) -> None:
         """The codec of a checkpoint.
-
-        Args:
-            tokenizer: the reward model's own.
-            config: how the checkpoint says it is read.
-            same_tokenizer: whether the trees hold ids of an equal tokenizer.
 
         Raises:
             ConfigError: the tokenizer does not have what the family reads.
         """
+        self.tokenizer, self.config = tokenizer, config
+        self.start = tokenizer.encode(config.bos_token) if config.bos_token else ()
+
+    @classmethod
+    @abstractmethod
+    def recognise(cls, checkpoint: Checkpoint) -> str:
+        """Why a checkpoint is of this family, in words; empty where it is not."""
 
 
 class NamedScorer(Scorer, Protocol):
@@ -102,44 +104,31 @@ class NamedScorer(Scorer, Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class LabelCodec:
-    """What codecs share that read a good and a bad label token; their classes say the rest of `PrmFamily`.
+class LabelCodec(PrmFamily):
+    """What families share that read a good and a bad label token, each of which must be one token of its own."""
 
-    Attributes:
-        tokenizer: the reward model's own.
-        good, bad: the label tokens' ids.
-    """
-
-    tokenizer: Tokenizer
-    good: int
-    bad: int
     reads: ClassVar[Reads] = "labels"
-    outputs: ClassVar[tuple[int, ...]] = ()
-    writes_bos: ClassVar[bool] = False
+
+    def __init__(self, tokenizer: Tokenizer, config: PrmConfig) -> None:
+        """Look the labels up."""
+        super().__init__(tokenizer, config)
+        self._labels = label_ids(tokenizer, config.good_token, config.bad_token)
 
     @property
-    def labels(self) -> tuple[int, ...]:
+    def labels(self) -> tuple[int, int]:
         """The good label, then the bad one."""
-        return (self.good, self.bad)
+        return self._labels
 
     def reward(self, outputs: Sequence[float]) -> float:
         """p(good) / (p(good) + p(bad)), computed without overflow."""
         return label_reward(outputs)
 
 
-@dataclass(frozen=True, slots=True)
-class HeadCodec:
-    """What codecs share that read a reward head; their classes say the rest of `PrmFamily`.
+class HeadCodec(PrmFamily):
+    """What families share that read a reward head."""
 
-    Attributes:
-        tokenizer: the reward model's own.
-    """
-
-    tokenizer: Tokenizer
     reads: ClassVar[Reads] = "head"
     labels: ClassVar[tuple[int, ...]] = ()
-    writes_bos: ClassVar[bool] = False
 
     def reward(self, outputs: Sequence[float]) -> float:
         """The sigmoid of the head's one output, or the share of class 1 of its two.

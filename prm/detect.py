@@ -49,7 +49,7 @@ def codec_of(config: PrmConfig, tokenizer: Tokenizer, tree_tokenizer: Tokenizer 
         ConfigError: the tokenizer does not have what the family reads.
     """
     same = tree_tokenizer is not None and tokenizer.fingerprint == tree_tokenizer.fingerprint
-    return family(config.codec).configured(tokenizer, config, same)
+    return family(config.codec)(tokenizer, replace(config, shares_ids=config.shares_ids and same))
 
 
 def detect_prm(name: str, folder: Path, codec: str = "auto") -> PrmConfig:

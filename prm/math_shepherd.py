@@ -9,11 +9,10 @@ the ids of "+ -" without the start token (648 and 387), and a step's score is th
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from prm.checkpoint import Checkpoint, PrmConfig
-from prm.codec import LabelCodec, label_ids, one_token
+from prm.codec import LabelCodec, one_token
 from search.errors import ConfigError
 from search.plain_text import encode_after, encode_text, protect
 from search.protocols import Tokenizer
@@ -23,38 +22,30 @@ STEP_TAG = "ки"
 NUMBERED = re.compile(r"Step\s*\d+\s*:")
 
 
-@dataclass(frozen=True, slots=True)
 class MathShepherdCodec(LabelCodec):
-    """Reads p('+') / (p('+') + p('-')) at the step tag.
-
-    Attributes:
-        start: ids that the tokenizer puts before every text; empty for none.
-        step_tag: the tag, one token.
-    """
+    """Reads p('+') / (p('+') + p('-')) at the step tag."""
 
     name: ClassVar[str] = "math-shepherd"
-    start: tuple[int, ...] = ()
-    step_tag: str = STEP_TAG
 
     @classmethod
     def recognise(cls, checkpoint: Checkpoint) -> str:
         """By its published name alone."""
         return checkpoint.by_name(("shepherd", "prm"))
 
-    @classmethod
-    def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> Self:
-        """Look tag and labels up.
+    def __init__(self, tokenizer: Tokenizer, config: PrmConfig) -> None:
+        """Look tag, labels and start token up.
 
         Raises:
             ConfigError: one of them is not a single token, or the labels are the same.
         """
-        del same_tokenizer  # tags and numbers stand between the steps, so no ids are shared
-        good, bad = label_ids(tokenizer, config.good_token, config.bad_token)
-        tag = config.step_tag.strip() or STEP_TAG
-        if len(encode_after(tokenizer, "1.", f" {tag}")) != 1:
-            raise ConfigError(f"step tag {tag!r} is not one token for this tokenizer; Math-Shepherd is read at it")
-        start = (one_token(tokenizer, config.bos_token, "start token"),) if config.bos_token else ()
-        return cls(tokenizer, good, bad, start, tag)
+        super().__init__(tokenizer, config)
+        self.step_tag = config.step_tag.strip() or STEP_TAG
+        if len(encode_after(tokenizer, "1.", f" {self.step_tag}")) != 1:
+            raise ConfigError(
+                f"step tag {self.step_tag!r} is not one token for this tokenizer; Math-Shepherd is read at it"
+            )
+        if config.bos_token:
+            one_token(tokenizer, config.bos_token, "start token")
 
     def prompt_ids(self, tree: SearchTree) -> tuple[int, ...]:
         """The start token and the question."""

@@ -7,8 +7,7 @@ softmax[1] of the head's two outputs at its `<extra_0>`. The head is Linear, ReL
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from prm.checkpoint import Checkpoint, PrmConfig
 from prm.codec import HeadCodec, one_token
@@ -21,18 +20,12 @@ SYSTEM_PROMPT = "Please reason step by step, and put your final answer within \\
 STEP_END = "<extra_0>"
 
 
-@dataclass(frozen=True, slots=True)
 class QwenMathPrmCodec(HeadCodec):
-    """Reads the probability of class 1 at the token that ends a step.
-
-    Attributes:
-        step_end: id of `<extra_0>`.
-    """
+    """Reads the probability of class 1 at the token that ends a step."""
 
     name: ClassVar[str] = "qwen-math-prm"
     system_prompt: ClassVar[str] = SYSTEM_PROMPT
     outputs: ClassVar[tuple[int, ...]] = (2,)
-    step_end: int
 
     @classmethod
     def recognise(cls, checkpoint: Checkpoint) -> str:
@@ -41,24 +34,22 @@ class QwenMathPrmCodec(HeadCodec):
             return ""
         return f"a {checkpoint.kind} with a head of 2 outputs ({checkpoint.head_names}) and the token {STEP_END}"
 
-    @classmethod
-    def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> Self:
+    def __init__(self, tokenizer: Tokenizer, config: PrmConfig) -> None:
         """Look the special token up.
 
         Raises:
             ConfigError: the tokenizer splits it, or has no chat template.
         """
-        del same_tokenizer  # a token of its own stands between the steps, so no ids are shared
-        step_end = one_token(tokenizer, config.step_tag or STEP_END, "step token")
+        super().__init__(tokenizer, config)
+        self.step_end = one_token(tokenizer, config.step_tag or STEP_END, "step token")
         if tokenizer.chat([{"role": "user", "content": "1 + 1?"}]) is None:
-            raise ConfigError(f"codec {cls.name}: the tokenizer has no chat template")
-        return cls(tokenizer, step_end)
+            raise ConfigError(f"codec {self.name}: the tokenizer has no chat template")
 
     def prompt_ids(self, tree: SearchTree) -> tuple[int, ...]:
         """System prompt and question, up to where the assistant's turn begins."""
         system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
         text = self.tokenizer.chat([*system, {"role": "user", "content": protect(self.tokenizer, tree.question)}])
-        assert text is not None, "checked by `configured`"
+        assert text is not None, "checked when it was made"
         return encode_protected(self.tokenizer, text)
 
     def step_ids(self, tree: SearchTree, node: Node) -> tuple[int, ...]:

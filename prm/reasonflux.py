@@ -16,7 +16,6 @@ from prm.qwen_math import QwenMathPrmCodec
 class ReasonFluxCodec(QwenMathPrmCodec):
     """Reads as `QwenMathPrmCodec`, after a conversation that has no system turn but the template's own."""
 
-    __slots__ = ()
     name: ClassVar[str] = "reasonflux"
     system_prompt: ClassVar[str] = ""
 

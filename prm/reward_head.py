@@ -7,31 +7,21 @@ a blank line between two. It is not checked against any one published checkpoint
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
-from prm.checkpoint import Checkpoint, PrmConfig
+from prm.checkpoint import Checkpoint
 from prm.codec import HeadCodec
 from search.plain_text import encode_after, encode_protected, encode_text, protect
-from search.protocols import Tokenizer
 from search.tree import Node, SearchTree
 
 SEPARATOR = "\n\n"
 
 
-@dataclass(frozen=True, slots=True)
 class RewardHeadCodec(HeadCodec):
-    """Reads the sigmoid of one output, or the share of class 1 of two, at a step's last token.
-
-    Attributes:
-        start: ids that the tokenizer puts before every text; not used where a chat template writes its own.
-        step_tag: text put after each step where the model expects one; empty for none.
-    """
+    """Reads the sigmoid of one output, or the share of class 1 of two, at a step's last token."""
 
     name: ClassVar[str] = "reward-head"
     outputs: ClassVar[tuple[int, ...]] = (1, 2)
-    start: tuple[int, ...] = ()
-    step_tag: str = ""
 
     @classmethod
     def recognise(cls, checkpoint: Checkpoint) -> str:
@@ -41,13 +31,6 @@ class RewardHeadCodec(HeadCodec):
             if checkpoint.head
             else ""
         )
-
-    @classmethod
-    def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> Self:
-        """The codec as a checkpoint's configuration says."""
-        del same_tokenizer  # separators open the segments, so no ids are shared
-        start = tokenizer.encode(config.bos_token) if config.bos_token else ()
-        return cls(tokenizer, start, config.step_tag)
 
     def prompt_ids(self, tree: SearchTree) -> tuple[int, ...]:
         """The question, as a user's turn where the tokenizer knows turns."""
@@ -59,11 +42,11 @@ class RewardHeadCodec(HeadCodec):
     def step_ids(self, tree: SearchTree, node: Node) -> tuple[int, ...]:
         """The step after a blank line, or at once where a chat template has opened the assistant's turn."""
         chat = self._chat(tree)
-        text = protect(self.tokenizer, node.text.strip(), written=True) + self.step_tag
+        text = protect(self.tokenizer, node.text.strip(), written=True) + self.config.step_tag
         if node.depth == 1 and chat is not None:
             return encode_after(self.tokenizer, chat, text)
         if node.depth > 1:
-            above = tree.path(node.id)[-2].text.strip()[-1:] + self.step_tag
+            above = tree.path(node.id)[-2].text.strip()[-1:] + self.config.step_tag
         else:
             above = protect(self.tokenizer, tree.question)
         return encode_after(self.tokenizer, above, SEPARATOR + text)

@@ -9,49 +9,36 @@ assistant's answer begins. ProcessBench's script joins question and step 1 by a 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from prm.checkpoint import Checkpoint, PrmConfig
-from prm.codec import LabelCodec, label_ids
+from prm.codec import LabelCodec
 from search.errors import ConfigError
 from search.plain_text import encode_after, encode_protected, protect
 from search.protocols import Tokenizer
 from search.tree import Node, SearchTree
 
 
-@dataclass(frozen=True, slots=True)
 class RlhflowCodec(LabelCodec):
     """Reads p('+') / (p('+') + p('-')) at the last token of the assistant's header.
 
     A node's segment holds the '+' that answers the step above, its own step as a user's turn, and the header.
-
-    Attributes:
-        answer: what stands as the assistant's answer to every earlier step.
     """
 
     name: ClassVar[str] = "rlhflow"
-    answer: str = "+"
 
     @classmethod
     def recognise(cls, checkpoint: Checkpoint) -> str:
         """By its published names alone."""
         return checkpoint.by_name(("rlhflow", "prm"), ("prm-deepseek-data",), ("prm-mistral-data",))
 
-    @classmethod
-    def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> Self:
+    def __init__(self, tokenizer: Tokenizer, config: PrmConfig) -> None:
         """Look the labels up.
 
         Raises:
             ConfigError: one of them is not a single token, or there is no chat template that this reading can follow.
         """
-        del same_tokenizer  # headers stand between the steps, so no ids are shared
-        good, bad = label_ids(tokenizer, config.good_token, config.bad_token)
-        codec = cls(tokenizer, good, bad, config.good_token)
-        codec._check_template()
-        return codec
-
-    def _check_template(self) -> None:
+        super().__init__(tokenizer, config)
         question = "1 + 1?"
         if self.tokenizer.chat([{"role": "user", "content": question}]) is None:
             raise ConfigError("codec rlhflow: the tokenizer has no chat template, and steps are read as chat turns")
@@ -75,9 +62,9 @@ class RlhflowCodec(LabelCodec):
     def _chat(self, question: str, steps: Sequence[str]) -> str:
         turns = [{"role": "user", "content": f"{question} {steps[0]}"}]
         for step in steps[1:]:
-            turns += [{"role": "assistant", "content": self.answer}, {"role": "user", "content": step}]
+            turns += [{"role": "assistant", "content": self.config.good_token}, {"role": "user", "content": step}]
         text = self.tokenizer.chat(turns)
-        assert text is not None, "checked by `configured`"
+        assert text is not None, "checked when it was made"
         return text
 
     def _opening(self, question: str) -> str:

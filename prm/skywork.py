@@ -9,8 +9,7 @@ step of several lines is read at its last.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from prm.checkpoint import Checkpoint, PrmConfig
 from prm.codec import HeadCodec
@@ -21,20 +20,12 @@ from search.tree import Node, SearchTree
 LINE_BREAK = "\n"
 
 
-@dataclass(frozen=True, slots=True)
 class SkyworkCodec(HeadCodec):
-    """Reads the sigmoid of the value head at the line break after a step.
-
-    Attributes:
-        line_break: id of the line break.
-        start_token: text that stands before the question; empty for none.
-    """
+    """Reads the sigmoid of the value head at the line break after a step."""
 
     name: ClassVar[str] = "skywork-o1"
     outputs: ClassVar[tuple[int, ...]] = (1,)
     writes_bos: ClassVar[bool] = True
-    line_break: int
-    start_token: str = ""
 
     @classmethod
     def recognise(cls, checkpoint: Checkpoint) -> str:
@@ -43,16 +34,15 @@ class SkyworkCodec(HeadCodec):
             return ""
         return f"a {checkpoint.kind} with a value head ({checkpoint.head_names})"
 
-    @classmethod
-    def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> Self:
+    def __init__(self, tokenizer: Tokenizer, config: PrmConfig) -> None:
         """Look the line break up: as the reference, the last id of its encoding."""
-        del same_tokenizer  # each line is encoded by itself, so no ids are shared
-        return cls(tokenizer, tokenizer.encode(LINE_BREAK)[-1], config.bos_token)
+        super().__init__(tokenizer, config)
+        self.line_break = tokenizer.encode(LINE_BREAK)[-1]
 
     def prompt_ids(self, tree: SearchTree) -> tuple[int, ...]:
         """Start token, question, line break."""
         question = protect(self.tokenizer, tree.question.strip())
-        return encode_protected(self.tokenizer, self.start_token + question + LINE_BREAK)
+        return encode_protected(self.tokenizer, self.config.bos_token + question + LINE_BREAK)
 
     def step_ids(self, tree: SearchTree, node: Node) -> tuple[int, ...]:
         """Each line's own ids and a line break."""

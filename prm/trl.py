@@ -10,8 +10,7 @@ PURE-PRM-7B (arXiv 2504.15275) was made so. Its authors' script for ProcessBench
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from prm.checkpoint import Checkpoint, PrmConfig
 from prm.codec import HeadCodec
@@ -23,19 +22,11 @@ from search.tree import Node, SearchTree
 SEPARATOR = "\n"
 
 
-@dataclass(frozen=True, slots=True)
 class TrlCodec(HeadCodec):
-    """Reads the probability of class 1 at the last token of the separator after a step.
-
-    Attributes:
-        start: ids that stand before every prompt.
-        separator: ids of the separator; at least one.
-    """
+    """Reads the probability of class 1 at the last token of the separator after a step."""
 
     name: ClassVar[str] = "trl"
     outputs: ClassVar[tuple[int, ...]] = (2,)
-    start: tuple[int, ...]
-    separator: tuple[int, ...]
 
     @classmethod
     def recognise(cls, checkpoint: Checkpoint) -> str:
@@ -45,20 +36,17 @@ class TrlCodec(HeadCodec):
             return ""
         return f"a {checkpoint.kind} with a head of 2 outputs ({checkpoint.head_names}), as TRL's PRMTrainer makes them"
 
-    @classmethod
-    def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> Self:
-        """The codec with the separator that the checkpoint names as its `step_tag`, a line break by default.
+    def __init__(self, tokenizer: Tokenizer, config: PrmConfig) -> None:
+        """Look up the separator that the checkpoint names as its `step_tag`, a line break by default.
 
         Raises:
             ConfigError: the tokenizer has no ids for the separator.
         """
-        del same_tokenizer  # steps are encoded without the blank line that ends them, so no ids are shared
-        separator = tokenizer.encode(config.step_tag or SEPARATOR)
-        if not separator:
-            raise ConfigError(
-                f"codec trl: the tokenizer has no token for the separator {config.step_tag or SEPARATOR!r}"
-            )
-        return cls(tokenizer, tokenizer.encode(config.bos_token) if config.bos_token else (), separator)
+        super().__init__(tokenizer, config)
+        separator = config.step_tag or SEPARATOR
+        self.separator = tokenizer.encode(separator)
+        if not self.separator:
+            raise ConfigError(f"codec trl: the tokenizer has no token for the separator {separator!r}")
 
     def prompt_ids(self, tree: SearchTree) -> tuple[int, ...]:
         """The start token and the bare question."""

@@ -7,11 +7,10 @@ are '-' and '+' (12 and 10), and a step's score is softmax's share of '+' at tha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from prm.checkpoint import Checkpoint, PrmConfig
-from prm.codec import LabelCodec, label_ids
+from prm.codec import LabelCodec
 from search.errors import ConfigError
 from search.plain_text import encode_after, encode_text, protect
 from search.protocols import Tokenizer
@@ -21,34 +20,25 @@ AFTER_QUESTION = " \n\n"
 STEP_END = " \n\n\n\n"
 
 
-@dataclass(frozen=True, slots=True)
 class VersaCodec(LabelCodec):
-    """Reads p('+') / (p('+') + p('-')) at the blank lines that end a step.
-
-    Attributes:
-        start: ids that the tokenizer puts before every text; empty for none.
-    """
+    """Reads p('+') / (p('+') + p('-')) at the blank lines that end a step."""
 
     name: ClassVar[str] = "versaprm"
-    start: tuple[int, ...] = ()
 
     @classmethod
     def recognise(cls, checkpoint: Checkpoint) -> str:
         """By its published names alone."""
         return checkpoint.by_name(("versaprm",), ("llama", "prm800k"))
 
-    @classmethod
-    def configured(cls, tokenizer: Tokenizer, config: PrmConfig, same_tokenizer: bool) -> Self:
+    def __init__(self, tokenizer: Tokenizer, config: PrmConfig) -> None:
         """Look labels and blank lines up.
 
         Raises:
             ConfigError: one of them is not a single token.
         """
-        del same_tokenizer  # other blank lines than the policy's stand between the steps, so no ids are shared
-        good, bad = label_ids(tokenizer, config.good_token, config.bad_token)
+        super().__init__(tokenizer, config)
         if len(encode_after(tokenizer, "1.", STEP_END)) != 1:
             raise ConfigError(f"step end {STEP_END!r} is not one token for this tokenizer; VersaPRM is read at it")
-        return cls(tokenizer, good, bad, tokenizer.encode(config.bos_token) if config.bos_token else ())
 
     def prompt_ids(self, tree: SearchTree) -> tuple[int, ...]:
         """The start token and the question."""

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fake_engine import FakeEngine
-from markov import BAD, GOOD, STORY_VOCABULARY, LabelModel, MarkovModel, story_model
+from markov import STORY_VOCABULARY, LabelModel, MarkovModel, story_model
 
 from arbitrage.models import ModelView
 from arbitrage.reading import RouterConfig, RouterReader
 from arbitrage.routers import RouterParts
 from arbitrage.writer import DraftTargetWriter
-from prm import LabelTokenCodec, PrmScorer
+from prm import LabelTokenCodec, PrmConfig, PrmScorer
 from search.catalogue import ROUTERS, load
 from search.errors import ScoringError
 from search.loop.driver import Driver
@@ -88,7 +88,7 @@ class Parts:
         return ModelView(self.draft, self.target.tokenizer), ModelView(self.target, self.target.tokenizer)
 
     def codec(self, engine: Engine) -> LabelTokenCodec:
-        return LabelTokenCodec.build(engine.tokenizer, GOOD, BAD, shares_ids=True)
+        return LabelTokenCodec(engine.tokenizer, PrmConfig())
 
     def scorer(self) -> PrmScorer:
         return PrmScorer(self.prm, self.codec(self.prm))

@@ -5,9 +5,9 @@ import threading
 
 import pytest
 from fake_engine import FakeEngine, Fault
-from markov import BAD, GOOD, LabelModel
+from markov import LabelModel
 
-from prm import LabelTokenCodec, PrmScorer
+from prm import LabelTokenCodec, PrmConfig, PrmScorer
 from search import ConfigError, Failure, Problem, Search
 from search.errors import ScoringError
 from search.loop.writer import ModelWriter
@@ -19,7 +19,7 @@ QUESTION = "Add 3."
 
 def scorer(**options):
     engine = FakeEngine(LabelModel(), **options)
-    return PrmScorer(engine, LabelTokenCodec.build(engine.tokenizer, GOOD, BAD, shares_ids=True))
+    return PrmScorer(engine, LabelTokenCodec(engine.tokenizer, PrmConfig()))
 
 
 def make(**options):

@@ -6,10 +6,10 @@ import random
 
 import pytest
 from fake_engine import FakeEngine, Fault
-from markov import BAD, GOOD, LabelModel, story_model
+from markov import LabelModel, story_model
 from virtual_clock import timed
 
-from prm import LabelTokenCodec, PrmScorer
+from prm import LabelTokenCodec, PrmConfig, PrmScorer
 from search.errors import ConfigError, PolicyError, ScoringError
 from search.loop.driver import Driver, Limits
 from search.loop.writer import ModelWriter
@@ -27,7 +27,7 @@ LONG = story_model(answer=0.1)
 
 def make_scorer(**options):
     engine = FakeEngine(LabelModel(), **options)
-    codec = LabelTokenCodec.build(engine.tokenizer, GOOD, BAD, shares_ids=True)
+    codec = LabelTokenCodec(engine.tokenizer, PrmConfig())
     return PrmScorer(engine, codec)
 
 

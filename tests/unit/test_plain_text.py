@@ -118,17 +118,17 @@ def test_what_a_model_wrote_keeps_its_tags_and_nothing_else():
 
 
 CODECS = {
-    "rlhflow": lambda: RlhflowCodec.configured(tokenizer("llama"), PrmConfig(), False),
-    "qwen-math": lambda: QwenMathPrmCodec.configured(tokenizer("qwen"), PrmConfig(), False),
-    "skywork": lambda: SkyworkCodec.configured(tokenizer("qwen"), PrmConfig(bos_token="<|im_start|>"), False),
-    "head-chat": lambda: RewardHeadCodec.configured(tokenizer("qwen"), PrmConfig(), False),
-    "head-plain": lambda: RewardHeadCodec.configured(tokenizer("sentencepiece"), PrmConfig(bos_token="<s>"), False),
-    "trl": lambda: TrlCodec.configured(tokenizer("qwen"), PrmConfig(step_tag="<extra_0>"), False),
-    "labels-chat": lambda: LabelTokenCodec.build(tokenizer("qwen"), prompt="chat", step_end="\n\n"),
-    "labels-plain": lambda: LabelTokenCodec.build(tokenizer("plain"), step_tag="<|end|>"),
-    "math-shepherd": lambda: MathShepherdCodec.configured(
-        tokenizer("sentencepiece"), PrmConfig(bos_token="<s>"), False
+    "rlhflow": lambda: RlhflowCodec(tokenizer("llama"), PrmConfig()),
+    "qwen-math": lambda: QwenMathPrmCodec(tokenizer("qwen"), PrmConfig()),
+    "skywork": lambda: SkyworkCodec(tokenizer("qwen"), PrmConfig(bos_token="<|im_start|>")),
+    "head-chat": lambda: RewardHeadCodec(tokenizer("qwen"), PrmConfig()),
+    "head-plain": lambda: RewardHeadCodec(tokenizer("sentencepiece"), PrmConfig(bos_token="<s>")),
+    "trl": lambda: TrlCodec(tokenizer("qwen"), PrmConfig(step_tag="<extra_0>")),
+    "labels-chat": lambda: LabelTokenCodec(
+        tokenizer("qwen"), PrmConfig(shares_ids=False, prompt="chat", step_end="\n\n")
     ),
+    "labels-plain": lambda: LabelTokenCodec(tokenizer("plain"), PrmConfig(step_tag="<|end|>")),
+    "math-shepherd": lambda: MathShepherdCodec(tokenizer("sentencepiece"), PrmConfig(bos_token="<s>")),
 }
 
 

@@ -10,7 +10,7 @@ from fake_engine import FakeEngine
 from markov import BAD, GOOD, LabelModel
 from scoring import rewards_of
 
-from prm import LabelTokenCodec, PrmScorer
+from prm import LabelTokenCodec, PrmConfig, PrmScorer
 from search.errors import ConfigError, EngineError, ScoringError
 from search.tree import SearchTree
 from search.types import ROOT, FinishReason, Step
@@ -27,7 +27,7 @@ def tree_of(tokenizer, *steps):
 
 def scorer_of(reward, **options):
     engine = FakeEngine(LabelModel(reward))
-    return PrmScorer(engine, LabelTokenCodec.build(engine.tokenizer, GOOD, BAD, **options))
+    return PrmScorer(engine, LabelTokenCodec(engine.tokenizer, PrmConfig(**{"shares_ids": False, **options})))
 
 
 @pytest.mark.parametrize("reward", [0.0, 1e-9, 0.25, 0.5, 1.0])
@@ -103,14 +103,14 @@ def test_without_shared_ids_question_and_steps_are_encoded_with_the_tag_last():
 )
 def test_labels_that_are_not_one_token_each_are_refused(good, bad, message):
     with pytest.raises(ConfigError, match=message):
-        LabelTokenCodec.build(FakeEngine().tokenizer, good, bad)
+        LabelTokenCodec(FakeEngine().tokenizer, PrmConfig(good_token=good, bad_token=bad))
 
 
 def test_a_head_is_read_where_the_codec_says_so():
     from prm.reward_head import RewardHeadCodec
 
     engine = FakeEngine(LabelModel(lambda ids: 0.5), head=lambda ids: (float(len(ids)) / 10,))
-    scorer = PrmScorer(engine, RewardHeadCodec(engine.tokenizer))
+    scorer = PrmScorer(engine, RewardHeadCodec(engine.tokenizer, PrmConfig()))
     tree, leaf = tree_of(engine.tokenizer, "Add 4.\n\n", "Take 1.\n\n")
     (reward,) = rewards_of(scorer, tree, [leaf])
     (call,) = engine.calls
@@ -124,7 +124,7 @@ def test_a_head_that_is_not_there_is_an_engines_error():
     engine = FakeEngine(LabelModel(lambda ids: 0.5))
     tree, leaf = tree_of(engine.tokenizer, "Add 4.\n\n")
     with pytest.raises(EngineError, match="no reward head"):
-        rewards_of(PrmScorer(engine, RewardHeadCodec(engine.tokenizer)), tree, [leaf])
+        rewards_of(PrmScorer(engine, RewardHeadCodec(engine.tokenizer, PrmConfig())), tree, [leaf])
 
 
 def test_importing_prm_loads_no_backend():

@@ -34,7 +34,7 @@ def text_ids(text):
 def test_math_shepherd_ids_are_the_model_cards_and_each_segment_ends_with_the_tag():
     raw = sentencepiece_tokenizer()
     tokenizer = wrapped(raw)
-    codec = MathShepherdCodec.configured(tokenizer, PrmConfig(bos_token="<s>"), False)
+    codec = MathShepherdCodec(tokenizer, PrmConfig(bos_token="<s>"))
     vocab = raw.get_vocab()
     assert codec.labels == (vocab["▁+"], vocab["▁-"]) == tokenizer.encode("+ -")
     parts = segments(codec)
@@ -45,7 +45,7 @@ def test_math_shepherd_ids_are_the_model_cards_and_each_segment_ends_with_the_ta
 
 
 def test_math_shepherd_leaves_numbered_steps_and_refuses_a_tokenizer_that_splits_the_tag():
-    codec = MathShepherdCodec.configured(wrapped(sentencepiece_tokenizer()), PrmConfig(), False)
+    codec = MathShepherdCodec(wrapped(sentencepiece_tokenizer()), PrmConfig())
     tree, leaf = tree_of(("Step 1: She has 7.",))
     assert codec.tokenizer.decode(codec.step_ids(tree, tree[leaf])).count("Step") == 1
     tagged, end = tree_of(("Step 1: She has 7. ки",))
@@ -53,12 +53,12 @@ def test_math_shepherd_leaves_numbered_steps_and_refuses_a_tokenizer_that_splits
         "the policy's own tag is no second one"
     )
     with pytest.raises(ConfigError, match="step tag 'ки' is not one token"):
-        MathShepherdCodec.configured(wrapped(byte_tokenizer("plain")), PrmConfig(), False)
+        MathShepherdCodec(wrapped(byte_tokenizer("plain")), PrmConfig())
 
 
 def test_rlhflow_ids_are_those_of_the_whole_conversation_read_where_the_answer_begins():
     raw = byte_tokenizer("llama", "<|begin_of_text|>")
-    codec = RlhflowCodec.configured(wrapped(raw), PrmConfig(), False)
+    codec = RlhflowCodec(wrapped(raw), PrmConfig())
     assert codec.labels == (ord("+"), ord("-"))
     parts = segments(codec)
     turns = []
@@ -75,16 +75,16 @@ def test_rlhflow_ids_are_those_of_the_whole_conversation_read_where_the_answer_b
 
 def test_rlhflow_needs_a_template_that_leaves_earlier_turns_alone():
     with pytest.raises(ConfigError, match="no chat template"):
-        RlhflowCodec.configured(wrapped(byte_tokenizer("plain")), PrmConfig(), False)
+        RlhflowCodec(wrapped(byte_tokenizer("plain")), PrmConfig())
     raw = byte_tokenizer("llama")
     raw.chat_template = "{{ messages | length }}{% for m in messages %}{{ m.content }}<|eot_id|>{% endfor %}"
     with pytest.raises(ConfigError, match="changes earlier turns"):
-        RlhflowCodec.configured(wrapped(raw), PrmConfig(), False)
+        RlhflowCodec(wrapped(raw), PrmConfig())
 
 
 def test_qwen_math_ids_are_the_model_cards_and_each_segment_ends_with_extra_0():
     raw = byte_tokenizer("qwen")
-    codec = QwenMathPrmCodec.configured(wrapped(raw), PrmConfig(), False)
+    codec = QwenMathPrmCodec(wrapped(raw), PrmConfig())
     messages = [
         {"role": "system", "content": SYSTEM_PROMPT},
         {"role": "user", "content": QUESTION},
@@ -100,7 +100,7 @@ def test_qwen_math_ids_are_the_model_cards_and_each_segment_ends_with_extra_0():
 
 def test_reasonflux_ids_are_its_readmes_which_gives_no_system_prompt():
     raw = byte_tokenizer("qwen")
-    codec = ReasonFluxCodec.configured(wrapped(raw), PrmConfig(), False)
+    codec = ReasonFluxCodec(wrapped(raw), PrmConfig())
     messages = [
         {"role": "user", "content": QUESTION},
         {"role": "assistant", "content": "<extra_0>".join(STEPS) + "<extra_0>"},
@@ -110,7 +110,7 @@ def test_reasonflux_ids_are_its_readmes_which_gives_no_system_prompt():
     assert joined(parts) == ids[:-2] and [part[-1] for part in parts[1:]] == [259] * 3
     assert codec.reward((0.0, 2.0)) == pytest.approx(1 / (1 + math.exp(-2)))
     with pytest.raises(ConfigError, match="codec reasonflux: the tokenizer has no chat template"):
-        ReasonFluxCodec.configured(wrapped(without_template(raw)), PrmConfig(), False)
+        ReasonFluxCodec(wrapped(without_template(raw)), PrmConfig())
 
 
 def without_template(raw):
@@ -120,7 +120,7 @@ def without_template(raw):
 
 def test_versaprm_ids_are_the_cards_and_each_segment_ends_with_the_token_of_blank_lines():
     raw = byte_tokenizer("blank lines", "<|begin_of_text|>")
-    codec = VersaCodec.configured(wrapped(raw), PrmConfig(bos_token="<|begin_of_text|>"), False)
+    codec = VersaCodec(wrapped(raw), PrmConfig(bos_token="<|begin_of_text|>"))
     assert codec.labels == (ord("+"), ord("-"))
     parts = segments(codec)
     whole = QUESTION + " \n\n" + "".join(f"{step} \n\n\n\n" for step in STEPS)
@@ -128,13 +128,13 @@ def test_versaprm_ids_are_the_cards_and_each_segment_ends_with_the_token_of_blan
     (tag,) = raw.encode(" \n\n\n\n", add_special_tokens=False)
     assert [part[-1] for part in parts[1:]] == [tag] * 3 and joined(parts).count(tag) == 3
     with pytest.raises(ConfigError, match="is not one token for this tokenizer; VersaPRM is read at it"):
-        VersaCodec.configured(wrapped(byte_tokenizer("llama")), PrmConfig(), False)
+        VersaCodec(wrapped(byte_tokenizer("llama")), PrmConfig())
 
 
 def test_pure_prm_is_read_where_its_authors_script_reads_it():
     """Its script for ProcessBench: question, then each step and a line break, with no special token anywhere."""
     raw = byte_tokenizer("qwen")
-    codec = TrlCodec.configured(wrapped(raw), PrmConfig(), False)
+    codec = TrlCodec(wrapped(raw), PrmConfig())
     ids, places = text_ids(QUESTION), []
     for step in STEPS:
         ids += text_ids(step + "\n")
@@ -149,11 +149,11 @@ def test_pure_prm_is_read_where_its_authors_script_reads_it():
 
 def test_qwen_math_refuses_a_tokenizer_that_splits_extra_0():
     with pytest.raises(ConfigError, match="step token '<extra_0>' is 9 tokens"):
-        QwenMathPrmCodec.configured(wrapped(byte_tokenizer("llama")), PrmConfig(), False)
+        QwenMathPrmCodec(wrapped(byte_tokenizer("llama")), PrmConfig())
 
 
 def test_skywork_ids_are_the_references_and_each_segment_ends_with_the_line_break():
-    codec = SkyworkCodec.configured(wrapped(byte_tokenizer("qwen")), PrmConfig(bos_token="<|im_start|>"), False)
+    codec = SkyworkCodec(wrapped(byte_tokenizer("qwen")), PrmConfig(bos_token="<|im_start|>"))
     # The reference's prepare_input: start token + question + line break, then each line and a line break.
     ids = [257, *text_ids(QUESTION + "\n")]
     for line in "\n".join(STEPS).split("\n"):
@@ -165,10 +165,10 @@ def test_skywork_ids_are_the_references_and_each_segment_ends_with_the_line_brea
 
 
 def test_a_reward_head_reads_the_last_token_of_each_step_with_and_without_a_chat_template():
-    chat = RewardHeadCodec.configured(wrapped(byte_tokenizer("qwen")), PrmConfig(), False)
+    chat = RewardHeadCodec(wrapped(byte_tokenizer("qwen")), PrmConfig())
     parts = segments(chat)
     assert bytes(parts[0][-10:]) == b"assistant\n" and bytes(parts[1]) == STEPS[0].encode()
-    plain = RewardHeadCodec.configured(wrapped(byte_tokenizer("plain")), PrmConfig(), False)
+    plain = RewardHeadCodec(wrapped(byte_tokenizer("plain")), PrmConfig())
     assert bytes(joined(segments(plain))).decode() == "\n\n".join((QUESTION, *STEPS))
     with pytest.raises(ScoringError, match="has 3 outputs"):
         plain.reward((0.0, 1.0, 2.0))
@@ -179,7 +179,7 @@ def test_trl_ids_are_the_trainers_own_and_each_segment_ends_with_the_separator()
     raw = byte_tokenizer("qwen", "<|endoftext|>")
     for tag, separator in (("", "\n"), ("\n\n", "\n\n"), ("<extra_0>", "<extra_0>")):
         config = PrmConfig(bos_token="<|endoftext|>", step_tag=tag)
-        codec = TrlCodec.configured(wrapped(raw), config, True)
+        codec = TrlCodec(wrapped(raw), config)
         # What the trainer packs: the start token, the prompt, then every completion with the separator's ids after it.
         ends = raw.encode(separator, add_special_tokens=False)
         packed = [raw.bos_token_id, *raw.encode(QUESTION, add_special_tokens=False)]
@@ -192,22 +192,24 @@ def test_trl_ids_are_the_trainers_own_and_each_segment_ends_with_the_separator()
 
 
 def test_label_tokens_by_chat_end_each_step_with_what_was_trained():
-    codec = LabelTokenCodec.build(wrapped(byte_tokenizer("qwen")), prompt="chat", step_end="\n\n")
+    codec = LabelTokenCodec(
+        wrapped(byte_tokenizer("qwen")), PrmConfig(shares_ids=False, prompt="chat", step_end="\n\n")
+    )
     parts = segments(codec)
     assert bytes(parts[0][-10:]) == b"assistant\n"
     assert bytes(joined(parts[1:])).decode() == "".join(f"{step}\n\n" for step in STEPS)
-    plain = LabelTokenCodec.build(wrapped(byte_tokenizer("plain")), step_end="\n\n")
+    plain = LabelTokenCodec(wrapped(byte_tokenizer("plain")), PrmConfig(shares_ids=False, step_end="\n\n"))
     assert bytes(joined(segments(plain))).decode() == "".join(f"{part}\n\n" for part in (QUESTION, *STEPS))
     with pytest.raises(ConfigError, match="no chat template"):
-        LabelTokenCodec.build(wrapped(byte_tokenizer("plain")), prompt="chat")
+        LabelTokenCodec(wrapped(byte_tokenizer("plain")), PrmConfig(prompt="chat"))
 
 
 @pytest.mark.parametrize("codec", [MathShepherdCodec, RlhflowCodec])
 def test_label_tokens_that_the_tokenizer_splits_are_refused(codec):
     with pytest.raises(ConfigError, match="label token 'good' is 4 tokens for this tokenizer"):
-        codec.configured(wrapped(byte_tokenizer("llama")), PrmConfig(good_token="good"), False)
+        codec(wrapped(byte_tokenizer("llama")), PrmConfig(good_token="good"))
 
 
 @pytest.mark.parametrize("outputs", [(math.nan,), (math.nan, 1.0)])
 def test_no_number_is_no_reward(outputs):
-    assert math.isnan(RewardHeadCodec(wrapped(byte_tokenizer("plain"))).reward(outputs))
+    assert math.isnan(RewardHeadCodec(wrapped(byte_tokenizer("plain")), PrmConfig()).reward(outputs))

@@ -5,11 +5,11 @@ import asyncio
 import numpy as np
 import pytest
 from fake_engine import FakeEngine
-from markov import BAD, GOOD, LabelModel
+from markov import LabelModel
 
 from ets.coverage import cluster_steps
 from ets.embedders import make_embedder
-from prm import LabelTokenCodec, PrmScorer
+from prm import LabelTokenCodec, PrmConfig, PrmScorer
 from prm.hidden import HiddenFeature
 from search.api import Search
 from search.errors import ConfigError
@@ -30,7 +30,7 @@ class HiddenEngine(FakeEngine):
 
 
 def scorer_on(engine):
-    return PrmScorer(engine, LabelTokenCodec.build(engine.tokenizer, GOOD, BAD, shares_ids=True))
+    return PrmScorer(engine, LabelTokenCodec(engine.tokenizer, PrmConfig()))
 
 
 def grow(tree, tokenizer, parent, text):

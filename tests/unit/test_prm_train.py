@@ -32,7 +32,7 @@ def network(seed=0):
 
 
 def codec_of(**options):
-    return LabelTokenCodec.build(wrapped(byte_tokenizer("plain")), step_end="\n\n", **options)
+    return LabelTokenCodec(wrapped(byte_tokenizer("plain")), PrmConfig(shares_ids=False, step_end="\n\n", **options))
 
 
 def weights(model):
@@ -45,7 +45,7 @@ def test_ids_and_positions_are_those_that_the_scorer_reads():
     assert one.reads == (11, 16, 21) and one.labels == (False, True, True)
     assert encode_solution(codec_of(), SOLUTIONS[1], 17)[1:] == ((11, 16), (False, True))
     assert encode_solution(codec_of(), SOLUTIONS[1], 5) == ((), (), ())
-    shepherd = MathShepherdCodec.configured(wrapped(sentencepiece_tokenizer()), PrmConfig(), False)
+    shepherd = MathShepherdCodec(wrapped(sentencepiece_tokenizer()), PrmConfig())
     tagged = encode_solution(shepherd, SOLUTIONS[1], 100)
     assert len({tagged.ids[read] for read in tagged.reads}) == 1
 

@@ -6,12 +6,12 @@ import math
 import pytest
 from critics import critic
 from fake_engine import FakeEngine, Fault
-from markov import BAD, GOOD, LabelModel, story_model
+from markov import LabelModel, story_model
 from scoring import rewards_of
 from test_probe import fake_probe
 from virtual_clock import Embedded
 
-from prm import LabelTokenCodec, PrmScorer
+from prm import LabelTokenCodec, PrmConfig, PrmScorer
 from prm.confidence import ConfidenceScorer
 from prm.probe_scorer import ProbeScorer
 from search.api import Search
@@ -26,7 +26,7 @@ PROBLEM = Problem("p", "Add 3.", "4")
 
 def labels(faults=()):
     engine = FakeEngine(LabelModel(), faults=faults)
-    return PrmScorer(engine, LabelTokenCodec.build(engine.tokenizer, GOOD, BAD, shares_ids=True))
+    return PrmScorer(engine, LabelTokenCodec(engine.tokenizer, PrmConfig()))
 
 
 SCORERS = {

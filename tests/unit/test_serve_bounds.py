@@ -6,12 +6,12 @@ from collections import Counter
 
 import pytest
 from fake_engine import FakeEngine, Fault
-from markov import BAD, GOOD, LabelModel, story_model
+from markov import LabelModel, story_model
 from serve_client import chat
 from serving_app import CHAT, TEXT, running, served, settle, slow
 from virtual_clock import timed
 
-from prm import LabelTokenCodec, PrmScorer
+from prm import LabelTokenCodec, PrmConfig, PrmScorer
 from search.parts import Stateless
 from search.serve.access_log import AccessLog
 from search.serve.service import ServeLimits
@@ -321,7 +321,7 @@ def test_an_answer_that_stands_on_what_is_left_of_a_search_is_marked_everywhere(
         async with running(engine=engine, log=AccessLog(str(log)), method="best-of-n") as server:
             if role == "prm":
                 judge = FakeEngine(LabelModel(), faults=faults["label_logprobs"])
-                codec = LabelTokenCodec.build(judge.tokenizer, GOOD, BAD, shares_ids=True)
+                codec = LabelTokenCodec(judge.tokenizer, PrmConfig())
                 (await server.service.searches.get({})).driver.scorer = PrmScorer(judge, codec)
             lossy = await server.ask(seed=1)
             search = lossy.json["search"]

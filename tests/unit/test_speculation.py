@@ -9,12 +9,12 @@ from functools import partial
 
 import pytest
 from fake_engine import FakeEngine
-from markov import BAD, GOOD, LabelModel, hashed_reward, story_model
+from markov import LabelModel, hashed_reward, story_model
 from routing import PROBLEM, PROMPT, Parts
 from virtual_clock import Embedded, timed
 
 from ets import Ets, EtsKv
-from prm import LabelTokenCodec, PrmScorer
+from prm import LabelTokenCodec, PrmConfig, PrmScorer
 from search.errors import ConfigError, EngineError
 from search.loop.driver import Driver, Limits
 from search.loop.writer import ModelWriter
@@ -33,7 +33,7 @@ OWN_FIGURES = {"tokens_thrown", "kv_tokens_engine_peak", "kv_tokens_prm_peak"}
 
 def make_scorer(**options):
     engine = FakeEngine(LabelModel(), **options)
-    return PrmScorer(engine, LabelTokenCodec.build(engine.tokenizer, GOOD, BAD, shares_ids=True))
+    return PrmScorer(engine, LabelTokenCodec(engine.tokenizer, PrmConfig()))
 
 
 def features(policy):

@@ -4,10 +4,10 @@ import random
 
 import pytest
 from fake_engine import FakeEngine, Fault
-from markov import BAD, GOOD, LabelModel, story_model
+from markov import LabelModel, story_model
 from virtual_clock import timed
 
-from prm import LabelTokenCodec, PrmScorer
+from prm import LabelTokenCodec, PrmConfig, PrmScorer
 from search.answers.graders import PlainGrader
 from search.decision.stopping import Decided, probability_kept
 from search.decision.vote import candidates, vote
@@ -178,7 +178,7 @@ def test_confidence_stops_where_certainty_does_not():
 
 def solve(policy, stopping, number, sparing=False, **options):
     prm = FakeEngine(LabelModel())
-    scorer = PrmScorer(prm, LabelTokenCodec.build(prm.tokenizer, GOOD, BAD, shares_ids=True))
+    scorer = PrmScorer(prm, LabelTokenCodec(prm.tokenizer, PrmConfig()))
     engine = FakeEngine(story_model(right=0.8), **options)
     driver = Driver(policy, ModelWriter(engine), scorer, width=16, stopping=stopping, sparing=sparing)
     outcome, seconds = timed(driver.solve(Problem(f"p{number}", "Add 3."), "Add 3.\n\n"))
