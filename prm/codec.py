@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, Protocol, Self
+from typing import ClassVar, Literal, NamedTuple, Protocol, Self
 
 from prm.checkpoint import Checkpoint, PrmConfig
 from search.errors import ConfigError, ScoringError
@@ -70,6 +70,24 @@ class PrmFamily(PrmCodec, ABC):
         """Why a checkpoint is of this family, in words; empty where it is not."""
 
 
+class ScorerParts(NamedTuple):
+    """What a scorer of a name of its own may be made of.
+
+    Attributes:
+        name: as its class's `read` accepted it.
+        engine: of the checkpoint that it loads; None where it loads none.
+        writer: writes the trees; None where nothing writes.
+        weights: the fingerprint of the policy's files; None where they are not at hand.
+        options: the settings that its entry of the catalogue names.
+    """
+
+    name: str
+    engine: Engine | None
+    writer: Writer | None
+    weights: str | None
+    options: Mapping[str, object]
+
+
 class NamedScorer(Scorer, Protocol):
     """A scorer's class that is known by a name of its own, e.g. `confidence:tail`, not by a checkpoint's files."""
 
@@ -82,22 +100,8 @@ class NamedScorer(Scorer, Protocol):
         """
 
     @classmethod
-    def build(
-        cls,
-        name: str,
-        engine: Engine | None,
-        writer: Writer | None,
-        weights: str | None,
-        options: Mapping[str, object],
-    ) -> Self:
+    def build(cls, parts: ScorerParts) -> Self:
         """The scorer.
-
-        Args:
-            name: as `read` accepted it.
-            engine: of the checkpoint that it loads; None where it loads none.
-            writer: writes the trees; None where nothing writes.
-            weights: the fingerprint of the policy's files; None where they are not at hand.
-            options: the settings that its entry of the catalogue names.
 
         Raises:
             ConfigError: an engine that it needs is not there, or does not fit.

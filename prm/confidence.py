@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 from prm.checkpoint import PrmConfig
+from prm.codec import ScorerParts
 from search.errors import ConfigError, ScoringError
 from search.parts import Stateless
-from search.protocols import Engine, Writer
 from search.tree import SearchTree
 from search.types import NodeId
 
@@ -87,17 +87,9 @@ class ConfidenceScorer(Stateless):
         return PrmConfig("confidence", "it is computed from the policy's own log-probabilities", reduce="mean")
 
     @classmethod
-    def build(
-        cls,
-        name: str,
-        engine: Engine | None,
-        writer: Writer | None,
-        weights: str | None,
-        options: Mapping[str, object],
-    ) -> Self:
-        """The scorer; it needs none of these, as the numbers come with the steps."""
-        del engine, writer, weights, options
-        return cls(name)
+    def build(cls, parts: ScorerParts) -> Self:
+        """The scorer; it needs its name alone, as the numbers come with the steps."""
+        return cls(parts.name)
 
     async def score(self, tree: SearchTree, nodes: Sequence[NodeId]) -> tuple[float, ...]:
         """Rewards in [0, 1] of these nodes' own steps, in order.

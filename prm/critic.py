@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from prm.checkpoint import PrmConfig
-from prm.codec import Reads, two_way
+from prm.codec import Reads, ScorerParts, two_way
 from prm.critic_prompt import PROMPTS, CriticPrompt, parse_prompt
 from prm.scorer import PrmScorer, PrmSession
 from search.errors import ConfigError, EngineError, ScoringError
 from search.plain_text import encode_after, encode_protected, protect
-from search.protocols import Engine, Tokenizer, Writer
+from search.protocols import Engine, Tokenizer
 from search.support.streams import closing
 from search.tree import Node, SearchTree, derive_seed
 from search.types import Child, FinishReason, Generation, NodeId, Prefix, Sampling, Segment
@@ -176,34 +176,26 @@ class CriticScorer(PrmScorer):
         return PrmConfig(kind, "it is asked about each step", reduce="min")
 
     @classmethod
-    def build(
-        cls,
-        name: str,
-        engine: Engine | None,
-        writer: Writer | None,
-        weights: str | None,
-        options: Mapping[str, object],
-    ) -> Self:
+    def build(cls, parts: ScorerParts) -> Self:
         """The scorer of a critic that `engine` has loaded.
 
         Raises:
             ConfigError: the prompt, or its labels, do not fit the critic.
         """
-        del writer, weights
-        assert engine is not None, "a critic is loaded"
-        kind, _, model = name.partition(":")
+        assert parts.engine is not None, "a critic is loaded"
+        kind, _, model = parts.name.partition(":")
         thinks = kind == "critic-cot"
-        given = options["critic_prompt"]
+        given = parts.options["critic_prompt"]
         prompt = PROMPTS["thinkprm" if thinks and _is_thinkprm(model) else kind]
         if given is not None:
             prompt = parse_prompt(str(given), kind)
-        number = options.get("critic_samples", 0)
+        number = parts.options.get("critic_samples", 0)
         assert isinstance(number, int)
         try:
-            codec = CriticCodec.build(engine.tokenizer, prompt)
+            codec = CriticCodec.build(parts.engine.tokenizer, prompt)
         except ConfigError as error:
-            raise ConfigError(f"prm {name}: {error}") from None
-        return cls(engine, codec, model, number)
+            raise ConfigError(f"prm {parts.name}: {error}") from None
+        return cls(parts.engine, codec, model, number)
 
 
 class CriticSession(PrmSession):

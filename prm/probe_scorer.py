@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Self
 
 from prm.checkpoint import PrmConfig
+from prm.codec import ScorerParts
 from prm.contents import ContentSession
 from prm.probe import Probe, probe_folder, read_config, read_probe
 from search.errors import ConfigError, ScoringError
@@ -49,20 +50,13 @@ class ProbeScorer(Engineless):
         return PrmConfig("probe", f"it reads layer {config.layer} of the policy's own states", reduce=config.reduce)
 
     @classmethod
-    def build(
-        cls,
-        name: str,
-        engine: Engine | None,
-        writer: Writer | None,
-        weights: str | None,
-        options: Mapping[str, object],
-    ) -> Self:
+    def build(cls, parts: ScorerParts) -> Self:
         """The scorer of what a writer writes.
 
         Raises:
             ConfigError: nothing writes, two models do, or it is another model than the probe's.
         """
-        del engine, options
+        name, writer = parts.name, parts.writer
         if writer is None:
             raise ConfigError(f"prm {name} scores what its policy writes, and nothing else; ets probe eval measures it")
         if not getattr(writer, "gives_states", False):
@@ -72,7 +66,7 @@ class ProbeScorer(Engineless):
             )
         probe = read_probe(probe_folder(name))
         (policy,) = writer.engines.values()
-        probe.config.check(policy.info, policy.tokenizer.fingerprint, weights)
+        probe.config.check(policy.info, policy.tokenizer.fingerprint, parts.weights)
         return cls(probe, writer)
 
     @asynccontextmanager

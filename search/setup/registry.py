@@ -297,13 +297,13 @@ def make_scorer(
     Raises:
         ConfigError: the checkpoint is no reward model, or its codec does not fit the tokenizer.
     """
-    from prm import PrmScorer, codec_of
+    from prm import PrmScorer, ScorerParts, codec_of
 
     if (kind := scorer_kind(settings.prm)) is not None:
         named: type[NamedScorer] = load(kind.scorer)
         weights = None if writer is None else weights_of(settings.policy)
         options = {name: getattr(settings, name) for name in kind.options}
-        return named.build(settings.prm, engine, writer, weights, options)
+        return named.build(ScorerParts(settings.prm, engine, writer, weights, options))
     assert engine is not None
     config = prm_config(settings.prm, settings.prm_codec, settings.prm_engine)
     return PrmScorer(engine, codec_of(config, engine.tokenizer, policy_tokenizer))

@@ -11,6 +11,7 @@ from prm_checkpoints import SPECIALS, STEPS, byte_tokenizer, sizes, tree_of, wra
 from scoring import rewards_of
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from prm.codec import ScorerParts
 from prm.critic import LEAST_SHARE, CriticCodec, CriticScorer
 from prm.critic_prompt import PROMPTS
 from search.api import Search
@@ -260,7 +261,7 @@ def test_labels_of_several_tokens_are_refused(folder):
     engine = make_engine("local", settings.prm, settings, None)
     try:
         with pytest.raises(ConfigError, match=r"prm critic:.*: label 'Yes' is 3 tokens to this critic"):
-            CriticScorer.build(settings.prm, engine, None, None, {"critic_prompt": None})
+            CriticScorer.build(ScorerParts(settings.prm, engine, None, None, {"critic_prompt": None}))
     finally:
         asyncio.run(engine.aclose())
     with pytest.raises(ConfigError, match="labels 'Y' and 'Y' are the same token"):
