@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from search.catalogue import load, pick
+from search.cli.kinds import COUNT, FILE, PRECISION, SEED
 from search.cli.show import tell
 from search.config import flag
 from search.errors import ConfigError
@@ -20,16 +21,9 @@ from search.support.plots import check_plots
 
 @click.command()
 @click.argument("name", metavar="NAME")
-@click.option(
-    "--limit",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="problems or trees to measure on; default: the bench's own",
-)
-@click.option(
-    "--repeats", type=click.IntRange(min=1), metavar="N", help="interleaved repeats; default: the bench's own"
-)
-@click.option("--seed", type=click.IntRange(min=0), metavar="N", help="seed of the whole measurement; default: 0")
+@click.option("--limit", type=COUNT, metavar="N", help="problems or trees to measure on; default: the bench's own")
+@click.option("--repeats", type=COUNT, metavar="N", help="interleaved repeats; default: the bench's own")
+@click.option("--seed", type=SEED, metavar="N", help="seed of the whole measurement; default: 0")
 @click.option("--embedder", metavar="NAME", help="coverage, methods: what compares steps; default: tfidf")
 @click.option("--widths", metavar="N,N", help="widths of searches; default: the bench's own")
 @click.option("--methods", metavar="NAME,NAME", help="methods of searches; default: the bench's own")
@@ -40,16 +34,14 @@ from search.support.plots import check_plots
     "latency of a model any problems; others: problems",
 )
 @click.option("--policy", metavar="NAME", help="engine, latency: a model by path or hub id")
-@click.option(
-    "--dtype", type=click.Choice(("float32", "bfloat16")), help="engine, latency: of that model; default: float32"
-)
+@click.option("--dtype", type=PRECISION, help="engine, latency: of that model; default: float32")
 @click.option("--rows", metavar="N,N", help="engine: rows of that model's flat runs; default: 8,16,64")
 @click.option("--engine", metavar="NAME", help="latency, sglang, pipeline: the policy's or target's servers")
 @click.option("--prm-engine", metavar="NAME", help="sglang: the reward model's servers; default: as for --engine")
 @click.option("--draft-engine", metavar="NAME", help="pipeline: the draft's server; default: in this process")
 @click.option("--router", metavar="NAME", help="pipeline: who judges the draft's steps; default: rsd:0.7")
 @click.option("--router-engine", metavar="NAME", help="pipeline: the server of the router's model; default: as above")
-@click.option("--plots", type=click.Path(path_type=Path), metavar="DIR", help="coverage, routers: folder for two plots")
+@click.option("--plots", type=FILE, metavar="DIR", help="coverage, routers: folder for two plots")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def bench(name: str, plots: Path | None, as_json: bool, **others: Any) -> None:
     """Measure a part.

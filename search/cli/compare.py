@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from search.cli.kinds import FILE
 from search.cli.show import print_json
 from search.support.plots import check_plots
 
@@ -23,12 +24,8 @@ def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of how a comparison is shown."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="print one JSON object, as --format json"),
-        click.option(
-            "--plot", type=click.Path(path_type=Path), metavar="FILE", help="draw accuracy against the KV cache kept"
-        ),
-        click.option(
-            "--format", "layout", type=click.Choice(FORMATS), default="text", show_default=True, help="of the table"
-        ),
+        click.option("--plot", type=FILE, metavar="FILE", help="draw accuracy against the KV cache kept"),
+        click.option("--format", "layout", type=click.Choice(FORMATS), default="text", help="of the table"),
     ):
         command = option(command)
     return command
@@ -52,14 +49,10 @@ def show(comparison: Comparison, layout: str, plot: Path | None) -> None:
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...", type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...", type=FILE)
 @table_options
 @click.option(
-    "--html",
-    "page",
-    type=click.Path(path_type=Path),
-    metavar="FOLDER",
-    help="write a page: table, plot, who solved what, with the trees",
+    "--html", "page", type=FILE, metavar="FOLDER", help="write a page: table, plot, who solved what, with the trees"
 )
 def compare(runs: tuple[Path, ...], layout: str, plot: Path | None, as_json: bool, page: Path | None) -> None:
     """Compare runs that ets eval --out kept with the first of them, on the problems that all have.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from search.cli.kinds import COUNT, FILE
 from search.cli.options import read_settings, settings_options
 from search.cli.show import GOES_ON, progress, tell
 from search.config import EvalSettings
@@ -16,20 +17,8 @@ from search.errors import ConfigError, EngineError, SearchError
 
 @click.command("eval")
 @settings_options(EvalSettings)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="keep the run here; resumes it if it is there",
-)
-@click.option(
-    "--concurrency",
-    type=click.IntRange(min=1),
-    default=8,
-    show_default=True,
-    metavar="C",
-    help="problems side by side",
-)
+@click.option("--out", type=FILE, metavar="DIR", help="keep the run here; resumes it if it is there")
+@click.option("--concurrency", type=COUNT, default=8, metavar="C", help="problems side by side")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 @click.pass_context
 def evaluate(

@@ -7,12 +7,13 @@ from pathlib import Path
 import click
 
 from search.catalogue import GRADERS, PEERS
+from search.cli.kinds import FILE
 from search.cli.show import tell
 
 
 @click.command()
-@click.argument("file", metavar="FILE.jsonl", type=click.Path(path_type=Path))
-@click.option("--grader", type=click.Choice(list(GRADERS)), default="math", show_default=True, help="what grades")
+@click.argument("file", metavar="FILE.jsonl", type=FILE)
+@click.option("--grader", type=click.Choice(list(GRADERS)), default="math", help="what grades")
 @click.option("--against", type=click.Choice([*GRADERS, *PEERS]), help="another grader, whose verdicts are laid beside")
 @click.option("--solutions", is_flag=True, help="answers are whole solutions, out of which the answer is read")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from search.cli.number import Number
+from search.cli.kinds import COUNT, FILE, SEED, Number
 from search.cli.show import Progress, progress, tell
 
 if TYPE_CHECKING:
@@ -29,19 +29,16 @@ def mini() -> None:
 @click.argument("role", type=click.Choice([*_ROLES, "all"]))
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=FILE,
     metavar="DIR",
     help="folder that holds, or will hold, target, draft, prm, router and probe; default: where the shipped files lie",
 )
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="N", help="seed of everything"
-)
+@click.option("--seed", type=SEED, default=0, metavar="N", help="seed of everything")
 @click.option("--resume", is_flag=True, help="go on from an interrupted training")
 @click.option(
     "--scale",
     type=Number(min=0, max=1, min_open=True),
     default=1.0,
-    show_default=True,
     metavar="X",
     help="share of the full length, to try things out",
 )
@@ -97,14 +94,10 @@ def _say(text: str) -> None:
 
 
 @mini.command()
-@click.option(
-    "--weights", type=click.Path(path_type=Path), metavar="DIR", help="folder of the family; default: shipped"
-)
-@click.option("--split", default="test", show_default=True, metavar="NAME", help="problems to measure on")
-@click.option("--limit", type=click.IntRange(min=1), default=300, show_default=True, metavar="N", help="problems")
-@click.option(
-    "--seed", "seeds", type=int, multiple=True, default=(0, 1), show_default=True, metavar="N", help="may be repeated"
-)
+@click.option("--weights", type=FILE, metavar="DIR", help="folder of the family; default: shipped")
+@click.option("--split", default="test", metavar="NAME", help="problems to measure on")
+@click.option("--limit", type=COUNT, default=300, metavar="N", help="problems")
+@click.option("--seed", "seeds", type=int, multiple=True, default=(0, 1), metavar="N", help="may be repeated")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def check(weights: Path | None, split: str, limit: int, seeds: tuple[int, ...], as_json: bool) -> int:
     """Measure the family against its gate; exit 1 if a line is missed."""
@@ -121,8 +114,8 @@ def check(weights: Path | None, split: str, limit: int, seeds: tuple[int, ...], 
 
 @mini.command()
 @click.argument("split")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--limit", type=click.IntRange(min=1), default=500, show_default=True, metavar="N", help="problems")
+@click.argument("file", type=FILE)
+@click.option("--limit", type=COUNT, default=500, metavar="N", help="problems")
 def export(split: str, file: Path, limit: int) -> None:
     """Write the problems of SPLIT (such as test or dev-hard) to FILE, a line of JSON each."""
     from search.mini.export import export_jsonl

@@ -16,6 +16,7 @@ from pydantic import SecretStr, TypeAdapter
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from search.cli.kinds import FILE
 from search.config import ESCAPED, SearchSettings, build, flag, load_yaml, ungrouped
 from search.errors import ConfigError
 from search.prompt.files import with_files
@@ -41,7 +42,7 @@ def settings_options(schema: type[SearchSettings], *, short: bool = True) -> Cal
             command = _option(name, info, (name, _SHORT[name]) if short and name in _SHORT else (name,))(command)
         return click.option(
             "--config",
-            type=click.Path(path_type=Path),
+            type=FILE,
             metavar="FILE.yaml",
             help="settings as YAML, in groups; flags win",
         )(command)

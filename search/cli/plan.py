@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from search.catalogue import SCORERS
-from search.cli.number import Number
+from search.cli.kinds import COUNT, FILE, Number
 from search.cli.show import print_json
 from search.errors import ConfigError
 
@@ -29,20 +29,17 @@ WITHIN = 0.2
 @click.option(
     "--prm",
     default="none",
-    show_default=True,
     metavar="MODEL",
     help="a reward model beside it, on the same device; or what needs none, as for ets eval",
 )
-@click.option("--method", default="ets", show_default=True, metavar="NAME", help="search method")
-@click.option("--width", type=click.IntRange(min=1), default=16, show_default=True, metavar="N", help="of the search")
+@click.option("--method", default="ets", metavar="NAME", help="search method")
+@click.option("--width", type=COUNT, default=16, metavar="N", help="of the search")
 @click.option(
     "--gpu", metavar="GB", help="its memory, e.g. 80GB, or a card: t4, l4, rtx4090, a100-40, l40s, a100, h100, h200"
 )
 @click.option("--bandwidth", type=Number(0, 1e6, min_open=True), metavar="X", help="of its memory, in GB/s")
 @click.option("--tflops", type=Number(0, 1e6, min_open=True), metavar="X", help="of its arithmetic")
-@click.option(
-    "--dtype", type=click.Choice(["bfloat16", "float32"]), default="bfloat16", show_default=True, help="of the weights"
-)
+@click.option("--dtype", type=click.Choice(["bfloat16", "float32"]), default="bfloat16", help="of the weights")
 @click.option("--prompt-tokens", type=Number(1, 1e9), metavar="N", help=f"of a problem's prompt; {PROMPT_TOKENS:.0f}")
 @click.option("--solution-tokens", type=Number(1, 1e9), metavar="N", help=f"of one solution; {SOLUTION_TOKENS:.0f}")
 @click.option("--solution-steps", type=Number(1, 1e9), metavar="N", help=f"of one solution; {SOLUTION_STEPS:.0f}")
@@ -52,14 +49,12 @@ WITHIN = 0.2
     metavar="X",
     help=f"standard deviation of a problem's solution lengths over their mean; {SOLUTION_SPREAD:g}",
 )
-@click.option("--problems", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="in all")
-@click.option(
-    "--concurrency", type=click.IntRange(min=1), default=8, show_default=True, metavar="N", help="problems side by side"
-)
+@click.option("--problems", type=COUNT, default=1, metavar="N", help="in all")
+@click.option("--concurrency", type=COUNT, default=8, metavar="N", help="problems side by side")
 @click.option(
     "--from",
     "run",
-    type=click.Path(path_type=Path),
+    type=FILE,
     metavar="RUN",
     help="a run of your own, whose lengths and work are taken, and whose method; "
     f"without it one of the same model, method and kind of scorer below {RUNS}/, else the mini family's work",

@@ -12,9 +12,9 @@ import click
 from prm import family
 from prm.train import TrainSettings
 from search.catalogue import PRM_FAMILIES
-from search.cli.number import Number
+from search.cli.kinds import COUNT, FILE, PRECISION, Number
 from search.cli.show import plain_figures, progress, share_progress, tell
-from search.cli.training import COUNT, Flags, field_options, take_settings, training_options
+from search.cli.training import Flags, field_options, take_settings, training_options
 from search.config import SearchSettings, build
 from search.errors import ConfigError
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from search.protocols import Engine, Scorer
 
 _LABEL_CODECS = [name for name in PRM_FAMILIES if not family(name).outputs]
-_DTYPES = click.Choice(("float32", "bfloat16"))
-_FILE = click.Path(path_type=Path)
 _TRAINING: Flags = {
     "batch_size": ("--batch-size", COUNT, "N", "solutions in one forward"),
     "num_accumulated": ("--accumulate", COUNT, "N", "forwards in one step"),
@@ -40,23 +38,21 @@ def prm() -> None:
 
 @prm.command()
 @click.argument("base")
-@click.argument("data", nargs=-1, required=True, type=_FILE)
-@click.option("--out", required=True, type=_FILE, metavar="DIR", help="folder for the checkpoint")
-@click.option("--dev", type=_FILE, metavar="FILE", help="step-labelled data to measure the result on")
+@click.argument("data", nargs=-1, required=True, type=FILE)
+@click.option("--out", required=True, type=FILE, metavar="DIR", help="folder for the checkpoint")
+@click.option("--dev", type=FILE, metavar="FILE", help="step-labelled data to measure the result on")
 @click.option(
     "--codec",
     type=click.Choice(_LABEL_CODECS),
     default="label-tokens",
-    show_default=True,
     help="what the model is to read; label-tokens ends each step with a blank line",
 )
-@click.option("--good-token", default="+", show_default=True, metavar="TEXT", help="the label of a right step")
-@click.option("--bad-token", default="-", show_default=True, metavar="TEXT", help="the label of a wrong step")
+@click.option("--good-token", default="+", metavar="TEXT", help="the label of a right step")
+@click.option("--bad-token", default="-", metavar="TEXT", help="the label of a wrong step")
 @click.option(
     "--reduce",
     type=click.Choice(("last", "min", "mean", "prod")),
     default="min",
-    show_default=True,
     help="how step rewards become a path's in a search: last for labels that judge the whole path",
 )
 @field_options(TrainSettings(), _TRAINING)
@@ -83,21 +79,16 @@ def train(base: str, data: tuple[Path, ...], out: Path, dev: Path | None, as_jso
 
 @prm.command("eval")
 @click.argument("model")
-@click.argument("data", type=_FILE)
-@click.option("--codec", default="auto", show_default=True, metavar="NAME", help="how the model is read")
+@click.argument("data", type=FILE)
+@click.option("--codec", default="auto", metavar="NAME", help="how the model is read")
 @click.option(
-    "--threshold",
-    type=Number(0, 1),
-    default=0.5,
-    show_default=True,
-    metavar="X",
-    help="a reward below it says that a step is wrong",
+    "--threshold", type=Number(0, 1), default=0.5, metavar="X", help="a reward below it says that a step is wrong"
 )
 @click.option("--limit", type=COUNT, metavar="N", help="lines to take of the file")
-@click.option("--concurrency", type=COUNT, default=8, show_default=True, metavar="C", help="solutions side by side")
-@click.option("--dtype", type=_DTYPES, default="float32", show_default=True, help="precision of the model")
-@click.option("--device", default="cpu", show_default=True, metavar="NAME", help="cpu, cuda, cuda:N")
-@click.option("--rewards", type=_FILE, metavar="FILE", help="also write each solution's rewards, a line of JSON each")
+@click.option("--concurrency", type=COUNT, default=8, metavar="C", help="solutions side by side")
+@click.option("--dtype", type=PRECISION, default="float32", help="precision of the model")
+@click.option("--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:N")
+@click.option("--rewards", type=FILE, metavar="FILE", help="also write each solution's rewards, a line of JSON each")
 @click.option("--trust-remote-code", is_flag=True, help="run code that comes with the checkpoint")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def evaluate(model: str, data: Path, rewards: Path | None, as_json: bool, **options: Any) -> None:

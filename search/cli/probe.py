@@ -9,13 +9,12 @@ from typing import Any
 import click
 
 from prm.probe_training import ProbeTraining
-from search.cli.number import Number
+from search.cli.kinds import COUNT, FILE, PRECISION, SEED, Number
 from search.cli.show import plain_figures, share_progress, tell
-from search.cli.training import COUNT, Flags, field_options, probe_progress, read_layers, take_settings
+from search.cli.training import Flags, field_options, probe_progress, read_layers, take_settings
 from search.config import SearchSettings, build
 from search.errors import ConfigError
 
-_FILE = click.Path(path_type=Path)
 _TRAINING: Flags = {
     "network": ("--network", click.Choice(("linear", "mlp")), "", ""),
     "units": ("--units", COUNT, "N", "of the MLP's hidden layer"),
@@ -26,7 +25,7 @@ _TRAINING: Flags = {
     "learning_rate": ("--learning-rate", Number(min=0, min_open=True), "X", ""),
     "weight_decay": ("--weight-decay", Number(min=0), "X", ""),
     "pair_weight": ("--pair-weight", Number(min=0), "X", "of the term that compares steps of one problem"),
-    "seed": ("--seed", click.IntRange(min=0), "N", "seed of everything"),
+    "seed": ("--seed", SEED, "N", "seed of everything"),
 }
 
 
@@ -36,35 +35,29 @@ def probe() -> None:
 
 
 @probe.command()
-@click.option("--out", required=True, type=_FILE, metavar="DIR", help="folder of the shards; finished ones are kept")
-@click.option("--policy", default="mini:target", show_default=True, metavar="NAME", help="the policy, as for ets eval")
-@click.option("--engine", default="local", show_default=True, metavar="NAME", help="where it runs, as for ets eval")
+@click.option("--out", required=True, type=FILE, metavar="DIR", help="folder of the shards; finished ones are kept")
+@click.option("--policy", default="mini:target", metavar="NAME", help="the policy, as for ets eval")
+@click.option("--engine", default="local", metavar="NAME", help="where it runs, as for ets eval")
 @click.option(
     "--solutions",
-    type=_FILE,
+    type=FILE,
     multiple=True,
     metavar="FILE",
     help="recorded solutions, rows of problem and text (and answer and correct, without references); may be repeated",
 )
 @click.option(
-    "--run", "runs", type=_FILE, multiple=True, metavar="DIR", help="a run that ets eval kept; may be repeated"
+    "--run", "runs", type=FILE, multiple=True, metavar="DIR", help="a run that ets eval kept; may be repeated"
 )
 @click.option("--data", metavar="NAME", help="where the recorded solutions' problems stand, by id, as for ets eval")
 @click.option("--layers", callback=read_layers, metavar="N,N", help="layers to read; default: five from the middle on")
 @click.option("--limit", type=COUNT, metavar="N", help="problems to take; default: all")
-@click.option(
-    "--grader",
-    default="auto",
-    show_default=True,
-    metavar="NAME",
-    help="as for ets eval; auto: as a run was graded, else math",
-)
-@click.option("--prompt", default="auto", show_default=True, metavar="NAME", help="how recorded problems were asked")
-@click.option("--max-step-tokens", type=COUNT, default=256, show_default=True, metavar="N", help="tokens of one step")
-@click.option("--shard-size", type=COUNT, default=20, show_default=True, metavar="N", help="problems in one file")
-@click.option("--concurrency", type=COUNT, default=2, show_default=True, metavar="C", help="problems side by side")
-@click.option("--dtype", type=click.Choice(("float32", "bfloat16")), default="float32", show_default=True)
-@click.option("--device", default="cpu", show_default=True, metavar="NAME", help="cpu, cuda, cuda:N")
+@click.option("--grader", default="auto", metavar="NAME", help="as for ets eval; auto: as a run was graded, else math")
+@click.option("--prompt", default="auto", metavar="NAME", help="how recorded problems were asked")
+@click.option("--max-step-tokens", type=COUNT, default=256, metavar="N", help="tokens of one step")
+@click.option("--shard-size", type=COUNT, default=20, metavar="N", help="problems in one file")
+@click.option("--concurrency", type=COUNT, default=2, metavar="C", help="problems side by side")
+@click.option("--dtype", type=PRECISION, default="float32")
+@click.option("--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:N")
 @click.option("--trust-remote-code", is_flag=True, help="run code that comes with the checkpoint")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def collect(out: Path, as_json: bool, **options: Any) -> None:
@@ -97,8 +90,8 @@ def collect(out: Path, as_json: bool, **options: Any) -> None:
 
 
 @probe.command()
-@click.argument("features", nargs=-1, required=True, type=_FILE)
-@click.option("--out", required=True, type=_FILE, metavar="DIR", help="folder for the probe")
+@click.argument("features", nargs=-1, required=True, type=FILE)
+@click.option("--out", required=True, type=FILE, metavar="DIR", help="folder for the probe")
 @click.option("--layers", callback=read_layers, metavar="N,N", help="layers to try; default: all that were collected")
 @field_options(ProbeTraining(), _TRAINING)
 @click.option("--curve", is_flag=True, help="train on parts of the problems too, to see what more data would do")
@@ -132,10 +125,10 @@ def train(features: tuple[Path, ...], out: Path, layers: tuple[int, ...], as_jso
 
 
 @probe.command("eval")
-@click.argument("model", type=_FILE)
-@click.argument("features", nargs=-1, required=True, type=_FILE)
+@click.argument("model", type=FILE)
+@click.argument("features", nargs=-1, required=True, type=FILE)
 @click.option("--reduce", default=None, metavar="NAME", help="last, min, mean or prod; default: as the probe says")
-@click.option("--plot", type=_FILE, metavar="DIR", help="draw the curves over layers and data; needs matplotlib")
+@click.option("--plot", type=FILE, metavar="DIR", help="draw the curves over layers and data; needs matplotlib")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def evaluate(model: Path, features: tuple[Path, ...], reduce: str | None, plot: Path | None, as_json: bool) -> None:
     """Measure the probe in MODEL on the features in FEATURES: how it ranks, its calibration, and what its votes gain.

@@ -9,19 +9,18 @@ from typing import get_args
 import click
 
 from search.catalogue import GRADERS
+from search.cli.kinds import FILE
 from search.cli.show import print_json
 from search.support.plots import check_plots
 from search.types import Reduce, VoteRule
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=FILE)
 @click.option("--vote", "rule", type=click.Choice(get_args(VoteRule)), help="how trajectories become an answer")
 @click.option("--reduce", type=click.Choice(get_args(Reduce)), help="how step rewards become a trajectory's weight")
 @click.option("--grader", type=click.Choice(list(GRADERS)), help="how answers are compared")
-@click.option(
-    "--plot", type=click.Path(path_type=Path), metavar="DIR", help="draw accuracy against cost, KV over depth"
-)
+@click.option("--plot", type=FILE, metavar="DIR", help="draw accuracy against cost, KV over depth")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object a run")
 def report(
     runs: tuple[Path, ...], rule: str | None, reduce: str | None, grader: str | None, plot: Path | None, as_json: bool

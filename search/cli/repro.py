@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from search.cli.kinds import COUNT, FILE
 from search.cli.show import GOES_ON, print_json
 from search.config import flag
 from search.errors import ConfigError
@@ -20,23 +21,20 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("paper", type=click.Choice(["ets", "arbitrage"]))
-@click.option("--recipe", default="mini", show_default=True, metavar="NAME", help="a shipped recipe, or a .yaml file")
+@click.option("--recipe", default="mini", metavar="NAME", help="a shipped recipe, or a .yaml file")
 @click.option("--quick", is_flag=True, help="the recipe's first look: fewer problems, widths and thresholds")
 @click.option("--dry-run", is_flag=True, help="print the plan, GPU memory and number of requests; reach nothing")
 @click.option(
-    "--runs",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="keep the records here, and go on with them; default: runs/PAPER-RECIPE",
+    "--runs", type=FILE, metavar="DIR", help="keep the records here, and go on with them; default: runs/PAPER-RECIPE"
 )
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="write the page, tables and figures")
+@click.option("--out", type=FILE, metavar="DIR", help="write the page, tables and figures")
 @click.option("--policy", metavar="NAME", help="in place of the recipe's policy: a path or a hub id")
 @click.option("--data", metavar="NAME", help="in place of the recipe's data, as for ets eval")
 @click.option("--draft", metavar="NAME", help="arbitrage: in place of the recipe's draft")
 @click.option("--target", metavar="NAME", help="arbitrage: in place of its target")
 @click.option("--prm", metavar="NAME", help="arbitrage: in place of what rsd and the oracle read")
 @click.option("--router-model", metavar="NAME", help="arbitrage: in place of the learned routers, or the probe")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="arbitrage: in place of its number of problems")
+@click.option("--limit", type=COUNT, metavar="N", help="arbitrage: in place of its number of problems")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def repro(
     paper: str,

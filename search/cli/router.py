@@ -12,10 +12,9 @@ from click.core import ParameterSource
 
 from arbitrage.training import RouterTraining, TrainPoint
 from arbitrage.walks import Walk
-from search.cli.number import Number
+from search.cli.kinds import COUNT, FILE, PRECISION, SEED, Number
 from search.cli.show import progress, share_progress, tell
 from search.cli.training import (
-    COUNT,
     Flags,
     field_options,
     probe_progress,
@@ -25,8 +24,6 @@ from search.cli.training import (
 )
 from search.errors import ConfigError
 
-_FILE = click.Path(path_type=Path)
-_SEED = click.IntRange(min=0)
 Pairs = Sequence[Walk]
 _TRAINING: Flags = {
     "classes": ("--classes", click.Choice(("2", "4", "4-ordinal")), "", "what the head tells apart"),
@@ -51,36 +48,34 @@ def router() -> None:
 
 
 @router.command()
-@click.option("--out", required=True, type=_FILE, metavar="DIR", help="folder of the shards; finished ones are kept")
-@click.option("--data", default="mini:train", show_default=True, metavar="NAME", help="as for ets eval")
+@click.option("--out", required=True, type=FILE, metavar="DIR", help="folder of the shards; finished ones are kept")
+@click.option("--data", default="mini:train", metavar="NAME", help="as for ets eval")
 @click.option("--field", metavar="NAME", help="which columns are what, as for ets eval")
-@click.option("--reference/--no-reference", default=True, show_default=True, help="read reference answers")
+@click.option("--reference/--no-reference", default=True, help="read reference answers")
 @click.option("--limit", type=COUNT, metavar="N", help="problems to take; default: all")
-@click.option("--skip", type=_SEED, default=0, show_default=True, metavar="N", help="problems to leave out before them")
-@click.option("--draft", default="mini:draft", show_default=True, metavar="NAME", help="the draft model")
-@click.option("--target", default="mini:target", show_default=True, metavar="NAME", help="the target model")
-@click.option("--prm", default="mini:prm", show_default=True, metavar="NAME", help="the reward model that scores both")
-@click.option("--draft-engine", default="local", show_default=True, metavar="NAME", help="where the draft runs")
-@click.option("--engine", default="local", show_default=True, metavar="NAME", help="where the target runs")
-@click.option("--prm-engine", default="local", show_default=True, metavar="NAME", help="where the reward model runs")
-@click.option("--temperature", type=Number(0, 100), default=0.0, show_default=True, metavar="X")
-@click.option(
-    "--samples", type=COUNT, default=1, show_default=True, metavar="K", help="target steps whose rewards are averaged"
-)
-@click.option("--max-step-tokens", type=COUNT, default=256, show_default=True, metavar="N", help="tokens of one step")
-@click.option("--max-tokens", type=COUNT, default=1024, show_default=True, metavar="N", help="tokens of one path")
-@click.option("--max-depth", type=COUNT, default=25, show_default=True, metavar="N", help="steps of one path")
-@click.option("--seed", type=_SEED, default=0, show_default=True, metavar="N", help="seed of everything")
-@click.option("--shard-size", type=COUNT, default=100, show_default=True, metavar="N", help="problems in one file")
-@click.option("--concurrency", type=COUNT, default=64, show_default=True, metavar="C", help="problems side by side")
+@click.option("--skip", type=SEED, default=0, metavar="N", help="problems to leave out before them")
+@click.option("--draft", default="mini:draft", metavar="NAME", help="the draft model")
+@click.option("--target", default="mini:target", metavar="NAME", help="the target model")
+@click.option("--prm", default="mini:prm", metavar="NAME", help="the reward model that scores both")
+@click.option("--draft-engine", default="local", metavar="NAME", help="where the draft runs")
+@click.option("--engine", default="local", metavar="NAME", help="where the target runs")
+@click.option("--prm-engine", default="local", metavar="NAME", help="where the reward model runs")
+@click.option("--temperature", type=Number(0, 100), default=0.0, metavar="X")
+@click.option("--samples", type=COUNT, default=1, metavar="K", help="target steps whose rewards are averaged")
+@click.option("--max-step-tokens", type=COUNT, default=256, metavar="N", help="tokens of one step")
+@click.option("--max-tokens", type=COUNT, default=1024, metavar="N", help="tokens of one path")
+@click.option("--max-depth", type=COUNT, default=25, metavar="N", help="steps of one path")
+@click.option("--seed", type=SEED, default=0, metavar="N", help="seed of everything")
+@click.option("--shard-size", type=COUNT, default=100, metavar="N", help="problems in one file")
+@click.option("--concurrency", type=COUNT, default=64, metavar="C", help="problems side by side")
 @click.option(
     "--layers",
     callback=read_layers,
     metavar="N,N",
     help="whose hidden states of the draft are kept, for --probe; default: five from the middle on",
 )
-@click.option("--device", default="cpu", show_default=True, metavar="NAME", help="cpu, cuda, cuda:N")
-@click.option("--dtype", type=click.Choice(("float32", "bfloat16")), default="float32", show_default=True)
+@click.option("--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:N")
+@click.option("--dtype", type=PRECISION, default="float32")
 @click.option("--trust-remote-code", is_flag=True, help="run code that comes with a checkpoint")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def collect(out: Path, as_json: bool, **options: Any) -> None:
@@ -127,14 +122,14 @@ def _complete(options: Mapping[str, Any]) -> None:
 
 
 @router.command()
-@click.argument("data", nargs=-1, required=True, type=_FILE)
-@click.option("--dev", required=True, type=_FILE, metavar="DIR", help="held-out shards, for the early stop")
-@click.option("--out", required=True, type=_FILE, metavar="DIR", help="folder for the router")
+@click.argument("data", nargs=-1, required=True, type=FILE)
+@click.option("--dev", required=True, type=FILE, metavar="DIR", help="held-out shards, for the early stop")
+@click.option("--out", required=True, type=FILE, metavar="DIR", help="folder for the router")
 @click.option("--base", metavar="NAME", help="reward model to start from; default: the one that scored the data")
 @field_options(RouterTraining(), _TRAINING)
-@click.option("--annotate/--no-annotate", default=True, show_default=True, help="mark each step by its writer")
-@click.option("--draft-tag", default="Model 0: ", show_default=True, metavar="TEXT", help="mark of a draft's step")
-@click.option("--target-tag", default="Model 1: ", show_default=True, metavar="TEXT", help="mark of a target's step")
+@click.option("--annotate/--no-annotate", default=True, help="mark each step by its writer")
+@click.option("--draft-tag", default="Model 0: ", metavar="TEXT", help="mark of a draft's step")
+@click.option("--target-tag", default="Model 1: ", metavar="TEXT", help="mark of a target's step")
 @click.option("--lora", type=COUNT, metavar="RANK", help="train low-rank additions alone; needs peft")
 @click.option("--probe", is_flag=True, help="train a probe on what the draft itself computes instead: no model to ask")
 @click.option(
@@ -232,10 +227,10 @@ def _train_probe(walks: Pairs, dev: Pairs, origin: Mapping[str, Any], out: Path,
 
 @router.command()
 @click.argument("model")
-@click.option("--out", required=True, type=_FILE, metavar="DIR", help="folder for the copy")
-@click.option("--bits", type=click.IntRange(1, 8), default=4, show_default=True, metavar="B", help="of a weight")
-@click.option("--group", type=COUNT, default=64, show_default=True, metavar="N", help="weights that share their steps")
-@click.option("--dtype", type=click.Choice(("float32", "bfloat16")), default="bfloat16", show_default=True)
+@click.option("--out", required=True, type=FILE, metavar="DIR", help="folder for the copy")
+@click.option("--bits", type=click.IntRange(1, 8), default=4, metavar="B", help="of a weight")
+@click.option("--group", type=COUNT, default=64, metavar="N", help="weights that share their steps")
+@click.option("--dtype", type=PRECISION, default="bfloat16")
 @click.option("--trust-remote-code", is_flag=True, help="run code that comes with the checkpoint")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def draft(model: str, out: Path, as_json: bool, **options: Any) -> None:
@@ -253,8 +248,8 @@ def draft(model: str, out: Path, as_json: bool, **options: Any) -> None:
 
 @router.command("eval")
 @click.argument("model")
-@click.argument("data", nargs=-1, required=True, type=_FILE)
-@click.option("--device", default="cpu", show_default=True, metavar="NAME", help="cpu, cuda, cuda:N")
+@click.argument("data", nargs=-1, required=True, type=FILE)
+@click.option("--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:N")
 @click.option("--trust-remote-code", is_flag=True, help="run code that comes with the checkpoint")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def evaluate(model: str, data: tuple[Path, ...], device: str, trust_remote_code: bool, as_json: bool) -> None:

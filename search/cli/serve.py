@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import click
 
-from search.cli.number import Number
+from search.cli.kinds import COUNT, Number
 from search.cli.options import read_settings, settings_options
+from search.cli.training import take_settings
 from search.config import SearchSettings
 from search.errors import ConfigError
 from search.support.extras import install
@@ -18,10 +20,8 @@ from search.support.extras import install
 
 @click.command()
 @settings_options(SearchSettings, short=False)
-@click.option("--host", default="127.0.0.1", show_default=True, metavar="HOST", help="address to listen at")
-@click.option(
-    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, metavar="N", help="0 takes any free one"
-)
+@click.option("--host", default="127.0.0.1", metavar="HOST", help="address to listen at")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, metavar="N", help="0 takes any free one")
 @click.option("--name", metavar="NAME", help="the model's name to clients; default: made from the policy's")
 @click.option(
     "--api-key",
@@ -37,31 +37,17 @@ from search.support.extras import install
     metavar="ORIGIN",
     help="whose web pages a browser lets ask, e.g. http://localhost:3000; may be repeated; * for any; default: none",
 )
+@click.option("--max-width", type=COUNT, default=64, metavar="N", help="width of one search")
 @click.option(
-    "--max-width", type=click.IntRange(min=1), default=64, show_default=True, metavar="N", help="width of one search"
+    "--max-request-tokens", type=COUNT, default=4096, metavar="N", help="most --max-tokens that a request may ask for"
 )
-@click.option(
-    "--max-request-tokens",
-    type=click.IntRange(min=1),
-    default=4096,
-    show_default=True,
-    metavar="N",
-    help="most --max-tokens that a request may ask for",
-)
-@click.option(
-    "--max-concurrent", type=click.IntRange(min=1), default=8, show_default=True, metavar="N", help="searches at once"
-)
-@click.option(
-    "--max-queue", type=click.IntRange(min=0), default=64, show_default=True, metavar="N", help="searches that may wait"
-)
-@click.option(
-    "--max-body-bytes", type=click.IntRange(min=1), default=1 << 20, show_default=True, metavar="N", help="of a request"
-)
+@click.option("--max-concurrent", type=COUNT, default=8, metavar="N", help="searches at once")
+@click.option("--max-queue", type=click.IntRange(min=0), default=64, metavar="N", help="searches that may wait")
+@click.option("--max-body-bytes", type=COUNT, default=1 << 20, metavar="N", help="of a request")
 @click.option(
     "--shutdown-seconds",
     type=Number(min=0, max=86400),
     default=30.0,
-    show_default=True,
     metavar="X",
     help="on SIGTERM, until what still runs is cancelled",
 )
@@ -97,18 +83,11 @@ def serve(
     name: str | None,
     keys: tuple[str, ...],
     origins: tuple[str, ...],
-    max_width: int,
-    max_request_tokens: int,
-    max_concurrent: int,
-    max_queue: int,
-    max_body_bytes: int,
-    shutdown_seconds: float,
-    deadline: float | None,
     policies: tuple[str, ...],
     prms: tuple[str, ...],
     access_log: str | None,
     log_prompts: bool,
-    **_: object,
+    **options: Any,
 ) -> int:
     """Serve searched answers to any OpenAI client, until a signal ends it.
 
@@ -124,15 +103,7 @@ def serve(
     except ModuleNotFoundError as error:
         raise ConfigError(f"{error.name} is not installed; {install('serve')}") from None
 
-    limits = ServeLimits(
-        max_width=max_width,
-        max_tokens=max_request_tokens,
-        max_concurrent=max_concurrent,
-        max_queue=max_queue,
-        max_body_bytes=max_body_bytes,
-        shutdown_seconds=shutdown_seconds,
-        deadline=deadline,
-    )
+    limits = take_settings(ServeLimits, {**options, "max_tokens": options["max_request_tokens"]})
     extras = [*(Extra.parse("policy", text) for text in policies), *(Extra.parse("prm", text) for text in prms)]
     if log_prompts and access_log is None:
         raise ConfigError("--log-prompts: there is no log; give --access-log too")

@@ -9,6 +9,7 @@ from typing import cast
 
 import click
 
+from search.cli.kinds import FILE
 from search.cli.options import read_settings, settings_options
 from search.cli.show import print_json, print_result
 from search.config import SearchSettings
@@ -20,7 +21,7 @@ from search.types import Problem, Reduce
 @click.argument("problem", required=False)
 @click.option("--mini", "mini_index", type=int, metavar="I", help="solve test problem I of the mini family")
 @settings_options(SearchSettings)
-@click.option("--tree", type=click.Path(path_type=Path), metavar="OUT.json", help="write the whole tree to a file")
+@click.option("--tree", type=FILE, metavar="OUT.json", help="write the whole tree to a file")
 @click.option("--show-prompt", is_flag=True, help="print the prompt as the policy model reads it, and search nothing")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 @click.pass_context

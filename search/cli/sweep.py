@@ -10,18 +10,16 @@ from pathlib import Path
 import click
 
 from search.cli.compare import show, table_options
+from search.cli.kinds import FILE
 from search.cli.show import GOES_ON, progress
 from search.errors import SearchError
 from search.support.plots import check_plots
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path), metavar="FILE.yaml")
+@click.argument("file", type=FILE, metavar="FILE.yaml")
 @click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="keep the runs here, a folder each, and go on with them; default: runs/FILE",
+    "--out", type=FILE, metavar="DIR", help="keep the runs here, a folder each, and go on with them; default: runs/FILE"
 )
 @table_options
 def sweep(file: Path, out: Path | None, layout: str, plot: Path | None, as_json: bool) -> int:

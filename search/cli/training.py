@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from search.cli.number import Number
+from search.cli.kinds import COUNT, PRECISION, SEED, Number
 from search.cli.show import share_progress
 from search.support.training import Optimisation
 
@@ -23,15 +23,14 @@ Settings = TypeVar("Settings", bound="DataclassInstance")
 Flags = dict[str, tuple[str, Any, str, str]]
 """By field: its flag, what that accepts, what its value is called, and what it means."""
 
-COUNT = click.IntRange(min=1)
 _TRAINING: Flags = {
     "num_epochs": ("--epochs", COUNT, "N", "passes over the data"),
     "learning_rate": ("--learning-rate", Number(min=0, min_open=True), "X", "peak of AdamW's rate"),
     "warmup_share": ("--warmup", Number(0, 1), "X", "share of the steps in which the rate rises"),
     "weight_decay": ("--weight-decay", Number(min=0), "X", "of AdamW"),
     "max_tokens": ("--max-tokens", COUNT, "N", "longest text, in tokens"),
-    "seed": ("--seed", click.IntRange(min=0), "N", "seed of everything"),
-    "dtype": ("--dtype", click.Choice(("float32", "bfloat16")), "", "precision of the computation"),
+    "seed": ("--seed", SEED, "N", "seed of everything"),
+    "dtype": ("--dtype", PRECISION, "", "precision of the computation"),
 }
 
 
@@ -49,7 +48,7 @@ def field_options(defaults: DataclassInstance, flags: Flags) -> Callable[[Comman
     def decorate(command: Command) -> Command:
         for name, (flag, kind, metavar, meaning) in reversed(flags.items()):
             command = click.option(
-                flag, name, type=kind, default=getattr(defaults, name), show_default=True, metavar=metavar or None,
+                flag, name, type=kind, default=getattr(defaults, name), metavar=metavar or None,
                 help=meaning or None,
             )(command)  # fmt: skip
         return command
@@ -63,9 +62,7 @@ def training_options(defaults: Optimisation) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         command = click.option("--json", "as_json", is_flag=True, help="print one JSON object")(command)
         command = click.option("--trust-remote-code", is_flag=True, help="run code that comes with the base")(command)
-        command = click.option("--device", default="cpu", show_default=True, metavar="NAME", help="cpu, cuda, cuda:N")(
-            command
-        )
+        command = click.option("--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:N")(command)
         return field_options(defaults, _TRAINING)(command)
 
     return decorate

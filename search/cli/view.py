@@ -11,15 +11,16 @@ from typing import get_args
 
 import click
 
+from search.cli.kinds import FILE
 from search.cli.show import print_json
 from search.errors import ConfigError
 from search.types import Reduce, VoteRule
 
 
 @click.command()
-@click.argument("path", metavar="RUN_OR_TREE", type=click.Path(path_type=Path))
-@click.argument("other", metavar="[OTHER]", required=False, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE.html", help="where to write; default: beside it")
+@click.argument("path", metavar="RUN_OR_TREE", type=FILE)
+@click.argument("other", metavar="[OTHER]", required=False, type=FILE)
+@click.option("--out", type=FILE, metavar="FILE.html", help="where to write; default: beside it")
 @click.option("--vote", "rule", type=click.Choice(get_args(VoteRule)), help="vote again by another rule")
 @click.option("--reduce", type=click.Choice(get_args(Reduce)), help="vote again with other weights of trajectories")
 @click.option("--no-open", is_flag=True, help="do not open a browser")

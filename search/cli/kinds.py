@@ -1,11 +1,17 @@
-"""A number as a flag takes it."""
+"""What flags take: files, counts, seeds, precisions, and finite numbers."""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import click
+
+FILE = click.Path(path_type=Path)
+COUNT = click.IntRange(min=1)
+SEED = click.IntRange(min=0)
+PRECISION = click.Choice(("float32", "bfloat16"))
 
 
 class Number(click.FloatRange):
