@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from search.cli.kinds import COUNT, FILE
+from search.cli.main import say
 from search.cli.options import read_settings, settings_options
 from search.cli.show import GOES_ON, progress, tell
 from search.config import EvalSettings
@@ -35,7 +36,7 @@ def evaluate(
     try:
         evaluation.load()
         with progress("eval", len(evaluation.problems), evaluation.num_done, concurrency) as bar:
-            summary = asyncio.run(evaluation.run(concurrency, bar.update))
+            summary = asyncio.run(evaluation.run(concurrency, bar))
     except SearchError as error:
         if out is None or not (isinstance(error, EngineError) or isinstance(error.__cause__, EngineError)):
             raise
@@ -48,6 +49,6 @@ def evaluate(
         sys.stderr.write(line + "\n")
     if summary.num_failed:
         again = "the same command tries them again" if out is not None else "with --out DIR they could be tried again"
-        sys.stderr.write(f"ets: {summary.num_failed} of {summary.num_problems} problems failed; {again}\n")
+        say(f"{summary.num_failed} of {summary.num_problems} problems failed; {again}")
         return 3
     return 0

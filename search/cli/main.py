@@ -75,7 +75,7 @@ def main(args: list[str] | None = None) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a letter is no reason to fail
     with warnings.catch_warnings(), _interrupted_by_sigterm() as came:
-        warnings.showwarning = lambda message, *_, **__: _say(str(message))
+        warnings.showwarning = lambda message, *_, **__: say(str(message))
         _run(args, came)
 
 
@@ -124,20 +124,20 @@ def _run(args: list[str] | None, terminated: Sequence[int]) -> NoReturn:
         sys.exit(EXIT_BAD_INPUT)
     except click.NoSuchOption as error:
         near = get_close_matches(error.option_name, error.possibilities or (), cutoff=0.8)
-        _say(click.NoSuchOption(error.option_name, possibilities=near).format_message())
+        say(click.NoSuchOption(error.option_name, possibilities=near).format_message())
         sys.exit(EXIT_BAD_INPUT)
     except click.ClickException as error:
-        _say(error.format_message())
+        say(error.format_message())
         sys.exit(EXIT_BAD_INPUT)
     except (ConfigError, DataError) as error:
-        _say(str(error))
+        say(str(error))
         sys.exit(EXIT_BAD_INPUT)
     except SearchError as error:
-        _say(str(error))
+        say(str(error))
         sys.exit(EXIT_FAILURE)
     except (KeyboardInterrupt, click.Abort) as error:
         kept = str(error.__cause__ or error)  # as the command says it, if it keeps anything
-        _say(f"interrupted; {kept}" if kept else "interrupted")
+        say(f"interrupted; {kept}" if kept else "interrupted")
         sys.exit(EXIT_TERMINATED if terminated else EXIT_INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()
@@ -149,7 +149,7 @@ class _Notes(logging.Handler):
     """Shows what a search says of itself."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        _say(record.getMessage())
+        say(record.getMessage())
 
 
 def _show_notes() -> None:
@@ -160,6 +160,6 @@ def _show_notes() -> None:
     log.handlers[:] = [_Notes()]
 
 
-def _say(message: str) -> None:
+def say(message: str) -> None:
     """One line on stderr, whatever the message holds."""
     click.echo("ets: " + " ".join(message.split()), err=True)

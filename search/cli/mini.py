@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from search.cli.kinds import COUNT, FILE, SEED, Number
-from search.cli.show import Progress, progress, tell
+from search.cli.show import progress, tell
 
 if TYPE_CHECKING:
     from search.mini.fit import TrainEvent
@@ -77,14 +77,14 @@ def train(role: str, out: Path | None, seed: int, resume: bool, scale: float, as
     tell(as_json, results, "\n".join(lines))
 
 
-def _to_bar(bar: Progress) -> Callable[[TrainEvent], None]:
+def _to_bar(bar: Callable[[int, str], None]) -> Callable[[TrainEvent], None]:
     """Has a training tell its steps, its loss and its newest dev figures."""
     newest: dict[str, float] = {}
 
     def report(event: TrainEvent) -> None:
         newest.update(event.figures)
         figures = (f", {name} {value:.3f}" for name, value in newest.items())
-        bar.update(event.step, f"loss {event.loss:.4f}{''.join(figures)}")
+        bar(event.step, f"loss {event.loss:.4f}{''.join(figures)}")
 
     return report
 

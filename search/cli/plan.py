@@ -11,6 +11,7 @@ import click
 
 from search.catalogue import SCORERS
 from search.cli.kinds import COUNT, FILE, Number
+from search.cli.main import say
 from search.cli.show import print_json
 from search.errors import ConfigError
 
@@ -108,7 +109,7 @@ def plan(
         lengths = Lengths(PROMPT_TOKENS, SOLUTION_TOKENS)
         by = "its reward model" if scored else "confidence"
         source = f"{method}, measured on the mini family, scored by {by}; lengths spread by {unequal:g} of their mean"
-        _say(
+        say(
             f"no run of {policy} by {method} is in {RUNS}/: the mini family's work stands in, and a school problem's "
             f"lengths; a run of 16 problems there (ets eval --limit 16 --out {RUNS}/NAME) tells both"
         )
@@ -124,7 +125,7 @@ def plan(
         source = f"{own.folder}, {method} at width {own.width}, {of} problem{'s' * (of != 1)}{carry}"
         if spread > WITHIN:
             told = f"within {spread:.0%} only" if of > 1 else "not at all"
-            _say(
+            say(
                 f"{own.folder}: {of} problem{'s tell' if of != 1 else ' tells'} KV tokens {told}; about 16 tell them "
                 "within 20%: that run's own command goes on with --limit 16"
             )
@@ -146,10 +147,6 @@ def plan(
         print_json({**planned.to_dict(), "source": source})
     else:
         sys.stdout.write(planned.table(source).text() + "\n")
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"ets: {line}\n")
 
 
 def _loaded(prm: str) -> str | None:

@@ -111,9 +111,7 @@ def evaluate(model: str, data: Path, rewards: Path | None, as_json: bool, **opti
     engine = make_engine("local", model, settings, None)
     scorer = make_scorer(settings, engine, engine.tokenizer)
     with progress("eval prm", len(solutions)) as bar:
-        given = asyncio.run(
-            _score(engine, scorer, solutions, options["concurrency"], lambda done: bar.update(done, ""))
-        )
+        given = asyncio.run(_score(engine, scorer, solutions, options["concurrency"], lambda done: bar(done, "")))
     kept = [(solution, scores) for solution, scores in zip(solutions, given, strict=True) if scores is not None]
     if not kept:
         raise ConfigError(f"every solution of {data} is longer than the model's {engine.info.context_tokens} tokens")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from search.cli.kinds import COUNT, FILE
+from search.cli.main import say
 from search.cli.show import GOES_ON, print_json
 from search.config import flag
 from search.errors import ConfigError
@@ -47,25 +49,20 @@ def repro(
     **others: Any,
 ) -> None:
     """Reproduce the tables of PAPER by a recipe; every number comes from a record on disk."""
-    from search.studies import reproduce_arbitrage, reproduce_ets
-    from search.studies.recipe import ArbitrageRecipe, EtsRecipe, load_recipe
+    from search.studies.recipe import SCHEMAS, load_recipe
     from search.studies.recipe_plan import plan_dict, plan_text
 
-    wanted: EtsRecipe | ArbitrageRecipe
-    wanted = load_recipe(EtsRecipe, recipe) if paper == "ets" else load_recipe(ArbitrageRecipe, recipe)
+    study = importlib.import_module(f"search.studies.reproduce_{paper}")
     given = {name: value for name, value in others.items() if value is not None}
-    wanted = _changed(wanted, given) if given else wanted
+    wanted = _changed(load_recipe(SCHEMAS[paper], recipe), given)
     if dry_run:
-        if isinstance(wanted, EtsRecipe):
-            plan = plan_dict(wanted, list(reproduce_ets.plan(wanted, quick=quick).values()))
-        else:
-            plan = plan_dict(wanted, list(reproduce_arbitrage.plan(wanted, quick=quick).values()))
+        plan = plan_dict(wanted, list(study.plan(wanted, quick=quick).values()))
         print_json(plan) if as_json else sys.stdout.write(plan_text(plan))
         return
     folder = runs or Path("runs") / f"{paper}-{Path(recipe).stem if recipe.endswith('.yaml') else recipe}"
     started = time.monotonic()
 
-    def say(line: str) -> None:
+    def tell_time(line: str) -> None:
         sys.stderr.write(f"{time.monotonic() - started:6.0f} s  {line}\n")
         sys.stderr.flush()
 
@@ -74,13 +71,10 @@ def repro(
         check_plots()
     except ConfigError as error:
         if out is not None:
-            sys.stderr.write(f"ets: the tables are written without figures: {error}\n")
+            say(f"the tables are written without figures: {error}")
         images = None
     try:
-        if isinstance(wanted, EtsRecipe):
-            document = reproduce_ets.reproduce(wanted, folder, quick=quick, images=images, say=say)
-        else:
-            document = reproduce_arbitrage.reproduce(wanted, folder, quick=quick, images=images, say=say)
+        document = study.reproduce(wanted, folder, quick=quick, images=images, say=tell_time)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"what is done is kept in {folder}: {GOES_ON}") from None
     if out is not None:
@@ -91,15 +85,12 @@ def repro(
 
 def _changed(recipe: EtsRecipe | ArbitrageRecipe, given: dict[str, Any]) -> EtsRecipe | ArbitrageRecipe:
     """A recipe with other models, data or number of problems in place of its own."""
-    from search.studies.recipe import EtsRecipe
-
-    theirs = {"policy", "data"} if isinstance(recipe, EtsRecipe) else given.keys() - {"policy"}
+    theirs = {"policy", "data"} if recipe.kind == "ets" else given.keys() - {"policy"}
     if wrong := sorted(given.keys() - theirs):
-        kind = "ets" if isinstance(recipe, EtsRecipe) else "arbitrage"
-        raise ConfigError(f"{', '.join(map(flag, wrong))}: a recipe of {kind} has none")
+        raise ConfigError(f"{', '.join(map(flag, wrong))}: a recipe of {recipe.kind} has none")
     settings = {name: given[name] for name in ("policy", "data", "draft", "target") if name in given}
     changed: dict[str, Any] = {"settings": {**recipe.settings, **settings}}
-    if not isinstance(recipe, EtsRecipe):
+    if recipe.kind == "arbitrage":
         judges = {kind: given["prm"] for kind in ("rsd", "oracle") if "prm" in given}
         learned = {kind: given["router_model"] for kind in ("arbitrage", "probe") if "router_model" in given}
         known = {kind: model for kind, model in learned.items() if kind in recipe.routers.thresholds}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from click.core import ParameterSource
 from arbitrage.training import RouterTraining, TrainPoint
 from arbitrage.walks import Walk
 from search.cli.kinds import COUNT, FILE, PRECISION, SEED, Number
+from search.cli.main import say
 from search.cli.show import progress, share_progress, tell
 from search.cli.training import (
     Flags,
@@ -90,7 +90,7 @@ def collect(out: Path, as_json: bool, **options: Any) -> None:
     wanted = Collection(engines=engines, num_samples=options.pop("samples"), **options)
     total = wanted.limit or 0
     with progress("collect", total) as bar:
-        walks = collect_walks(wanted, out, bar.update, lambda line: click.echo(line, err=True))
+        walks = collect_walks(wanted, out, bar, lambda line: click.echo(line, err=True))
     pairs = [pair for walk in walks for pair in walk.pairs]
     graded = [walk.correct for walk in walks if walk.correct is not None]
     summary = {
@@ -280,10 +280,8 @@ def _evaluate_model(
     parts = load_router(model, device=device, tree_model=origin["target"], trust=trust)
     for role in ("draft", "target", "prm"):
         if getattr(parts.config, role) != origin[role]:
-            sys.stderr.write(
-                f"ets: warning: {model} was trained for {role} {getattr(parts.config, role)!r}, "
-                f"the data is of {origin[role]!r}\n"
-            )
+            trained = getattr(parts.config, role)
+            say(f"warning: {model} was trained for {role} {trained!r}, the data is of {origin[role]!r}")
     num_pairs = sum(len(walk.pairs) for walk in walks)
     limit = int(parts.network.config.max_position_embeddings)
     estimates = parts.model.estimates(texts_of(walks, parts.reader, limit), num_pairs)

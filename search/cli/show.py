@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -186,19 +186,14 @@ def _model_table(result: Result) -> Table:
 def share_progress(label: str) -> Iterator[Callable[[int, int, str], None]]:
     """As `progress`, of the share that is done: gives what is told how many of how many are done, and a short note."""
     with progress(label, 1000) as bar:
-        yield lambda done, total, note: bar.update(round(1000 * done / total), note)
-
-
-class Progress(Protocol):
-    """Receives what is done; see `progress`."""
-
-    def update(self, done: int, note: str) -> None:
-        """Say how many are done, and a short note."""
+        yield lambda done, total, note: bar(round(1000 * done / total), note)
 
 
 @contextmanager
-def progress(label: str, total: int, done: int = 0, beside: int = 0) -> Iterator[Progress]:
+def progress(label: str, total: int, done: int = 0, beside: int = 0) -> Iterator[Callable[[int, str], None]]:
     """A progress bar on a terminal, a plain line every ten seconds elsewhere; always on stderr.
+
+    Gives what is told how many are done, and a short note.
 
     Args:
         label: what is going on.
@@ -213,8 +208,7 @@ def progress(label: str, total: int, done: int = 0, beside: int = 0) -> Iterator
         return (now - begun) * (total - done - running) / max(1, done - num_before + running)
 
     if sys.stderr.isatty():
-        from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn
-        from rich.progress import Progress as Bar
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
 
         class _TimeLeft(ProgressColumn):
             """Nothing before there is something to reckon it by, and where that was too little."""
@@ -225,34 +219,27 @@ def progress(label: str, total: int, done: int = 0, beside: int = 0) -> Iterator
                 time_left = f"{timedelta(seconds=max(0, round(left)))} left"
                 return Text(time_left if told else "", style="progress.remaining")
 
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            _TimeLeft(),
-            TextColumn("{task.fields[note]}"),
-        )
-        with Bar(*columns, console=Console(stderr=True)) as bar:
+        description, note_beside = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
+        columns = (description, BarColumn(), MofNCompleteColumn(), _TimeLeft(), note_beside)
+        with Progress(*columns, console=Console(stderr=True)) as bar:
             task = bar.add_task(label, total=total, completed=done, note="", end=None)
 
-            class _OnTerminal:
-                def update(self, done: int, note: str) -> None:
-                    now = time.monotonic()
-                    end = now + seconds_left(now, done) if done > num_before else None
-                    bar.update(task, completed=done, note=note, end=end)
+            def show(done: int, note: str) -> None:
+                now = time.monotonic()
+                end = now + seconds_left(now, done) if done > num_before else None
+                bar.update(task, completed=done, note=note, end=end)
 
-            yield _OnTerminal()
+            yield show
         return
+    last = begun
 
-    class _Plain:
-        last = begun
+    def tell_plainly(done: int, note: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if done == total or now - last >= _PLAIN_EVERY_SECONDS:
+            last = now
+            ending = f", {seconds_left(now, done):.0f} s left" if num_before < done < total else ""
+            sys.stderr.write(f"{label}: {done}/{total} {note}{ending}\n")
+            sys.stderr.flush()
 
-        def update(self, done: int, note: str) -> None:
-            now = time.monotonic()
-            if done == total or now - self.last >= _PLAIN_EVERY_SECONDS:
-                self.last = now
-                ending = f", {seconds_left(now, done):.0f} s left" if num_before < done < total else ""
-                sys.stderr.write(f"{label}: {done}/{total} {note}{ending}\n")
-                sys.stderr.flush()
-
-    yield _Plain()
+    yield tell_plainly

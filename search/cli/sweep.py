@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from search.cli.compare import show, table_options
 from search.cli.kinds import FILE
+from search.cli.main import say
 from search.cli.show import GOES_ON, progress
 from search.errors import SearchError
 from search.support.plots import check_plots
@@ -35,10 +33,10 @@ def sweep(file: Path, out: Path | None, layout: str, plot: Path | None, as_json:
 
     wanted = read_sweep(file)
     for note in wanted.notes:
-        sys.stderr.write(f"ets: {note}\n")
+        say(note)
     folder = out or Path("runs") / file.stem
     try:
-        comparison, failures = run_sweep(wanted, folder, _bar, _say)
+        comparison, failures = run_sweep(wanted, folder, progress, say)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"what is done is kept in {folder}: {GOES_ON}") from None
     if comparison is not None:
@@ -46,17 +44,6 @@ def sweep(file: Path, out: Path | None, layout: str, plot: Path | None, as_json:
     elif len(failures) == len(wanted.cells):
         raise SearchError(f"every run failed; the first: {failures[0]}")
     if failures:
-        _say(f"{len(failures)} failures, the first: {failures[0]}; the same command goes on with what is in {folder}")
+        say(f"{len(failures)} failures, the first: {failures[0]}; the same command goes on with what is in {folder}")
         return 3
     return 0
-
-
-@contextmanager
-def _bar(label: str, total: int, done: int) -> Iterator[Callable[[int, str], None]]:
-    with progress(label, total, done) as bar:
-        yield bar.update
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"ets: {' '.join(line.split())}\n")
-    sys.stderr.flush()

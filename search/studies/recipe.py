@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
@@ -293,6 +294,9 @@ class ArbitrageRecipe(Recipe):
 
 
 AnyRecipe = TypeVar("AnyRecipe", EtsRecipe, ArbitrageRecipe)
+SCHEMAS: Mapping[str, Any] = {"ets": EtsRecipe, "arbitrage": ArbitrageRecipe}
+"""By the paper that is reproduced, whose study is `search.studies.reproduce_PAPER`."""
+
 _FOLDER = files("search.studies") / "recipes"
 
 
@@ -308,7 +312,7 @@ def load_recipe(schema: type[AnyRecipe], name: str) -> AnyRecipe:
     Raises:
         ConfigError: there is none of this name, or it does not fit the schema; says where.
     """
-    kind = "ets" if schema is EtsRecipe else "arbitrage"
+    kind = schema.model_fields["kind"].default
     file = Path(name) if name.endswith((".yaml", ".yml")) else Path(str(_FOLDER)) / kind / f"{name}.yaml"
     if not file.is_file():
         raise ConfigError(f"recipe {name!r}: none of {', '.join(recipe_names(kind))}, and no .yaml file")

@@ -45,7 +45,7 @@ def test_elsewhere_it_is_plain_lines_with_the_time_left(monkeypatch):
     monkeypatch.setattr(show.time, "monotonic", lambda: next(now))
     with show.progress("eval", 10, done=2) as bar:
         for done in (3, 6, 7, 10):
-            bar.update(done, f"note {done}")
+            bar(done, f"note {done}")
     assert seen.getvalue().splitlines() == ["eval: 6/10 note 6, 12 s left", "eval: 10/10 note 10"]
 
 
@@ -56,7 +56,7 @@ def test_the_time_left_knows_of_problems_that_are_half_done(monkeypatch):
     now = iter([0.0, 100.0])
     monkeypatch.setattr(show.time, "monotonic", lambda: next(now))
     with show.progress("eval", 60, beside=8) as bar:
-        bar.update(1, "")
+        bar(1, "")
     assert 650 < int(re.search(r"(\d+) s left", seen.getvalue())[1]) < 1300
 
 
@@ -163,9 +163,9 @@ def test_on_a_terminal_the_time_left_is_blank_or_a_time(monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "xterm")
     with show.progress("eval", 10, done=2, beside=4) as bar:
-        bar.update(2, "up to 3 minutes")
+        bar(2, "up to 3 minutes")
         clock[0] = 100.0
-        bar.update(3, "accuracy 1.000")
+        bar(3, "accuracy 1.000")
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.getvalue())
     assert "-:--:--" not in text and "3/10 0:02:47 left accuracy 1.000" in text
 
