@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from search.errors import DataError
-from search.mini.model import MAX_POSITIONS, NORM_EPSILON, ROPE_THETA, MiniModel, ModelShape
+from search.mini.model import MiniModel, ModelShape
 from search.mini.tokenizer import EOS_TOKEN, PAD_TOKEN, save_tokenizer, token_id
 from search.support.files import filled_folder, write_atomic
 
@@ -23,37 +23,17 @@ def save_model(model: MiniModel, folder: Path) -> None:
     """Write configuration, weights (bf16) and tokenizer into a folder, made where it does not exist."""
     from safetensors.torch import save_file
 
-    shape = model.shape
-    end, pad = token_id(EOS_TOKEN), token_id(PAD_TOKEN)
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "vocab_size": shape.vocab_size,
-        "hidden_size": shape.dim,
-        "intermediate_size": shape.mlp_dim,
-        "num_hidden_layers": shape.num_layers,
-        "num_attention_heads": shape.num_heads,
-        "num_key_value_heads": shape.num_heads,
-        "hidden_act": "silu",
-        "max_position_embeddings": MAX_POSITIONS,
-        "rms_norm_eps": NORM_EPSILON,
-        "rope_theta": ROPE_THETA,
-        "tie_word_embeddings": False,
-        "attention_bias": True,
-        "mlp_bias": False,
-        "attention_dropout": 0.0,
-        "initializer_range": 0.02,
-        "bos_token_id": None,
-        "eos_token_id": end,
-        "pad_token_id": pad,
-        "torch_dtype": "bfloat16",
-    }
     weights = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()}
     with filled_folder(folder, "model.safetensors") as partial:
-        write_json(partial / "config.json", config)
+        write_json(partial / "config.json", model.shape.config())
         write_json(
             partial / "generation_config.json",
-            {"do_sample": True, "temperature": 1.0, "eos_token_id": end, "pad_token_id": pad},
+            {
+                "do_sample": True,
+                "temperature": 1.0,
+                "eos_token_id": token_id(EOS_TOKEN),
+                "pad_token_id": token_id(PAD_TOKEN),
+            },
         )
         save_file(weights, str(partial / "model.safetensors"), metadata={"format": "pt"})
         (partial / "model.safetensors").chmod(0o644)

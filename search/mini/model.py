@@ -1,7 +1,7 @@
-"""A small Llama-form decoder for training and for measuring, with the parameter names of ``transformers``.
+"""The mini models: transformers' Llama with attention biases, and a forward of their own for training and measuring.
 
-It computes what ``transformers.LlamaForCausalLM`` computes with attention biases, with plain-matmul attention, which at
-this size is the faster on a CPU. A batch is padded on the right in training and on the left in sampling.
+Attention is by plain matmuls (transformers' "eager"), which at this size is the fastest on a CPU. A batch is padded on
+the right in training and on the left in sampling.
 
 Llama rather than Qwen2, which differs by one bias alone: for Qwen2 checkpoints transformers 5 puts its own tokenizer in
 the place of ours, whatever ``tokenizer.json`` says. Llama 3's own files are a Llama with a fast tokenizer, as ours are.
@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from search.mini.tokenizer import EOS_TOKEN, PAD_TOKEN, token_id
 
 ROPE_THETA = 10_000.0
-NORM_EPSILON = 1e-6
-MAX_POSITIONS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,32 @@ class ModelShape:
         """Width of one attention head."""
         return self.dim // self.num_heads
 
+    def config(self) -> dict[str, Any]:
+        """What ``config.json`` says of a model of this shape."""
+        return {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.dim,
+            "intermediate_size": self.mlp_dim,
+            "num_hidden_layers": self.num_layers,
+            "num_attention_heads": self.num_heads,
+            "num_key_value_heads": self.num_heads,
+            "hidden_act": "silu",
+            "max_position_embeddings": 512,
+            "rms_norm_eps": 1e-6,
+            "rope_theta": ROPE_THETA,
+            "tie_word_embeddings": False,
+            "attention_bias": True,
+            "mlp_bias": False,
+            "attention_dropout": 0.0,
+            "initializer_range": 0.02,
+            "bos_token_id": None,
+            "eos_token_id": token_id(EOS_TOKEN),
+            "pad_token_id": token_id(PAD_TOKEN),
+            "torch_dtype": "bfloat16",
+        }
+
 
 @dataclass(slots=True)
 class KVCache:
@@ -66,107 +93,27 @@ class KVCache:
         keys = [torch.zeros(size) for _ in range(shape.num_layers)]
         return cls(keys, [torch.zeros(size) for _ in range(shape.num_layers)])
 
+    def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """Append a layer's keys and values behind `length`, as transformers' caches do; gives all there are now."""
+        end = self.length + key.shape[2]
+        self.keys[layer][:, :, self.length : end] = key
+        self.values[layer][:, :, self.length : end] = value
+        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+
     def select(self, rows: Tensor) -> None:
         """Keep some rows only, in the order given; (num_kept,) of row numbers."""
         self.keys = [keys[rows] for keys in self.keys]
         self.values = [values[rows] for values in self.values]
 
 
-class RMSNorm(nn.Module):
-    """Root-mean-square norm with a weight, computed in float32."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(dim))
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Normalise the last dimension."""
-        wide = hidden.float()
-        scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + NORM_EPSILON)
-        return self.weight * (wide * scale)
-
-
-class Attention(nn.Module):
-    """Multi-head attention with rotary positions and biases."""
+class MiniModel(LlamaForCausalLM):
+    """A decoder and its head, untied."""
 
     def __init__(self, shape: ModelShape) -> None:
-        super().__init__()
-        self.num_heads, self.head_dim = shape.num_heads, shape.head_dim
-        self.q_proj = nn.Linear(shape.dim, shape.dim)
-        self.k_proj = nn.Linear(shape.dim, shape.dim)
-        self.v_proj = nn.Linear(shape.dim, shape.dim)
-        self.o_proj = nn.Linear(shape.dim, shape.dim)
-
-    def forward(
-        self, hidden: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor, cache: KVCache | None, layer: int
-    ) -> Tensor:
-        """Attend; (num_rows, length, dim) to the same. Appends to the cache where there is one."""
-        rows, length, _ = hidden.shape
-        size = (rows, length, self.num_heads, self.head_dim)
-        query = _rotate(self.q_proj(hidden).view(size).transpose(1, 2), rotation)
-        key = _rotate(self.k_proj(hidden).view(size).transpose(1, 2), rotation)
-        value = self.v_proj(hidden).view(size).transpose(1, 2)
-        if cache is not None:
-            end = cache.length + length
-            cache.keys[layer][:, :, cache.length : end] = key
-            cache.values[layer][:, :, cache.length : end] = value
-            key, value = cache.keys[layer][:, :, :end], cache.values[layer][:, :, :end]
-        scores = torch.matmul(query, key.transpose(2, 3)) * (1.0 / math.sqrt(self.head_dim))
-        weights = torch.softmax(scores.float() + mask, dim=-1).to(value.dtype)
-        mixed = torch.matmul(weights, value).transpose(1, 2).reshape(rows, length, -1)
-        projected: Tensor = self.o_proj(mixed)
-        return projected
-
-
-class MLP(nn.Module):
-    """Gated feed-forward part."""
-
-    def __init__(self, shape: ModelShape) -> None:
-        super().__init__()
-        self.gate_proj = nn.Linear(shape.dim, shape.mlp_dim, bias=False)
-        self.up_proj = nn.Linear(shape.dim, shape.mlp_dim, bias=False)
-        self.down_proj = nn.Linear(shape.mlp_dim, shape.dim, bias=False)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Map (..., dim) to (..., dim)."""
-        mapped: Tensor = self.down_proj(functional.silu(self.gate_proj(hidden)) * self.up_proj(hidden))
-        return mapped
-
-
-class Layer(nn.Module):
-    """One decoder layer."""
-
-    def __init__(self, shape: ModelShape) -> None:
-        super().__init__()
-        self.self_attn = Attention(shape)
-        self.mlp = MLP(shape)
-        self.input_layernorm = RMSNorm(shape.dim)
-        self.post_attention_layernorm = RMSNorm(shape.dim)
-
-
-class Decoder(nn.Module):
-    """Embedding, layers and final norm: ``model`` in the checkpoint."""
-
-    def __init__(self, shape: ModelShape) -> None:
-        super().__init__()
-        self.embed_tokens = nn.Embedding(shape.vocab_size, shape.dim)
-        self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.num_layers))
-        self.norm = RMSNorm(shape.dim)
-
-
-class MiniModel(nn.Module):
-    """A decoder and its head, untied; parameter names are those of ``LlamaForCausalLM``."""
-
-    def __init__(self, shape: ModelShape) -> None:
-        super().__init__()
+        super().__init__(LlamaConfig(**shape.config(), attn_implementation="eager"))
         self.shape = shape
-        self.model = Decoder(shape)
-        self.lm_head = nn.Linear(shape.dim, shape.vocab_size, bias=False)
-        frequencies = ROPE_THETA ** (-torch.arange(0, shape.head_dim, 2).float() / shape.head_dim)
-        angles = torch.arange(MAX_POSITIONS).float()[:, None] * frequencies
-        both = torch.cat([angles, angles], dim=-1)
-        self.register_buffer("cosines", both.cos(), persistent=False)
-        self.register_buffer("sines", both.sin(), persistent=False)
+        places = torch.arange(0, shape.head_dim, 2).float() / shape.head_dim
+        self.model.rotary_emb.inv_freq = ROPE_THETA**-places  # to the last bit as the shipped models were trained
 
     def forward(
         self,
@@ -191,28 +138,20 @@ class MiniModel(nn.Module):
             (num_rows, length, vocab_size), or (num_wanted, vocab_size) with ``logit_rows``.
         """
         length = ids.shape[1]
-        cosines, sines = self.get_buffer("cosines"), self.get_buffer("sines")
         if positions is None:
-            rotation = (cosines[None, None, :length], sines[None, None, :length])
-        else:
-            rotation = (cosines[positions][:, None], sines[positions][:, None])
+            positions = torch.arange(length)[None]
         if mask is None:
             mask = torch.full((length, length), float("-inf")).triu(1)
         hidden = self.model.embed_tokens(ids)
-        for number, module in enumerate(self.model.layers):
-            assert isinstance(module, Layer)
-            hidden = hidden + module.self_attn(module.input_layernorm(hidden), rotation, mask, cache, number)
-            hidden = hidden + module.mlp(module.post_attention_layernorm(hidden))
+        rotation = self.model.rotary_emb(hidden, positions)
+        for layer in self.model.layers:
+            hidden = layer(hidden, attention_mask=mask, position_embeddings=rotation, past_key_values=cache)
         if cache is not None:
             cache.length += length
         if logit_rows is not None:
             hidden = hidden.flatten(0, 1)[logit_rows]
         logits: Tensor = self.lm_head(self.model.norm(hidden))
         return logits.float()
-
-    def num_parameters(self) -> int:
-        """Number of weights."""
-        return sum(parameter.numel() for parameter in self.parameters())
 
 
 def initialise(model: MiniModel, seed: int) -> None:
@@ -246,7 +185,6 @@ def look_back(model: MiniModel, number: int, size: float = 5.0) -> None:
         size: of the biases.
     """
     layer = model.model.layers[number]
-    assert isinstance(layer, Layer)
     half = model.shape.head_dim // 2
     frequencies = ROPE_THETA ** (-torch.arange(half).float() / half)
     strong = (frequencies > 0.1).float() * size
@@ -277,16 +215,8 @@ def grown(model: MiniModel, num_layers: int, seed: int) -> MiniModel:
     with torch.no_grad():
         for number in fresh:
             layer = larger.model.layers[number]
-            assert isinstance(layer, Layer)
             layer.self_attn.o_proj.weight.zero_()
             layer.mlp.down_proj.weight.zero_()
     if fresh:
         look_back(larger, fresh[0])
     return larger
-
-
-def _rotate(heads: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    cosines, sines = rotation
-    half = heads.shape[-1] // 2
-    turned = torch.cat([-heads[..., half:], heads[..., :half]], dim=-1)
-    return (heads * cosines + turned * sines).to(heads.dtype)
