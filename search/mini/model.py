@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import Cache, LlamaConfig, LlamaForCausalLM
 
 from search.mini.tokenizer import EOS_TOKEN, PAD_TOKEN, token_id
 
@@ -72,40 +72,6 @@ class ModelShape:
         }
 
 
-@dataclass(slots=True)
-class KVCache:
-    """Keys and values of a batch, one tensor of (num_rows, num_heads, capacity, head_dim) a layer.
-
-    Attributes:
-        keys: by layer.
-        values: by layer.
-        length: positions filled.
-    """
-
-    keys: list[Tensor]
-    values: list[Tensor]
-    length: int = 0
-
-    @classmethod
-    def empty(cls, shape: ModelShape, num_rows: int, capacity: int) -> KVCache:
-        """Room for a batch of rows."""
-        size = (num_rows, shape.num_heads, capacity, shape.head_dim)
-        keys = [torch.zeros(size) for _ in range(shape.num_layers)]
-        return cls(keys, [torch.zeros(size) for _ in range(shape.num_layers)])
-
-    def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Append a layer's keys and values behind `length`, as transformers' caches do; gives all there are now."""
-        end = self.length + key.shape[2]
-        self.keys[layer][:, :, self.length : end] = key
-        self.values[layer][:, :, self.length : end] = value
-        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
-
-    def select(self, rows: Tensor) -> None:
-        """Keep some rows only, in the order given; (num_kept,) of row numbers."""
-        self.keys = [keys[rows] for keys in self.keys]
-        self.values = [values[rows] for values in self.values]
-
-
 class MiniModel(LlamaForCausalLM):
     """A decoder and its head, untied."""
 
@@ -121,7 +87,7 @@ class MiniModel(LlamaForCausalLM):
         *,
         positions: Tensor | None = None,
         mask: Tensor | None = None,
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
         logit_rows: Tensor | None = None,
     ) -> Tensor:
         """Next-token logits in float32.
@@ -146,8 +112,6 @@ class MiniModel(LlamaForCausalLM):
         rotation = self.model.rotary_emb(hidden, positions)
         for layer in self.model.layers:
             hidden = layer(hidden, attention_mask=mask, position_embeddings=rotation, past_key_values=cache)
-        if cache is not None:
-            cache.length += length
         if logit_rows is not None:
             hidden = hidden.flatten(0, 1)[logit_rows]
         logits: Tensor = self.lm_head(self.model.norm(hidden))

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from transformers import Cache, DynamicCache
 
 from search.mini.corpus import Document, padded
-from search.mini.model import KVCache, MiniModel
+from search.mini.model import MiniModel
 from search.mini.tokenizer import EOS_TOKEN, PAD_TOKEN, token_id
 from search.mini.wording import BAD_LABEL, GOOD_LABEL
 
@@ -63,7 +64,7 @@ def _sample_rows(
     max_tokens: int,
 ) -> list[list[int]]:
     length = max(len(prefix) for prefix in prefixes)
-    cache = KVCache.empty(model.shape, len(prefixes), length)
+    cache = DynamicCache()
     ids = torch.full((len(prefixes), length), token_id(PAD_TOKEN))
     for row, prefix in enumerate(prefixes):
         ids[row, length - len(prefix) :] = torch.tensor(list(prefix))
@@ -74,33 +75,14 @@ def _sample_rows(
     positions = (columns[None] - padding[:, None]).clamp(min=0)
     last_rows = torch.arange(len(prefixes)) * length + length - 1
     logits = model(ids, positions=positions, mask=mask, cache=cache, logit_rows=last_rows)
-    spread = torch.arange(len(prefixes)).repeat_interleave(num_samples)
-    return _decode(
-        model,
-        _grown(cache, spread, length + max_tokens),
-        logits[spread],
-        padding[spread],
-        generator,
-        temperature,
-        max_tokens,
-    )
-
-
-def _grown(cache: KVCache, rows: Tensor, capacity: int) -> KVCache:
-    """The cache's rows picked (with repeats) into larger buffers."""
-
-    def grow(part: Tensor) -> Tensor:
-        size = (len(rows), part.shape[1], capacity, part.shape[3])
-        large = torch.empty(size)
-        large[:, :, : cache.length] = part[rows]
-        return large
-
-    return KVCache([grow(k) for k in cache.keys], [grow(v) for v in cache.values], cache.length)
+    cache.batch_repeat_interleave(num_samples)
+    logits, padding = (part.repeat_interleave(num_samples, 0) for part in (logits, padding))
+    return _decode(model, cache, logits, padding, generator, temperature, max_tokens)
 
 
 def _decode(
     model: MiniModel,
-    cache: KVCache,
+    cache: Cache,
     logits: Tensor,
     padding: Tensor,
     generator: torch.Generator,
@@ -123,11 +105,12 @@ def _decode(
             break
         if float(done.float().mean()) > 0.25:
             keep = (~done).nonzero()[:, 0]
-            cache.select(keep)
+            cache.batch_select_indices(keep)
             live, padding, tokens, done = live[keep], padding[keep], tokens[keep], done[keep]
-        columns = torch.arange(cache.length + 1)
+        length = cache.get_seq_length()
+        columns = torch.arange(length + 1)
         mask = ((columns[None] < padding[:, None]).float() * _MINUS)[:, None, None]
-        positions = (cache.length - padding)[:, None]
+        positions = (length - padding)[:, None]
         logits = model(tokens[:, None], positions=positions, mask=mask, cache=cache)[:, 0]
     return written
 
