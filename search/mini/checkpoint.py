@@ -62,4 +62,5 @@ def load_model(folder: Path) -> MiniModel:
         model.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
     except Exception as error:
         raise DataError(f"{folder}: not a mini checkpoint that can be read: {error}") from error
-    return model.eval()
+    model.eval()  # type: ignore[no-untyped-call]
+    return model

@@ -72,11 +72,12 @@ class ModelShape:
         }
 
 
-class MiniModel(LlamaForCausalLM):
+class MiniModel(LlamaForCausalLM):  # type: ignore[no-untyped-call]
     """A decoder and its head, untied."""
 
     def __init__(self, shape: ModelShape) -> None:
-        super().__init__(LlamaConfig(**shape.config(), attn_implementation="eager"))
+        config = {**shape.config(), "attn_implementation": "eager"}
+        super().__init__(LlamaConfig(**config))  # type: ignore[no-untyped-call]
         self.shape = shape
         places = torch.arange(0, shape.head_dim, 2).float() / shape.head_dim
         self.model.rotary_emb.inv_freq = ROPE_THETA**-places  # to the last bit as the shipped models were trained
