@@ -198,32 +198,6 @@ class Policy(Protocol):
         """
 
 
-class StopRule(Protocol):
-    """Watches one search, and may end it before its width is spent."""
-
-    def reason(self, tree: SearchTree, num_left: int, unscored: Collection[NodeId]) -> str:
-        """Why the search may stop now; empty if it is to go on.
-
-        Args:
-            tree: as far as it has come.
-            num_left: trajectories that may still finish, at most.
-            unscored: nodes whose reward is still to come.
-        """
-
-    def num_needed(self, tree: SearchTree, num_running: int, num_held: int, unscored: Collection[NodeId]) -> int:
-        """How many further trajectories to begin: the fewest with which the search might be stopped.
-
-        Args:
-            tree: as far as it has come.
-            num_running: trajectories that were begun and may still finish.
-            num_held: trajectories that were not begun, at least 1.
-            unscored: nodes whose reward is still to come.
-
-        Returns:
-            From 0 to `num_held`; at least 1 where none runs.
-        """
-
-
 class Session(Protocol):
     """A writer, a scorer or a router at work on one tree.
 

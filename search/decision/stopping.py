@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Collection, Iterator
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
 from search.answers.graders import ComparingGrader, Grader
-from search.decision.vote import POINTWISE, Candidate, candidates
+from search.decision.vote import POINTWISE, candidates, vote
 from search.tree import SearchTree
 from search.types import ROOT, NodeId, NodeStatus, Reduce, VoteRule
 
@@ -19,26 +20,12 @@ class _Remembering:
     """A grader that reads each text, and compares two answers, once: they are looked at again and again."""
 
     def __init__(self, grader: Grader) -> None:
-        self._grader = grader
-        self._answers: dict[str, str | None] = {}
-        self._same: dict[frozenset[str], bool] = {}
-
-    def extract(self, text: str) -> str | None:
-        if text not in self._answers:
-            self._answers[text] = self._grader.extract(text)
-        return self._answers[text]
-
-    def key(self, answer: str) -> str:
-        return self._grader.key(answer)
+        self.extract, self.key = cache(grader.extract), grader.key
+        self._same = cache(grader.equivalent) if isinstance(grader, ComparingGrader) else None
 
     def may_be_one(self, answer: str, other: str) -> bool:
         """Whether two answers of unequal keys may be one to the vote."""
-        if not isinstance(self._grader, ComparingGrader):
-            return False
-        pair = frozenset((answer, other))
-        if pair not in self._same:
-            self._same[pair] = self._grader.equivalent(answer, other)
-        return self._same[pair]
+        return self._same is not None and self._same(*sorted((answer, other)))
 
 
 class _Answer(NamedTuple):
@@ -189,32 +176,17 @@ class Decided:
 
     def _standing(self, tree: SearchTree, unscored: Collection[NodeId]) -> _Standing:
         places = {node: place for place, node in enumerate(tree.in_order())}
-        members: dict[str, list[Candidate]] = {}
-        live = [node.id for status in (NodeStatus.OPEN, NodeStatus.PENDING) for node in tree.leaves(status)]
-        num_voters = num_unscored = 0
-        for candidate in candidates(tree, self._reduce, self._reader):
-            if any(node.id in unscored for node in tree.path(candidate.node)):
-                num_unscored += 1
-                live.append(candidate.node)
-                continue
-            num_voters += 1
-            if candidate.key is not None:
-                members.setdefault(candidate.key, []).append(candidate)
+        ended = candidates(tree, self._reduce, self._reader)
+        voters = [one for one in ended if not any(node.id in unscored for node in tree.path(one.node))]
         answers = [
-            _Answer(
-                agreeing[0].answer or "",
-                math.fsum(map(self._weight, agreeing)),
-                len(agreeing),
-                min(places[candidate.node] for candidate in agreeing),
-            )
-            for agreeing in members.values()
+            _Answer(one.answer, one.weight, len(one.nodes), min(places[node] for node in one.nodes))
+            for one in vote(voters, self._rule).classes
         ]
         leader, *others = sorted(answers, key=lambda answer: (-answer.weight, answer.first)) or [_NOBODY]
+        live = {node.id for status in (NodeStatus.OPEN, NodeStatus.PENDING) for node in tree.leaves(status)}
+        live |= {one.node for one in ended} - {one.node for one in voters}
         still = min((places[node] for node in live if node != ROOT), default=math.inf)
-        return _Standing(leader, tuple(others), num_voters, num_unscored, still)
-
-    def _weight(self, candidate: Candidate) -> float:
-        return 1.0 if self._rule == "majority" or candidate.reward is None else candidate.reward
+        return _Standing(leader, tuple(others), len(voters), len(ended) - len(voters), still)
 
 
 def probability_kept(
@@ -232,14 +204,12 @@ def probability_kept(
         num_neither: those that were for neither.
         wins_tie: whether as many are enough for the first.
     """
-    from scipy.special import gammaln
+    from scipy.stats import dirichlet_multinomial
 
     to_first, to_second = np.indices((num_left + 1, num_left + 1))
     possible = to_first + to_second <= num_left
     ahead = leader + to_first >= second + to_second if wins_tie else leader + to_first > second + to_second
     to_first, to_second = to_first[possible & ahead], to_second[possible & ahead]
-    counts = np.stack([to_first, to_second, num_left - to_first - to_second])
-    prior = np.array([leader + 1, second + 1, num_neither + 1])
-    drawn = gammaln(counts + prior[:, None]) - gammaln(prior)[:, None] - gammaln(counts + 1)
-    whole = gammaln(prior.sum()) - gammaln(prior.sum() + num_left) + gammaln(num_left + 1)
-    return min(1.0, float(np.exp(drawn.sum(axis=0) + whole).sum()))
+    counts = np.stack([to_first, to_second, num_left - to_first - to_second], axis=-1)
+    chances = dirichlet_multinomial.pmf(counts, (leader + 1, second + 1, num_neither + 1), num_left)
+    return min(1.0, float(chances.sum()))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import get_args
 
+from search.decision.stopping import Decided
 from search.errors import ConfigError, ContextOverflowError, EngineError, PromptTooLongError, ScoringError
 from search.loop.contract import check_selection
 from search.loop.limits import Limits, out_of_time
@@ -26,7 +27,6 @@ from search.protocols import (
     Policy,
     Scorer,
     ScorerSession,
-    StopRule,
     Writer,
 )
 from search.support.streams import closing
@@ -77,7 +77,7 @@ class Driver:
         seed: int = 0,
         features: Sequence[FeatureProvider] = (),
         thoughts: ThoughtLimit | None = None,
-        stopping: Callable[[], StopRule] | None = None,
+        stopping: Callable[[], Decided] | None = None,
         speculate: float | None = None,
         sparing: bool = False,
         hopeless: Callable[[SearchTree, NodeId], str] | None = None,

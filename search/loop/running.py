@@ -7,10 +7,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from search.decision.stopping import Decided
 from search.ledger import Ledger
 from search.loop.pacing import Pacing
 from search.loop.progress import Progress, Watch
-from search.protocols import ScorerSession, StopRule, WriterSession
+from search.protocols import ScorerSession, WriterSession
 from search.tree import SearchTree
 from search.types import ROOT, Expansion, NodeId, NodeStatus, Pace, Problem, Selected
 
@@ -48,7 +49,7 @@ class Running:
     writer: WriterSession
     scorer: ScorerSession | None
     watch: Watch | None = None
-    stopping: StopRule | None = None
+    stopping: Decided | None = None
     ledger: Ledger = field(default_factory=Ledger)
     live: set[NodeId] = field(default_factory=lambda: {ROOT})
     tips: set[NodeId] = field(default_factory=lambda: {ROOT})
