@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from html import escape
 from typing import Any
 
 from search.answers.graders import Grader
 from search.decision.verdict import Verdict, decide
 from search.decision.vote import Candidate
-from search.ledger import ModelCost, Stats
 from search.loop.outcome import SearchOutcome
 from search.results.record import ProblemRecord, costs_record, problem_record, stats_record
 from search.support.tables import Table
 from search.tree import SearchTree
-from search.types import NodeId, Problem, Reduce, Selected, VoteRule
+from search.types import NodeId, Reduce, VoteRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +40,21 @@ class Trajectory:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result(SearchOutcome):
     """A solved problem: what came of the search, and what its trajectories were found to say.
 
     Attributes:
-        outcome: of the search.
         verdict: of the vote and the grader.
         trajectories: all finished ones, in the order of their nodes.
         method, width, seed: how it was searched.
     """
 
-    outcome: SearchOutcome
     verdict: Verdict
     trajectories: tuple[Trajectory, ...]
     method: str
     width: int
     seed: int
-
-    @property
-    def problem(self) -> Problem:
-        """What was asked."""
-        return self.outcome.problem
 
     @property
     def answer(self) -> str | None:
@@ -88,41 +80,6 @@ class Result:
     def text(self) -> str:
         """The best trajectory that gives the answer; empty without an answer."""
         return next((one.text for one in self.trajectories if one.node == self.winner), "")
-
-    @property
-    def tree(self) -> SearchTree:
-        """Every node with its fate."""
-        return self.outcome.tree
-
-    @property
-    def stats(self) -> Stats:
-        """What it cost."""
-        return self.outcome.stats
-
-    @property
-    def models(self) -> Mapping[str, ModelCost]:
-        """What each model did, by its role."""
-        return self.outcome.models
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What policies wanted kept, one line each."""
-        return self.outcome.notes
-
-    @property
-    def selections(self) -> tuple[Selected, ...]:
-        """What could be kept below the root, and what was."""
-        return self.outcome.selections
-
-    @property
-    def lost(self) -> tuple[str, ...]:
-        """Why each branch was lost whose step could not be written or scored; as a rule there are none."""
-        return self.outcome.lost
-
-    @property
-    def error(self) -> str | None:
-        """Why the whole search failed, if nothing finished and something broke; else None."""
-        return self.outcome.error
 
     def _repr_html_(self) -> str:
         """As a notebook shows it: the answer, its solution, the vote, the cost, and the tree to be opened."""
@@ -182,7 +139,7 @@ class Result:
 
     def to_record(self, config_hash: str) -> ProblemRecord:
         """As it is kept on disk, the tree included."""
-        return problem_record(config_hash, self.outcome, self.verdict)
+        return problem_record(config_hash, self, self.verdict)
 
 
 def conclude(
@@ -216,7 +173,8 @@ def conclude(
     verdict = decide(tree, rule, reduce, grader, outcome.problem.answer)
     counted = outcome.stats.unique_tokens is not None
     trajectories = tuple(_trajectory(tree, one, told(one.node), counted) for one in verdict.candidates)
-    return Result(outcome, verdict, trajectories, method, width, seed)
+    found: dict[str, Any] = {item.name: getattr(outcome, item.name) for item in fields(outcome)}
+    return Result(**found, verdict=verdict, trajectories=trajectories, method=method, width=width, seed=seed)
 
 
 def _trajectory(tree: SearchTree, one: Candidate, text: str, counted: bool) -> Trajectory:

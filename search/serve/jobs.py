@@ -169,7 +169,7 @@ class Job:
         if result is not None:
             # What was given out is shown, also where no trajectory had an answer.
             given = best(result, 1)
-            outcome, verdict = result.outcome, replace(result.verdict, correct=None)
+            outcome, verdict = result, replace(result.verdict, correct=None)
             verdict = replace(verdict, winner=given[0].node if given else None)
         return problem_view(
             problem,
