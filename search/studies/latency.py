@@ -18,13 +18,12 @@ from statistics import fmean
 from typing import Any
 
 from search.api import Search
-from search.engines.virtual import Recall, VirtualEngine
 from search.engines.virtual_time import VirtualClock
 from search.errors import ConfigError
 from search.loop.driver import SearchOutcome
 from search.problems.data import load_problems
 from search.results.result import Result
-from search.studies.measured import MiniInVirtualTime, clock_of, nodes_of, solve_alone, suffix
+from search.studies.measured import InVirtualTime, clock_of, nodes_of, solve_alone, suffix
 from search.studies.recorded import RecordedEngine, RecordedScorer, Recording
 from search.studies.wall_latency import measure
 from search.support.statistics import paired_estimate
@@ -59,26 +58,11 @@ class _Source:
 
     def __init__(self, data: str, limit: int) -> None:
         self.recording = None if data.startswith("mini:") else Recording(Path(data))
-        self.steps: Recall | MiniInVirtualTime
         if self.recording is None:
-            self.steps = MiniInVirtualTime()
-            self.problems = load_problems(data, limit)
+            self.steps, self.problems = InVirtualTime.mini(), load_problems(data, limit)
         else:
-            self.steps = Recall(RecordedEngine(self.recording))
+            self.steps = InVirtualTime(RecordedEngine(self.recording), RecordedScorer(self.recording), prompt="plain")
             self.problems = self.recording.problems(limit)
-
-    def close(self) -> None:
-        """Let go of what was loaded."""
-        self.steps.close()
-
-    def search(self, clock: VirtualClock, capacity: int | None, settings: dict[str, Any]) -> Search:
-        """A search on this clock."""
-        settings = {"until": "spent", **settings}
-        if isinstance(self.steps, MiniInVirtualTime):
-            return self.steps.search(clock, settings, capacity)
-        assert self.recording is not None
-        policy = VirtualEngine(clock, self.steps, capacity)
-        return Search(policy, RecordedScorer(self.recording), prompt="plain", **settings)
 
     async def solve(self, search: Search, problem: Problem) -> Result | SearchOutcome:
         """Search a problem."""
@@ -143,7 +127,7 @@ def run(
     try:
         for width in widths or WIDTHS:
             for method in methods:
-                settings = {"width": width, "seed": seed, "method": method}
+                settings = {"until": "spent", "width": width, "seed": seed, "method": method}
                 ending = f"_{width}{suffix(method)}"
                 alone = _in_each_mode(_alone, source, settings)
                 figures |= _figures(alone, ending) | _accuracy(alone, ending)
@@ -152,7 +136,7 @@ def run(
                 shown = [f"{key} {value:.4g}" for key, value in figures.items() if ending in key]
                 sys.stderr.write(f"latency: {', '.join(shown)}\n")
     finally:
-        source.close()
+        source.steps.close()
     return {"bench": "latency", "data": data, "num_problems": len(source.problems), "seed": seed, "figures": figures}
 
 
@@ -172,7 +156,7 @@ def _alone(source: _Source, settings: dict[str, Any]) -> _Ran:
     """Every problem by itself, with as many rows as it likes."""
 
     def begin(clock: VirtualClock) -> Callable[[Problem], Awaitable[Result | SearchOutcome]]:
-        search = source.search(clock, None, settings)
+        search = source.steps.search(clock, settings)
         return lambda problem: source.solve(search, problem)
 
     solved = solve_alone(source.problems, begin)
@@ -187,7 +171,7 @@ def _together(source: _Source, settings: dict[str, Any]) -> _Ran:
         group = source.problems[first : first + NUM_TOGETHER]
         with asyncio.Runner(loop_factory=VirtualClock) as runner:
             clock = clock_of(runner)
-            search = source.search(clock, CAPACITY, settings)
+            search = source.steps.search(clock, settings, CAPACITY)
 
             async def all_of(search: Search = search, group: Sequence[Problem] = group) -> list[Result | SearchOutcome]:
                 return await asyncio.gather(*(source.solve(search, problem) for problem in group))

@@ -16,7 +16,7 @@ from search.engines.local import LocalEngine
 from search.engines.virtual import Recall, VirtualEngine
 from search.engines.virtual_time import VirtualClock
 from search.loop.outcome import SearchOutcome
-from search.protocols import Engine
+from search.protocols import Engine, Scorer
 from search.results.result import Result
 from search.runs.summary import sum_stats
 from search.setup.registry import model_path
@@ -153,24 +153,40 @@ async def take_turns(
     return measured
 
 
-class MiniInVirtualTime:
-    """The mini family's target and reward model, whose steps take ticks; who asks the same is told the same."""
+class InVirtualTime:
+    """Engines whose steps take ticks; who asks the same is told the same."""
 
-    def __init__(self) -> None:
-        """Load them."""
+    def __init__(self, policy: Engine, scorer: Engine | Scorer | None, **fixed: Any) -> None:
+        """Search on these.
+
+        Args:
+            policy: writes.
+            scorer: a reward model, whose reads take ticks too; or what scores in no time, or None.
+            fixed: fields of `SearchSettings` that every search has.
+        """
+        self._policy, self._fixed = Recall(policy), fixed
+        self._scorer = Recall(scorer) if isinstance(scorer, Engine) else scorer
+
+    @classmethod
+    def mini(cls) -> InVirtualTime:
+        """The mini family's target and reward model."""
         models = Models.mini()
-        self._policy, self._prm = Recall(models.policy), Recall(models.prm)
+        return cls(models.policy, models.prm)
 
     def search(self, clock: VirtualClock, settings: Mapping[str, Any], capacity: int | None = None) -> Search:
         """A search on this clock, under fields of `SearchSettings`; `capacity` is of the policy's rows."""
-        search = Search(settings=build(SearchSettings, settings))
-        search.use(VirtualEngine(clock, self._policy, capacity), VirtualEngine(clock, self._prm))
+        policy, values = VirtualEngine(clock, self._policy, capacity), {**self._fixed, **settings}
+        if not isinstance(self._scorer, Recall):
+            return Search(policy, self._scorer, **values)
+        search = Search(settings=build(SearchSettings, values))
+        search.use(policy, VirtualEngine(clock, self._scorer))
         return search
 
     def close(self) -> None:
         """Let go of them."""
-        self._policy.close()
-        self._prm.close()
+        for engine in (self._policy, self._scorer):
+            if isinstance(engine, Recall):
+                engine.close()
 
 
 def solve_alone(

@@ -15,13 +15,10 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from search.api import Search
-from search.engines.virtual import Recall, VirtualEngine
-from search.engines.virtual_time import VirtualClock
 from search.errors import ConfigError, DataError, EngineError
 from search.problems.data import load_problems
 from search.results.result import Result
-from search.studies.measured import MiniInVirtualTime, solve_alone, suffix
+from search.studies.measured import InVirtualTime, solve_alone, suffix
 from search.studies.recorded import PieceTokenizer, Playback, read_solutions
 from search.support.statistics import paired_estimate
 from search.types import Child, FinishReason, Generation, Prefix, Problem, Sampling
@@ -107,23 +104,13 @@ class _Source:
 
     def __init__(self, data: str, limit: int, width: int | None) -> None:
         self.recorded = None if data.startswith("mini:") else RecordedSolutions(Path(data), width)
-        self.steps: Recall | MiniInVirtualTime
         if self.recorded is None:
-            self.steps = MiniInVirtualTime()
-            self.problems = load_problems(data, limit)
+            self.steps, self.problems = InVirtualTime.mini(), load_problems(data, limit)
         else:
-            self.steps = Recall(self.recorded)
+            # A whole solution is one step here, of any length.
+            long = {"max_step_tokens": 10**6, "max_tokens": 10**6}
+            self.steps = InVirtualTime(self.recorded, None, prompt="plain", grader="math", **long)
             self.problems = self.recorded.problems[:limit]
-
-    def close(self) -> None:
-        self.steps.close()
-
-    def search(self, clock: VirtualClock, settings: Mapping[str, Any]) -> Search:
-        if isinstance(self.steps, MiniInVirtualTime):
-            return self.steps.search(clock, settings)
-        # A whole solution is one step here, of any length.
-        own: dict[str, Any] = {"max_step_tokens": 10**6, "max_tokens": 10**6, "prompt": "plain", "grader": "math"}
-        return Search(VirtualEngine(clock, self.steps), None, **own, **settings)
 
     def right(self, results: Sequence[Result], whole: Sequence[Result]) -> list[float]:
         """100 for a right answer, else 0."""
@@ -175,7 +162,7 @@ def run(
                 settings = {"method": method, "width": width, "seed": seed}
                 figures |= _method(source, settings, f"_{width}{suffix(method, 'self-consistency')}")
         finally:
-            source.close()
+            source.steps.close()
     return {"bench": "stopping", "data": data, "num_problems": len(source.problems), "seed": seed, "figures": figures}
 
 
@@ -206,7 +193,7 @@ def _method(source: _Source, settings: Mapping[str, Any], ending: str) -> dict[s
 
 def _searched(source: _Source, settings: Mapping[str, Any]) -> tuple[list[Result], float]:
     """Every problem by itself, and the ticks each took in the mean."""
-    solved = solve_alone(source.problems, lambda clock: source.search(clock, settings).asolve)
+    solved = solve_alone(source.problems, lambda clock: source.steps.search(clock, settings).asolve)
     return [result for result, _ in solved], statistics.fmean(ticks for _, ticks in solved)
 
 
