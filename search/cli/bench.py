@@ -60,7 +60,7 @@ def bench(name: str, plots: Path | None, as_json: bool, **others: Any) -> None:
         raise ConfigError(f"bench {name} takes no {flag(key)}")
     if plots is not None:
         check_plots()
-    report = run(**options)
+    report = {"bench": name, **run(**options)}
     tell(as_json, report, "\n".join(figure_lines(report["figures"])))
 
 

@@ -107,7 +107,6 @@ def run(
     if plots is not None:
         _draw(rows_out, plots)
     return {
-        "bench": "coverage",
         "data": data,
         "seed": seed,
         "repeats": repeats,

@@ -69,7 +69,6 @@ def run(limit: int = 100, seed: int = 0, data: str = "mini:dev", width: int = 16
         figures |= _effect(name, measure(models, problems, method="ets", embedder=name, width=width, seed=seed), base)
         sys.stderr.write(f"{name}: accuracy {figures[f'accuracy_{name}']:.3f}\n")
     return {
-        "bench": "embedders",
         "data": data,
         "num_problems": len(problems),
         "width": width,

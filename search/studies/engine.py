@@ -148,7 +148,6 @@ def run_engine_bench(
         "tokens_per_cpu_second_generate": statistics.median(theirs for _, theirs in rates),
     }
     return {
-        "bench": "engine",
         "model": model,
         "repeats": repeats,
         "seed": seed,

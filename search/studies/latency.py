@@ -118,7 +118,7 @@ def run(
         named = {"policy": policy, "dtype": dtype, "engine": engine}
         given = {name: value for name, value in named.items() if value is not None}
         measured = measure(given, MODES, problems, widths or (16,), methods, repeats or 3, seed)
-        return {"bench": "latency", "data": data, "num_problems": len(problems), "seed": seed, **measured}
+        return {"data": data, "num_problems": len(problems), "seed": seed, **measured}
     for name, value in (("dtype", dtype), ("engine", engine), ("repeats", repeats)):
         if value is not None:
             raise ConfigError(f"bench latency: {name} goes with a model, --policy; token steps have none")
@@ -137,7 +137,7 @@ def run(
                 sys.stderr.write(f"latency: {', '.join(shown)}\n")
     finally:
         source.steps.close()
-    return {"bench": "latency", "data": data, "num_problems": len(source.problems), "seed": seed, "figures": figures}
+    return {"data": data, "num_problems": len(source.problems), "seed": seed, "figures": figures}
 
 
 def _in_each_mode(

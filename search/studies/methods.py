@@ -80,7 +80,6 @@ def run(
             figures["pool_kv_tokens"] = peak
             rows += [outcome.row() | {"method": name, "max_kv_tokens": peak} for name, outcome in pooled.items()]
     return {
-        "bench": "methods",
         "data": data,
         "num_problems": len(problems),
         "pool_limit": pool_limit,

@@ -13,6 +13,7 @@ import random
 import statistics
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from search.engines.local import LocalEngine
@@ -79,10 +80,9 @@ def measure(
     # The first run of a shape pays for what a device builds once for it, on both sides; on an H200 it took `generate`
     # up to ten times as long as the next. So there it is not counted.
     for repeat in range(0 if device == "cpu" else -1, repeats):
-        for name, (ours, theirs) in cases.items():
+        for name, case in cases.items():
             # The uncounted run is the first counted one, whose lengths it has seen.
-            at = derive_seed(seed, max(0, repeat), name)
-            mine, other = ours(at), theirs(at)
+            mine, other = case(derive_seed(seed, max(0, repeat), name))
             assert mine.written == other.written
             if repeat < 0:
                 continue
@@ -96,7 +96,6 @@ def measure(
         figures |= spread(name, seen)
         figures[f"rate_{name}"] = statistics.median(rates[name])
     return {
-        "bench": "engine",
         "model": model,
         "dtype": dtype,
         "num_threads": num_threads,
@@ -108,40 +107,24 @@ def measure(
 
 def _cases(
     engine: LocalEngine, baseline: Baseline, prompt: tuple[int, ...], rows: Sequence[int], problems: Sequence[int]
-) -> dict[str, tuple[Callable[[int], Work], Callable[[int], Work]]]:
-    """By name: ours and theirs, each from a seed to its work."""
-    cases: dict[str, tuple[Callable[[int], Work], Callable[[int], Work]]] = {}
+) -> dict[str, Callable[[int], tuple[Work, Work]]]:
+    """By name, what has both write by a seed: our work, and that of `generate`."""
 
-    def flat(num_rows: int, num_problems: int) -> None:
-        def paths(seed: int) -> list[Paths]:
-            rng = random.Random(seed)
-            return [
-                [[rng.randint(*_STEP_TOKENS) for _ in range(_NUM_STEPS)] for _ in range(num_rows)]
-                for _ in range(num_problems)
-            ]
+    def flat(num_rows: int, num_problems: int, seed: int) -> tuple[Work, Work]:
+        rng = random.Random(seed)
+        paths = [[[rng.randint(*_STEP_TOKENS) for _ in range(_NUM_STEPS)] for _ in range(num_rows)]
+                 for _ in range(num_problems)]  # fmt: skip
+        return asyncio.run(_flat(engine, prompt, paths)), _flat_generate(baseline, prompt, paths, seed)
 
-        cases[f"flat_{num_rows}_{num_problems}"] = (
-            lambda seed: asyncio.run(_flat(engine, prompt, paths(seed))),
-            lambda seed: _flat_generate(baseline, prompt, paths(seed), seed),
-        )
+    def tree(name: str, num_problems: int, seed: int) -> tuple[Work, Work]:
+        seeds = [derive_seed(seed, at) for at in range(num_problems)]
+        schedules = [Schedule(_WIDTH, _NUM_LEVELS, own, _FANOUTS[name], _STEP_TOKENS) for own in seeds]
+        return asyncio.run(search_all(engine, prompt, schedules, together=True)), baseline.search(prompt, *schedules)
 
-    def tree(name: str, num_problems: int) -> None:
-        def schedules(seed: int) -> list[Schedule]:
-            return [
-                Schedule(_WIDTH, _NUM_LEVELS, derive_seed(seed, at), _FANOUTS[name], _STEP_TOKENS)
-                for at in range(num_problems)
-            ]
-
-        cases[f"tree_{name}_{num_problems}"] = (
-            lambda seed: asyncio.run(search_all(engine, prompt, schedules(seed), together=True)),
-            lambda seed: baseline.search(prompt, *schedules(seed)),
-        )
-
-    for num_problems in problems:
-        for num_rows in rows:
-            flat(num_rows, num_problems)
-        for name in _FANOUTS:
-            tree(name, num_problems)
+    cases: dict[str, Callable[[int], tuple[Work, Work]]] = {}
+    for num in problems:
+        cases |= {f"flat_{num_rows}_{num}": partial(flat, num_rows, num) for num_rows in rows}
+        cases |= {f"tree_{name}_{num}": partial(tree, name, num) for name in _FANOUTS}
     return cases
 
 

@@ -99,7 +99,7 @@ async def _measure(
         **_against_target(rounds),
     }
     models = {name: costs_record(cost) for name, cost in costs.items()}
-    return {"bench": "pipeline", "figures": figures, "repeats": repeats, "data": data, **given, "models": models}
+    return {"figures": figures, "repeats": repeats, "data": data, **given, "models": models}
 
 
 def _against_target(rounds: Sequence[Mapping[str, list[Result]]]) -> dict[str, float]:

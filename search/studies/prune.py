@@ -6,7 +6,7 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -91,7 +91,7 @@ def run(repeats: int = 5, seed: int = 0, sizes: Sequence[int] = SIZES, recorded:
             if values:
                 figures[f"{key}_{size}"] = statistics.median(values)
     figures["max_gap"] = max(row["max_gap"] for row in rows)
-    return {"bench": "prune", "seed": seed, "repeats": repeats, "figures": figures, "rows": rows}
+    return {"seed": seed, "repeats": repeats, "figures": figures, "rows": rows}
 
 
 def _measure(sample: Sample, rivals: dict[str, Solver], repeats: int) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def _measure(sample: Sample, rivals: dict[str, Solver], repeats: int) -> dict[st
     seconds: dict[str, list[float]] = {name: [] for name in (*rivals, "tree", "select")}
     values: list[float] = []
     integral = None
-    bare = replace(problem, coverage_weight=0.0)
+    bare, policy = replace(problem, coverage_weight=0.0), Ets()
     for _ in range(repeats):
         for name, solver in rivals.items():
             solution = solver.solve(problem)
@@ -110,7 +110,9 @@ def _measure(sample: Sample, rivals: dict[str, Solver], repeats: int) -> dict[st
             integral = solution.lp_integral if name == "lp" else integral
         seconds["tree"].append(make_solver("tree").solve(bare).seconds)
         if sample.tree is not None:
-            seconds["select"].append(_clock(_selection(sample.tree, problem.num_leaves)))
+            start = time.perf_counter()
+            policy.select(sample.tree, problem.num_leaves, random.Random(0))
+            seconds["select"].append(time.perf_counter() - start)
     row: dict[str, Any] = {
         "source": sample.source,
         "num_leaves": problem.num_leaves,
@@ -127,17 +129,6 @@ def _measure(sample: Sample, rivals: dict[str, Solver], repeats: int) -> dict[st
             cbc / highs for cbc, highs in zip(seconds["cbc"], seconds["highs"], strict=True)
         )
     return row
-
-
-def _clock(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def _selection(tree: SearchTree, width: int) -> Callable[[], Selection]:
-    policy = Ets()
-    return lambda: policy.select(tree, width, random.Random(0))
 
 
 # Trees

@@ -15,19 +15,28 @@ JUDGE_OF: Mapping[str, str] = {"rsd": "prm", "arbitrage": "router", "judge": "ju
 """Who decides for a kind of router; for the others nobody who computes."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Work:
     """What one model did for a chain.
 
     Attributes:
+        unread: tokens of the path that it has not read yet.
         decoded_tokens: written one by one.
         prefilled_tokens: read in passes.
         num_passes: such passes.
     """
 
+    unread: int
     decoded_tokens: int = 0
     prefilled_tokens: int = 0
     num_passes: int = 0
+
+    def read(self, more: int = 0) -> None:
+        """One pass over what it has not read yet, and `more`."""
+        tokens = self.unread + more
+        self.unread = 0
+        self.prefilled_tokens += tokens
+        self.num_passes += tokens > 0
 
 
 def work_of(chain: Chain, judge: str, *, drafts: bool = True, question_tokens: int = 0) -> dict[str, Work]:
@@ -39,37 +48,22 @@ def work_of(chain: Chain, judge: str, *, drafts: bool = True, question_tokens: i
         drafts: whether the draft is asked at all.
         question_tokens: read by a judging target after each step.
     """
-    counts_by_model = {name: [0, 0, 0] for name in ("draft", "target", "router")}
-    unread = dict.fromkeys(counts_by_model, chain.prompt_tokens)
+    works = {name: Work(chain.prompt_tokens) for name in ("draft", "target", "router")}
     reader = {"judge": "target", "prm": "router", "router": "router"}.get(judge)
     for step in chain.steps:
         if drafts:
-            _read(counts_by_model["draft"], unread, "draft", 0)
-            counts_by_model["draft"][0] += step.draft_tokens
+            works["draft"].read()
+            works["draft"].decoded_tokens += step.draft_tokens
         if reader is not None:
-            _read(
-                counts_by_model[reader],
-                unread,
-                reader,
-                step.draft_tokens + (question_tokens if reader == "target" else 0),
-            )
+            works[reader].read(step.draft_tokens + (question_tokens if reader == "target" else 0))
         if step.escalated:
-            _read(counts_by_model["target"], unread, "target", 0)
-            counts_by_model["target"][0] += step.target_tokens
+            works["target"].read()
+            works["target"].decoded_tokens += step.target_tokens
         taken = step.target_tokens if step.escalated else step.draft_tokens
-        has_read = {"target" if step.escalated else "draft", *([reader] if reader and not step.escalated else [])}
-        for name in unread:
-            unread[name] += 0 if name in has_read else taken
-    return {name: Work(*counts) for name, counts in counts_by_model.items()}
-
-
-def _read(counts: list[int], unread: dict[str, int], name: str, more: int) -> None:
-    """One pass over what a model has not read yet, and `more`."""
-    tokens = unread[name] + more
-    unread[name] = 0
-    if tokens:
-        counts[1] += tokens
-        counts[2] += 1
+        has_read = ("target",) if step.escalated else ("draft", reader)
+        for name in works.keys() - has_read:
+            works[name].unread += taken
+    return works
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +84,7 @@ class Sizes:
 
     def of(self, role: str) -> float:
         """Parameters of a role."""
-        return 1e9 * {"draft": self.draft, "target": self.target, "router": self.router}[role]
+        return 1e9 * float(getattr(self, role))
 
 
 PAIRS = (Sizes("1b_8b", 1.0, 8.0, 1.5), Sizes("8b_70b", 8.0, 70.0, 1.5))
@@ -150,18 +144,13 @@ def costs_of(
     for pair in pairs:
         sizes = {role: pair.of(role) for role in parameters}
         costs.append([flops(work, sizes) for work in works])
-        costs.append([_seconds(work, pair, Hardware()) for work in works])
+        costs.append([projected_seconds(work, pair) for work in works])
     return costs
 
 
-def projected_seconds(works: Sequence[Mapping[str, Work]], sizes: Sizes, hardware: Hardware) -> float:
-    """Mean seconds of a chain if its models had these sizes."""
-    return sum(_seconds(work, sizes, hardware) for work in works) / len(works)
-
-
-def _seconds(works: Mapping[str, Work], sizes: Sizes, hardware: Hardware) -> float:
-    """Of all models' work for one chain."""
+def projected_seconds(works: Mapping[str, Work], sizes: Sizes) -> float:
+    """Of all models' work for one chain, if they had these sizes."""
     return sum(
-        hardware.seconds(sizes.of(role), work, sizes.draft_bytes if role == "draft" else None)
+        Hardware().seconds(sizes.of(role), work, sizes.draft_bytes if role == "draft" else None)
         for role, work in works.items()
     )

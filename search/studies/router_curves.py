@@ -8,7 +8,7 @@ from itertools import pairwise, permutations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from search.studies.router_chains import Chain
 from search.support.statistics import Estimate, bootstrap, percentile_interval
@@ -65,18 +65,16 @@ class Outcomes:
         ]
 
 
-def accuracy_at(points: Sequence[Point], share: float) -> float:
-    """Accuracy at a share, straight between thresholds."""
+def accuracy_at(points: Sequence[Point], shares: ArrayLike) -> Counts:
+    """Accuracy at some shares, straight between thresholds."""
     ordered = sorted(points)
-    return float(np.interp(share, [point.share for point in ordered], [point.accuracy for point in ordered]))
+    return np.interp(shares, [point.share for point in ordered], [point.accuracy for point in ordered])
 
 
 def area(points: Sequence[Point]) -> float:
     """Area under accuracy against share, from 0 to 1."""
     grid = np.linspace(0, 1, 201)
-    ordered = sorted(points)
-    values = np.interp(grid, [point.share for point in ordered], [point.accuracy for point in ordered])
-    return float(np.trapezoid(values, grid))
+    return float(np.trapezoid(accuracy_at(points, grid), grid))
 
 
 def cost_of_accuracy(points: Sequence[Point], accuracy: float) -> tuple[float, ...] | None:
@@ -119,13 +117,11 @@ class Comparison:
     def gain(self, name: str, other: str) -> dict[str, float]:
         """`accuracy_gain_vs_OTHER_S` at equal shares, and their mean, each with `_lo` and `_hi`."""
         figures: dict[str, float] = {}
-        gains = [
-            [accuracy_at(ours, share) - accuracy_at(theirs, share) for share in SHARES]
-            for ours, theirs in zip(self._points[name], self._points[other], strict=True)
-        ]
-        for place, share in enumerate(SHARES):
-            figures |= interval(f"accuracy_gain_vs_{other}_{round(100 * share)}", [row[place] for row in gains])
-        return figures | interval(f"accuracy_gain_vs_{other}_mean", [sum(row) / len(row) for row in gains])
+        pairs = zip(self._points[name], self._points[other], strict=True)
+        gains = np.array([accuracy_at(ours, SHARES) - accuracy_at(theirs, SHARES) for ours, theirs in pairs])
+        for share, values in zip(SHARES, gains.T, strict=True):
+            figures |= interval(f"accuracy_gain_vs_{other}_{round(100 * share)}", values)
+        return figures | interval(f"accuracy_gain_vs_{other}_mean", gains.mean(axis=1))
 
     def cost_ratios(self, name: str, other: str, place: int, keys: Sequence[str]) -> dict[str, float | None]:
         """How many times more `other` costs at its threshold `place` than `name` does at the accuracy reached there.
@@ -152,6 +148,6 @@ class Comparison:
         return figures
 
 
-def interval(name: str, values: Sequence[float]) -> dict[str, float]:
+def interval(name: str, values: Sequence[float] | Counts) -> dict[str, float]:
     """The first value under a name, and the 95% interval of the others, which are resamples, with `_lo` and `_hi`."""
     return Estimate(float(values[0]), *percentile_interval(values[1:])).figures(name)

@@ -11,7 +11,6 @@ from search.studies.router_chains import Chain
 from search.studies.router_costs import (
     JUDGE_OF,
     PAIRS,
-    Hardware,
     Sizes,
     Work,
     cost_names,
@@ -98,7 +97,7 @@ class Routed:
         }
         if self.kind not in FREE:
             for pair in self.pairs:
-                row[f"projected_seconds_{pair.name}"] = projected_seconds(works, pair, Hardware())
+                row[f"projected_seconds_{pair.name}"] = sum(projected_seconds(work, pair) for work in works) / count
         return row
 
 

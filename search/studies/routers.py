@@ -157,7 +157,6 @@ def run(
     if plots is not None:
         plot_projected(rows, plots)
     return {
-        "bench": "routers",
         "data": data,
         "num_problems": len(problems),
         "seed": seed,

@@ -45,7 +45,7 @@ def run(repeats: int = 11, seed: int = 0) -> dict[str, Any]:
             figures.update({f"{key}_{name}": value for key, value in measured.items()})
     finally:
         torch.set_num_threads(before)
-    return {"bench": "sampling", "repeats": repeats, "seed": seed, "figures": figures}
+    return {"repeats": repeats, "seed": seed, "figures": figures}
 
 
 def _compare(num_rows: int, vocab: int, repeats: int, seed: int) -> dict[str, float]:

@@ -96,7 +96,7 @@ def run(
         "accuracy_hi": row["accuracy_hi"],
         "seconds": measured.seconds,
     }
-    return {"bench": "sglang", **values, "limit": limit, "repeats": repeats, "figures": figures}
+    return {**values, "limit": limit, "repeats": repeats, "figures": figures}
 
 
 async def _searched(search: Search, problems: Sequence[Problem]) -> Measured:

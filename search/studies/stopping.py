@@ -163,7 +163,7 @@ def run(
                 figures |= _method(source, settings, f"_{width}{suffix(method, 'self-consistency')}")
         finally:
             source.steps.close()
-    return {"bench": "stopping", "data": data, "num_problems": len(source.problems), "seed": seed, "figures": figures}
+    return {"data": data, "num_problems": len(source.problems), "seed": seed, "figures": figures}
 
 
 def _method(source: _Source, settings: Mapping[str, Any], ending: str) -> dict[str, float]:

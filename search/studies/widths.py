@@ -69,7 +69,6 @@ def run(
             if majority is not None and majority is not measured:
                 figures |= paired_difference(measured, majority).figures(f"over_majority_{name}_{width}")
     return {
-        "bench": "widths",
         "data": data,
         "num_problems": len(problems),
         "seed": seed,
