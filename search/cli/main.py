@@ -126,11 +126,8 @@ def _run(args: list[str] | None, terminated: Sequence[int]) -> NoReturn:
         near = get_close_matches(error.option_name, error.possibilities or (), cutoff=0.8)
         say(click.NoSuchOption(error.option_name, possibilities=near).format_message())
         sys.exit(EXIT_BAD_INPUT)
-    except click.ClickException as error:
-        say(error.format_message())
-        sys.exit(EXIT_BAD_INPUT)
-    except (ConfigError, DataError) as error:
-        say(str(error))
+    except (click.ClickException, ConfigError, DataError) as error:
+        say(error.format_message() if isinstance(error, click.ClickException) else str(error))
         sys.exit(EXIT_BAD_INPUT)
     except SearchError as error:
         say(str(error))

@@ -93,7 +93,8 @@ def run(
     for half in (0, 1):
         rows = cases.problem % 2 == half
         if rows.any():
-            figures |= _against(base, ets, cases.problem, f"_half_{half + 1}", rows)
+            first, second = (Measured(one.outcomes[rows]) for one in (base, ets))
+            figures |= _against(first, second, cases.problem[rows], f"_half_{half + 1}")
     curves = _curves(cases, reduce, seed)
     matched = _at_tokens([*curves["ets-kv"].values()], ets.tokens)
     for name, alike in (("random", measured["random"]), ("ets_kv", matched)):
@@ -183,14 +184,10 @@ def _at_tokens(curve: Sequence[Measured], tokens: float) -> Measured | None:
     return None
 
 
-def _against(
-    base: Measured, other: Measured, problem: NDArray[np.int64], ending: str, rows: NDArray[np.bool_] | None = None
-) -> dict[str, float]:
-    """Figures of a method against REBASE, in all cases or in some."""
-    chosen = np.ones(len(problem), dtype=bool) if rows is None else rows
-    first, second, problem = Measured(base.outcomes[chosen]), Measured(other.outcomes[chosen]), problem[chosen]
-    ratio = {f"kv_ratio{ending}": first.tokens / max(second.tokens, 1.0)}
-    return ratio | _difference("diff", ending, second, first, problem)
+def _against(base: Measured, other: Measured, problem: NDArray[np.int64], ending: str) -> dict[str, float]:
+    """Figures of a method against REBASE."""
+    ratio = {f"kv_ratio{ending}": base.tokens / max(other.tokens, 1.0)}
+    return ratio | _difference("diff", ending, other, base, problem)
 
 
 def _difference(

@@ -17,7 +17,7 @@ import statistics
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from search.engines.counter import uniform
 from search.errors import DataError, EngineError
@@ -117,13 +117,6 @@ class _Solution:
     correct: bool
 
 
-class _Drawn(NamedTuple):
-    """A step: of which solution, and which of its steps."""
-
-    solution: _Solution
-    number: int
-
-
 class Recording:
     """Problems with their recorded solutions."""
 
@@ -157,18 +150,18 @@ class Recording:
         count = min(limit, len(names))
         return [Problem(name, name) for name in (names[i * len(names) // count] for i in range(count))]
 
-    def draw(self, prompt: Sequence[int], number: int, seed: int) -> _Drawn:
-        """The step that a seed stands for, after so many others."""
+    def draw(self, prompt: Sequence[int], number: int, seed: int) -> _Solution:
+        """The solution whose next step a seed stands for, after so many others."""
         able = [solution for solution in self._solutions[prompt[0]] if len(solution.steps) > number]
         if not able:
             raise EngineError(f"no recorded solution has more than {number} steps")
-        return _Drawn(able[int(uniform(seed, 0) * len(able))], number)
+        return able[int(uniform(seed, 0) * len(able))]
 
     def reward(self, prompt: Sequence[int], number: int, seed: int) -> float:
         """A step's simulated reward: a unit normal number, higher for steps of right solutions, as a probability."""
         u, v = uniform(seed, 1), uniform(seed, 2)
         noise = math.sqrt(-2 * math.log1p(-u)) * math.cos(2 * math.pi * v)
-        right = self.draw(prompt, number, seed).solution.correct
+        right = self.draw(prompt, number, seed).correct
         return 1 / (1 + math.exp(-(noise + (SEPARATION / 2 if right else -SEPARATION / 2))))
 
 
@@ -217,10 +210,10 @@ class RecordedEngine(Playback):
         self, prefix: Prefix, children: Sequence[Child], sampling: Sampling
     ) -> AsyncGenerator[Generation, None]:
         """Draw a step for each child."""
+        number = len(prefix.segments) - 1
         for child in children:
-            drawn = self._recording.draw(prefix.segments[0].ids, len(prefix.segments) - 1, child.seed)
-            steps = drawn.solution.steps
-            ids, last = steps[drawn.number], drawn.number + 1 == len(steps)
+            steps = self._recording.draw(prefix.segments[0].ids, number, child.seed).steps
+            ids, last = steps[number], number + 1 == len(steps)
             finish = FinishReason.EOS if last else FinishReason.STOP
             if len(ids) > sampling.max_new_tokens:
                 ids, finish = ids[: sampling.max_new_tokens], FinishReason.LENGTH

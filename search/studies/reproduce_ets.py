@@ -52,7 +52,8 @@ def reproduce(
     widths = dict.fromkeys(width for width, _ in planned)
     execute([[one for (at, _), one in planned.items() if at == width] for width in widths], runs, recipe.turn, say)
     done = {key: collect(one, runs) for key, one in planned.items()}
-    votes = {key: _votes(run) for key, run in done.items() if key[0] > 1 and (key[1] == BASELINE or is_flat(run))}
+    voted = {key: run for key, run in done.items() if key[0] > 1 and (key[1] == BASELINE or is_flat(run))}
+    votes = {key: {rule: revote(run, rule) for rule in VOTES} for key, run in voted.items()}
     names: tuple[str, ...] = ()
     if images is not None:
         names = tuple(file.name for file in plot_runs(list(done.values()), images))
@@ -68,10 +69,6 @@ def reproduce(
         _shown(recipe, done),
         names,
     )
-
-
-def _votes(run: Run) -> dict[str, Run]:
-    return {rule: revote(run, rule) for rule in VOTES}
 
 
 def _suffix(width: int, name: str) -> str:

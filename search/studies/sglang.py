@@ -35,8 +35,6 @@ from search.types import Problem
 ENGINE, PRM_ENGINE = "sglang:http://127.0.0.1:30000", "sglang:http://127.0.0.1:30001"
 """Where `make sglang-cpu` serves the mini family's target and reward model."""
 
-_OVERHEAD_WIDTH, _OVERHEAD_PROBLEMS = 64, 8
-
 
 def run(
     limit: int = 20,
@@ -82,7 +80,10 @@ def run(
     computed = _total(results, "computed_tokens")
     samples = sum(result.stats.num_nodes - 1 for result in results)
     unique, prm_unique = _total(results, "unique_tokens"), _total(results, "prm_unique_tokens")
-    rates = [client_speed(seed=seed + repeat) for repeat in range(repeats)]
+    rates = []
+    for repeat in range(repeats):
+        with _instant_server() as url:
+            rates.append(asyncio.run(_client_speed(url, seed + repeat)))
     row = measured.row()
     figures = {
         "policy_work_ratio": (computed - samples) / unique,
@@ -132,14 +133,9 @@ class ClientSpeed(NamedTuple):
     steps_per_cpu_second: float
 
 
-def client_speed(seed: int) -> ClientSpeed:
+async def _client_speed(url: str, seed: int) -> ClientSpeed:
     """How fast one client is against a server that answers at once."""
-    with _instant_server() as url:
-        return asyncio.run(_drive(url, seed))
-
-
-async def _drive(url: str, seed: int) -> ClientSpeed:
-    method, width, num_problems = "beam", _OVERHEAD_WIDTH, _OVERHEAD_PROBLEMS
+    method, width, num_problems = "beam", 64, 8
     limits = RequestLimits()
     engines = []
     for name in ("mini:target", "mini:prm"):
