@@ -108,13 +108,12 @@ _ESCAPE = re.compile("|".join(map(re.escape, _ESCAPES)))
 
 
 class _PairType(click.types.StringParamType):
-    """KEY=VALUE; in the environment several with spaces or line breaks between them, a value may hold spaces."""
+    """KEY=VALUE; in the environment several with spaces or line breaks between them, a value may hold spaces.
+
+    `read_settings` says what is wrong with it, as with any other setting.
+    """
 
     name = "pair"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """As it is; `read_settings` says what is wrong, as of any other setting."""
-        return value
 
     def split_envvar_value(self, rv: str) -> list[str]:
         """Cut before each KEY=."""

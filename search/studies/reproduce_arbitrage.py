@@ -12,7 +12,7 @@ from search.runs.report import Run
 from search.studies import ablations, published
 from search.studies.document import NOT_RUN, UNKNOWN, Claim, Document, above, times
 from search.studies.recipe import ArbitrageRecipe, Routers
-from search.studies.recipe_runs import Planned, Say, collect, execute, provenance
+from search.studies.recipe_runs import Planned, Say, collect, execute, provenance, summed
 from search.studies.router_chains import Chain
 from search.studies.router_costs import OWN_PAIR, PAIRS, Hardware, Sizes, cost_names
 from search.studies.router_table import ENDS, Routed, compare_routers, plot_routers
@@ -77,7 +77,7 @@ def reproduce(
     measured = ablations.measure(recipe, chosen(recipe, quick).ablation_limit, runs, say)
     for name, run in routers.items():
         figures[f"accuracy_{name}"] = run.summary.accuracy
-        figures[f"policy_tokens_{name}"] = round(sum(float(one.stats["policy_tokens"] or 0) for one in run.records))
+        figures[f"policy_tokens_{name}"] = round(summed(run, "policy_tokens"))
     names: tuple[str, ...] = ()
     if images is not None:
         timed_rows = [{**one.row(parameters), "seconds": _seconds(latency[one.name])} for one in _routed(latency)]
@@ -237,7 +237,7 @@ def _latency_table(recipe: ArbitrageRecipe, latency: Mapping[str, Run]) -> Table
 
 
 def _seconds(run: Run) -> float:
-    return sum(float(record.stats["seconds"] or 0) for record in run.records) / len(run.records)
+    return summed(run, "seconds") / len(run.records)
 
 
 def _claims(figures: Mapping[str, float | int | None]) -> tuple[Claim, ...]:

@@ -8,7 +8,7 @@ from itertools import pairwise, permutations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from search.studies.router_chains import Chain
 from search.support.statistics import Estimate, bootstrap, percentile_interval
@@ -65,7 +65,7 @@ class Outcomes:
         ]
 
 
-def accuracy_at(points: Sequence[Point], shares: ArrayLike) -> Counts:
+def accuracy_at(points: Sequence[Point], shares: Counts) -> Counts:
     """Accuracy at some shares, straight between thresholds."""
     ordered = sorted(points)
     return np.interp(shares, [point.share for point in ordered], [point.accuracy for point in ordered])
@@ -117,8 +117,8 @@ class Comparison:
     def gain(self, name: str, other: str) -> dict[str, float]:
         """`accuracy_gain_vs_OTHER_S` at equal shares, and their mean, each with `_lo` and `_hi`."""
         figures: dict[str, float] = {}
-        pairs = zip(self._points[name], self._points[other], strict=True)
-        gains = np.array([accuracy_at(ours, SHARES) - accuracy_at(theirs, SHARES) for ours, theirs in pairs])
+        pairs, at = zip(self._points[name], self._points[other], strict=True), np.array(SHARES)
+        gains = np.array([accuracy_at(ours, at) - accuracy_at(theirs, at) for ours, theirs in pairs])
         for share, values in zip(SHARES, gains.T, strict=True):
             figures |= interval(f"accuracy_gain_vs_{other}_{round(100 * share)}", values)
         return figures | interval(f"accuracy_gain_vs_{other}_mean", gains.mean(axis=1))
