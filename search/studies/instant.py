@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import json
 import sys
-from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,35 +35,22 @@ class Script(NamedTuple):
     labels: tuple[int, int]
 
 
-class InstantServer(asyncio.Protocol):
-    """One connection: requests in, answers that were made beforehand out."""
+class InstantServer:
+    """Requests in, answers that are made at once out."""
 
-    def __init__(self, script: Script, numbers: Iterator[int]) -> None:
-        """Write by `script`; `numbers` count the steps of all connections."""
-        self._script, self._numbers = script, numbers
-        self._buffer = b""
-        self._transport: asyncio.Transport | None = None
+    def __init__(self, script: Script) -> None:
+        """Write by `script`; the steps of all connections are counted."""
+        self._script, self._numbers = script, itertools.count()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the connection."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        """Answer every request that is whole."""
-        self._buffer += data
-        while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
-            head = self._buffer[:end]
-            length = 0
-            for line in head.split(b"\r\n")[1:]:
-                if line[:15].lower() == b"content-length:":
-                    length = int(line[15:])
-            if len(self._buffer) < end + 4 + length:
-                return
-            body = self._buffer[end + 4 : end + 4 + length]
-            self._buffer = self._buffer[end + 4 + length :]
-            assert self._transport is not None
-            self._transport.write(self._answer(head.split(b" ", 2)[1], body))
+    async def connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer every request of a connection, one after the other."""
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                first, *lines = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
+                lengths = [int(line[15:]) for line in lines if line[:15].lower() == b"content-length:"]
+                body = await reader.readexactly(sum(lengths))
+                writer.write(self._answer(first.split(b" ", 2)[1], body))
+        writer.close()
 
     def _answer(self, path: bytes, body: bytes) -> bytes:
         if path == b"/generate":
@@ -115,8 +102,7 @@ def _response(content: bytes, kind: bytes = b"application/json") -> bytes:
 
 async def serve(port_file: Path, script: Script) -> None:
     """Serve until cancelled; the port stands in `port_file` once it does."""
-    numbers = itertools.count()
-    server = await asyncio.get_running_loop().create_server(lambda: InstantServer(script, numbers), "127.0.0.1", 0)
+    server = await asyncio.start_server(InstantServer(script).connection, "127.0.0.1", 0)
     part = port_file.with_suffix(".part")
     part.write_text(str(server.sockets[0].getsockname()[1]), encoding="utf-8")
     part.replace(port_file)

@@ -13,8 +13,7 @@ from search.studies import ablations, published
 from search.studies.document import NOT_RUN, UNKNOWN, Claim, Document, above, times
 from search.studies.recipe import ArbitrageRecipe, Routers
 from search.studies.recipe_runs import Planned, Say, collect, execute, provenance, summed
-from search.studies.router_chains import Chain
-from search.studies.router_costs import OWN_PAIR, PAIRS, Hardware, Sizes, cost_names
+from search.studies.router_costs import OWN_PAIR, PAIRS, Chain, Hardware, Sizes, cost_names
 from search.studies.router_table import ENDS, Routed, compare_routers, plot_routers
 from search.support.tables import Cell, Table, difference, share
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from search.studies.router_chains import Chain
+from search.studies.router_costs import Chain
 from search.support.statistics import Estimate, bootstrap, percentile_interval
 
 SHARES = (0.10, 0.20, 0.30)

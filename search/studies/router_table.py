@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search.studies.router_chains import Chain
 from search.studies.router_costs import (
     JUDGE_OF,
     PAIRS,
+    Chain,
     Sizes,
     Work,
     cost_names,

@@ -27,8 +27,7 @@ from search.results.result import Result
 from search.setup.registry import make_scorer, model_path
 from search.studies.checker_router import CheckerRouter, routed_chain
 from search.studies.measured import Measured, nodes_of, paired_difference, take_turns
-from search.studies.router_chains import Chain
-from search.studies.router_costs import PAIRS, Hardware
+from search.studies.router_costs import PAIRS, Chain, Hardware
 from search.studies.router_table import RSD_DEFAULT, Routed, compare_routers, plot_projected
 from search.types import Problem, WriteJob
 

@@ -9,8 +9,7 @@ from routing import PROMPT, Parts
 from arbitrage.walks import DRAFT, TARGET
 from search.loop.driver import Limits
 from search.policies import BestOfN, Rebase
-from search.studies.router_chains import Chain, ChainStep
-from search.studies.router_costs import work_of
+from search.studies.router_costs import Chain, ChainStep, work_of
 from search.types import ROOT, NodeStatus, Problem
 
 KINDS = st.sampled_from(["never", "always", "random", "rsd", "judge", "arbitrage", "oracle"])
