@@ -41,6 +41,7 @@ from search.support.plots import check_plots
 @click.option("--draft-engine", metavar="NAME", help="pipeline: the draft's server; default: in this process")
 @click.option("--router", metavar="NAME", help="pipeline: who judges the draft's steps; default: rsd:0.7")
 @click.option("--router-engine", metavar="NAME", help="pipeline: the server of the router's model; default: as above")
+@click.option("--concurrency", type=COUNT, metavar="C", help="pipeline: problems side by side; default: 1")
 @click.option("--plots", type=FILE, metavar="DIR", help="coverage, routers: folder for two plots")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def bench(name: str, plots: Path | None, as_json: bool, **others: Any) -> None:

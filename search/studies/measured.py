@@ -63,11 +63,11 @@ class Measured:
 
     Attributes:
         results: in the order of the problems.
-        seconds: wall seconds of all of them.
+        turns: wall seconds of each addition.
     """
 
     results: list[Result] = field(default_factory=list)
-    seconds: float = 0.0
+    turns: list[float] = field(default_factory=list)
 
     async def add(self, search: Search, problems: Sequence[Problem], concurrency: int = CONCURRENCY) -> None:
         """Search more problems, `concurrency` side by side.
@@ -81,8 +81,13 @@ class Measured:
             if isinstance(item, Failure):
                 raise item.error
             results[item.problem.id] = item
-        self.seconds += time.perf_counter() - start
+        self.turns.append(time.perf_counter() - start)
         self.results += [results[problem.id] for problem in problems]
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds of all problems."""
+        return sum(self.turns)
 
     @property
     def right(self) -> list[float]:
@@ -147,7 +152,7 @@ async def take_turns(
     for turn, start in enumerate(range(0, len(problems), chunk)):
         part = problems[start : start + chunk]
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            await measured[name].add(searches[name], part)
+            await measured[name].add(searches[name], part, chunk)
         notes = [f"{name} {so_far.accuracy:.3f} {so_far.seconds:.0f} s" for name, so_far in measured.items()]
         say(f"{start + len(part)} of {len(problems)}: {', '.join(notes)}\n")
     return measured
