@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -21,15 +20,10 @@ class Gate:
     def __init__(self, max_running: int, max_waiting: int) -> None:
         """Both are counts of searches; `max_waiting` may be 0."""
         self.max_running, self.max_waiting = max_running, max_waiting
-        self.running = 0
-        self._turns: deque[asyncio.Future[None]] = deque()
+        self.running = self.waiting = 0
+        self._places = asyncio.Semaphore(max_running)
         self._closed = False
         self._mean_seconds = 1.0
-
-    @property
-    def waiting(self) -> int:
-        """Searches that wait for their turn."""
-        return len(self._turns)
 
     @asynccontextmanager
     async def admit(self, until: float | None = None) -> AsyncIterator[float]:
@@ -52,44 +46,28 @@ class Gate:
             yield begun - arrived
             self._mean_seconds += _WEIGHT * (time.perf_counter() - begun - self._mean_seconds)
         finally:
-            self._leave()
+            self.running -= 1
+            self._places.release()
 
     def close(self) -> None:
         """Let nobody in any more; who waits is turned away."""
         self._closed = True
-        while self._turns:
-            turn = self._turns.popleft()
-            if not turn.done():
-                turn.set_exception(stopping())
+        for _ in range(self.waiting):
+            self._places.release()
 
     async def _enter(self) -> None:
         if self._closed:
             raise stopping()
-        if self.running < self.max_running:
-            self.running += 1
-            return
-        if self.waiting >= self.max_waiting:
+        if self.running + self.waiting >= self.max_running + self.max_waiting:
             raise self._busy("this is as many as this server takes", "queue_full")
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._turns.append(turn)
+        self.waiting += 1
         try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.cancelled():
-                if turn in self._turns:
-                    self._turns.remove(turn)
-            elif turn.exception() is None:  # its turn came in the same moment
-                self._leave()
-            raise
-
-    def _leave(self) -> None:
-        """Hand the place to the next in order, or give it up."""
-        while self._turns:
-            turn = self._turns.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self.running -= 1
+            await self._places.acquire()
+        finally:
+            self.waiting -= 1
+        if self._closed:
+            raise stopping()
+        self.running += 1
 
     def _busy(self, reason: str, code: str) -> ApiError:
         seconds = math.ceil(max(1.0, self._mean_seconds * (self.waiting + 1) / self.max_running))

@@ -282,12 +282,12 @@ class Service:
         seconds = None
         if job.ends_at is not None:
             seconds = round(max(0.001, job.ends_at - asyncio.get_running_loop().time()), 3)
-        with searching(job) as span:
+        with searching(job) as note:
             result = await job.search.asolve(
                 job.problem, seed=job.seed, watch=job.watch, prompt=job.prompt, max_seconds=seconds
             )
             job.late = any(is_out_of_time(node.reason) for node in result.tree)
-            span.of(result, late=job.late)
+            note(result)
         return result
 
     # Ending

@@ -64,24 +64,24 @@ class TextLogprobs(BaseModel):
     text_offset: list[int]
 
 
-class Choice(BaseModel):
+class _Choice(BaseModel):
+    index: int
+    finish_reason: Literal["stop", "length"]
+    search: ChoiceSearch
+
+
+class Choice(_Choice):
     """One trajectory."""
 
-    index: int
     message: AssistantMessage
     logprobs: ChatLogprobs | None
-    finish_reason: Literal["stop", "length"]
-    search: ChoiceSearch
 
 
-class TextChoice(BaseModel):
+class TextChoice(_Choice):
     """One trajectory of a completion."""
 
-    index: int
     text: str
     logprobs: TextLogprobs | None
-    finish_reason: Literal["stop", "length"]
-    search: ChoiceSearch
 
 
 class ModelUsage(BaseModel):
@@ -136,28 +136,26 @@ class SearchBody(BaseModel):
     stats: dict[str, float | int | None]
 
 
-class Completion(BaseModel):
+class _Answer(BaseModel):
+    id: str
+    created: int
+    model: str
+    usage: UsageBody
+    search: SearchBody
+
+
+class Completion(_Answer):
     """An answer."""
 
-    id: str
     object: Literal["chat.completion"]
-    created: int
-    model: str
     choices: list[Choice]
-    usage: UsageBody
-    search: SearchBody
 
 
-class TextCompletion(BaseModel):
+class TextCompletion(_Answer):
     """An answer that continues a prompt."""
 
-    id: str
     object: Literal["text_completion"]
-    created: int
-    model: str
     choices: list[TextChoice]
-    usage: UsageBody
-    search: SearchBody
 
 
 class ModelCard(BaseModel):

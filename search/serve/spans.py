@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from search.results.result import Result
 from search.serve.metrics import STAGES
@@ -13,48 +13,17 @@ if TYPE_CHECKING:
     from search.serve.jobs import Job
 
 
-class SearchSpan(Protocol):
-    """What a search says of itself to whoever traces it."""
-
-    def of(self, result: Result, *, late: bool) -> None:
-        """Note what it came to; no text of it."""
-
-
-class _NoSpan:
-    def of(self, result: Result, *, late: bool) -> None:
-        """Nobody traces."""
-
-
-class _Span:
-    def __init__(self, span: Any, failed: Any) -> None:
-        self._span, self._failed = span, failed
-
-    def of(self, result: Result, *, late: bool) -> None:
-        stats = result.stats
-        if result.error is not None and not late:
-            self._span.set_status(self._failed)
-        self._span.set_attribute("gen_ai.usage.input_tokens", len(result.tree.root.ids))
-        if stats.policy_tokens is not None:
-            self._span.set_attribute("gen_ai.usage.output_tokens", stats.policy_tokens)
-        self._span.set_attribute("ets.nodes", stats.num_nodes)
-        if stats.kv_tokens_peak is not None:
-            self._span.set_attribute("ets.kv_tokens_peak", stats.kv_tokens_peak)
-        self._span.set_attribute("ets.deadline_reached", late)
-        self._span.set_attribute("ets.branches_lost", len(result.lost))
-        for stage in STAGES:
-            self._span.set_attribute(f"ets.seconds.{stage}", getattr(stats, f"seconds_{stage}"))
-
-
 @contextmanager
-def searching(job: Job) -> Iterator[SearchSpan]:
+def searching(job: Job) -> Iterator[Callable[[Result], None]]:
     """A span of one search, named as the GenAI conventions do, below its request's, or the one that its headers name.
 
-    An exception that leaves the block is kept with the span.
+    What the search came to is to be told to what the block is given; no text of it is kept. An exception that leaves
+    the block is kept with the span.
     """
     try:
         from opentelemetry import propagate, trace
     except ModuleNotFoundError:
-        yield _NoSpan()
+        yield lambda result: None
         return
     settings = job.search.settings
     attributes = {
@@ -73,4 +42,23 @@ def searching(job: Job) -> Iterator[SearchSpan]:
         kind=trace.SpanKind.INTERNAL if inside else trace.SpanKind.SERVER,
         attributes=attributes,
     ) as span:
-        yield _Span(span, trace.StatusCode.ERROR)
+
+        def note(result: Result) -> None:
+            if result.error is not None and not job.late:
+                span.set_status(trace.StatusCode.ERROR)
+            span.set_attributes({name: value for name, value in _figures(job, result).items() if value is not None})
+
+        yield note
+
+
+def _figures(job: Job, result: Result) -> dict[str, Any]:
+    stats = result.stats
+    return {
+        "gen_ai.usage.input_tokens": len(result.tree.root.ids),
+        "gen_ai.usage.output_tokens": stats.policy_tokens,
+        "ets.nodes": stats.num_nodes,
+        "ets.kv_tokens_peak": stats.kv_tokens_peak,
+        "ets.deadline_reached": job.late,
+        "ets.branches_lost": len(result.lost),
+        **{f"ets.seconds.{stage}": getattr(stats, f"seconds_{stage}") for stage in STAGES},
+    }

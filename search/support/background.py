@@ -23,8 +23,9 @@ class BackgroundLoop:
         """Start `work` on the loop."""
         with self._lock:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._loop.run_forever, name="search", daemon=True)
+                runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+                self._loop = runner.get_loop()
+                self._thread = threading.Thread(target=_run, args=(runner,), name="search", daemon=True)
                 self._thread.start()
             return asyncio.run_coroutine_threadsafe(work, self._loop)
 
@@ -41,13 +42,9 @@ class BackgroundLoop:
         """Cancel what still runs, end the thread and close the loop."""
         with self._lock:
             loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
-        if loop is None or thread is None:
-            return
-        # All on the loop's own thread: the caller's may be running another loop.
-        asyncio.run_coroutine_threadsafe(_wind_up(loop), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+        if loop is not None and thread is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
 
 
 def run_apart(work: Coroutine[Any, Any, T]) -> T:
@@ -59,10 +56,7 @@ def run_apart(work: Coroutine[Any, Any, T]) -> T:
         loop.stop()
 
 
-async def _wind_up(loop: asyncio.AbstractEventLoop) -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
-    await loop.shutdown_asyncgens()
-    await loop.shutdown_default_executor()
+def _run(runner: asyncio.Runner) -> None:
+    """Run its loop until that is stopped; leaving the runner cancels what still runs and closes the loop."""
+    with runner:
+        runner.get_loop().run_forever()

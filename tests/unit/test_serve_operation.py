@@ -160,8 +160,8 @@ def test_searches_are_spans_of_open_telemetry(monkeypatch):
             self.name, self.attributes = name, dict(attributes)
             self.parent = trace.get_current_span(context).get_span_context()
 
-        def set_attribute(self, key, value):
-            self.attributes[key] = value
+        def set_attributes(self, attributes):
+            self.attributes |= attributes
 
         def set_status(self, status, description=None):
             self.attributes["status"] = status
