@@ -15,7 +15,7 @@ from ets.problem import NodeCost, PruneSolution, build_problem
 from ets.reasons import LeafFate, pruned_reason
 from ets.solvers import DEFAULT_SECONDS, make_solver
 from search.allocate import DEFAULT_TEMPERATURE, rebase_allocation
-from search.errors import ConfigError, PolicyError, SolverError
+from search.errors import ConfigError, PolicyError, SolverError, check_choice
 from search.tree import Node, SearchTree
 from search.types import Expansion, Pace, Reduce, Selection
 
@@ -211,12 +211,8 @@ def _check(policy: Ets | EtsKv | EtsPaper) -> None:
     _check_weight("node_cost_weight", policy.node_cost_weight)
     if not 0 < policy.temperature < float("inf"):
         raise ConfigError(f"temperature must be a positive number, not {policy.temperature}")
-    for option, value, accepted in (
-        ("node_cost", policy.node_cost, get_args(NodeCost)),
-        ("reduce", policy.reduce, get_args(Reduce)),
-    ):
-        if value not in accepted:
-            raise ConfigError(f"{option} must be one of {', '.join(accepted)}, not {value!r}")
+    check_choice("node_cost", policy.node_cost, get_args(NodeCost))
+    check_choice("reduce", policy.reduce, get_args(Reduce))
 
 
 def _check_weight(option: str, value: float) -> None:

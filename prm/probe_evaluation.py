@@ -14,7 +14,7 @@ from prm.probe_features import Features, read_features
 from prm.probe_figures import figures
 from prm.probe_training import REDUCTIONS
 from prm.probe_votes import vote_figures
-from search.errors import ConfigError
+from search.errors import ConfigError, check_choice
 from search.types import Reduce
 
 
@@ -39,8 +39,7 @@ def evaluate(folder: Path, features: Sequence[Path], reduce: str | None = None) 
         if ours != theirs:
             raise ConfigError(f"{features[0]} are features of {data.settings.get('policy')}: its {name} differ")
     how = reduce or probe.config.reduce
-    if how not in get_args(Reduce):
-        raise ConfigError(f"reduce must be one of {', '.join(get_args(Reduce))}, not {reduce!r}")
+    check_choice("reduce", how, get_args(Reduce))
     rewards, num_held_out = rewards_of(probe, data, folder)
     shown = {
         "layer": probe.config.layer,

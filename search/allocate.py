@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-from search.errors import ConfigError, PolicyError
+from search.errors import ConfigError, PolicyError, check_choice
 
 Rounding = Literal["ceil", "round"]
 """`ceil`: what the ETS and REBASE code does; `round`: the formula in the REBASE paper."""
@@ -87,8 +87,7 @@ def rebase_allocation(
         PolicyError: a reward is NaN or infinite.
     """
     _check_width(width)
-    if rounding not in get_args(Rounding):
-        raise ConfigError(f"rounding must be one of {', '.join(get_args(Rounding))}, not {rounding!r}")
+    check_choice("rounding", rounding, get_args(Rounding))
     weights = [round(weight * WEIGHT_UNIT) for weight in _weights(rewards, temperature)]
     order = ranking(rewards)
     shares = _ceil_shares if rounding == "ceil" else _round_shares

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 
 def first_line(error: BaseException) -> str:
     """What an error of somebody else's says, in one line of 200 characters at most."""
@@ -15,6 +17,16 @@ class SearchError(Exception):
 
 class ConfigError(SearchError):
     """The caller's input is wrong. The message says what was wrong and what is accepted."""
+
+
+def check_choice(what: str, value: object, accepted: Collection[str]) -> None:
+    """Refuse a value that is none of those accepted.
+
+    Raises:
+        ConfigError: says which they are.
+    """
+    if value not in accepted:
+        raise ConfigError(f"{what} must be one of {', '.join(accepted)}, not {value!r}")
 
 
 class PromptTooLongError(ConfigError):

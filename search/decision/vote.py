@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, get_args
 
-from search.errors import ConfigError
+from search.errors import ConfigError, check_choice
 from search.support.statistics import standing_weights
 from search.tree import SearchTree, reduce_rewards
 from search.types import NodeId, NodeStatus, Reduce, VoteRule
@@ -99,7 +99,7 @@ def candidates(tree: SearchTree, reduce: Reduce, reader: AnswerReader) -> tuple[
     Raises:
         ConfigError: an unknown reduction.
     """
-    _check_choice("reduce", reduce, get_args(Reduce))
+    check_choice("reduce", reduce, get_args(Reduce))
     found = []
     for node in tree.leaves(NodeStatus.FINISHED):
         rewards = [step.reward for step in tree.path(node.id)[1:] if step.reward is not None]
@@ -136,7 +136,7 @@ def vote(
     Raises:
         ConfigError: an unknown rule, or one that needs rewards where a candidate with an answer has none.
     """
-    _check_choice("vote", rule, get_args(VoteRule))
+    check_choice("vote", rule, get_args(VoteRule))
     speaking = sorted((voter for voter in voters if voter.answer is not None), key=lambda voter: voter.node)
     if rule != "majority":
         for voter in speaking:
@@ -209,8 +209,3 @@ def _answer_class(members: Sequence[Candidate], rule: VoteRule, weights: Mapping
 def _answer(voter: Candidate) -> str:
     assert voter.answer is not None
     return voter.answer
-
-
-def _check_choice(what: str, value: str, accepted: tuple[str, ...]) -> None:
-    if value not in accepted:
-        raise ConfigError(f"{what} must be one of {', '.join(accepted)}, not {value!r}")

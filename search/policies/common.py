@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, get_args
 
-from search.errors import ConfigError
+from search.errors import ConfigError, check_choice
 from search.tree import SearchTree
 from search.types import NodeId, Reduce
 
@@ -23,9 +23,7 @@ def open_leaves(tree: SearchTree, reduce: Reduce) -> list[Leaf]:
 
 def check_reduce(reduce: str) -> None:
     """Refuse an unknown way to reduce rewards."""
-    accepted = get_args(Reduce)
-    if reduce not in accepted:
-        raise ConfigError(f"reduce must be one of {', '.join(accepted)}, not {reduce!r}")
+    check_choice("reduce", reduce, get_args(Reduce))
 
 
 def check_positive(name: str, value: float) -> None:

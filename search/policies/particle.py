@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import ClassVar, Literal, get_args
 
 from search.allocate import softmax
-from search.errors import ConfigError
+from search.errors import check_choice
 from search.policies.common import check_positive, check_reduce, open_leaves
 from search.tree import SearchTree
 from search.types import Expansion, Pace, Reduce, Selection
@@ -53,12 +53,8 @@ class ParticleFilter:
 
     def __post_init__(self) -> None:
         check_positive("temperature", self.temperature)
-        for option, value, accepted in (
-            ("weight", self.weight, get_args(Weight)),
-            ("resampling", self.resampling, get_args(Resampling)),
-        ):
-            if value not in accepted:
-                raise ConfigError(f"{option} must be one of {', '.join(accepted)}, not {value!r}")
+        check_choice("weight", self.weight, get_args(Weight))
+        check_choice("resampling", self.resampling, get_args(Resampling))
         check_reduce(self.reduce)
 
     def select(self, tree: SearchTree, width: int, rng: random.Random) -> Selection:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, get_args
 
 from search.allocate import DEFAULT_TEMPERATURE, Rounding, rebase_allocation
-from search.errors import ConfigError
+from search.errors import check_choice
 from search.policies.common import check_positive, check_reduce, open_leaves
 from search.tree import SearchTree
 from search.types import Expansion, Pace, Reduce, Selection
@@ -35,8 +35,7 @@ class Rebase:
 
     def __post_init__(self) -> None:
         check_positive("temperature", self.temperature)
-        if self.rounding not in get_args(Rounding):
-            raise ConfigError(f"rounding must be one of {', '.join(get_args(Rounding))}, not {self.rounding!r}")
+        check_choice("rounding", self.rounding, get_args(Rounding))
         check_reduce(self.reduce)
 
     def select(self, tree: SearchTree, width: int, rng: random.Random) -> Selection:

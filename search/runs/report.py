@@ -14,13 +14,13 @@ from search.catalogue import METHODS
 from search.config import EvalSettings, build
 from search.decision.verdict import decide
 from search.decision.vote import candidates
-from search.errors import ConfigError, DataError
+from search.errors import ConfigError, DataError, check_choice
 from search.problems.data import load_problems
 from search.replay import replay
 from search.results.record import ProblemRecord, read_json, read_record, tree_from_record
 from search.runs.summary import Summary, summarise
 from search.setup.registry import opened_grader
-from search.support.plots import Point, Series, plot_accuracy, plot_depth
+from search.support.plots import Point, Series, plot_accuracy
 from search.support.statistics import Estimate, mean_estimate
 from search.types import Reduce, VoteRule
 
@@ -126,8 +126,7 @@ def revote(run: Run, rule: str | None = None, reduce: str | None = None, grader:
 
 def _chosen(what: str, given: str | None, ran: str, accepted: tuple[str, ...]) -> Any:
     value = ran if given is None else given
-    if value not in accepted:
-        raise ConfigError(f"{what} must be one of {', '.join(accepted)}, not {value!r}")
+    check_choice(what, value, accepted)
     return value
 
 
@@ -189,7 +188,9 @@ def plot_runs(runs: Sequence[Run], folder: Path) -> list[Path]:
     label = "latency, wall seconds a problem (as many side by side as the run had)"
     plot_accuracy(_against(runs, "seconds"), label, files[1])
     widest = max(run.settings.width for run in runs)
-    plot_depth([_over_depth(run) for run in runs if run.settings.width == widest], files[2])
+    depths = [_over_depth(run) for run in runs if run.settings.width == widest]
+    label, y_label = "depth, steps below the prompt", "KV cache kept, tokens a problem"
+    plot_accuracy(depths, label, files[2], y_label=y_label, from_zero=True)
     (folder / "plots.json").write_text(json.dumps([report_dict(run) for run in runs], indent=1) + "\n")
     return files
 
@@ -209,7 +210,7 @@ def _against(runs: Sequence[Run], cost: str) -> list[Series]:
 
 
 def _over_depth(run: Run) -> Series:
-    """KV tokens after the selection at each depth; depth 0 is the prompt alone."""
+    """KV tokens after the selection at each depth, mean over the problems that get there; depth 0 is the prompt."""
     kept: dict[int, list[int]] = defaultdict(list)
     for record in run.records:
         if record.tree is None:
@@ -218,5 +219,6 @@ def _over_depth(run: Run) -> Series:
         for one in replay(tree, record.selections):
             if one.kept:
                 kept[one.depth].append(one.kv_tokens.kept)
-    points = (Point(depth, sum(found) / len(found), 0, 0) for depth, found in sorted(kept.items()))
+    means = {depth: sum(found) / len(found) for depth, found in kept.items()}
+    points = (Point(depth, mean, mean, mean) for depth, mean in means.items())
     return Series(f"{run.name}, width {run.settings.width}", tuple(points))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -55,20 +55,30 @@ def _needs() -> str:
     return f"plots need matplotlib: {install('plots')}"
 
 
-def plot_accuracy(series: Sequence[Series], label: str, file: Path, *, y_label: str = "") -> None:
-    """Accuracy with its interval against a cost.
+def plot_accuracy(
+    series: Sequence[Series], label: str, file: Path, *, y_label: str = "", from_zero: bool = False
+) -> None:
+    """Accuracy, or another figure, with its interval against a cost.
 
     Args:
         series: one line each.
         label: of the x axis, with its unit.
         file: where the PNG goes.
         y_label: of the y axis, where it is not the accuracy.
+        from_zero: whether the y axis begins at 0.
 
     Raises:
         ConfigError: matplotlib is not installed, or the file cannot be written.
     """
+    try:
+        import matplotlib
+    except ImportError:
+        raise ConfigError(_needs()) from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
 
-    def draw(axes: Any) -> None:
+    figure, axes = pyplot.subplots(figsize=(7, 4.5))
+    try:
         for number, one in enumerate(series):
             points = sorted(one.points, key=lambda point: point.x)
             errors = [[p.y - p.low for p in points], [p.high - p.y for p in points]]
@@ -78,29 +88,21 @@ def plot_accuracy(series: Sequence[Series], label: str, file: Path, *, y_label: 
             )
             for point in points:
                 if point.note:
-                    place = {"textcoords": "offset points", "xytext": (4, 4), "fontsize": 7}
+                    place: dict[str, Any] = {"textcoords": "offset points", "xytext": (4, 4), "fontsize": 7}
                     axes.annotate(point.note, (point.x, point.y), **place)
         axes.set_xlabel(label)
         axes.set_ylabel(y_label or "accuracy, share of problems (bars: 95% interval)")
-
-    _draw(draw, file)
-
-
-def plot_depth(series: Sequence[Series], file: Path) -> None:
-    """KV tokens that are kept after the selection at each depth, mean over the problems that get so far.
-
-    Raises:
-        ConfigError: matplotlib is not installed, or the file cannot be written.
-    """
-
-    def draw(axes: Any) -> None:
-        for number, one in enumerate(series):
-            axes.plot([p.x for p in one.points], [p.y for p in one.points], label=one.name, lw=1.2, **_style(number))
-        axes.set_xlabel("depth, steps below the prompt")
-        axes.set_ylabel("KV cache kept, tokens a problem")
-        axes.set_ylim(bottom=0)
-
-    _draw(draw, file)
+        if from_zero:
+            axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+        figure.tight_layout()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(file, dpi=110, metadata={"Software": ""})
+    except OSError as error:
+        raise ConfigError(f"cannot write {file}: {error.strerror or error}") from None
+    finally:
+        pyplot.close(figure)
 
 
 def _style(number: int) -> dict[str, Any]:
@@ -111,25 +113,3 @@ def _style(number: int) -> dict[str, Any]:
         "markersize": 5,
         "markerfacecolor": "white" if number // len(_GREYS) % 2 else _GREYS[number % len(_GREYS)],
     }
-
-
-def _draw(draw: Callable[[Any], None], file: Path) -> None:
-    try:
-        import matplotlib
-    except ImportError:
-        raise ConfigError(_needs()) from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4.5))
-    try:
-        draw(axes)
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
-        figure.tight_layout()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(file, dpi=110, metadata={"Software": ""})
-    except OSError as error:
-        raise ConfigError(f"cannot write {file}: {error.strerror or error}") from None
-    finally:
-        pyplot.close(figure)
