@@ -10,10 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 from search.mini.problems import MiniProblem, Operation, apply
-from search.mini.solutions import can_split, direct_slip, slipped_result
+from search.mini.solutions import Fault, can_split, direct_slip, slipped_result
 from search.mini.wording import (
     ANSWER_PREFIX,
     ANSWER_SUFFIX,
@@ -36,23 +35,6 @@ _STEP = re.compile(
     rf"(, first(?: {_NUMBER}, {_CONNECTOR})?|, {_CONNECTOR}) {_EQUATION}\."
 )
 _ANSWER = re.compile(rf"{re.escape(ANSWER_PREFIX)}{_NUMBER}{re.escape(ANSWER_SUFFIX)}")
-
-
-class Fault(StrEnum):
-    """Why a step is wrong; the first seven are slips by the same name."""
-
-    CARRY = "carry"
-    BORROW = "borrow"
-    TABLE = "table"
-    FORGET = "forget"
-    DROP = "drop"
-    MAKE = "make"
-    NOISE = "noise"
-    ARITHMETIC = "arithmetic"
-    COPY = "copy"
-    ORDER = "order"
-    ANSWER = "answer"
-    FORMAT = "format"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,10 +170,8 @@ class _Reader:
         return pending is not None and pending.op is op and phrase == op.wording.rest_phrase(pending.rest)
 
     def _position_of(self, verb: str) -> int | None:
-        for position, op in enumerate(self.story.operations):
-            if op.wording.verb == verb:
-                return position
-        return None
+        verbs = [op.wording.verb for op in self.story.operations]
+        return verbs.index(verb) if verb in verbs else None
 
     def _read_direct(self, op: Operation, equation: _Equation) -> Fault | None:
         if equation.left != self.value or equation.right != op.number:
@@ -204,7 +184,7 @@ class _Reader:
         if equation.result == exact:
             return None
         if slip is not None and op.kind not in TRAPS and equation.result == slipped_result(slip, op, self.value):
-            return Fault(slip.value)
+            return slip
         return _off(equation.result, exact)
 
     def _read_first(self, op: Operation, stated_tens: str | None, equation: _Equation) -> Fault | None:

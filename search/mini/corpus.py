@@ -66,8 +66,7 @@ class Batch:
 
 def policy_documents(seed: str, chunk: int, count: int, rates: SlipRates) -> list[Document]:
     """A chunk of a policy's corpus: one solution to each of ``count`` fresh train problems, with slips."""
-    plan = _Plan(lambda rng: rng.choice(TRAIN_SPLITS), lambda _: rates)
-    return _written(f"{seed}/{chunk}", chunk * count, count, plan)
+    return _written(f"{seed}/{chunk}", chunk * count, count, lambda _: rates)
 
 
 def prm_documents(seed: str, chunk: int, count: int) -> list[Document]:
@@ -87,8 +86,7 @@ def prm_documents(seed: str, chunk: int, count: int) -> list[Document]:
             return DRAFT_RATES
         return SlipRates.drawn(rng)
 
-    plan = _Plan(lambda rng: rng.choice(TRAIN_SPLITS), draw)
-    return _written(f"{seed}/{chunk}", chunk * count, count, plan)
+    return _written(f"{seed}/{chunk}", chunk * count, count, draw)
 
 
 def drill_documents(seed: str, chunk: int, count: int) -> list[Document]:
@@ -96,27 +94,25 @@ def drill_documents(seed: str, chunk: int, count: int) -> list[Document]:
 
     Among drills no context tells how likely a slip is, so a PRM can only learn to check the arithmetic.
     """
-    plan = _Plan(lambda _: "train-drill", lambda _: DRILL_RATES, DRILL_SPLIT_RATE)
-    return _written(f"{seed}/drill/{chunk}", chunk * count, count, plan)
+    name = f"{seed}/drill/{chunk}"
+    return _written(name, chunk * count, count, lambda _: DRILL_RATES, "train-drill", DRILL_SPLIT_RATE)
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """How a document is drawn: from which split, at which slip rates, split how often."""
-
-    split: Callable[[random.Random], str]
-    rates: Callable[[random.Random], SlipRates]
-    split_rate: float = SPLIT_RATE
-
-
-def _written(seed: str, start: int, count: int, plan: _Plan) -> list[Document]:
+def _written(
+    seed: str,
+    start: int,
+    count: int,
+    rates: Callable[[random.Random], SlipRates],
+    split: str | None = None,
+    split_rate: float = SPLIT_RATE,
+) -> list[Document]:
     rng = random.Random(seed)
     prompts: list[str] = []
     solutions = []
     for number in range(count):
-        story = problem(plan.split(rng), start + number)
+        story = problem(split or rng.choice(TRAIN_SPLITS), start + number)
         prompts.append(format_prompt(story.text))
-        solutions.append(write_solution(story, rng, plan.rates(rng), plan.split_rate))
+        solutions.append(write_solution(story, rng, rates(rng), split_rate))
     encoded = zip(encode_batch(prompts), encode_batch([solution.text for solution in solutions]), strict=True)
     labels = [tuple(step.right for step in solution.steps) for solution in solutions]
     return [_document(p, s, label) for (p, s), label in zip(encoded, labels, strict=True)]

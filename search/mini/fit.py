@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from search.mini.corpus import Batch
+from search.mini.corpus import BATCHES_PER_CHUNK, Batch
 from search.mini.model import MiniModel
-from search.mini.muon import MuonAdam, OptimiserSettings
+from search.mini.muon import MuonAdam
+from search.mini.recipes import Recipe
+from search.mini.sources import PolicySource, PrmSource
 from search.support.training import load_state, save_state
 
-BatchSource = Callable[[int], Sequence[Batch]]
-Evaluate = Callable[[MiniModel], dict[str, float]]
 _REPORT_SECONDS = 5.0
 _SAVE_SECONDS = 30.0
 
@@ -46,25 +46,6 @@ class TrainEvent:
 
 
 Report = Callable[[TrainEvent], None]
-
-
-@dataclass(frozen=True, slots=True)
-class FitSettings:
-    """What a training is; a checkpoint is taken up only where all of it is equal.
-
-    Attributes:
-        role: which model.
-        fingerprint: names data, recipe and seed.
-        num_steps: batches in all.
-        num_evals: points of the dev curve.
-        optimiser: rates and schedule.
-    """
-
-    role: str
-    fingerprint: str
-    num_steps: int
-    num_evals: int
-    optimiser: OptimiserSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,23 +81,21 @@ class _Progress:
 
 def fit(
     model: MiniModel,
-    source: BatchSource,
-    chunk_batches: int,
-    settings: FitSettings,
+    source: PolicySource | PrmSource,
+    recipe: Recipe,
+    fingerprint: str,
     *,
-    evaluate: Evaluate,
     report: Report,
-    state_file: Path | None = None,
-    resume: bool = False,
+    state_file: Path,
+    resume: bool,
 ) -> FitResult:
     """Train a model in place.
 
     Args:
         model: trained in place, in bf16 autocast over float32 weights.
-        source: gives the batches of a chunk by its number.
-        chunk_batches: batches in a chunk.
-        settings: what this training is.
-        evaluate: dev figures of the model; called ``num_evals`` times and at the end.
+        source: of its batches and of its dev figures, which are asked for ``num_evals`` times.
+        recipe: how it is trained.
+        fingerprint: names data, recipe and seed; a state file is taken up only where it is the same.
         report: told of progress every few seconds and of each point of the dev curve.
         state_file: where the state is kept, written atomically every half minute; removed by the caller.
         resume: take up the state file where it exists.
@@ -125,7 +104,7 @@ def fit(
         ConfigError: if the state file belongs to another training.
         DataError: if it cannot be read.
     """
-    optimiser = MuonAdam(model, settings.optimiser)
+    optimiser = MuonAdam(model, recipe.optimiser)
     progress = _Progress()
     curve: list[TrainEvent] = []
 
@@ -135,38 +114,38 @@ def fit(
         optimiser.load_state(state["optimiser"])
         progress = _Progress(*state["progress"])
         for step, loss, tokens, seconds, figures in state["curve"]:
-            curve.append(TrainEvent(settings.role, step, settings.num_steps, loss, tokens, seconds, figures))
+            curve.append(TrainEvent(recipe.role, step, recipe.num_steps, loss, tokens, seconds, figures))
 
-    if resume and state_file is not None:
-        load_state(state_file, settings.fingerprint, take_up)
-    eval_steps = {round(settings.num_steps * (i + 1) / settings.num_evals) for i in range(settings.num_evals)}
+    if resume:
+        load_state(state_file, fingerprint, take_up)
+    eval_steps = {round(recipe.num_steps * (i + 1) / recipe.num_evals) for i in range(recipe.num_evals)}
     losses: list[float] = []
     batches: Sequence[Batch] = ()
     chunk = -1
     last_report = last_save = progress.seconds()
-    while progress.step < settings.num_steps:
-        number, place = divmod(progress.step, chunk_batches)
+    while progress.step < recipe.num_steps:
+        number, place = divmod(progress.step, BATCHES_PER_CHUNK)
         if number != chunk:
-            batches, chunk = source(number), number
-        losses.append(_train_step(model, optimiser, batches[place], progress.step, settings.num_steps))
+            batches, chunk = source.batches(number), number
+        losses.append(_train_step(model, optimiser, batches[place], progress.step, recipe.num_steps))
         progress.step += 1
         progress.tokens += batches[place].num_tokens
         now = progress.seconds()
-        figures = evaluate(model) if progress.step in eval_steps else {}
+        figures = source.evaluate(model) if progress.step in eval_steps else {}
         if figures or now - last_report > _REPORT_SECONDS:
             loss = sum(losses) / len(losses)
-            event = TrainEvent(settings.role, progress.step, settings.num_steps, loss, progress.tokens, now, figures)
+            event = TrainEvent(recipe.role, progress.step, recipe.num_steps, loss, progress.tokens, now, figures)
             report(event)
             curve.extend([event] if figures else [])
             losses, last_report = [], now
-        if state_file is not None and now - last_save > _SAVE_SECONDS:
+        if now - last_save > _SAVE_SECONDS:
             kept = {
                 "model": model.state_dict(),
                 "optimiser": optimiser.state(),
                 "progress": (progress.step, progress.tokens, progress.seconds(), progress.cpu_seconds()),
                 "curve": [(one.step, one.loss, one.tokens, one.seconds, one.figures) for one in curve],
             }
-            save_state(state_file, settings.fingerprint, kept)
+            save_state(state_file, fingerprint, kept)
             last_save = now
     return FitResult(tuple(curve), progress.seconds(), progress.cpu_seconds(), progress.tokens)
 

@@ -29,8 +29,8 @@ NAME_RATE = 0.3
 NOISE_OFFSETS = (-20, -10, -2, -1, 1, 2, 10, 20)
 
 
-class Slip(StrEnum):
-    """The ways in which a written solution goes wrong on purpose."""
+class Fault(StrEnum):
+    """Why a step is wrong: the slips that written solutions make on purpose, then what only a model's may have."""
 
     CARRY = "carry"
     BORROW = "borrow"
@@ -41,6 +41,10 @@ class Slip(StrEnum):
     NOISE = "noise"
     SKIP = "skip"
     COPY = "copy"
+    ARITHMETIC = "arithmetic"
+    ORDER = "order"
+    ANSWER = "answer"
+    FORMAT = "format"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,7 @@ class WrittenStep:
 
     text: str
     right: bool
-    slip: Slip | None = None
+    slip: Fault | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,29 +130,29 @@ def can_split(op: Operation, value: int) -> bool:
     return whole < 100 and (op.kind is not OpKind.SUB or value >= op.number)
 
 
-def direct_slip(op: Operation, value: int) -> Slip | None:
+def direct_slip(op: Operation, value: int) -> Fault | None:
     """The slip that tempts whoever does an operation in one step from a count, or None."""
     number = op.number
     if op.kind is OpKind.ADD and value % 10 + number % 10 >= 10:
-        return Slip.CARRY
+        return Fault.CARRY
     if op.kind is OpKind.SUB and value >= number and value % 10 < number % 10:
-        return Slip.BORROW
+        return Fault.BORROW
     if op.kind is OpKind.MUL and number >= 3 and value > 0:
-        return Slip.TABLE
+        return Fault.TABLE
     if op.kind is OpKind.DROP:
-        return Slip.DROP
+        return Fault.DROP
     if op.kind is OpKind.MAKE:
-        return Slip.MAKE
+        return Fault.MAKE
     return None
 
 
-def slipped_result(slip: Slip, op: Operation, value: int) -> int:
+def slipped_result(slip: Fault, op: Operation, value: int) -> int:
     """What a direct slip makes of an operation, misreadings included."""
-    if slip is Slip.CARRY:
+    if slip is Fault.CARRY:
         return value + op.number - 10
-    if slip is Slip.BORROW:
+    if slip is Fault.BORROW:
         return value - op.number + 10
-    if slip is Slip.TABLE:
+    if slip is Fault.TABLE:
         return value * (op.number - 1)
     return value + op.number
 
@@ -179,13 +183,13 @@ class _Writer:
         self.rates = rates
         self.split_rate = split_rate
         self.value = story.start
-        self.left_out: Slip | None = None
+        self.left_out: Fault | None = None
         self.steps: list[WrittenStep] = []
 
     def write(self) -> WrittenSolution:
         for op in self.story.operations:
             if self._happens(self.rates.skip):
-                self.left_out = self.left_out or Slip.SKIP
+                self.left_out = self.left_out or Fault.SKIP
             elif can_split(op, self.value) and self.rng.random() < self.split_rate:
                 self._split(op)
             else:
@@ -225,7 +229,7 @@ class _Writer:
         self._add(f"{self._subject()} {op.phrase}, {lead} {equation} = {result}.", slip)
         self.value = result
         if self.rng.random() < self.rates.forget:
-            self.left_out = Slip.FORGET
+            self.left_out = Fault.FORGET
             return
         self._rest(op, units)
 
@@ -253,7 +257,7 @@ class _Writer:
         result = apply(op.kind, value, number)
         equation = f"{value} {SIGN[op.kind]} {number} = {result}"
         phrase = op.wording.phrase(number if self.rng.random() < 0.5 else op.number)
-        self._add(f"{self._subject()} {phrase}, {self.rng.choice(CONNECTORS)} {equation}.", Slip.COPY)
+        self._add(f"{self._subject()} {phrase}, {self.rng.choice(CONNECTORS)} {equation}.", Fault.COPY)
         self.value = result
 
     def _other_digit(self, number: int) -> int:
@@ -265,16 +269,16 @@ class _Writer:
     def _happens(self, rate: float) -> bool:
         return rate > 0 and self.rng.random() < rate
 
-    def _noisy(self, exact: int) -> tuple[int, Slip | None]:
+    def _noisy(self, exact: int) -> tuple[int, Fault | None]:
         if self.rng.random() >= self.rates.noise:
             return exact, None
         result = exact + self.rng.choice(NOISE_OFFSETS)
-        return (result, Slip.NOISE) if result >= 0 else (exact, None)
+        return (result, Fault.NOISE) if result >= 0 else (exact, None)
 
     def _subject(self) -> str:
         return self.story.name if self.rng.random() < NAME_RATE else self.story.pronoun
 
-    def _add(self, text: str, slip: Slip | None) -> None:
+    def _add(self, text: str, slip: Fault | None) -> None:
         """Append a step; one that leaves something out before it is wrong for that."""
         if self.left_out is not None:
             slip, self.left_out = self.left_out, None

@@ -14,8 +14,7 @@ import torch
 from search.mini.assets import weights_folder
 from search.mini.card import TRAINING_FILE, write_notes
 from search.mini.checkpoint import save_model, write_json
-from search.mini.corpus import BATCHES_PER_CHUNK
-from search.mini.fit import FitSettings, Report, fit
+from search.mini.fit import Report, fit
 from search.mini.recipes import Recipe, recipe_for
 from search.mini.solutions import DRAFT_RATES, TARGET_RATES
 from search.mini.sources import PolicySource, PrmSource
@@ -83,22 +82,11 @@ def train(
             return done
     out.mkdir(parents=True, exist_ok=True)
     state_file = out / STATE_FILE
-    settings = FitSettings(recipe.role, fingerprint, recipe.num_steps, recipe.num_evals, recipe.optimiser)
     with _one_thread():
         folder = policies or weights_folder()
-        source: PolicySource | PrmSource
         source = PrmSource(recipe, seed, folder) if role == "prm" else PolicySource(recipe, seed)
         model = source.start()
-        result = fit(
-            model,
-            source.batches,
-            BATCHES_PER_CHUNK,
-            settings,
-            evaluate=source.evaluate,
-            report=report,
-            state_file=state_file,
-            resume=resume,
-        )
+        result = fit(model, source, recipe, fingerprint, report=report, state_file=state_file, resume=resume)
     save_model(model, out)
     if role == "prm":
         write_json(out / PRM_CONFIG_FILE, dict(PRM_CONFIG))

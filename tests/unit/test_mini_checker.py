@@ -1,5 +1,6 @@
 import random
 from collections import Counter
+from dataclasses import asdict
 
 import pytest
 
@@ -9,7 +10,6 @@ from search.mini.solutions import (
     CLEAN_RATES,
     DRAFT_RATES,
     TARGET_RATES,
-    Slip,
     SlipRates,
     write_solution,
 )
@@ -121,7 +121,7 @@ def test_separators_and_answers() -> None:
 @pytest.mark.parametrize("rates", [CLEAN_RATES, TARGET_RATES, DRAFT_RATES, SlipRates(*[0.4] * 9)])
 def test_the_checker_finds_the_labels_of_the_corpus(rates: SlipRates) -> None:
     rng = random.Random(3)
-    seen: Counter[Slip | None] = Counter()
+    seen: Counter[Fault | None] = Counter()
     for found in problems("dev", 150):
         solution = write_solution(found, rng, rates)
         assert len(solution.steps) <= 10
@@ -131,10 +131,10 @@ def test_the_checker_finds_the_labels_of_the_corpus(rates: SlipRates) -> None:
         assert verdict.answer == str(solution.answer)
         for written, read in zip(solution.steps, verdict.steps, strict=True):
             seen[written.slip] += 1
-            if written.slip not in (None, Slip.NOISE, Slip.SKIP):
+            if written.slip not in (None, Fault.NOISE, Fault.SKIP):
                 assert read.fault is not None
                 assert read.fault.value == written.slip
-    slips = {slip for slip in Slip if getattr(rates, slip.value) > 0}
+    slips = {Fault(name) for name, rate in asdict(rates).items() if rate > 0}
     assert {slip for slip in seen if slip is not None} == slips
 
 
