@@ -42,7 +42,33 @@ def paper_coverage(width: int) -> float:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EtsKv:
+class _Pruning:
+    """What the three methods have in common.
+
+    Attributes:
+        node_cost_weight: lambda_b >= 0; 0 charges nothing.
+        node_cost: "uniform", all steps alike, or "tokens": by a step's share of the tree's tokens.
+        temperature: T of REBASE's softmax(reward / T).
+        reduce: which reward of a leaf's path is meant.
+    """
+
+    pace: ClassVar[Pace] = "level"
+
+    node_cost_weight: float = 1.0
+    node_cost: NodeCost = "uniform"
+    temperature: float = DEFAULT_TEMPERATURE
+    reduce: Reduce = "last"
+
+    def __post_init__(self) -> None:
+        _check_weight("node_cost_weight", self.node_cost_weight)
+        if not 0 < self.temperature < float("inf"):
+            raise ConfigError(f"temperature must be a positive number, not {self.temperature}")
+        check_choice("node_cost", self.node_cost, get_args(NodeCost))
+        check_choice("reduce", self.reduce, get_args(Reduce))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EtsKv(_Pruning):
     """ETS-KV of ETS (arXiv 2502.13575): the pruning program without coverage.
 
     REBASE allocates the width; the allocation, normalised, is what each leaf is worth; the program keeps the leaves
@@ -50,37 +76,83 @@ class EtsKv:
     differ in nothing the lower node ids are kept, and of equal sets the larger. A solver that fails, or runs out of
     time, leaves a note, and the step goes on with the first allocation.
 
+    With a node cost weight of 0 it is REBASE.
+
     Attributes:
-        node_cost_weight: lambda_b >= 0; 0 is REBASE.
-        node_cost: "uniform" as in the paper, or "tokens": by a node's share of the tree's tokens.
-        temperature: T of REBASE's softmax(reward / T).
         solver: highs, pulp, or tree.
         solver_seconds: time limit of one solve.
-        reduce: which reward of a leaf's path is meant.
     """
 
     name: ClassVar[str] = "ets-kv"
-    pace: ClassVar[Pace] = "level"
-    features: ClassVar[frozenset[str]] = frozenset()
 
-    node_cost_weight: float = 1.0
-    node_cost: NodeCost = "uniform"
-    temperature: float = DEFAULT_TEMPERATURE
     solver: str = "highs"
     solver_seconds: float = DEFAULT_SECONDS
-    reduce: Reduce = "last"
 
     def __post_init__(self) -> None:
-        _check(self)
+        _Pruning.__post_init__(self)
         make_solver(self.solver, self.solver_seconds)
 
+    @property
+    def features(self) -> frozenset[str]:
+        """None are read."""
+        return frozenset()
+
     def select(self, tree: SearchTree, width: int, rng: random.Random) -> Selection:
-        """Allocate, prune, allocate again."""
-        return _select(self, tree, tree.leaves(), width, None, 0.0)
+        """Cluster where coverage counts, allocate, prune, allocate again.
+
+        Raises:
+            PolicyError: coverage counts, and a leaf has no embedding.
+        """
+        leaves = tree.leaves()
+        if len(leaves) == 1:
+            return Selection((Expansion(leaves[0].id, width),))
+        clusters, coverage_weight = self._coverage(tree, leaves, width)
+        rewards = [tree.path_reward(leaf.id, self.reduce) for leaf in leaves]
+        first = rebase_allocation(rewards, width, self.temperature)
+        notes = _notes(clusters)
+        solution = self._prune(tree, leaves, first, clusters, coverage_weight)
+        solved = solution.status == "optimal"
+        if solved:
+            again = rebase_allocation([rewards[leaf] for leaf in solution.kept], width, self.temperature)
+            counts = dict(zip(solution.kept, again, strict=True))
+        else:
+            counts = dict(enumerate(first))
+            what = f"solver {self.solver}: {solution.status}, {solution.message}"
+            notes.append(f"{what}; went on with REBASE's allocation")
+        fate = LeafFate(self.name, tree, leaves, solution.kept, first, width, solved, clusters)
+        return _selection(leaves, counts, fate, notes)
+
+    def _coverage(self, tree: SearchTree, leaves: Sequence[Node], width: int) -> tuple[Clusters | None, float]:
+        """The clusters of the leaves, None where they do not count, and lambda_d."""
+        return None, 0.0
+
+    def _prune(
+        self,
+        tree: SearchTree,
+        leaves: Sequence[Node],
+        allocation: Sequence[int],
+        clusters: Clusters | None,
+        coverage_weight: float,
+    ) -> PruneSolution:
+        """The program's optimum; a solver's error becomes a status."""
+        total = sum(allocation)
+        problem = build_problem(
+            tree,
+            [leaf.id for leaf in leaves],
+            [count / total for count in allocation],
+            None if clusters is None else clusters.labels,
+            node_cost_weight=self.node_cost_weight,
+            coverage_weight=coverage_weight,
+            node_cost=self.node_cost,
+        )
+        try:
+            return make_solver(self.solver, self.solver_seconds).solve(problem)
+        except SolverError as error:
+            return PruneSolution((), float("-inf"), "failed", self.solver, message=str(error))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ets:
+class Ets(_Pruning):
     """ETS (arXiv 2502.13575) with coverage counted as a chance, and weights that are relative to the level.
 
     REBASE allocates the width. Of the leaves that get some of it those are kept that raise the chance that one of the
@@ -92,25 +164,19 @@ class Ets:
     real models' steps hardly two are near enough to be one cluster, and then the bonus keeps them all.
 
     Attributes:
-        node_cost_weight: lambda_b >= 0; of up to 256 equal leaves 1 / sqrt(lambda_b) are kept; 0 charges nothing.
+        node_cost_weight: of up to 256 equal leaves 1 / sqrt(lambda_b) are kept.
         cluster_distance: cosine distance at which clusters are cut; None to find it from the level's own distances.
-        node_cost: "tokens": by a step's share of the level's tokens; "uniform", all steps alike.
-        temperature: T of REBASE's softmax(reward / T).
-        reduce: which reward of a leaf's path is meant.
     """
 
     name: ClassVar[str] = "ets"
-    pace: ClassVar[Pace] = "level"
     features: ClassVar[frozenset[str]] = frozenset({"embedding"})
 
     node_cost_weight: float = NODE_COST_WEIGHT
     cluster_distance: float | None = None
     node_cost: NodeCost = "tokens"
-    temperature: float = DEFAULT_TEMPERATURE
-    reduce: Reduce = "last"
 
     def __post_init__(self) -> None:
-        _check(self)
+        _Pruning.__post_init__(self)
         check_distance(self.cluster_distance)
 
     def select(self, tree: SearchTree, width: int, rng: random.Random) -> Selection:
@@ -141,37 +207,24 @@ class Ets:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EtsPaper:
+class EtsPaper(EtsKv):
     """ETS as published (arXiv 2502.13575): ETS-KV with a reward for every semantic cluster that a kept leaf covers.
 
     Needs the node feature "embedding", unless the coverage weight is 0.
 
     Attributes:
-        node_cost_weight: lambda_b >= 0; 0 charges nothing.
         coverage_weight: lambda_d >= 0; None for the paper's at the nearest width of 16, 64, 256: 1.5, 1.4, 1.45.
         cluster_distance: cosine distance at which clusters are cut; None to find it from the level's own distances.
-        node_cost: "uniform" as in the paper, or "tokens": by a node's share of the tree's tokens.
-        temperature: T of REBASE's softmax(reward / T).
         solver: highs, or pulp; tree where the coverage weight is 0.
-        solver_seconds: time limit of one solve.
-        reduce: which reward of a leaf's path is meant.
     """
 
     name: ClassVar[str] = "ets-paper"
-    pace: ClassVar[Pace] = "level"
 
-    node_cost_weight: float = 1.0
     coverage_weight: float | None = None
     cluster_distance: float | None = PAPER_DISTANCE
-    node_cost: NodeCost = "uniform"
-    temperature: float = DEFAULT_TEMPERATURE
-    solver: str = "highs"
-    solver_seconds: float = DEFAULT_SECONDS
-    reduce: Reduce = "last"
 
     def __post_init__(self) -> None:
-        _check(self)
-        make_solver(self.solver, self.solver_seconds)
+        EtsKv.__post_init__(self)
         if self.coverage_weight is not None:
             _check_weight("coverage_weight", self.coverage_weight)
         check_distance(self.cluster_distance)
@@ -183,20 +236,11 @@ class EtsPaper:
         """The newest step's embedding, where coverage counts."""
         return frozenset() if self.coverage_weight == 0 else frozenset({"embedding"})
 
-    def select(self, tree: SearchTree, width: int, rng: random.Random) -> Selection:
-        """Cluster, allocate, prune, allocate again.
-
-        Raises:
-            PolicyError: a leaf has no embedding.
-        """
-        leaves = tree.leaves()
+    def _coverage(self, tree: SearchTree, leaves: Sequence[Node], width: int) -> tuple[Clusters | None, float]:
         weight = self.coverage_weight
         if weight is None:
             weight = paper_coverage(width + tree.num_finished)
-        clusters = None
-        if weight and len(leaves) > 1:
-            clusters = _clusters(self.name, leaves, self.cluster_distance)
-        return _select(self, tree, leaves, width, clusters, weight)
+        return _clusters(self.name, leaves, self.cluster_distance) if weight else None, weight
 
 
 def _clusters(policy: str, leaves: Sequence[Node], distance: float | None) -> Clusters:
@@ -205,14 +249,6 @@ def _clusters(policy: str, leaves: Sequence[Node], distance: float | None) -> Cl
         raise PolicyError(f"{policy}: node {missing[0]} has no embedding")
     texts = [leaf.text.strip() for leaf in leaves]
     return cluster_steps(texts, [leaf.features["embedding"] for leaf in leaves], distance)  # type: ignore[misc]
-
-
-def _check(policy: Ets | EtsKv | EtsPaper) -> None:
-    _check_weight("node_cost_weight", policy.node_cost_weight)
-    if not 0 < policy.temperature < float("inf"):
-        raise ConfigError(f"temperature must be a positive number, not {policy.temperature}")
-    check_choice("node_cost", policy.node_cost, get_args(NodeCost))
-    check_choice("reduce", policy.reduce, get_args(Reduce))
 
 
 def _check_weight(option: str, value: float) -> None:
@@ -241,32 +277,6 @@ def _selection(leaves: Sequence[Node], counts: Mapping[int, int], fate: LeafFate
     )
 
 
-def _select(
-    policy: EtsKv | EtsPaper,
-    tree: SearchTree,
-    leaves: Sequence[Node],
-    width: int,
-    clusters: Clusters | None,
-    coverage_weight: float,
-) -> Selection:
-    """Prune by the program, and let REBASE allocate the whole width again over what is kept."""
-    rewards = [tree.path_reward(leaf.id, policy.reduce) for leaf in leaves]
-    first = rebase_allocation(rewards, width, policy.temperature)
-    if len(leaves) == 1:
-        return Selection((Expansion(leaves[0].id, width),))
-    notes = _notes(clusters)
-    solution = _prune(policy, tree, leaves, first, clusters, coverage_weight)
-    solved = solution.status == "optimal"
-    if solved:
-        again = rebase_allocation([rewards[leaf] for leaf in solution.kept], width, policy.temperature)
-        counts = dict(zip(solution.kept, again, strict=True))
-    else:
-        counts = dict(enumerate(first))
-        notes.append(f"solver {policy.solver}: {solution.status}, {solution.message}; went on with REBASE's allocation")
-    fate = LeafFate(policy.name, tree, leaves, solution.kept, first, width, solved, clusters)
-    return _selection(leaves, counts, fate, notes)
-
-
 def _give_to_kept(
     kept: Sequence[int], rewards: Sequence[float], first: Sequence[int], clusters: Clusters, temperature: float
 ) -> dict[int, int]:
@@ -293,28 +303,3 @@ def _give_to_kept(
         shares = rebase_allocation([rewards[leaf] for leaf in leaves], width, temperature)
         counts.update(dict(zip(leaves, shares, strict=True)))
     return counts
-
-
-def _prune(
-    policy: EtsKv | EtsPaper,
-    tree: SearchTree,
-    leaves: Sequence[Node],
-    allocation: Sequence[int],
-    clusters: Clusters | None,
-    coverage_weight: float,
-) -> PruneSolution:
-    """The program's optimum; a solver's error becomes a status."""
-    total = sum(allocation)
-    problem = build_problem(
-        tree,
-        [leaf.id for leaf in leaves],
-        [count / total for count in allocation],
-        None if clusters is None else clusters.labels,
-        node_cost_weight=policy.node_cost_weight,
-        coverage_weight=coverage_weight,
-        node_cost=policy.node_cost,
-    )
-    try:
-        return make_solver(policy.solver, policy.solver_seconds).solve(problem)
-    except SolverError as error:
-        return PruneSolution((), float("-inf"), "failed", policy.solver, message=str(error))
