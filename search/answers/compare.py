@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from typing import Any
 
 from search.answers.evaluate import compare, exact, less, proportional
 from search.answers.exact import TooLargeError, UndefinedError
@@ -87,14 +88,12 @@ def _bare(value: Value) -> Expression | None:
     return value if isinstance(value, Expression) else None
 
 
-def _expression(first: Value, second: Value) -> Verdict | None:
-    assert isinstance(first, Expression)
+def _expression(first: Expression, second: Value) -> Verdict | None:
     return compare(first, second) if isinstance(second, Expression) else None
 
 
-def _percentage(first: Value, second: Value) -> Verdict | None:
+def _percentage(first: Percentage, second: Value) -> Verdict | None:
     """50% is 50 and 0.5 both: data sets write either."""
-    assert isinstance(first, Percentage)
     if isinstance(second, Percentage):
         return compare(first.amount, second.amount)
     if isinstance(second, Expression):
@@ -108,8 +107,7 @@ def _scaled(amount: Expression, factor: Fraction) -> Expression:
     return amount if factor == 1 else Expression(Node("mul", (amount.node, number(factor))), amount.variables)
 
 
-def _quantity(first: Value, second: Value) -> Verdict | None:
-    assert isinstance(first, Quantity)
+def _quantity(first: Quantity, second: Value) -> Verdict | None:
     if isinstance(second, Expression) and first.dimension:
         second = _letter_unit(second)
     if isinstance(second, Expression):
@@ -146,8 +144,7 @@ def _letters(word: Text) -> Expression | None:
     return Expression(Node("mul", factors), frozenset(letter for letter in word.text if letter not in "ei"))
 
 
-def _clock(first: Value, second: Value) -> Verdict | None:
-    assert isinstance(first, Clock)
+def _clock(first: Clock, second: Value) -> Verdict | None:
     if isinstance(second, Clock):
         same_time = (first.hour % 12, first.minute) == (second.hour % 12, second.minute)
         return SAME if same_time and (first.half == second.half or not first.half or not second.half) else DIFFERENT
@@ -159,8 +156,7 @@ def _clock(first: Value, second: Value) -> Verdict | None:
     return DIFFERENT
 
 
-def _ratio(first: Value, second: Value) -> Verdict | None:
-    assert isinstance(first, Ratio)
+def _ratio(first: Ratio, second: Value) -> Verdict | None:
     if isinstance(second, Ratio):
         if len(first.terms) != len(second.terms):
             return DIFFERENT
@@ -178,9 +174,8 @@ def _product(first: Expression, second: Expression) -> Expression:
     return Expression(Node("mul", (first.node, second.node)), first.variables | second.variables)
 
 
-def _labelled(first: Value, second: Value) -> Verdict | None:
+def _labelled(first: Labelled, second: Value) -> Verdict | None:
     """A name that one side leaves out is no difference, but another name is."""
-    assert isinstance(first, Labelled)
     if isinstance(second, Labelled):
         if first.name == second.name:
             return same_value(first.value, second.value)
@@ -202,9 +197,8 @@ def _as_relation(first: Labelled) -> Relation | None:
     return None
 
 
-def _relation(first: Value, second: Value) -> Verdict | None:
+def _relation(first: Relation, second: Value) -> Verdict | None:
     """Equations are the same up to a factor, inequalities up to a positive one; those of numbers as they stand."""
-    assert isinstance(first, Relation)
     if not isinstance(second, Relation):
         return DIFFERENT if not isinstance(second, Labelled) else None
     if first.sign != second.sign:
@@ -219,9 +213,8 @@ def _relation(first: Value, second: Value) -> Verdict | None:
     return proportional(ours, theirs, names, positive=first.sign in ("<", "<="))
 
 
-def _ordered(first: Value, second: Value) -> Verdict | None:
+def _ordered(first: Ordered, second: Value) -> Verdict | None:
     """Item by item. A bare list in the same order only leaves the brackets out."""
-    assert isinstance(first, Ordered)
     if isinstance(second, Ordered):
         if first.square != second.square and len(first.items) == 2:
             return DIFFERENT  # as intervals they differ
@@ -241,8 +234,7 @@ def _in_order(ours: Sequence[Value], theirs: Sequence[Value]) -> Verdict:
     return all_of(same_value(*pair) for pair in zip(ours, theirs, strict=True))
 
 
-def _unordered(first: Value, second: Value) -> Verdict | None:
-    assert isinstance(first, Unordered)
+def _unordered(first: Unordered, second: Value) -> Verdict | None:
     if not isinstance(second, Unordered):
         if len(first.items) == 1 and not isinstance(second, Region | Ordered):
             return same_value(first.items[0], second)
@@ -293,8 +285,7 @@ def _paired(ours: list[Value], theirs: list[Value]) -> Verdict:
     return UNDECIDED if UNDECIDED in verdicts.values() and pairs(frozenset((SAME, UNDECIDED))) else DIFFERENT
 
 
-def _matrix(first: Value, second: Value) -> Verdict | None:
-    assert isinstance(first, Matrix)
+def _matrix(first: Matrix, second: Value) -> Verdict | None:
     if not isinstance(second, Matrix):
         return None if isinstance(second, Ordered | Labelled) else DIFFERENT
     if [len(row) for row in first.rows] != [len(row) for row in second.rows]:
@@ -310,8 +301,7 @@ def _based(first: Value, second: Value) -> Verdict | None:
     return DIFFERENT  # numbers to a base are what they are written as
 
 
-def _choice(first: Value, second: Value) -> Verdict | None:
-    assert isinstance(first, Choice)
+def _choice(first: Choice, second: Value) -> Verdict | None:
     if isinstance(second, Choice):
         if first.letter != second.letter:
             return DIFFERENT
@@ -323,7 +313,7 @@ def _choice(first: Value, second: Value) -> Verdict | None:
     return DIFFERENT if first.content is None else same_value(first.content, second)
 
 
-_RULES: tuple[tuple[type, Callable[[Value, Value], Verdict | None]], ...] = (
+_RULES: tuple[tuple[type, Callable[[Any, Value], Verdict | None]], ...] = (
     (Labelled, _labelled),
     (Choice, _choice),
     (Based, _based),

@@ -6,7 +6,7 @@ only where it read both sides to their last sign. What neither reads is equal to
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from functools import lru_cache
 from threading import Lock
 from typing import ClassVar
 
@@ -44,7 +44,7 @@ class MathGrader(AnswerReader):
         self.num_undecided = 0
         self.num_compared = 0
         self._symbolic = Symbolic()
-        self._kept: OrderedDict[tuple[str, str], Verdict] = OrderedDict()
+        self._compared = lru_cache(_MAX_KEPT)(self._compare)
         self._lock = Lock()
 
     @property
@@ -64,19 +64,10 @@ class MathGrader(AnswerReader):
             return Verdict.SAME if left else Verdict.DIFFERENT
         if not left or not right:
             return Verdict.DIFFERENT
-        pair = (first, second) if first <= second else (second, first)
+        verdict = self._compared(*sorted((first, second)))
         with self._lock:
             self.num_compared += 1
-            verdict = self._kept.get(pair)
-        if verdict is None:
-            verdict = self._compared(*pair)
-            with self._lock:
-                self._kept[pair] = verdict
-                if len(self._kept) > _MAX_KEPT:
-                    self._kept.popitem(last=False)
-        if verdict is Verdict.UNDECIDED:
-            with self._lock:
-                self.num_undecided += 1
+            self.num_undecided += verdict is Verdict.UNDECIDED
         return verdict
 
     def equivalent(self, first: str, second: str) -> bool:
@@ -112,7 +103,7 @@ class MathGrader(AnswerReader):
                 return Verdict.SAME
         return verdict
 
-    def _compared(self, first: str, second: str) -> Verdict:
+    def _compare(self, first: str, second: str) -> Verdict:
         left, right = read_value(first), read_value(second)
         verdict = same_value(left, right)
         if verdict is not Verdict.DIFFERENT:

@@ -59,14 +59,15 @@ _SIGNS = {
     "∶": ":",
     "﹪": "%",
 }
-_GREEK = (
+GREEK_LETTERS = (
     "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi",
     "omicron", "pi", "rho", "sigmaf", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega",
 )  # fmt: skip
-_SIGNS |= {chr(0x3B1 + number): f"\\{name} " for number, name in enumerate(_GREEK)}
-_SIGNS |= {chr(0x391 + number): f"\\{name.capitalize()} " for number, name in enumerate(_GREEK) if name in (
-    "gamma", "delta", "theta", "lambda", "xi", "pi", "sigma", "phi", "psi", "omega"
-)}  # fmt: skip
+GREEK_CAPITALS = ("Gamma", "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Phi", "Psi", "Omega")
+"""Those that TeX has commands for."""
+
+_SIGNS |= {chr(0x3B1 + number): f"\\{name} " for number, name in enumerate(GREEK_LETTERS)}
+_SIGNS |= {chr(0x391 + GREEK_LETTERS.index(name.lower())): f"\\{name} " for name in GREEK_CAPITALS}
 _TRANSLATED = str.maketrans(_SIGNS)
 
 _RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁽⁾ⁿⁱ", "0123456789+()ni", strict=True))

@@ -9,9 +9,8 @@ from search.answers.exact import TooLargeError, UndefinedError
 from search.answers.values import Expression, Interval, Ordered, Region, Unordered, Value, Verdict, all_of
 
 
-def same_interval(first: Value, second: Value) -> Verdict | None:
+def same_interval(first: Interval, second: Value) -> Verdict | None:
     """Whether an interval is what another value says; None where that value is to decide."""
-    assert isinstance(first, Interval)
     if isinstance(second, Interval):
         return _same_ends(first, second)
     if isinstance(second, Region) or (isinstance(second, Ordered) and len(second.items) == 2):
@@ -40,9 +39,8 @@ def as_region(value: Value) -> Region | None:
     return None
 
 
-def same_region(region: Value, value: Value) -> Verdict | None:
+def same_region(region: Region, value: Value) -> Verdict | None:
     """Whether a set of real numbers is what another value says."""
-    assert isinstance(region, Region)
     beside = as_region(value)
     if beside is None:
         return Verdict.DIFFERENT

@@ -7,17 +7,13 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple, TypeAlias
 
-from search.answers.notation import FUNCTIONS, MONEY, ROW_END
+from search.answers.notation import FUNCTIONS, GREEK_CAPITALS, GREEK_LETTERS, MONEY, ROW_END
 
 MAX_TOKENS = 600
 MAX_DEPTH = 40
 MAX_DIGITS = 1000
 
-GREEK = frozenset((
-    "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi",
-    "omicron", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda",
-    "Xi", "Pi", "Sigma", "Phi", "Psi", "Omega", "ell", "hbar",
-))  # fmt: skip
+GREEK = frozenset({*GREEK_LETTERS, *GREEK_CAPITALS, "ell", "hbar"}) - {"pi", "sigmaf"}
 _NAMED = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", **dict.fromkeys(("infinity", "inf", "oo"), "infty")}
 _SCANNER = re.compile(
     r"(?P<space> +)"
