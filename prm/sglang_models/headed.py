@@ -6,8 +6,9 @@ request reads one step's reward, and the radix cache holds the steps before it.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from sglang.srt.layers.pooler import EmbeddingPoolerOutput, Pooler, PoolingType
@@ -20,17 +21,19 @@ WRAPPER = "pretrained_model."
 
 
 class _HeadedQwen2(nn.Module):
-    """A Qwen2 decoder with a head in place of its output embeddings, read at each prompt's last token."""
+    """A Qwen2 decoder with a head in place of its output embeddings, read at each prompt's last token.
+
+    Attributes:
+        head: name of the module that makes outputs (num_tokens, num_outputs) of hidden states (num_tokens, dim).
+    """
+
+    head: ClassVar[str] = "score"
 
     def __init__(self, config: Any, quant_config: Any = None, prefix: str = "") -> None:
         super().__init__()
         self.config, self.quant_config = config, quant_config
         self.model = Qwen2Model(config, quant_config=quant_config, prefix=add_prefix("model", prefix))
         self.pooler = Pooler(pooling_type=PoolingType.LAST, normalize=False)
-
-    def head(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Outputs (num_tokens, num_outputs) for hidden states (num_tokens, dim)."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def forward(
@@ -44,7 +47,7 @@ class _HeadedQwen2(nn.Module):
         """One output vector for each prompt of the batch."""
         assert get_embedding, "start the server with --is-embedding"
         hidden = self.model(input_ids, positions, forward_batch, input_embeds)
-        return self.pooler(self.head(hidden), forward_batch)
+        return self.pooler(getattr(self, self.head)(hidden), forward_batch)
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> Any:
         """Take a checkpoint's tensors by their names; output embeddings are left out."""
@@ -61,35 +64,15 @@ class Qwen2ForProcessRewardModel(_HeadedQwen2):
         dim = config.hidden_size
         self.score = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, 2))
 
-    def head(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(num_tokens, 2)."""
-        outputs: torch.Tensor = self.score(hidden)
-        return outputs
-
-
-class _ValueHead(nn.Module):
-    """One linear layer, under the name that TRL gives it."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.summary = nn.Linear(dim, 1)
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        outputs: torch.Tensor = self.summary(hidden)
-        return outputs
-
 
 class Qwen2ForPrmModel(_HeadedQwen2):
-    """Skywork-o1-Open-PRM: one output; the reward is its sigmoid."""
+    """Skywork-o1-Open-PRM: one output, of a layer under the name that TRL gives it; the reward is its sigmoid."""
+
+    head: ClassVar[str] = "v_head"
 
     def __init__(self, config: Any, quant_config: Any = None, prefix: str = "") -> None:
         super().__init__(config, quant_config, prefix)
-        self.v_head = _ValueHead(config.hidden_size)
-
-    def head(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(num_tokens, 1)."""
-        outputs: torch.Tensor = self.v_head(hidden)
-        return outputs
+        self.v_head = nn.Sequential(OrderedDict(summary=nn.Linear(config.hidden_size, 1)))
 
 
 class Qwen2ForSequenceClassification(_HeadedQwen2):
@@ -98,11 +81,6 @@ class Qwen2ForSequenceClassification(_HeadedQwen2):
     def __init__(self, config: Any, quant_config: Any = None, prefix: str = "") -> None:
         super().__init__(config, quant_config, prefix)
         self.score = nn.Linear(config.hidden_size, config.num_labels, bias=False)
-
-    def head(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(num_tokens, num_labels)."""
-        outputs: torch.Tensor = self.score(hidden)
-        return outputs
 
 
 EntryClass = [Qwen2ForProcessRewardModel, Qwen2ForPrmModel, Qwen2ForSequenceClassification]
