@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 from search.errors import ConfigError, DataError
 from search.protocols import Engine
 from search.support.streams import side_by_side
-from search.types import Prefix, Segment
+from search.tree import SearchTree
+from search.types import ROOT, FinishReason, NodeId, Step
 
 if TYPE_CHECKING:
     import torch
 
 SETTINGS_FILE = "features.json"
 _SHARD = "shard-{:05d}.safetensors"
-_ROOT_KEY = 0
 
 
 class Solution(NamedTuple):
@@ -58,54 +58,6 @@ class Sampled(NamedTuple):
     problem: str
     prompt: tuple[int, ...]
     solutions: tuple[Solution, ...]
-
-
-@dataclass(slots=True)
-class _Place:
-    """A node of a problem's trie."""
-
-    parent: int
-    segment: Segment
-    num_solutions: int = 0
-    num_right: int = 0
-
-
-@dataclass(slots=True)
-class _Trie:
-    """What a problem's solutions say, each beginning once; places are in the order of their first solution."""
-
-    prompt: tuple[int, ...]
-    places: list[_Place] = field(default_factory=list)
-    leaves: list[int] = field(default_factory=list)
-    _known: dict[tuple[int, tuple[int, ...]], int] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, sampled: Sampled) -> _Trie:
-        trie = cls(sampled.prompt)
-        for solution in sampled.solutions:
-            at = -1
-            for ids in solution.steps:
-                above = at
-                at = trie._known.setdefault((above, ids), len(trie.places))
-                if at == len(trie.places):
-                    trie.places.append(_Place(above, Segment(_ROOT_KEY + 1 + at, ids)))
-                trie.places[at].num_solutions += 1
-                trie.places[at].num_right += solution.correct
-            trie.leaves.append(at)
-        return trie
-
-    def prefix(self, name: str, place: int) -> Prefix:
-        """The path to a place as an engine takes it."""
-        segments = []
-        while place >= 0:
-            segments.append(self.places[place].segment)
-            place = self.places[place].parent
-        return Prefix(name, (Segment(_ROOT_KEY, self.prompt), *reversed(segments)))
-
-    def order(self) -> list[int]:
-        """Places, the ends of solutions first: an engine that reads those computes what is above them on the way."""
-        ends = dict.fromkeys(self.leaves)
-        return [*ends, *(place for place in range(len(self.places)) if place not in ends)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,14 +111,6 @@ class Features:
         places.reverse()
         return places
 
-    def depths(self) -> NDArray[np.int64]:
-        """(num_places,) number of the step, from 1."""
-        depth_of = np.ones(len(self.parents), np.int64)
-        for place, above in enumerate(self.parents):
-            if above >= 0:
-                depth_of[place] = depth_of[above] + 1
-        return depth_of
-
 
 async def collect_features(
     engine: Engine,
@@ -219,7 +163,7 @@ async def collect_features(
         report(done, "")
 
 
-_Read = tuple[_Trie, Sampled, "torch.Tensor"]
+_Read = tuple[SearchTree, list[NodeId], Sampled, "torch.Tensor"]
 
 
 async def _read_problem(engine: Engine, sampled: Sampled, layers: Sequence[int]) -> _Read | None:
@@ -231,16 +175,36 @@ async def _read_problem(engine: Engine, sampled: Sampled, layers: Sequence[int])
     if not fitting:
         return None
     sampled = sampled._replace(solutions=fitting)
-    trie, name = _Trie.of(sampled), f"{sampled.problem}/features"
-    order = trie.order()
+    tree, ends = _tree_of(sampled)
+    # The ends of solutions first: an engine that reads those computes what is above them on the way.
+    order = list(dict.fromkeys([*ends, *(node.id for node in tree if node.parent is not None)]))
     try:
-        read = await asyncio.gather(*(engine.read(trie.prefix(name, at), "hidden", layers) for at in order))
+        read = await asyncio.gather(*(engine.read(tree.prefix(node), "hidden", layers) for node in order))
     finally:
-        await engine.release(name)
+        await engine.release(tree.id)
     states = torch.empty((len(order), len(layers), len(read[0]) // len(layers)), dtype=torch.bfloat16)
-    for place, values in zip(order, read, strict=True):
-        states[place] = torch.tensor(values).reshape(len(layers), -1).to(torch.bfloat16)
-    return trie, sampled, states
+    for node, values in zip(order, read, strict=True):
+        states[node - 1] = torch.tensor(values).reshape(len(layers), -1).to(torch.bfloat16)
+    return tree, ends, sampled, states
+
+
+def _tree_of(sampled: Sampled) -> tuple[SearchTree, list[NodeId]]:
+    """What a problem's solutions say, each beginning once in the order of its first solution, and where each ends.
+
+    The place of a step is the number of its node less 1, as the root is none.
+    """
+    tree = SearchTree(f"{sampled.problem}/features", sampled.prompt, "")
+    known: dict[tuple[NodeId, tuple[int, ...]], NodeId] = {}
+    ends = []
+    for solution in sampled.solutions:
+        at = ROOT
+        for ids in solution.steps:
+            if (at, ids) not in known:
+                known[at, ids] = tree.add_child(at)
+                tree.write(Step(known[at, ids], ids, "", FinishReason.STOP, "data"))
+            at = known[at, ids]
+        ends.append(at)
+    return tree, ends
 
 
 def begin(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -274,18 +238,24 @@ def _write_shard(file: Path, read: Sequence[_Read]) -> None:
         name: [] for name in ("problems", "parents", "num_solutions", "num_right", "leaves", "answers", "correct")
     }
     base = 0
-    for number, (trie, sampled, _) in enumerate(read):
-        columns["problems"] += [number] * len(trie.places)
-        columns["parents"] += [place.parent + base if place.parent >= 0 else -1 for place in trie.places]
-        columns["num_solutions"] += [place.num_solutions for place in trie.places]
-        columns["num_right"] += [place.num_right for place in trie.places]
-        columns["leaves"] += [leaf + base for leaf in trie.leaves]
+    for number, (tree, ends, sampled, _) in enumerate(read):
+        steps = tree.nodes[1:]
+        told, right = Counter[NodeId](), Counter[NodeId]()
+        for end, solution in zip(ends, sampled.solutions, strict=True):
+            for node in tree.path(end):
+                told[node.id] += 1
+                right[node.id] += solution.correct
+        columns["problems"] += [number] * len(steps)
+        columns["parents"] += [step.parent - 1 + base if step.parent else -1 for step in steps]
+        columns["num_solutions"] += [told[step.id] for step in steps]
+        columns["num_right"] += [right[step.id] for step in steps]
+        columns["leaves"] += [end - 1 + base for end in ends]
         columns["answers"] += [one.answer for one in sampled.solutions]
         columns["correct"] += [int(one.correct) for one in sampled.solutions]
-        base += len(trie.places)
+        base += len(steps)
     tensors = {name: torch.tensor(values, dtype=torch.int32) for name, values in columns.items()}
     tensors["states"] = torch.cat([states for *_, states in read])
-    ids = json.dumps([sampled.problem for _, sampled, _ in read])
+    ids = json.dumps([sampled.problem for _, _, sampled, _ in read])
     partial = file.with_name(file.name + ".partial")
     save_file(tensors, str(partial), metadata={"problems": ids})
     partial.chmod(0o644)
@@ -350,19 +320,13 @@ def read_features(folders: Sequence[Path]) -> Features:
 
 def _shards(folder: Path, *, tensors: bool = True) -> Iterator[tuple[dict[str, torch.Tensor], list[str]]]:
     """The columns of each shard, if `tensors`, and its problems."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     for file in sorted(folder.glob("shard-*.safetensors")):
-        with _broken_shards(file), safe_open(file, framework="pt") as opened:
-            columns = {name: opened.get_tensor(name) for name in list(opened.keys()) if tensors}
-            yield columns, json.loads(opened.metadata()["problems"])
-
-
-@contextmanager
-def _broken_shards(file: Path) -> Iterator[None]:
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
-        raise DataError(f"{file}: is no shard of features, or cut short ({error})") from None
+        try:
+            with safe_open(file, framework="pt") as opened:
+                columns = {name: opened.get_tensor(name) for name in list(opened.keys()) if tensors}
+                problems = json.loads(opened.metadata()["problems"])
+        except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
+            raise DataError(f"{file}: is no shard of features, or cut short ({error})") from None
+        yield columns, problems

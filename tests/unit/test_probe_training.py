@@ -35,7 +35,7 @@ def test_features_are_states_and_labels_of_each_beginning_once(tmp_path):
     found = read_features([tmp_path])
     assert found.problem_ids == ("p", "q") and found.problems.tolist() == [0, 0, 0, 0, 1]
     assert engine.num_calls("read") == 5, "A is one step of two solutions"
-    assert found.parents.tolist() == [-1, 0, 0, -1, -1] and found.depths().tolist() == [1, 2, 2, 1, 1]
+    assert found.parents.tolist() == [-1, 0, 0, -1, -1]
     assert found.labels.tolist() == [0.5, 1.0, 0.0, 0.0, 1.0] and found.num_solutions.tolist() == [2, 1, 1, 1, 1]
     assert found.leaves.tolist() == [1, 2, 3, 4] and found.answers.tolist() == [0, 1, -1, 0]
     assert [found.path(int(leaf)) for leaf in found.leaves] == [[0, 1], [0, 2], [3], [4]]
