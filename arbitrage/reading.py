@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, ClassVar, Literal, Protocol, cast
 
 from arbitrage.walks import DRAFT, TARGET
 from search.errors import ConfigError, ScoringError
@@ -81,44 +81,30 @@ def read_config(name: str, folder: Path) -> RouterConfig:
     return config
 
 
-@dataclass(frozen=True, slots=True)
 class RouterReader:
-    """Ids for a router's model, and its estimate from the head's outputs. Serves as a codec of `prm.PrmScorer`.
+    """Ids for a router's model, and its estimate from the head's outputs. Serves as a codec of `prm.PrmScorer`."""
 
-    Attributes:
-        steps: how the underlying reward model reads.
-        tags: by writer, the ids before each of its steps.
-        classes: what the head tells apart.
-        name: "router".
-        reads, labels: a head; no labels.
-    """
+    name: ClassVar[str] = "router"
+    reads: ClassVar[Literal["labels", "head"]] = "head"
+    labels: ClassVar[tuple[int, ...]] = ()
 
-    steps: StepReader
-    tags: Mapping[str, tuple[int, ...]]
-    classes: Classes = "2"
-    name: str = "router"
-    reads: Literal["labels", "head"] = "head"
-    labels: tuple[int, ...] = ()
-
-    @classmethod
-    def build(cls, steps: StepReader, tokenizer: Tokenizer, config: RouterConfig) -> RouterReader:
-        """The reader that a configuration describes."""
-        tags: dict[str, tuple[int, ...]] = {}
-        if config.annotate:
-            tags = {DRAFT: tokenizer.encode(config.draft_tag), TARGET: tokenizer.encode(config.target_tag)}
-        return cls(steps, tags, config.classes)
+    def __init__(self, steps: StepReader, tokenizer: Tokenizer, config: RouterConfig) -> None:
+        """Read as `steps`, the underlying reward model, does, and each step after the tag of its writer."""
+        tags = {DRAFT: config.draft_tag, TARGET: config.target_tag} if config.annotate else {}
+        self._steps, self._classes = steps, config.classes
+        self._tags = {writer: tokenizer.encode(tag) for writer, tag in tags.items()}
 
     def prompt_ids(self, tree: SearchTree) -> tuple[int, ...]:
         """As the reward model reads the question."""
-        return self.steps.prompt_ids(tree)
+        return self._steps.prompt_ids(tree)
 
     def step_ids(self, tree: SearchTree, node: Node) -> tuple[int, ...]:
         """The writer's tag and the step."""
-        return self.tags.get(node.writer, ()) + self.steps.step_ids(tree, node)
+        return self._tags.get(node.writer, ()) + self._steps.step_ids(tree, node)
 
     def reward(self, outputs: Sequence[float]) -> float:
         """The estimate that escalation helps, in [0, 1]."""
-        return estimate(self.classes, outputs)
+        return estimate(self._classes, outputs)
 
 
 def num_outputs(classes: str) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from prm.checkpoint import PrmConfig
@@ -33,35 +32,26 @@ _SLOTS = 1 << 32
 """Keys below a content are from its number times this on; contents count from 0, and there are fewer."""
 
 
-@dataclass(frozen=True, slots=True)
 class CriticCodec:
     """What a critic reads of a tree, as `prm.codec.PrmCodec`, and the question behind it.
 
     Attributes:
         tokenizer: the critic's.
         prompt: how it is asked.
-        head: all that stands before the steps, with `_PROBLEM` for the problem; protected.
-        tail: all that stands behind them, up to where the critic goes on; protected.
         verdict_ids: what its verdict follows, where it writes a critique.
         labels: the right answer and the wrong one.
     """
 
-    tokenizer: Tokenizer
-    prompt: CriticPrompt
-    head: str
-    tail: str
-    verdict_ids: tuple[int, ...]
-    labels: tuple[int, int]
     name: ClassVar[str] = "critic"
     reads: ClassVar[Reads] = "labels"
 
-    @classmethod
-    def build(cls, tokenizer: Tokenizer, prompt: CriticPrompt) -> Self:
+    def __init__(self, tokenizer: Tokenizer, prompt: CriticPrompt) -> None:
         """Put the prompt into the tokenizer's chat template, or, where it has none, into plain text.
 
         Raises:
             ConfigError: the template has no place for the conversation, or a label is not one token.
         """
+        self.tokenizer, self.prompt = tokenizer, prompt
         turns: list[dict[str, str]] = []
         for example in prompt.examples:
             steps = "".join(prompt.stepped(step, number) for number, step in enumerate(example.steps, 1))
@@ -79,15 +69,16 @@ class CriticCodec:
             whole = tokenizer.start + "".join(turn["content"] + behind[turn["role"]] for turn in turns).rstrip()
         if whole.count(_PROBLEM) != 1 or whole.count(_STEPS) != 1:
             raise ConfigError("its chat template does not show all that a user says")
-        head, tail = whole.split(_STEPS)
-        tail += protect(tokenizer, prompt.reply)
-        asked = prompt.verdict or tail
+        # All that stands before the steps, with `_PROBLEM` for the problem, and all behind them; both protected.
+        self._head, behind_steps = whole.split(_STEPS)
+        self._tail = behind_steps + protect(tokenizer, prompt.reply)
+        asked = prompt.verdict or self._tail
         spaced = not asked[-1:].isspace() and (plain or bool(prompt.verdict or prompt.reply))
-        labels = [_label(tokenizer, asked, f" {label}" if spaced else label) for label in prompt.labels]
-        if labels[0] == labels[1]:
+        right, wrong = (_label(tokenizer, asked, f" {label}" if spaced else label) for label in prompt.labels)
+        if right == wrong:
             raise ConfigError(f"labels {prompt.labels[0]!r} and {prompt.labels[1]!r} are the same token to the critic")
-        verdict = encode_after(tokenizer, ".", prompt.verdict) if prompt.verdict else ()
-        return cls(tokenizer, prompt, head, tail, verdict, (labels[0], labels[1]))
+        self.labels = (right, wrong)
+        self.verdict_ids = encode_after(tokenizer, ".", prompt.verdict) if prompt.verdict else ()
 
     def prompt_ids(self, tree: SearchTree) -> tuple[int, ...]:
         """All that stands before the steps."""
@@ -99,14 +90,14 @@ class CriticCodec:
 
     def question_ids(self, node: Node) -> tuple[int, ...]:
         """What stands behind a path that ends with this step, up to where the critic goes on."""
-        return encode_after(self.tokenizer, self._stepped(node)[-1:], self.tail)
+        return encode_after(self.tokenizer, self._stepped(node)[-1:], self._tail)
 
     def reward(self, outputs: Sequence[float]) -> float:
         """p(right) / (p(right) + p(wrong))."""
         return two_way(outputs[1], outputs[0])
 
     def _opened(self, tree: SearchTree) -> str:
-        return self.head.replace(_PROBLEM, protect(self.tokenizer, tree.question))
+        return self._head.replace(_PROBLEM, protect(self.tokenizer, tree.question))
 
     def _before(self, tree: SearchTree, node: Node) -> str:
         return self._opened(tree) if node.depth == 1 else self._stepped(tree.path(node.id)[-2])[-1:]
@@ -192,7 +183,7 @@ class CriticScorer(PrmScorer):
         number = parts.options.get("critic_samples", 0)
         assert isinstance(number, int)
         try:
-            codec = CriticCodec.build(parts.engine.tokenizer, prompt)
+            codec = CriticCodec(parts.engine.tokenizer, prompt)
         except ConfigError as error:
             raise ConfigError(f"prm {parts.name}: {error}") from None
         return cls(parts.engine, codec, model, number)

@@ -26,4 +26,4 @@ def critic(model: FakeModel, num_critiques: int = 0, faults: Sequence[Fault] = (
     prompt = prompt_of("critic-cot" if num_critiques else "critic", **values)
     if num_critiques and "verdict" not in values:
         prompt = prompt.model_copy(update={"verdict": "Verdict: "})
-    return CriticScorer(engine, CriticCodec.build(engine.tokenizer, prompt), "fake", num_critiques)
+    return CriticScorer(engine, CriticCodec(engine.tokenizer, prompt), "fake", num_critiques)

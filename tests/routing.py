@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from search.errors import ScoringError
 from search.loop.driver import Driver
 from search.policies import BestOfN
 from search.protocols import Engine
-from search.types import Problem
+from search.support.streams import closing
+from search.types import Problem, Sampling
 
 PROMPT = "Add 3.\n\n"
 PROBLEM = Problem("p1", PROMPT, "4")
@@ -98,7 +100,7 @@ class Parts:
         if ROUTERS[kind].judge != "router":
             return self.scorer() if ROUTERS[kind].scores else None
         config = RouterConfig("draft", "target", "prm", draft_tag="a", target_tag="b")
-        return PrmScorer(self.learned, RouterReader.build(self.codec(self.learned), self.learned.tokenizer, config))
+        return PrmScorer(self.learned, RouterReader(self.codec(self.learned), self.learned.tokenizer, config))
 
     def router(self, kind: str, threshold: float = 0.5):
         scaled = {"judge": 9 * threshold, "oracle": 0.0}.get(kind, threshold)
@@ -112,3 +114,23 @@ class Parts:
     ):
         writer = self.writer(kind, threshold, pipeline=pipeline)
         return Driver(policy or BestOfN(), writer, scorer, width=width, **options)
+
+
+ALONE = ("never", "random", "rsd", "judge", "arbitrage", "probe")
+"""Routers that look at the draft's step alone."""
+
+
+def solve(driver, problem=PROBLEM):
+    """What a search of one problem comes to."""
+    return asyncio.run(driver.solve(problem, PROMPT))
+
+
+def shape(outcome):
+    """All of a search's tree that what runs beside must not change."""
+    return [(node.parent, node.ids, node.writer, node.status, node.estimate) for node in outcome.tree]
+
+
+async def written(session, tree, jobs):
+    """All steps that a writer makes for these jobs."""
+    async with closing(session.write(tree, jobs, Sampling())) as made:
+        return [step async for step in made]

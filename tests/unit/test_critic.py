@@ -42,7 +42,7 @@ def test_a_chat_template_holds_the_examples_the_problem_the_steps_and_the_questi
         "critic", reply="", opening="{problem} :", step="<{number} {step}>", question="Right?",
         examples=[{"problem": "1+1", "steps": ["It is 2."], "reply": "+"}],
     )  # fmt: skip
-    codec = CriticCodec.build(wrapped(byte_tokenizer("qwen")), prompt)
+    codec = CriticCodec(wrapped(byte_tokenizer("qwen")), prompt)
     assert read(codec, ["So 7."]) == (
         "<|im_start|>user\n1+1 :<1 It is 2.>Right?<|im_end|>\n<|im_start|>assistant\n+<|im_end|>\n"
         "<|im_start|>user\nAnn has 3 pens and buys 4. How many? :<1 So 7.>Right?<|im_end|>\n<|im_start|>assistant\n"
@@ -50,15 +50,13 @@ def test_a_chat_template_holds_the_examples_the_problem_the_steps_and_the_questi
 
 
 def test_without_a_chat_template_it_is_plain_text():
-    codec = CriticCodec.build(
-        wrapped(byte_tokenizer("plain")), prompt_of("critic", opening="{problem}|", step="{step}|")
-    )
+    codec = CriticCodec(wrapped(byte_tokenizer("plain")), prompt_of("critic", opening="{problem}|", step="{step}|"))
     assert read(codec, ["So 7."]).endswith("How many?|So 7.|Is the last step of this solution right? Answer with one "
                                            "word: Yes or No.\n\nAnswer: ")  # fmt: skip
 
 
 def test_control_tokens_in_problem_and_steps_are_text():
-    codec = CriticCodec.build(wrapped(byte_tokenizer("qwen")), prompt_of("critic"))
+    codec = CriticCodec(wrapped(byte_tokenizer("qwen")), prompt_of("critic"))
     tree, leaf = tree_of(["So <|im_end|> 7."], "What is <|im_start|>?")
     path = tree.path(leaf)
     ids = (*codec.prompt_ids(tree), *codec.step_ids(tree, path[1]))
@@ -66,7 +64,7 @@ def test_control_tokens_in_problem_and_steps_are_text():
 
 
 def test_thinkprm_is_asked_in_the_words_that_it_was_trained_on():
-    codec = CriticCodec.build(wrapped(byte_tokenizer("qwen")), PROMPTS["thinkprm"].model_copy(
+    codec = CriticCodec(wrapped(byte_tokenizer("qwen")), PROMPTS["thinkprm"].model_copy(
         update={"labels": ("Y", "N"), "verdict": "\nIs the solution correct? "}))  # fmt: skip
     assert read(codec, ["Step 1: It is 3.", "So 7."]) == (
         "<|im_start|>user\nYou are given a math problem and a proposed step-by-step solution:\n\n[Math Problem]\n\n"
@@ -265,22 +263,22 @@ def test_labels_of_several_tokens_are_refused(folder):
     finally:
         asyncio.run(engine.aclose())
     with pytest.raises(ConfigError, match="labels 'Y' and 'Y' are the same token"):
-        CriticCodec.build(wrapped(byte_tokenizer("qwen")), prompt_of("critic", labels=["Y", "Y"]))
+        CriticCodec(wrapped(byte_tokenizer("qwen")), prompt_of("critic", labels=["Y", "Y"]))
 
 
 def test_a_template_that_leaves_out_what_a_user_says_is_refused():
     raw = byte_tokenizer("qwen")
     raw.chat_template = "{{ messages[0].role }}"
     with pytest.raises(ConfigError, match="does not show all that a user says"):
-        CriticCodec.build(wrapped(raw), prompt_of("critic"))
+        CriticCodec(wrapped(raw), prompt_of("critic"))
 
 
 def test_a_template_that_has_a_choice_is_asked_not_to_think_before_a_label_and_left_alone_before_a_critique():
     raw = byte_tokenizer("qwen")
     raw.chat_template += "{% if enable_thinking is defined and enable_thinking is false %}<no>{% endif %}"
-    assert read(CriticCodec.build(wrapped(raw), prompt_of("critic"))).endswith("assistant\n<no> ")
+    assert read(CriticCodec(wrapped(raw), prompt_of("critic"))).endswith("assistant\n<no> ")
     cot = prompt_of("critic-cot", verdict="So: ")
-    assert read(CriticCodec.build(wrapped(raw), cot)).endswith("assistant\n ")
+    assert read(CriticCodec(wrapped(raw), cot)).endswith("assistant\n ")
 
 
 def test_settings_of_critics_are_left_alone_beside_another_reward_model(asks):

@@ -136,7 +136,7 @@ CODECS = {
 def test_a_reward_model_reads_no_control_token_out_of_a_text(name):
     codec = CODECS[name]()
     reader = codec.tokenizer
-    reading = RouterReader.build(codec, reader, RouterConfig("d", "t", "p"))
+    reading = RouterReader(codec, reader, RouterConfig("d", "t", "p"))
 
     def read(*tree):
         made, leaf = tree

@@ -150,12 +150,12 @@ def test_a_router_reads_who_wrote_each_step():
     tree, drafts = walk_of([(0.1, 0.9, True), (0.8, 0.2, False)], parts).tree()
     codec = parts.codec(parts.learned)
     config = RouterConfig("d", "t", "p", draft_tag="D", target_tag="T")
-    reader = RouterReader.build(codec, parts.learned.tokenizer, config)
+    reader = RouterReader(codec, parts.learned.tokenizer, config)
     decode = parts.learned.tokenizer.decode
     assert decode(reader.step_ids(tree, tree[drafts[0]])) == "DAdd 1.\n\n"
     assert decode(reader.step_ids(tree, tree.nodes[drafts[0] + 1])) == "TTake 2.\n\n"
     found = texts_of([walk_of([(0.1, 0.9, True), (0.8, 0.2, False)], parts)], reader, 999)
-    plain = RouterReader.build(codec, parts.learned.tokenizer, replace(config, annotate=False))
+    plain = RouterReader(codec, parts.learned.tokenizer, replace(config, annotate=False))
     assert decode(plain.step_ids(tree, tree[drafts[0]])) == "Add 1.\n\n"
     texts = {decode(text.ids): text for text in found}
     assert set(texts) == {PROMPT + "DAdd 1.\n\n", PROMPT + "TTake 2.\n\nDAdd 1.\n\n"}
