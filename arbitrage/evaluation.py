@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -13,28 +12,18 @@ from search.support.statistics import auc, calibration_error, clustered_bootstra
 SHARES = (0.05, 0.10, 0.20, 0.40)
 
 
-class Truth(NamedTuple):
-    """What escalation of each pair is worth.
+def truth(pairs: Sequence[StepPair], margin: float) -> tuple[list[float], list[bool]]:
+    """What escalation of each pair is worth, and whether the target's step is better.
 
-    Attributes:
-        gain: of each pair: a right step for a wrong one 1, the reverse -1; the advantage where no checker judged.
-        helps: whether the target's step is better: right for wrong; D > margin where no checker judged.
-        judge: "checker" or "prm": who says so.
+    Where a checker judged every pair, a right step for a wrong one is worth 1, the reverse -1, and right for wrong is
+    better; else it is worth its advantage D, and D > margin is better.
     """
-
-    gain: list[float]
-    helps: list[bool]
-    judge: str
-
-
-def truth(pairs: Sequence[StepPair], margin: float) -> Truth:
-    """What escalation is worth, by the checker where it judged every pair, else by the reward model."""
     rights = [(pair.draft_right, pair.target_right) for pair in pairs]
     if all(right is not None for both in rights for right in both):
         gain = [float(bool(target)) - float(bool(draft)) for draft, target in rights]
-        return Truth(gain, [value > 0 for value in gain], "checker")
+        return gain, [value > 0 for value in gain]
     advantages = [pair.advantage for pair in pairs]
-    return Truth(advantages, [value > margin for value in advantages], "prm")
+    return advantages, [value > margin for value in advantages]
 
 
 def figures(walks: Sequence[Walk], estimates: Sequence[float | None], margin: float) -> dict[str, float | int | None]:
@@ -59,7 +48,7 @@ def figures(walks: Sequence[Walk], estimates: Sequence[float | None], margin: fl
     scores = [value for value in estimates if value is not None]
     doubts = [1.0 - pair.draft_reward for pair in pairs]
     advantages = [pair.advantage for pair in pairs]
-    better = truth(pairs, margin)
+    worth, better = truth(pairs, margin)
     helped, any_helped = ([value > cut for value in advantages] for cut in (margin, 0.0))
     sides = {
         side: [score > 0.5 for score, label in zip(scores, helped, strict=True) if label is side]
@@ -68,8 +57,8 @@ def figures(walks: Sequence[Walk], estimates: Sequence[float | None], margin: fl
     values: dict[str, float | int | None] = {
         "spearman": _rank_correlation(scores, advantages),
         "spearman_prm": _rank_correlation(doubts, advantages),
-        "auc": auc(scores, better.helps),
-        "auc_prm": auc(doubts, better.helps),
+        "auc": auc(scores, better),
+        "auc_prm": auc(doubts, better),
         "auc_advantage": auc(scores, helped),
         "auc_advantage_prm": auc(doubts, helped),
         "auc_any_advantage": auc(scores, any_helped),
@@ -77,16 +66,16 @@ def figures(walks: Sequence[Walk], estimates: Sequence[float | None], margin: fl
         "accuracy_0": 1 - sum(sides[False]) / len(sides[False]) if sides[False] else None,
         "accuracy_1": sum(sides[True]) / len(sides[True]) if sides[True] else None,
         "calibration_error": calibration_error(scores, helped),
-        "share_better": sum(better.helps) / len(pairs),
+        "share_better": sum(better) / len(pairs),
         "num_pairs": len(pairs),
         "num_problems": len({owners[number] for number in estimated}),
         "num_left_out": len(every) - len(pairs),
     }
-    gain = np.array(better.gain)
+    gain = np.array(worth)
     problems = np.array([owners[number] for number in estimated])
     for share in SHARES:
         name = f"{round(100 * share):02d}"
-        ours, theirs, best = (chosen(ranking, share) * gain for ranking in (scores, doubts, better.gain))
+        ours, theirs, best = (chosen(ranking, share) * gain for ranking in (scores, doubts, worth))
         low, high = clustered_bootstrap(ours - theirs, problems)
         values[f"gain_vs_prm_{name}"] = float((ours - theirs).mean())
         values[f"gain_vs_prm_{name}_lo"], values[f"gain_vs_prm_{name}_hi"] = low, high

@@ -27,6 +27,9 @@ from search.answers.values import Expression, Node
 _PRODUCT = re.compile(r"[b-df-hj-np-tv-z]{2}|[a-z]{1}|[xyzuvw]{2,3}|[abcd]{2,3}|[pqrst]{2,3}|[klmn]{2,3}")
 _OPAQUE = frozenset("fgFGPQ")
 _CLOSING = {"(": ")", "[": "]", "{": "}", "lfloor": "rfloor", "lceil": "rceil"}
+_END = Token("end", "", False)
+"""Stands after the last token."""
+
 _NO_FACTORS = frozenset(("rangle", "rfloor", "rceil", "circ", "le", "ge", "ne", "in", "cup", "cap", "pm", "mp"))
 
 
@@ -67,12 +70,12 @@ class _Parser:
             raise UnreadError(f"{self.tokens[self.at].text!r}")
         return node
 
-    def peek(self) -> Token | None:
-        return self.tokens[self.at] if self.at < len(self.tokens) else None
+    def peek(self) -> Token:
+        return self.tokens[self.at] if self.at < len(self.tokens) else _END
 
     def take(self) -> Token:
         token = self.peek()
-        if token is None:
+        if token is _END:
             raise UnreadError("an expression that is not finished")
         self.at += 1
         return token
@@ -109,7 +112,8 @@ class _Parser:
 
     def product(self) -> Node:
         factors = [self.power()]
-        while (token := self.peek()) is not None:
+        while True:
+            token = self.peek()
             if is_sign(token, "*", "/"):
                 self.at += 1
                 negative = self.accept("-")
@@ -135,8 +139,7 @@ class _Parser:
     def power(self) -> Node:
         base = self.postfix()
         if self.accept("^"):
-            token = self.peek()
-            if token is not None and is_command(token, "circ"):
+            if is_command(self.peek(), "circ"):
                 self.at += 1
                 return Node("mul", (base, Node("pi"), number(Fraction(1, 180))))
             return Node("pow", (base, self.exponent()))
@@ -154,8 +157,7 @@ class _Parser:
         return Node("pow", (node, self.exponent())) if self.accept("^") else node
 
     def _is_next(self, *signs: str) -> bool:
-        token = self.peek()
-        return token is not None and is_sign(token, *signs)
+        return is_sign(self.peek(), *signs)
 
     def postfix(self) -> Node:
         node = self.atom()
@@ -222,7 +224,7 @@ class _Parser:
             return Node(run)
         subscript = self._subscript() if len(run) == 1 or self._is_next("_") else ""
         following = self.peek()
-        if run[-1] in _OPAQUE and following is not None and is_sign(following, "(") and not following.spaced:
+        if run[-1] in _OPAQUE and is_sign(following, "(") and not following.spaced:
             raise UnreadError("a function that is not known")
         if len(run) == 1:
             return Node("var", name=run + subscript)
@@ -288,7 +290,7 @@ class _Parser:
     def _two(self) -> tuple[Node, Node]:
         r"""The arguments of \frac and \binom, in braces or as TeX takes them without: \frac12, \frac1{20}."""
         token = self.peek()
-        if token is not None and token.kind == "num" and len(token.text) == 2 and token.text.isdigit():
+        if token.kind == "num" and len(token.text) == 2 and token.text.isdigit():
             self.at += 1
             return number(int(token.text[0])), number(int(token.text[1]))
         return self._argument(), self._argument()
@@ -310,8 +312,6 @@ class _Parser:
         if self._is_next("["):
             degree = self.group()
         token = self.peek()
-        if token is None:
-            raise UnreadError("a root of nothing")
         if is_sign(token, "{", "("):
             radicand = self.group()
         elif token.kind == "num":
@@ -335,10 +335,7 @@ class _Parser:
             sign = self._signs()
             exponent = self.group() if self._is_next("{") else self.atom()
             exponent = Node("neg", (exponent,)) if sign < 0 else exponent
-        token = self.peek()
-        if token is None:
-            raise UnreadError("a function of nothing")
-        argument = self.group() if is_sign(token, "(", "{", "[") else self._bare_argument()
+        argument = self.group() if self._is_next("(", "{", "[") else self._bare_argument()
         inverse = exponent is not None and exponent == Node("neg", (number(1),))
         if inverse and name in ("sin", "cos", "tan"):
             name, exponent = f"arc{name}", None
@@ -348,7 +345,8 @@ class _Parser:
     def _bare_argument(self) -> Node:
         r"""What a function without brackets applies to: the factors up to a sign, a bracket or another function."""
         factors = [self.power()]
-        while (token := self.peek()) is not None:
+        while True:
+            token = self.peek()
             if is_sign(token, "/") and not token.spaced:
                 self.at += 1
                 factors.append(Node("inv", (self.power(),)))

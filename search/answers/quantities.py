@@ -58,7 +58,7 @@ def read_measured(tokens: list[Token]) -> Expression | Quantity | None:
         return _money(tokens)
     if len(tokens) > 1 and is_sign(tokens[0], "-") and tokens[1].text in CURRENCIES:
         money = _money(tokens[1:])
-        return replace(money, amount=_negative(money.amount))
+        return replace(money, amount=replace(money.amount, node=Node("neg", (money.amount.node,))))
     spelled = _spelled(tokens)
     if spelled is not None:
         return spelled
@@ -114,13 +114,6 @@ def _money(tokens: list[Token]) -> Quantity:
         return Quantity(inner.amount, unit.dimension, unit.factor, inner.words)
     amount = inner if inner is not None else read_expression(rest)
     return Quantity(amount, unit.dimension, unit.factor)
-
-
-def _negative(amount: Expression) -> Expression:
-    value = amount.node.number
-    return (
-        Expression(number(-value)) if value is not None else Expression(Node("neg", (amount.node,)), amount.variables)
-    )
 
 
 def _spelled(tokens: list[Token]) -> Expression | None:
