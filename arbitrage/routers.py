@@ -74,16 +74,21 @@ class RouterClass(Router, Protocol):
         """
 
 
-class _Plain(Stateless):
-    """What routers without a threshold have in common."""
+class _Fixed(Stateless):
+    """What routers without a threshold have in common: they decide the same for every step."""
 
     needs: Needs = frozenset({"draft"})
+    escalates: ClassVar[bool]
 
     @classmethod
     def build(cls, parts: RouterParts) -> Self:
         """Without a threshold there is nothing to choose."""
         del parts
         return cls()
+
+    async def route(self, tree: SearchTree, draft: Step | None, target: Step | None) -> Decision:
+        """Decide without a look."""
+        return Decision(self.escalates)
 
 
 class _Threshold:
@@ -115,25 +120,19 @@ class _Session:
         return await self._decide(tree, draft, target)
 
 
-class Never(_Plain):
+class Never(_Fixed):
     """The draft alone."""
 
     name = "never"
-
-    async def route(self, tree: SearchTree, draft: Step | None, target: Step | None) -> Decision:
-        """Never escalate."""
-        return Decision(False)
+    escalates = False
 
 
-class Always(_Plain):
+class Always(_Fixed):
     """The target alone: the draft is not even asked."""
 
     name = "always"
     needs: Needs = frozenset()
-
-    async def route(self, tree: SearchTree, draft: Step | None, target: Step | None) -> Decision:
-        """Always escalate."""
-        return Decision(True)
+    escalates = True
 
 
 class RandomRouter(_Threshold, Stateless):

@@ -248,11 +248,16 @@ def train(
     if not texts:
         raise DataError(f"no collected step fits into {settings.max_tokens} tokens")
     wanted = _classes(walks, helped, settings)
-    held_out = _HeldOut(dev, reader, settings)
+    dev_texts, dev_helped = texts_of(dev, reader, settings.max_tokens), helps(dev, settings)
     torch.manual_seed(settings.seed)
     batches = [batch for _ in range(settings.num_epochs) for batch in _batches(texts, settings, rng)]
     per_epoch = len(batches) // settings.num_epochs
     eval_every = max(1, per_epoch // settings.evals_per_epoch)
+
+    def dev_auc() -> float | None:
+        pairs = zip(model.estimates(dev_texts, len(dev_helped)), dev_helped, strict=True)
+        estimated = [(value, helped) for value, helped in pairs if value is not None]
+        return auc([value for value, _ in estimated], [helped for _, helped in estimated])
 
     def backward(batch: list[list[Text]]) -> float:
         model.decoder.train()
@@ -260,10 +265,10 @@ def train(
         model.decoder.eval()
         return loss
 
-    curve = [TrainPoint(0, len(batches), float("nan"), held_out.auc(model))]
+    curve = [TrainPoint(0, len(batches), float("nan"), dev_auc())]
     best_step, best_auc, best = 0, curve[0].dev_auc or 0.0, model.state()
     for step, loss in optimise(adamw(model.parameters(), settings), batches, backward, settings):
-        measured = held_out.auc(model) if step % eval_every == 0 or step == len(batches) else None
+        measured = dev_auc() if step % eval_every == 0 or step == len(batches) else None
         curve.append(TrainPoint(step, len(batches), loss, measured))
         report(curve[-1])
         if measured is not None and measured > best_auc:
@@ -295,20 +300,6 @@ def _classes(walks: Sequence[Walk], helped: Sequence[bool], settings: RouterTrai
         return [int(label) for label in helped]
     advantages = [pair.advantage for walk in walks for pair in walk.pairs]
     return [advantage_class(settings.classes, value, settings.margin, settings.wide) for value in advantages]
-
-
-class _HeldOut:
-    """The dev pairs, encoded once."""
-
-    def __init__(self, walks: Sequence[Walk], reader: RouterReader, settings: RouterTraining) -> None:
-        self.texts = texts_of(walks, reader, settings.max_tokens)
-        self.helped = helps(walks, settings)
-
-    def auc(self, model: RouterModel) -> float | None:
-        """AUC of the estimate for "escalation helps"."""
-        pairs = zip(model.estimates(self.texts, len(self.helped)), self.helped, strict=True)
-        estimated = [(value, helped) for value, helped in pairs if value is not None]
-        return auc([value for value, _ in estimated], [helped for _, helped in estimated])
 
 
 def _num_points_since(curve: Sequence[TrainPoint], step: int) -> int:
