@@ -53,68 +53,59 @@ class _Subtree:
     steps: list[tuple[int, bool, Floats]] = field(default_factory=list)
 
 
-@dataclass(slots=True)
 class SubsetSolver:
     """One reduced program; `solve` gives its best open leaves.
 
     Where nothing is kept yet, one more bit stands for "a leaf at all", which every leaf covers.
     """
 
-    problem: PruneProblem
-    reduced: Reduced
-    num_bits: int = field(init=False)
-    masks: list[int] = field(init=False)
-    offers: dict[int, Floats] = field(init=False, default_factory=dict)
-    subtrees: list[_Subtree] = field(init=False, default_factory=list)
-
-    def __post_init__(self) -> None:
-        reduced = self.reduced
+    def __init__(self, problem: PruneProblem, reduced: Reduced) -> None:
+        """Take the program up."""
+        self._problem, self._reduced = problem, reduced
         at_all = 1 << reduced.num_clusters if reduced.one_at_least else 0
-        self.num_bits = reduced.num_clusters + reduced.one_at_least
-        self.masks = [at_all | (1 << label if label >= 0 else 0) for label in reduced.clusters.tolist()]
+        self._num_bits = reduced.num_clusters + reduced.one_at_least
+        self._masks = [at_all | (1 << label if label >= 0 else 0) for label in reduced.clusters.tolist()]
+        self._offers: dict[int, Floats] = {}
+        self._subtrees: list[_Subtree] = []
 
     def solve(self) -> list[int]:
         """Positions among the open leaves, of the best of them."""
-        nodes = self.reduced.node_parents.tolist()
-        prices = self.problem.node_prices[self.reduced.nodes].tolist()
+        nodes = self._reduced.node_parents.tolist()
+        prices = self._problem.node_prices[self._reduced.nodes].tolist()
         # The last one stands for all that is paid for already; -1 finds it.
-        self.subtrees = [self._nothing() for _ in range(len(nodes) + 1)]
-        gains = self.reduced.gains.tolist()
-        for leaf, parent in enumerate(self.reduced.parents.tolist()):
-            self._add_leaf(self.subtrees[parent], leaf, gains[leaf])
+        self._subtrees = [self._nothing() for _ in range(len(nodes) + 1)]
+        gains = self._reduced.gains.tolist()
+        for leaf, parent in enumerate(self._reduced.parents.tolist()):
+            self._add_leaf(self._subtrees[parent], leaf, gains[leaf])
         for node in range(len(nodes) - 1, -1, -1):
-            offer = self.subtrees[node].table - prices[node]
+            offer = self._subtrees[node].table - prices[node]
             offer[0] = max(offer[0], 0.0)
-            self.offers[node] = offer
-            self._add_child(self.subtrees[nodes[node]], node)
-        top = self.subtrees[-1].table + self.problem.cluster_value * self._num_clusters()
-        if self.reduced.one_at_least:
+            self._offers[node] = offer
+            self._add_child(self._subtrees[nodes[node]], node)
+        top = self._subtrees[-1].table + self._problem.cluster_value * self._num_clusters()
+        if self._reduced.one_at_least:
             top[: len(top) // 2] = -np.inf
-        return sorted(self._kept(self.subtrees[-1], int(top.argmax())))
+        return sorted(self._kept(self._subtrees[-1], int(top.argmax())))
 
     def _nothing(self) -> _Subtree:
-        table = np.full(1 << self.num_bits, -np.inf)
+        table = np.full(1 << self._num_bits, -np.inf)
         table[0] = 0.0
         return _Subtree(table)
 
     def _num_clusters(self) -> Ints:
         """Clusters in every set, (2^K,)."""
-        sets = np.arange(1 << self.num_bits)
-        return sum(((sets >> bit) & 1 for bit in range(self.reduced.num_clusters)), np.zeros_like(sets))
-
-    def _without(self, mask: int) -> Ints:
-        """Every set less `mask`, (2^K,)."""
-        return np.arange(1 << self.num_bits) & ~mask
+        sets = np.arange(1 << self._num_bits)
+        return sum(((sets >> bit) & 1 for bit in range(self._reduced.num_clusters)), np.zeros_like(sets))
 
     def _add_leaf(self, below: _Subtree, leaf: int, gain: float) -> None:
         below.steps.append((leaf, True, below.table))
-        with_it = below.table[self._without(self.masks[leaf])] + gain
-        below.table = np.maximum(below.table, with_it)
+        less = np.arange(len(below.table)) & ~self._masks[leaf]
+        below.table = np.maximum(below.table, below.table[less] + gain)
 
     def _add_child(self, below: _Subtree, node: int) -> None:
         below.steps.append((node, False, below.table))
-        splits = _splits(self.num_bits)
-        sums = self.offers[node][splits.part] + below.table[splits.rest]
+        splits = _splits(self._num_bits)
+        sums = self._offers[node][splits.part] + below.table[splits.rest]
         below.table = np.maximum.reduceat(sums, splits.starts)
 
     def _kept(self, below: _Subtree, wanted: int) -> list[int]:
@@ -125,13 +116,13 @@ class SubsetSolver:
             if is_leaf:
                 if before[wanted] < value:
                     kept.append(index)
-                    wanted &= ~self.masks[index]
+                    wanted &= ~self._masks[index]
             else:
-                splits = _splits(self.num_bits)
+                splits = _splits(self._num_bits)
                 ways = np.flatnonzero(splits.part | splits.rest == wanted)
-                best = ways[(self.offers[index][splits.part[ways]] + before[splits.rest[ways]]).argmax()]
+                best = ways[(self._offers[index][splits.part[ways]] + before[splits.rest[ways]]).argmax()]
                 part, wanted = int(splits.part[best]), int(splits.rest[best])
-                if part or self.offers[index][0] > 0.0:
-                    kept += self._kept(self.subtrees[index], part)
+                if part or self._offers[index][0] > 0.0:
+                    kept += self._kept(self._subtrees[index], part)
             value = before[wanted]
         return kept
