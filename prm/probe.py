@@ -274,14 +274,10 @@ def save_held_out(folder: Path, log_odds: Mapping[str, NDArray[Any]]) -> None:
     """
     from safetensors.numpy import save_file
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {name: np.asarray(values, np.float32) for name, values in log_odds.items()}, str(folder / HELD_OUT_FILE)
-        )
-        (folder / HELD_OUT_FILE).chmod(0o644)
-    except OSError as error:
-        raise ConfigError(f"cannot write {folder}: {error.strerror or error}") from None
+    with filled_folder(folder, HELD_OUT_FILE) as partial:
+        file = partial / HELD_OUT_FILE
+        save_file({name: np.asarray(values, np.float32) for name, values in log_odds.items()}, str(file))
+        file.chmod(0o644)
 
 
 def read_held_out(folder: Path) -> Mapping[str, NDArray[Any]]:

@@ -88,10 +88,6 @@ def _bare(value: Value) -> Expression | None:
     return value if isinstance(value, Expression) else None
 
 
-def _expression(first: Expression, second: Value) -> Verdict | None:
-    return compare(first, second) if isinstance(second, Expression) else None
-
-
 def _percentage(first: Percentage, second: Value) -> Verdict | None:
     """50% is 50 and 0.5 both: data sets write either."""
     if isinstance(second, Percentage):
@@ -297,10 +293,6 @@ def _matrix(first: Matrix, second: Value) -> Verdict | None:
     )
 
 
-def _based(first: Value, second: Value) -> Verdict | None:
-    return DIFFERENT  # numbers to a base are what they are written as
-
-
 def _choice(first: Choice, second: Value) -> Verdict | None:
     if isinstance(second, Choice):
         if first.letter != second.letter:
@@ -316,7 +308,7 @@ def _choice(first: Choice, second: Value) -> Verdict | None:
 _RULES: tuple[tuple[type, Callable[[Any, Value], Verdict | None]], ...] = (
     (Labelled, _labelled),
     (Choice, _choice),
-    (Based, _based),
+    (Based, lambda first, second: DIFFERENT),  # numbers to a base are what they are written as
     (Percentage, _percentage),
     (Quantity, _quantity),
     (Clock, _clock),
@@ -327,7 +319,7 @@ _RULES: tuple[tuple[type, Callable[[Any, Value], Verdict | None]], ...] = (
     (Matrix, _matrix),
     (Ordered, _ordered),
     (Unordered, _unordered),
-    (Expression, _expression),
+    (Expression, lambda first, second: compare(first, second) if isinstance(second, Expression) else None),
 )
 """By falling precedence: the first whose type either side has decides, unless it leaves it to the next."""
 

@@ -9,13 +9,9 @@ from search.answers.exact import TooLargeError, UndefinedError
 from search.answers.values import Expression, Interval, Ordered, Region, Unordered, Value, Verdict, all_of
 
 
-def same_interval(first: Interval, second: Value) -> Verdict | None:
-    """Whether an interval is what another value says; None where that value is to decide."""
-    if isinstance(second, Interval):
-        return _same_ends(first, second)
-    if isinstance(second, Region) or (isinstance(second, Ordered) and len(second.items) == 2):
-        return same_region(Region((first,)), second)
-    return Verdict.DIFFERENT
+def same_interval(first: Interval, second: Value) -> Verdict:
+    """Whether an interval is what another value says: a list or a set of points is none."""
+    return Verdict.DIFFERENT if isinstance(second, Unordered) else same_region(Region((first,)), second)
 
 
 def _same_ends(first: Interval, second: Interval) -> Verdict:
@@ -39,7 +35,7 @@ def as_region(value: Value) -> Region | None:
     return None
 
 
-def same_region(region: Region, value: Value) -> Verdict | None:
+def same_region(region: Region, value: Value) -> Verdict:
     """Whether a set of real numbers is what another value says."""
     beside = as_region(value)
     if beside is None:
