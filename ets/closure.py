@@ -90,11 +90,12 @@ def best_closure(problem: PruneProblem, gains: Floats) -> list[int]:
     kept = paying_leaves(problem, worths, {0})
     if kept:
         return kept
+    path = {0}
     child = worths.best_child[0]
     while child is not None and child < 0:
-        node = -1 - child
-        child = worths.best_child[node]
+        path.add(-1 - child)
+        child = worths.best_child[-1 - child]
         if child is None:
-            return paying_leaves(problem, worths, problem.path_to_node(node))
+            return paying_leaves(problem, worths, path)
     assert child is not None
     return [child]

@@ -131,14 +131,6 @@ class PruneProblem:
                 node = int(self.node_parents[node])
         return seen
 
-    def path_to_node(self, node: int) -> set[int]:
-        """Indices of an ancestor and of all above it."""
-        path = set()
-        while node >= 0:
-            path.add(node)
-            node = int(self.node_parents[node])
-        return path
-
     def objective(self, kept: Collection[int]) -> float:
         """The program's value if exactly these leaves are kept; -infinity for none."""
         if not kept:
