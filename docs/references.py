@@ -160,7 +160,9 @@ def settings_table(group: type[Group]) -> str:
 
 
 def _attributes(documented: type) -> dict[str, str]:
-    """What the Attributes section of a class's docstring says, by name."""
+    """What the Attributes section of a class's docstring says, by name; what it leaves out, its bases say."""
+    if documented is object:
+        return {}
     section = inspect.cleandoc(documented.__doc__ or "").partition("Attributes:\n")[2].partition("\n\n")[0]
     said: dict[str, str] = {}
     for line in section.splitlines():
@@ -170,7 +172,8 @@ def _attributes(documented: type) -> dict[str, str]:
             said[name] = entry.group(2)
         elif said:
             said[name] += " " + line.strip()
-    return {one.strip(): text for names, text in said.items() for one in names.split(",")}
+    own = {one.strip(): text for names, text in said.items() for one in names.split(",")}
+    return {**_attributes(documented.__base__ or object), **own}
 
 
 def _option_default(item: dataclasses.Field[Any]) -> str:

@@ -47,7 +47,7 @@ class _Pruning:
 
     Attributes:
         node_cost_weight: lambda_b >= 0; 0 charges nothing.
-        node_cost: "uniform", all steps alike, or "tokens": by a step's share of the tree's tokens.
+        node_cost: "uniform" as in the paper, or "tokens": by a node's share of the tree's tokens.
         temperature: T of REBASE's softmax(reward / T).
         reduce: which reward of a leaf's path is meant.
     """
@@ -76,9 +76,8 @@ class EtsKv(_Pruning):
     differ in nothing the lower node ids are kept, and of equal sets the larger. A solver that fails, or runs out of
     time, leaves a note, and the step goes on with the first allocation.
 
-    With a node cost weight of 0 it is REBASE.
-
     Attributes:
+        node_cost_weight: lambda_b >= 0; 0 is REBASE.
         solver: highs, pulp, or tree.
         solver_seconds: time limit of one solve.
     """
@@ -164,8 +163,9 @@ class Ets(_Pruning):
     real models' steps hardly two are near enough to be one cluster, and then the bonus keeps them all.
 
     Attributes:
-        node_cost_weight: of up to 256 equal leaves 1 / sqrt(lambda_b) are kept.
+        node_cost_weight: lambda_b >= 0; of up to 256 equal leaves 1 / sqrt(lambda_b) are kept; 0 charges nothing.
         cluster_distance: cosine distance at which clusters are cut; None to find it from the level's own distances.
+        node_cost: "tokens": by a step's share of the level's tokens; "uniform", all steps alike.
     """
 
     name: ClassVar[str] = "ets"
@@ -213,6 +213,7 @@ class EtsPaper(EtsKv):
     Needs the node feature "embedding", unless the coverage weight is 0.
 
     Attributes:
+        node_cost_weight: lambda_b >= 0; 0 charges nothing.
         coverage_weight: lambda_d >= 0; None for the paper's at the nearest width of 16, 64, 256: 1.5, 1.4, 1.45.
         cluster_distance: cosine distance at which clusters are cut; None to find it from the level's own distances.
         solver: highs, or pulp; tree where the coverage weight is 0.
