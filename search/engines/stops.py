@@ -31,12 +31,6 @@ class TokenTable:
         """A table of these bytes; both lists have an entry for each id."""
         self.text, self.full = text, full
 
-    @classmethod
-    def without_text(cls, vocab_size: int) -> TokenTable:
-        """A table of tokens that have no text."""
-        nothing = [b""] * vocab_size
-        return TokenTable(nothing, nothing)
-
     def read(self, ids: Iterable[int]) -> bytes:
         """Bytes of tokens, special ones left out."""
         table = self.text
@@ -164,10 +158,6 @@ class StopRule:
                 if finish is not None:
                     return number, finish
         return len(new), None
-
-    def may_end(self, ids: Sequence[int]) -> bool:
-        """Whether any of these tokens could end a step."""
-        return any(self.maybe[token] for token in ids)
 
     def _is_stop(self, ids: Sequence[int]) -> bool:
         """Whether the last of a step's tokens completed a stop string."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +32,14 @@ class Row:
 
     Attributes:
         run: its folder.
-        name: method, and the router if there is one.
+        method: its name, and the router if there is one.
         width: trajectories.
         varies: settings in which the compared runs differ, as far as this one uses them.
         accuracy, interval: share of right answers and Wilson's 95% interval; None without references.
         less_first: accuracy less the first run's, paired; None for the first one itself, and without references.
         num_failed: problems whose search failed; they count as wrong.
-        kv_tokens: unique tokens of the trajectories kept after a selection, prompt included, mean over the selections
-            of a problem, then over problems.
+        kv_tokens_mean: unique tokens of the trajectories kept after a selection, prompt included, mean over the
+            selections of a problem, then over problems.
         policy_tokens: tokens that models wrote for a problem, dropped ones included.
         target_tokens: those of them that the target wrote; a single model is its own target.
         seconds_wall: in which problems were being solved, over all calls of the run, also where fewer are compared;
@@ -49,14 +49,14 @@ class Row:
     """
 
     run: Path
-    name: str
+    method: str
     width: int
     varies: Mapping[str, Any]
     accuracy: float | None
     interval: Interval | None
     less_first: Estimate | None
     num_failed: int
-    kv_tokens: float | None
+    kv_tokens_mean: float | None
     policy_tokens: float | None
     target_tokens: float | None
     seconds_wall: float | None
@@ -67,24 +67,17 @@ class Row:
         """Flat, for other programs."""
         low, high = self.interval or (None, None)
         less, less_low, less_high = self.less_first or (None, None, None)
+        told = {item.name: getattr(self, item.name) for item in fields(self)}
+        del told["interval"], told["less_first"]
         return {
+            **told,
             "run": str(self.run),
-            "method": self.name,
-            "width": self.width,
             "varies": dict(self.varies),
-            "accuracy": self.accuracy,
             "accuracy_lo": low,
             "accuracy_hi": high,
             "accuracy_diff": less,
             "accuracy_diff_lo": less_low,
             "accuracy_diff_hi": less_high,
-            "num_failed": self.num_failed,
-            "kv_tokens_mean": self.kv_tokens,
-            "policy_tokens": self.policy_tokens,
-            "target_tokens": self.target_tokens,
-            "seconds_wall": self.seconds_wall,
-            "problems_per_hour": self.problems_per_hour,
-            "cost": self.cost,
         }
 
 
@@ -159,13 +152,13 @@ def plot(comparison: Comparison, file: Path) -> None:
     """
     points: defaultdict[str, list[Point]] = defaultdict(list)
     for row in comparison.rows:
-        if row.kv_tokens is None:
+        if row.kv_tokens_mean is None:
             raise ConfigError(
                 f"{row.run}: its server tells no tokens, so there is no KV cache to plot accuracy against"
             )
         if row.accuracy is None or row.interval is None:
             raise ConfigError(f"{row.run}: its problems have no reference answers, so there is no accuracy to plot")
-        points[row.name].append(Point(row.kv_tokens, row.accuracy, *row.interval, f"{row.width}"))
+        points[row.method].append(Point(row.kv_tokens_mean, row.accuracy, *row.interval, f"{row.width}"))
     series = [Series(name, tuple(found)) for name, found in points.items()]
     plot_accuracy(series, "KV cache kept, tokens a problem (mean over steps)", file)
 
@@ -197,14 +190,14 @@ def _row(
         less_first = paired([records[place] for place in graded], [first[place] for place in graded])
     return Row(
         run=run.folder,
-        name=run.name,
+        method=run.name,
         width=run.settings.width,
         varies=varies,
         accuracy=right / len(graded) if graded else None,
         interval=wilson_interval(right, len(graded)) if graded else None,
         less_first=less_first,
         num_failed=sum(record.error is not None for record in records),
-        kv_tokens=_each(kv_tokens, len(records)),
+        kv_tokens_mean=_each(kv_tokens, len(records)),
         policy_tokens=_each(written, len(records)),
         target_tokens=_each(written if run.settings.writer == "model" else by_target, len(records)),
         seconds_wall=summary.seconds_wall if summary.num_timed >= summary.num_problems else None,
@@ -244,12 +237,12 @@ def _chosen(run: Run) -> dict[str, Any]:
 def _cells(row: Row, varying: Sequence[str], *, priced: bool) -> list[tuple[str, Cell]]:
     return [
         ("run", str(row.run)),
-        ("method", row.name),
+        ("method", row.method),
         ("width", row.width),
         *((name.replace("_", " "), _short(row.varies.get(name))) for name in varying),
         ("accuracy (95%)", "unknown" if row.accuracy is None else share(row.accuracy, row.interval)),
         ("less the first (95%)", None if row.less_first is None else difference(*row.less_first)),
-        ("KV tokens", _rounded(row.kv_tokens)),
+        ("KV tokens", _rounded(row.kv_tokens_mean)),
         ("policy tokens", _rounded(row.policy_tokens)),
         ("target tokens", _rounded(row.target_tokens)),
         ("wall s", None if row.seconds_wall is None else round(row.seconds_wall, 1)),

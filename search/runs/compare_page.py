@@ -15,6 +15,8 @@ from search.runs.report import Run
 _COLOURS = ("#1f5fae", "#a13a1c", "#2e7d4f", "#8a5a00", "#6a4fb0", "#b0306a", "#2f7f8f", "#555555")
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 640, 320, 52, 44, 14, 130
 _TEXT_CHARACTERS = 140
+_VERDICTS = {True: ("right", "✓"), False: ("wrong", "✗"), None: ("", "-")}
+"""A cell's class and mark."""
 
 _STYLE = """
 :root { color-scheme: light dark; --rule: #8885; --good: #2e7d4f; --bad: #a13a1c; }
@@ -92,7 +94,7 @@ def compare_page(comparison: Comparison, runs: Sequence[Run], trees: Sequence[st
 
 def _label(rows: Sequence[Row], place: int) -> str:
     """A run in a word: method and width, and its number where that is not enough."""
-    names = [f"{row.name}-{row.width}" for row in rows]
+    names = [f"{row.method}-{row.width}" for row in rows]
     return names[place] if names.count(names[place]) == 1 else f"{names[place]} ({place + 1})"
 
 
@@ -101,10 +103,10 @@ def _plot(rows: Sequence[Row]) -> str:
     points = [(place, row) for place, row in enumerate(rows) if row.accuracy is not None and row.interval is not None]
     if not points:
         return "<p>No references, so there is no accuracy to draw.</p>"
-    points = [(place, row) for place, row in points if row.kv_tokens is not None]
+    points = [(place, row) for place, row in points if row.kv_tokens_mean is not None]
     if not points:
         return "<p>These servers tell no KV tokens, so there is nothing to draw accuracy over.</p>"
-    most = max(row.kv_tokens or 0.0 for _, row in points) * 1.1 or 1.0
+    most = max(row.kv_tokens_mean or 0.0 for _, row in points) * 1.1 or 1.0
     step = 10 ** math.floor(math.log10(most))
     step = next(one for one in (step / 5, step / 2, step, 2 * step) if most / one <= 6)
 
@@ -125,10 +127,10 @@ def _plot(rows: Sequence[Row]) -> str:
         drawn.append(f'<text x="{x:.1f}" y="{floor + 16:.1f}" text-anchor="middle">{number * step:,.0f}</text>')
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
     drawn.append(f'<text x="{middle}" y="{_HEIGHT - 6}" text-anchor="middle">KV tokens kept, a problem</text>')
-    colours = {name: _COLOURS[at % len(_COLOURS)] for at, name in enumerate(dict.fromkeys(row.name for row in rows))}
+    colours = {name: _COLOURS[at % len(_COLOURS)] for at, name in enumerate(dict.fromkeys(row.method for row in rows))}
     for place, row in points:
         assert row.accuracy is not None and row.interval is not None
-        x, y, colour = across(row.kv_tokens or 0.0), up(row.accuracy), colours[row.name]
+        x, y, colour = across(row.kv_tokens_mean or 0.0), up(row.accuracy), colours[row.method]
         low, high = up(row.interval[0]), up(row.interval[1])
         drawn.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}" stroke="{colour}"/>')
         drawn.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{colour}"/>')
@@ -157,8 +159,8 @@ def _problems(rows: Sequence[Row], problems: Sequence[Verdicts], trees: Sequence
             if holds
         )
         cells = "".join(
-            f'<td class="{_class(correct)}"><a href="{escape(address)}#{quote(row.record.problem_id, safe="")}">'
-            f"{_mark(correct)} {escape(_cut(answer if answer is not None else 'no answer', 24))}</a></td>"
+            f'<td class="{_VERDICTS[correct][0]}"><a href="{escape(address)}#{quote(row.record.problem_id, safe="")}">'
+            f"{_VERDICTS[correct][1]} {escape(_cut(answer if answer is not None else 'no answer', 24))}</a></td>"
             for correct, answer, address in zip(row.correct, row.answers, trees, strict=True)
         )
         text = escape(_cut(row.record.problem, _TEXT_CHARACTERS))
@@ -174,14 +176,6 @@ def _problems(rows: Sequence[Row], problems: Sequence[Verdicts], trees: Sequence
         f'<div class="wide"><table><thead><tr><th>id</th><th>problem</th><th>reference</th>{heads}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
-
-
-def _mark(correct: bool | None) -> str:
-    return {True: "✓", False: "✗", None: "-"}[correct]
-
-
-def _class(correct: bool | None) -> str:
-    return {True: "right", False: "wrong", None: ""}[correct]
 
 
 def _cut(text: str, most: int) -> str:

@@ -62,13 +62,6 @@ class Summary:
     clusters_mean: float | None = None
 
     @property
-    def _wall(self) -> str:
-        if self.seconds_wall is None:
-            return "unknown wall"
-        of = "" if self.num_timed == self.num_problems else f" (of {self.num_timed} of {self.num_problems} problems)"
-        return f"{self.seconds_wall:.1f} wall{of}"
-
-    @property
     def price(self) -> Price | None:
         """What the policy's server asks; None where nobody said."""
         return None if self.settings.price is None else parse_price(self.settings.price)
@@ -78,32 +71,6 @@ class Summary:
         """What the run cost by `price`, in its currency; None without one, or where the server told no tokens."""
         policy = self.models.get("policy")
         return None if self.price is None or policy is None else policy.cost(self.price)
-
-    @property
-    def _kv_line(self) -> tuple[str, ...]:
-        mean, peak = (self.stats[name] for name in ("kv_tokens_mean", "kv_tokens_peak"))
-        told = "unknown" if mean is None or peak is None else f"{mean:.0f} kept on average, {peak:.0f} at most"
-        return (f"KV tokens         {told}, mean over problems" if mean is not None else f"KV tokens         {told}",)
-
-    @property
-    def _cost_line(self) -> tuple[str, ...]:
-        if self.price is None:
-            return ()
-        told = "unknown" if self.cost is None else f"{self.cost:.4g}"
-        return (f"cost              {told}, at {self.price.prompt:g} and {self.price.written:g} a million tokens",)
-
-    @property
-    def _problems_line(self) -> str:
-        most = self.settings.limit if isinstance(self.settings, EvalSettings) else None
-        wanted = f" of at most {most}" if most is not None and self.num_problems < most else ""
-        before = f", {self.num_resumed} done before" if self.num_resumed else ""
-        return f"problems          {self.num_problems}{wanted}, {self.num_failed} failed{before}"
-
-    @property
-    def _clusters_line(self) -> tuple[str, ...]:
-        if self.leaves_mean is None:
-            return ()
-        return (f"clusters          {self.clusters_mean:.1f} of {self.leaves_mean:.1f} leaves at a selection, means",)
 
     def to_dict(self) -> dict[str, Any]:
         """As `ets eval --json` prints it: the totals of the statistics lie flat beside the rest."""
@@ -126,32 +93,38 @@ class Summary:
             accuracy = f"{self.accuracy:.3f}  (95% interval {low:.3f} to {high:.3f})"
         if self.num_undecided:
             accuracy += f", {self.num_undecided} undecided and not counted as right"
-        return "\n".join(
-            [
-                f"{settings.method_name}, width {settings.width}, seed {settings.seed}, run {self.config_hash}",
-                self._problems_line,
-                f"accuracy          {accuracy}",
-                f"policy tokens     {count(stats['computed_tokens'])} computed, {count(stats['unique_tokens'])} unique",
-                *(
-                    [f"thrown away       {stats['tokens_thrown']} tokens written ahead"]
-                    if stats["tokens_thrown"]
-                    else []
-                ),
-                f"reward tokens     {count(stats['prm_tokens'])} computed, {stats['prm_unique_tokens']} unique",
-                *self._kv_line,
-                *self._cost_line,
-                *(
-                    [f"given up          {gone} steps of too little confidence"]
-                    if (gone := stats["num_hopeless"])
-                    else []
-                ),
-                *self._clusters_line,
-                f"seconds           {self._wall}, {stats['seconds']:.1f} summed over "
-                f"problems; loading {self.seconds_loading:.1f}",
-                *(f"{role:17} {describe_cost(cost)}" for role, cost in self.models.items()),
-                *(f"at {times:<5} selections {note}" for note, times in [*self.notes.items()][:_SHOWN_NOTES]),
-            ]
-        )
+        most = settings.limit if isinstance(settings, EvalSettings) else None
+        wanted = f" of at most {most}" if most is not None and self.num_problems < most else ""
+        before = f", {self.num_resumed} done before" if self.num_resumed else ""
+        lines = [
+            f"{settings.method_name}, width {settings.width}, seed {settings.seed}, run {self.config_hash}",
+            f"problems          {self.num_problems}{wanted}, {self.num_failed} failed{before}",
+            f"accuracy          {accuracy}",
+            f"policy tokens     {count(stats['computed_tokens'])} computed, {count(stats['unique_tokens'])} unique",
+        ]
+        if stats["tokens_thrown"]:
+            lines.append(f"thrown away       {stats['tokens_thrown']} tokens written ahead")
+        lines.append(f"reward tokens     {count(stats['prm_tokens'])} computed, {stats['prm_unique_tokens']} unique")
+        mean, peak = stats["kv_tokens_mean"], stats["kv_tokens_peak"]
+        kept = "unknown"
+        if mean is not None and peak is not None:
+            kept = f"{mean:.0f} kept on average, {peak:.0f} at most, mean over problems"
+        lines.append(f"KV tokens         {kept}")
+        if (price := self.price) is not None:
+            cost = "unknown" if self.cost is None else f"{self.cost:.4g}"
+            lines.append(f"cost              {cost}, at {price.prompt:g} and {price.written:g} a million tokens")
+        if stats["num_hopeless"]:
+            lines.append(f"given up          {stats['num_hopeless']} steps of too little confidence")
+        if self.leaves_mean is not None:
+            of = f"{self.clusters_mean:.1f} of {self.leaves_mean:.1f}"
+            lines.append(f"clusters          {of} leaves at a selection, means")
+        timed = "" if self.num_timed == self.num_problems else f" (of {self.num_timed} of {self.num_problems} problems)"
+        wall = "unknown wall" if self.seconds_wall is None else f"{self.seconds_wall:.1f} wall{timed}"
+        summed = f"{stats['seconds']:.1f} summed over problems"
+        lines.append(f"seconds           {wall}, {summed}; loading {self.seconds_loading:.1f}")
+        lines += [f"{role:17} {describe_cost(cost)}" for role, cost in self.models.items()]
+        lines += [f"at {times:<5} selections {note}" for note, times in [*self.notes.items()][:_SHOWN_NOTES]]
+        return "\n".join(lines)
 
 
 def count(value: float | int | None) -> str:

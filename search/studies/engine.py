@@ -174,7 +174,7 @@ def endless_engine(
     from search.engines.local.loading import load_model
 
     loaded = load_model(path, device=device, dtype=dtype, trust_remote_code=False, attention=attention, graphs=graphs)
-    loaded.eos_ids = frozenset()
+    loaded.tokenizer.eos_ids = frozenset()
     return LocalEngine(loaded), loaded.num_threads or torch.get_num_threads()
 
 

@@ -50,7 +50,7 @@ def count_ops(loaded: LoadedModel, num_trees: int, seed: int, num_rows: int = _N
             Count.number += 1
             return func(*args, **(kwargs or {}))
 
-    loaded.eos_ids = frozenset()
+    loaded.tokenizer.eos_ids = frozenset()
     scheduler = loaded.scheduler(None, num_rows, 4096)
     with loaded.computing(), Count():  # type: ignore[no-untyped-call]
         num_turns = _search(scheduler, make_prompt(loaded.info.vocab_size, seed), num_trees, num_rows, seed)

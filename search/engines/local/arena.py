@@ -77,6 +77,13 @@ class Node:
         nodes.reverse()
         return nodes
 
+    def extend(self, start: int, num_slots: int) -> None:
+        """Make slots from `start` on its own, after those it has."""
+        if self.pieces and sum(self.pieces[-1]) == start:
+            start, before = self.pieces.pop()
+            num_slots += before
+        self.pieces.append((start, num_slots))
+
     def above_slot(self) -> int:
         """The slot where its parent's KV ends."""
         pieces = self.parent.pieces if self.parent is not None else []
@@ -146,10 +153,7 @@ class Arena:
             if start == cursor == first_moved:
                 first_moved = cursor + length
             taken.append(np.arange(start, start + length))
-            if node.pieces and sum(node.pieces[-1]) == cursor:
-                node.pieces[-1] = (node.pieces[-1][0], node.pieces[-1][1] + length)
-            else:
-                node.pieces.append((cursor, length))
+            node.extend(cursor, length)
             cursor += length
         if first_moved < cursor:
             slots = torch.from_numpy(np.concatenate(taken)[first_moved:]).to(self._device)

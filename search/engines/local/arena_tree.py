@@ -46,11 +46,6 @@ class ArenaTree(TreeCache):
         self._extents: list[int] = []
         self._view: View | None = None
 
-    @property
-    def num_reserved(self) -> int:
-        """Slots of its arena."""
-        return self.arena.capacity
-
     # Slots
 
     def _free(self, node: Node) -> None:
@@ -74,11 +69,7 @@ class ArenaTree(TreeCache):
     def take(self, node: Node, num_tokens: int) -> int:
         """Slots for a node's next tokens; their KV is about to be written. Returns the first."""
         start = self.arena.allocate(num_tokens)
-        if node.pieces and sum(node.pieces[-1]) == start:
-            first, length = node.pieces[-1]
-            node.pieces[-1] = (first, length + num_tokens)
-        else:
-            node.pieces.append((start, num_tokens))
+        node.extend(start, num_tokens)
         node.num_cached += num_tokens
         self.num_held += num_tokens
         return start

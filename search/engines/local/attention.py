@@ -7,24 +7,19 @@ to the arena first and attend over a gathered copy of their own path, group by g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from search.engines.local.batch import ArenaBatch, Block, DecodePart, PrefillPart
 
+PartialAttention = Callable[[Tensor, Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
+"""Attention that also gives its log-sum-exp.
 
-class PartialAttention(Protocol):
-    """Attention that also gives its log-sum-exp.
-
-    Takes q (batch, heads, num_queries, dim), k and v (batch, heads, num_keys, dim), an additive mask broadcast over
-    (batch, heads), and the scale; gives the output like q and the log-sum-exp (batch, heads, num_queries).
-    """
-
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        """Output and log-sum-exp."""
+Takes q (batch, heads, num_queries, dim), k and v (batch, heads, num_keys, dim), an additive mask broadcast over
+(batch, heads), and the scale; gives the output like q and the log-sum-exp (batch, heads, num_queries).
+"""
 
 
 def matmul_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]:
@@ -149,10 +144,10 @@ def _shared(
     """
     kv_heads, group, _, dim = query.shape
     partials = []
-    for call in part.calls(group):
-        asked = query[:, :, call.first : call.last].reshape(1, kv_heads, -1, dim)
-        seen = kv[:, None, :, call.low : call.high]
-        out, lse = partial(asked, seen[0], seen[1], call.mask, scale)
+    for band, mask in part.calls(group):
+        asked = query[:, :, band.first : band.last].reshape(1, kv_heads, -1, dim)
+        seen = kv[:, None, :, band.low : band.high]
+        out, lse = partial(asked, seen[0], seen[1], mask, scale)
         partials.append((out.view(kv_heads, group, -1, dim), lse.view(kv_heads, group, -1)))
     base = partials.pop() if part.trunk else None
     out, lse = _row_by_row(partials)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,15 +16,8 @@ from torch import Tensor
 from search.engines.local.arena import BLOCKED, Arena
 from search.engines.local.bands import Band
 
-
-class Call(NamedTuple):
-    """Rows [first, last) over slots [low, high), with their mask (group * num_rows, high - low)."""
-
-    first: int
-    last: int
-    low: int
-    high: int
-    mask: Tensor
+_MAX_BLOCK_KEYS = 32_768
+"""Most padded keys of a block, unless one group has more."""
 
 
 @dataclass(slots=True)
@@ -45,10 +37,10 @@ class DecodePart:
     trunk: int
     bands: Sequence[Band]
     lanes: list[int]
-    _calls: list[Call] | None = None
+    _calls: list[tuple[Band, Tensor]] | None = None
 
-    def calls(self, group: int) -> list[Call]:
-        """The calls of attention in any layer: one a band, then the trunk's.
+    def calls(self, group: int) -> list[tuple[Band, Tensor]]:
+        """The calls of attention in any layer, one a band, then the trunk's: each with its mask.
 
         Args:
             group: query heads that share keys.
@@ -59,7 +51,7 @@ class DecodePart:
                 # Every row sees the whole trunk, so its columns of the mask are zeros.
                 ranges.append(Band(0, len(self.lanes), 0, self.trunk))
             self._calls = [
-                Call(*band, self.mask[band.first : band.last, band.low : band.high].repeat(group, 1)) for band in ranges
+                (band, self.mask[band.first : band.last, band.low : band.high].repeat(group, 1)) for band in ranges
             ]
         return self._calls
 
@@ -158,7 +150,7 @@ class ArenaBatch(Batch):
     prefill: list[PrefillPart]
 
 
-def lay_out(part: PrefillPart, first: int, max_block_keys: int, device: torch.device, dtype: torch.dtype) -> None:
+def lay_out(part: PrefillPart, first: int, device: torch.device, dtype: torch.dtype) -> None:
     """Build the blocks of a tree's chunks; fills `part`.
 
     The chunks' slots must be consecutive in the order in which `part.chunks` has them.
@@ -166,7 +158,6 @@ def lay_out(part: PrefillPart, first: int, max_block_keys: int, device: torch.de
     Args:
         part: a tree's chunks, those of a group next to each other.
         first: the flat token at which they begin.
-        max_block_keys: most padded keys of a block, unless one group has more.
         device: where the model runs.
         dtype: of the model.
     """
@@ -188,7 +179,7 @@ def lay_out(part: PrefillPart, first: int, max_block_keys: int, device: torch.de
             many = end - begin + 1
             # Padding must not cost more than it saves: groups of very different sizes go apart.
             uneven = queries * keys * many > 3 * sum(q * (q + p) for q, p in sizes[begin : end + 1])
-            if end > begin and (uneven or keys * many > max_block_keys):
+            if end > begin and (uneven or keys * many > _MAX_BLOCK_KEYS):
                 break
             end, num_queries, num_keys = end + 1, queries, keys
         block = _block(groups[begin:end], sizes[begin:end], cursor, num_queries, num_keys, device, dtype)

@@ -36,11 +36,6 @@ class TreeCache(ABC):
         self.num_held = 0
         self.num_peak = 0
 
-    @property
-    def num_reserved(self) -> int:
-        """Slots whose memory this tree has for itself alone."""
-        return 0
-
     def usage(self) -> Usage:
         """The counters now."""
         return Usage(

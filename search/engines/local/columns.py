@@ -33,8 +33,6 @@ class ColumnLanes(Lanes):
         mask: (num_lanes, NUM_COLUMNS) 0 where a row has a token, `BLOCKED` elsewhere.
     """
 
-    _names = (*Lanes._names, "start", "mask")
-
     def __init__(self, shape: KVShape, dtype: torch.dtype, device: torch.device, max_rows: int) -> None:
         super().__init__(max_rows)
         self._shape, self._dtype, self._device = shape, dtype, device
@@ -42,11 +40,6 @@ class ColumnLanes(Lanes):
         self.kv = self._new_kv(0)
         self.start = np.zeros(0, np.int64)
         self.mask = np.zeros((0, NUM_COLUMNS), np.float32)
-
-    @property
-    def num_reserved(self) -> int:
-        """KV slots reserved."""
-        return self.kv.shape[2] * NUM_COLUMNS
 
     def num_suffix(self, lane: int) -> int:
         """KV slots that a lane fills."""

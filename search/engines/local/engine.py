@@ -33,13 +33,11 @@ class PoolUse(NamedTuple):
 
     Attributes:
         held: slots that hold a token now.
-        reserved: slots whose memory is allocated now; arenas grow ahead of need.
         peak: the most held at once.
         capacity: most that may be held; None without a limit.
     """
 
     held: int
-    reserved: int
     peak: int
     capacity: int | None
 
@@ -229,7 +227,7 @@ class LocalEngine:
     def pool(self) -> PoolUse:
         """KV slots of the whole engine now."""
         pool = self._scheduler.pool
-        return PoolUse(pool.num_held, pool.num_reserved, pool.peak, self._capacity)
+        return PoolUse(pool.num_held, pool.peak, self._capacity)
 
     async def release(self, tree: str, keys: Collection[int] | None = None) -> None:
         """Give back the cache of these keys and all below them, or close the whole tree (None).

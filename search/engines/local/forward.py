@@ -45,16 +45,6 @@ class Forward(Protocol):
         """Logits (num_reads, vocab) of the tokens in `batch.reads`; writes the new KV."""
 
 
-class _Slot:
-    """Where the attention function of one model finds the batch that runs, and says what it was given."""
-
-    def __init__(self, forward: TreeForward) -> None:
-        self.forward = forward
-        self.batch: Batch | None = None
-        self.num_heads = 0
-        self.calls: list[tuple[nn.Module, tuple[int, ...], tuple[int, ...], dict[str, object]]] = []
-
-
 def _tree_attention(
     module: nn.Module,
     query: Tensor,
@@ -66,15 +56,15 @@ def _tree_attention(
     **kwargs: object,
 ) -> tuple[Tensor, None]:
     """Attention as transformers calls it: (1, heads, tokens, dim) -> (1, tokens, heads, dim)."""
-    slot: _Slot = module.search_slot  # type: ignore[assignment]
+    forward: TreeForward = module.search_forward  # type: ignore[assignment]
     layer: int = module.layer_idx  # type: ignore[assignment]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if slot.batch is None:
-        slot.num_heads = query.shape[1]
-        slot.calls.append((module, tuple(key.shape), tuple(value.shape), kwargs))
+    if forward.batch is None:
+        forward.num_heads = query.shape[1]
+        forward.probed.append((module, tuple(key.shape), tuple(value.shape), kwargs))
         # Only shapes are asked for: the values do not matter.
         return torch.zeros_like(query).transpose(1, 2)[..., : value.shape[-1]], None
-    return slot.forward.attend(slot.batch, layer, query[0], key[0], value[0], scale)[None], None
+    return forward.attend(forward.batch, layer, query[0], key[0], value[0], scale)[None], None
 
 
 def set_attention(model: Any, names: str | dict[int, str]) -> dict[int, str]:
@@ -105,6 +95,9 @@ class TreeForward(ABC):
 
     Attributes:
         attentions: the model's attention modules, layer by layer.
+        batch: what runs; None while the model is probed.
+        num_heads: of its queries.
+        probed: what its layers gave while it was probed: the module, the shapes of keys and values, and all else.
     """
 
     name = ""
@@ -119,12 +112,15 @@ class TreeForward(ABC):
 
         AttentionInterface.register(ATTENTION_NAME, _tree_attention)
         self._model = model
-        self._slot = _Slot(self)
-        self._keep = _logits_argument(model)
+        self.batch: Batch | None = None
+        self.num_heads = 0
+        self.probed: list[tuple[nn.Module, tuple[int, ...], tuple[int, ...], dict[str, object]]] = []
+        # The argument by which a model computes the logits of some tokens only; empty if it has none.
+        self._keep = "logits_to_keep" if "logits_to_keep" in inspect.signature(model.forward).parameters else ""
         self.tap = HiddenTap(model)
         self.hidden: dict[int, Tensor] = {}
         for module in model.modules():
-            module.search_slot = self._slot
+            module.search_forward = self
         with attention_of(model, ATTENTION_NAME):
             self.shape = self._probe(device, context_tokens)
         self._before = set_attention(model, ATTENTION_NAME)
@@ -142,14 +138,13 @@ class TreeForward(ABC):
         set_attention(self._model, self._before)
 
     def _probe(self, device: torch.device, context_tokens: int) -> KVShape:
-        slot = self._slot
         ids = torch.zeros((1, 2), dtype=torch.long, device=device)
         with torch.inference_mode():
             try:
                 self._model(input_ids=ids, position_ids=torch.arange(2, device=device)[None], use_cache=False)
             except (AttributeError, TypeError, ValueError, RuntimeError, KeyError) as error:
                 raise RefusedError(f"its forward does not take our attention ({error})") from error
-        calls, slot.calls = slot.calls, []
+        calls, self.probed = self.probed, []
         num_layers = getattr(self._model.config.get_text_config(decoder=True), "num_hidden_layers", len(calls))
         calls.sort(key=lambda call: int(call[0].layer_idx))  # type: ignore[arg-type]
         if [call[0].layer_idx for call in calls] != list(range(num_layers)):
@@ -165,8 +160,7 @@ class TreeForward(ABC):
 
     def __call__(self, batch: Batch) -> Tensor:
         """Logits (num_reads, vocab); writes the new KV to where the batch says."""
-        slot = self._slot
-        slot.batch = batch
+        self.batch = batch
         arguments: dict[str, Any] = {self._keep: batch.reads} if self._keep else {}
         try:
             logits: Tensor = self._model(
@@ -176,7 +170,7 @@ class TreeForward(ABC):
                 **arguments,
             ).logits[0]
         finally:
-            slot.batch = None
+            self.batch = None
         # Of the last layer the model itself has kept those that are read, where it can.
         self.hidden = {
             layer: states[0] if self._keep and layer == FINAL else states[0].index_select(0, batch.reads)
@@ -217,7 +211,7 @@ class PagedForward(TreeForward):
 
     def store(self, device: torch.device, dtype: torch.dtype, max_rows: int, max_kv_tokens: int | None) -> PagedStore:
         """A pool."""
-        return PagedStore(self.shape, device, dtype, max_rows, max_kv_tokens, self._slot.num_heads)
+        return PagedStore(self.shape, device, dtype, max_rows, max_kv_tokens, self.num_heads)
 
     def attend(self, batch: Batch, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """As in `TreeForward`."""
@@ -316,11 +310,6 @@ class DenseForward:
         )
         states = {layer: kept[0] for layer, kept in self.tap.last.items()}
         return [(row, {layer: kept[at] for layer, kept in states.items()}) for at, row in enumerate(logits)], new
-
-
-def _logits_argument(model: Any) -> str:
-    """The argument by which a model computes the logits of some tokens only; empty if it has none."""
-    return "logits_to_keep" if "logits_to_keep" in inspect.signature(model.forward).parameters else ""
 
 
 def _refuse_extras(layer: int, asked: Mapping[str, object], context_tokens: int) -> None:

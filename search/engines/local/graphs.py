@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,11 +47,8 @@ class Recording(NamedTuple):
     hidden: dict[int, Tensor]
 
 
-class Recorder(Protocol):
-    """Records what a function launches."""
-
-    def __call__(self, run: Callable[[], tuple[Tensor, dict[int, Tensor]]]) -> Recording:
-        """Record one call of `run`; whatever it reads must stay where it is."""
+Recorder = Callable[[Callable[[], tuple[Tensor, dict[int, Tensor]]]], Recording]
+"""Records what one call of a function launches; whatever that reads must stay where it is."""
 
 
 class CudaRecorder:

@@ -7,6 +7,7 @@ lies is said by those who derive from this.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,21 +34,6 @@ class Lanes(ABC):
         keeps: (num_lanes,) whether the tokens' log-probabilities are kept.
     """
 
-    _names: tuple[str, ...] = (
-        "last",
-        "count",
-        "position",
-        "limit",
-        "seeds",
-        "temperature",
-        "top_p",
-        "table",
-        "written",
-        "keeps",
-        "logprobs",
-    )
-    """Arrays with one entry a lane."""
-
     def __init__(self, max_rows: int) -> None:
         self.max_rows = max_rows
         self.rows: list[Row] = []
@@ -66,10 +52,10 @@ class Lanes(ABC):
     def __len__(self) -> int:
         return len(self.rows)
 
-    @property
-    @abstractmethod
-    def num_reserved(self) -> int:
-        """KV slots reserved beside those of the trees."""
+    @cached_property
+    def _names(self) -> list[str]:
+        """Its arrays, which all have one entry a lane, those of who derives from this among them."""
+        return [name for name, value in vars(self).items() if isinstance(value, np.ndarray)]
 
     @abstractmethod
     def num_suffix(self, lane: int) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,12 +11,10 @@ from numpy.typing import NDArray
 
 from search.engines.local.arena import Node
 from search.engines.local.arena_tree import ArenaTree
-from search.engines.local.batch import ArenaBatch, Batch, Chunk, DecodePart, PrefillPart, lay_out
+from search.engines.local.batch import ArenaBatch, Chunk, DecodePart, PrefillPart, lay_out
 from search.engines.local.cache import TreeCache
 from search.engines.local.columns import ColumnLanes
 from search.types import Ahead
-
-_MAX_BLOCK_KEYS = 32_768
 
 
 @dataclass(slots=True, eq=False)
@@ -48,21 +45,9 @@ class Piece:
         return found
 
 
-class Layout(NamedTuple):
-    """A turn's forward.
-
-    Attributes:
-        batch: what it computes.
-        pieces: the prefix tokens in it, in the order of its logits.
-    """
-
-    batch: Batch
-    pieces: list[Piece]
-
-
 def lay_out_turn(
     lanes: ColumnLanes, trees: Collection[ArenaTree], pieces: list[Piece], device: torch.device, dtype: torch.dtype
-) -> Layout:
+) -> tuple[ArenaBatch, list[Piece]]:
     """Lay out one forward; opens the lanes' column and takes slots for the pieces.
 
     Args:
@@ -71,6 +56,9 @@ def lay_out_turn(
         pieces: prefix tokens to be computed; no node is in two of them.
         device: where the model runs.
         dtype: of the model.
+
+    Returns:
+        As `store.Store.lay_out`.
     """
     live = len(lanes)
     lanes.open_column()
@@ -112,7 +100,7 @@ def lay_out_turn(
         order=order,
         prefill=parts,
     )
-    return Layout(batch, ordered)
+    return batch, ordered
 
 
 def _lay_out_pieces(
@@ -147,7 +135,7 @@ def _lay_out_pieces(
             chunk = Chunk(tuple(ids), len(prefix), prefix, begin, group, reads)
             part.chunks.append(chunk)
             ordered.append(piece)
-        lay_out(part, first, _MAX_BLOCK_KEYS, device, dtype)
+        lay_out(part, first, device, dtype)
         first = part.last
         parts.append(part)
     return parts, ordered

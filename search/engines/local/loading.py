@@ -54,9 +54,7 @@ class LoadedModel:
 
     Attributes:
         forward: runs batches.
-        tokenizer: its tokenizer.
-        table: bytes of its tokens.
-        eos_ids: tokens that end a text.
+        tokenizer: its tokenizer, with the bytes of its tokens and those that end a text.
         info: what it is.
         num_threads: torch threads its forwards use; None leaves them alone.
         head: the checkpoint's reward head; None without one.
@@ -65,8 +63,6 @@ class LoadedModel:
 
     forward: Forward
     tokenizer: HFTokenizer
-    table: TokenBytes
-    eos_ids: frozenset[int]
     info: EngineInfo
     device: torch.device
     dtype: torch.dtype
@@ -84,8 +80,8 @@ class LoadedModel:
             dtype=self.dtype,
             context_tokens=self.info.context_tokens,
             vocab_size=self.info.vocab_size,
-            table=self.table,
-            eos_ids=self.eos_ids,
+            table=self.tokenizer.table,
+            eos_ids=self.tokenizer.eos_ids,
             max_kv_tokens=max_kv_tokens,
             max_rows=max_rows,
             max_batch_tokens=max_batch_tokens,
@@ -245,7 +241,6 @@ def prepare(
     forward = choose_forward(network, parameter.device, parameter.dtype, context, name, attention)
     vocab = int(network.get_output_embeddings().weight.shape[0])
     vocab = min(vocab, int(network.get_input_embeddings().weight.shape[0]))
-    table = TokenBytes(raw_tokenizer, vocab)
     configs = (getattr(network, "generation_config", None), network.config, raw_tokenizer)
     eos_ids = end_ids(getattr(config, "eos_token_id", None) for config in configs)
     num_parameters = count_parameters(network)
@@ -274,9 +269,7 @@ def prepare(
     )
     return LoadedModel(
         forward=forward,
-        tokenizer=HFTokenizer(raw_tokenizer, table, eos_ids),
-        table=table,
-        eos_ids=eos_ids,
+        tokenizer=HFTokenizer(raw_tokenizer, TokenBytes(raw_tokenizer, vocab), eos_ids),
         info=info,
         device=parameter.device,
         dtype=parameter.dtype,

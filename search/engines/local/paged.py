@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ from search.engines.local.arena import KVShape, Node
 from search.engines.local.batch import Batch
 from search.engines.local.cache import TreeCache
 from search.engines.local.lanes import Lanes
-from search.engines.local.layout import Layout, Piece
+from search.engines.local.layout import Piece
 from search.engines.local.paged_attention import Jobs, PagedAttention
 from search.engines.local.paged_plan import SPLIT_KEYS, Ints, Reader, job_width, make_plan
 from search.engines.local.rows import Row
@@ -137,18 +137,11 @@ class PagedTree(TreeCache):
 class PagedLanes(Lanes):
     """Rows that list the slots of what they wrote."""
 
-    _names = (*Lanes._names, "_slots", "_held")
-
     def __init__(self, pool: SlotPool, max_rows: int) -> None:
         super().__init__(max_rows)
         self._pool = pool
         self._slots = np.zeros((0, 64), np.int32)
         self._held = np.zeros(0, np.int64)
-
-    @property
-    def num_reserved(self) -> int:
-        """Slots of the whole pool."""
-        return self._pool.capacity
 
     def num_suffix(self, lane: int) -> int:
         """Slots of what a row wrote since it joined."""
@@ -217,28 +210,11 @@ class PagedBatch(Batch):
     shapes: list[tuple[int, ...]]
     sizes: Sizes | None
 
-    @classmethod
-    def read(
-        cls,
-        block: Tensor,
-        shapes: list[tuple[int, ...]],
-        pool: SlotPool,
-        num_lanes: int,
-        num_reads: int,
-        most_keys: int,
-        sizes: Sizes | None,
-    ) -> PagedBatch:
-        """A batch from its numbers on the device; the fields are its attributes."""
-        ids, positions, slots, reads, first, lengths, queries, limits, parts, table = _parted(block, shapes)
-        jobs = Jobs(table, first, lengths, queries, limits, parts, most_keys)
-        wide = [tensor.long() for tensor in (ids, positions, reads, slots)]
-        return cls(wide[0], wide[1], wide[2], num_lanes, wide[3], pool, jobs, num_reads, block, shapes, sizes)
-
     def over(self, block: Tensor) -> PagedBatch:
         """The same over another block, whose first numbers are the same; its table goes on to that block's end."""
         fixed = sum(_aligned(shape) for shape in self.shapes[:-1])
         shapes = [*self.shapes[:-1], (len(block) - fixed,)]
-        return self.read(block, shapes, self.pool, self.num_lanes, self.num_reads, self.jobs.most_keys, self.sizes)
+        return replace(self, **_on_device(block, shapes, self.jobs.most_keys))
 
 
 class PagedStore:
@@ -268,7 +244,7 @@ class PagedStore:
         """A new tree."""
         return PagedTree(name, order, self._pool)
 
-    def lay_out(self, trees: Collection[TreeCache], pieces: list[Piece]) -> Layout:
+    def lay_out(self, trees: Collection[TreeCache], pieces: list[Piece]) -> tuple[PagedBatch, list[Piece]]:
         """As in `store.Store`."""
         lanes, live = self.lanes, len(self.lanes)
         slots = [lanes.open()]
@@ -297,12 +273,20 @@ class PagedStore:
             arrays, most_keys = _padded(arrays, sizes, self._pool.capacity), SPLIT_KEYS
         shapes = [array.shape for array in arrays]
         block = torch.from_numpy(_block(arrays)).to(self._device)
-        batch = PagedBatch.read(block, shapes, self._pool, live, len(reads), most_keys, sizes)
-        return Layout(batch, pieces)
+        numbers = _on_device(block, shapes, most_keys)
+        return PagedBatch(num_lanes=live, num_reads=len(reads), pool=self._pool, sizes=sizes, **numbers), pieces
+
+
+def _on_device(block: Tensor, shapes: list[tuple[int, ...]], most_keys: int) -> dict[str, Any]:
+    """The attributes of a batch that its numbers on the device say."""
+    ids, positions, slots, reads, first, lengths, queries, limits, parts, table = _parted(block, shapes)
+    jobs = Jobs(table, first, lengths, queries, limits, parts, most_keys)
+    wide = {"ids": ids.long(), "positions": positions.long(), "slots": slots.long(), "reads": reads.long()}
+    return {"block": block, "shapes": shapes, "jobs": jobs, **wide}
 
 
 def _padded(arrays: Sequence[Ints], sizes: Sizes, spill: int) -> list[Ints]:
-    """A turn's numbers, as `PagedBatch.read` has them, and tokens that write to slot `spill`, and jobs of no keys."""
+    """A turn's numbers, as `_on_device` has them, and tokens that write to slot `spill`, and jobs of no keys."""
     num_tokens, num_jobs, most_parts = sizes
     fillers = [0, 0, spill, 0, 0, 0, -1, 0, -1]
     rows = [num_tokens] * 4 + [num_jobs] * 4 + [num_tokens]

@@ -6,8 +6,9 @@ a plan, each by itself, and then merge the partial results of every query.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,15 +32,12 @@ class Jobs(NamedTuple):
     most_keys: int
 
 
-class PagedAttention(Protocol):
-    """Attention by a plan.
+PagedAttention = Callable[[Tensor, Tensor, Tensor, Jobs, float], Tensor]
+"""Attention by a plan.
 
-    Takes queries (num_queries, num_heads, head_dim), keys and values (num_slots, num_kv_heads, head_dim), the jobs, and
-    the scale; gives (num_queries, num_heads, head_dim) in the queries' precision.
-    """
-
-    def __call__(self, query: Tensor, key: Tensor, value: Tensor, jobs: Jobs, scale: float) -> Tensor:
-        """The output."""
+Takes queries (num_queries, num_heads, head_dim), keys and values (num_slots, num_kv_heads, head_dim), the jobs, and
+the scale; gives (num_queries, num_heads, head_dim) in the queries' precision.
+"""
 
 
 def reference(query: Tensor, key: Tensor, value: Tensor, jobs: Jobs, scale: float) -> Tensor:

@@ -56,12 +56,6 @@ class Pool:
         """Slots that hold a token, over all trees."""
         return sum(tree.num_held for tree in list(self._scheduler.trees.values()))
 
-    @property
-    def num_reserved(self) -> int:
-        """Slots whose memory is allocated."""
-        trees = list(self._scheduler.trees.values())
-        return sum(tree.num_reserved for tree in trees) + self._scheduler.lanes.num_reserved
-
     def note(self) -> None:
         """Keep the peak up to date after trees' counts rose."""
         self.peak = max(self.peak, self.num_held)

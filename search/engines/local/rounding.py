@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 WIDER = {torch.bfloat16: torch.float32, torch.float16: torch.float32, torch.float32: torch.float64}
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -48,36 +49,26 @@ def watching(modules: list[nn.Module], see: Callable[[int, Call, Tensor], None])
 
 def call_with(module: nn.Module, call: Call, hidden: Tensor) -> Tensor:
     """A module's output for other hidden states, all else as in `call`."""
-    old = hidden_of(call)
-
-    def swap(value: Any) -> Any:
-        return hidden if value is old else value
-
-    args, kwargs = call
-    return output_of(module(*(swap(value) for value in args), **{key: swap(kwargs[key]) for key in kwargs}))
+    (args, kwargs), old = call, hidden_of(call)
+    return output_of(
+        module(
+            *(hidden if value is old else value for value in args),
+            **{key: hidden if value is old else value for key, value in kwargs.items()},
+        )
+    )
 
 
 def call_wider(module: nn.Module, call: Call, hidden: Tensor) -> Tensor:
     """The same with weights, arguments and arithmetic in twice the precision."""
-    wide = WIDER[hidden.dtype]
-    old = hidden_of(call)
+    wide, old = WIDER[hidden.dtype], hidden_of(call)
 
     def widen(value: Any) -> Any:
-        if value is old:
-            value = hidden
-        if isinstance(value, Tensor):
-            return value.to(wide) if value.is_floating_point() else value
-        if isinstance(value, (tuple, list)):
-            return tuple(widen(one) for one in value)
-        return {key: widen(value[key]) for key in value} if type(value) is dict else value
+        value = hidden if value is old else value
+        return value.to(wide) if isinstance(value, Tensor) and value.is_floating_point() else value
 
-    weights: Mapping[str, Tensor] = dict((*module.named_parameters(), *module.named_buffers()))
-    args, kwargs = call
-    return output_of(
-        torch.func.functional_call(
-            module, {name: widen(weight) for name, weight in weights.items()}, widen(args), widen(kwargs)
-        )
-    )
+    weights = {name: widen(weight) for name, weight in (*module.named_parameters(), *module.named_buffers())}
+    args, kwargs = tree_map(widen, call)
+    return output_of(torch.func.functional_call(module, weights, args, kwargs))
 
 
 @contextmanager

@@ -186,7 +186,7 @@ def _run_tree(
         dtype=dtype,
         context_tokens=context_tokens,
         vocab_size=vocab,
-        table=TokenTable.without_text(vocab),
+        table=TokenTable([b""] * vocab, [b""] * vocab),
         eos_ids=frozenset(),
         max_kv_tokens=None,
         max_rows=8,

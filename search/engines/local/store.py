@@ -9,10 +9,11 @@ import torch
 
 from search.engines.local.arena import KVShape
 from search.engines.local.arena_tree import ArenaTree
+from search.engines.local.batch import ArenaBatch, Batch
 from search.engines.local.cache import TreeCache
 from search.engines.local.columns import ColumnLanes
 from search.engines.local.lanes import Lanes
-from search.engines.local.layout import Layout, Piece, lay_out_turn
+from search.engines.local.layout import Piece, lay_out_turn
 
 
 class Store(Protocol):
@@ -25,12 +26,15 @@ class Store(Protocol):
     def tree(self, name: str, order: int) -> TreeCache:
         """A new tree, without nodes."""
 
-    def lay_out(self, trees: Collection[TreeCache], pieces: list[Piece]) -> Layout:
+    def lay_out(self, trees: Collection[TreeCache], pieces: list[Piece]) -> tuple[Batch, list[Piece]]:
         """Lay out one forward: a token of every live row, and pieces of prefixes, for which slots are taken.
 
         Args:
             trees: all trees, those of the rows among them.
             pieces: prefix tokens to be computed; no node is in two of them.
+
+        Returns:
+            What is computed, and the pieces in the order of its logits.
         """
 
 
@@ -46,7 +50,7 @@ class ArenaStore:
         """A new tree with an empty arena."""
         return ArenaTree(name, order, self._shape, self._dtype, self._device)
 
-    def lay_out(self, trees: Collection[TreeCache], pieces: list[Piece]) -> Layout:
+    def lay_out(self, trees: Collection[TreeCache], pieces: list[Piece]) -> tuple[ArenaBatch, list[Piece]]:
         """As in `Store`."""
         mine = [tree for tree in trees if isinstance(tree, ArenaTree)]
         return lay_out_turn(self.lanes, mine, pieces, self._device, self._dtype)

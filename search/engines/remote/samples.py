@@ -88,7 +88,8 @@ def judge(
     ids = (*written, *new[:number])
     if finish is not None:
         return ids, finish
-    its_own = sample.finish == "stop" and (BLANK_LINE not in sampling.stop or not rule.may_end(new))
+    may_end = any(rule.maybe[token] for token in new)
+    its_own = sample.finish == "stop" and (BLANK_LINE not in sampling.stop or not may_end)
     if its_own or sample.matched is not None:
         return ids, FinishReason.STOP  # it knows of an end that we do not
     gave_up = sample.finish == "length" and len(new) < asked
