@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import defaultdict
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
@@ -102,12 +102,6 @@ class _Watch:
     reached: asyncio.Event
 
 
-@dataclass(slots=True)
-class _Books:
-    num_calls: int = 0
-    sampled_tokens: int = 0
-
-
 class VirtualEngine:
     """An engine in virtual time: a tick writes one token of every row, and all else takes none.
 
@@ -138,7 +132,8 @@ class VirtualEngine:
         self._requests: list[_Request] = []
         self._rows: dict[tuple[str, int], _Row] = {}
         self._numbers = itertools.count()
-        self._books: defaultdict[str, _Books] = defaultdict(_Books)
+        self._num_calls: Counter[str] = Counter()
+        self._sampled_tokens: Counter[str] = Counter()
         self._watches: list[_Watch] = []
         self._closed = False
         clock.timed.append(self)
@@ -206,8 +201,7 @@ class VirtualEngine:
 
     def usage(self, tree: str) -> Usage:
         """Requests and tokens written; what a cache would hold is not known."""
-        books = self._books.get(tree, _Books())
-        return Usage(None, books.sampled_tokens, books.num_calls, None, None, None)
+        return Usage(None, self._sampled_tokens[tree], self._num_calls[tree], None, None, None)
 
     async def release(self, tree: str, keys: Collection[int] | None = None) -> None:
         """Steps being written there end as aborted."""
@@ -217,7 +211,7 @@ class VirtualEngine:
                 self._end(row, replace(row.generation, ids=ids, text="", finish=FinishReason.ABORT, logprobs=None))
         self._recall.release(tree, keys)
         if keys is None:
-            self._books.pop(tree, None)
+            del self._num_calls[tree], self._sampled_tokens[tree]
 
     async def aclose(self) -> None:
         """End what is under way with `EngineError`; the engine behind it stays open for others."""
@@ -258,7 +252,7 @@ class VirtualEngine:
             before = int(row.num_tokens)
             row.num_tokens += ticks
             written = int(row.num_tokens) - before
-            self._books[row.tree].sampled_tokens += written
+            self._sampled_tokens[row.tree] += written
             if row.ahead is not None:
                 row.ahead.sampled_tokens += written
             if row.num_left <= 0:
@@ -277,7 +271,7 @@ class VirtualEngine:
     async def _ask(self, prefix: Prefix, ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
         if self._closed:
             raise self._closed_error()
-        self._books[prefix.tree].num_calls += 1
+        self._num_calls[prefix.tree] += 1
         request = _Request(ask, self._clock.create_future())
         self._requests.append(request)
         answer: _Answer = await request.answer

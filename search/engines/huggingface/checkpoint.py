@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -185,25 +186,10 @@ def read_weights(
     Raises:
         ConfigError: the weights are missing, broken, or of another form, or hold what is no finite number.
     """
-    network = (
-        gguf_weights(model, folder, config, dtype, packed=packed)
-        if is_gguf(folder)
-        else _safetensors_weights(model, folder, config, dtype, trust_remote_code, names)
-    )
-    check_finite(model, network)
-    return network
-
-
-def _safetensors_weights(
-    model: str,
-    folder: Path,
-    config: Any,
-    dtype: torch.dtype,
-    trust_remote_code: bool,
-    names: frozenset[str] | None = None,
-) -> Any:
-    import copy
-
+    if is_gguf(folder):
+        network = gguf_weights(model, folder, config, dtype, packed=packed)
+        check_finite(model, network)
+        return network
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
@@ -230,6 +216,7 @@ def _safetensors_weights(
     missing = sorted(report.get("missing_keys") or ())
     if missing:
         raise ConfigError(f"model {model!r}: its weights lack {missing[0]} and {len(missing) - 1} others")
+    check_finite(model, network)
     return network
 
 

@@ -40,10 +40,13 @@ class DecodePart:
     _calls: list[tuple[Band, Tensor]] | None = None
 
     def calls(self, group: int) -> list[tuple[Band, Tensor]]:
-        """The calls of attention in any layer, one a band, then the trunk's: each with its mask.
+        """The calls of attention in any layer, one a band, then the trunk's.
 
         Args:
             group: query heads that share keys.
+
+        Returns:
+            Each with its mask, (group * num_rows, high - low).
         """
         if self._calls is None:
             ranges = list(self.bands)

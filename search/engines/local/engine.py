@@ -192,13 +192,11 @@ class LocalEngine:
         queue: asyncio.Queue[Result] = asyncio.Queue()
         submit = partial(self._scheduler.submit, prefix, labels=labels, reads=reads, layers=layers)
         request = self._submit(queue.put_nowait, submit)
-        answered = False
         try:
             result = await queue.get()
-            answered = True
-        finally:
-            if not answered:
-                self._cancel(request)
+        except BaseException:
+            self._cancel(request)
+            raise
         if isinstance(result, Exception):
             raise result
         assert isinstance(result, tuple)

@@ -117,9 +117,11 @@ def load_model(
 ) -> LoadedModel:
     """Load and check a model; see `LocalEngine.load`."""
     torch = import_torch()
+    from search.engines.huggingface.reward_head import head_names, read_head
+
     unsaid, dtype = dtype is None, dtype or "float32"
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    if dtype not in dtypes:
+    if (precision := dtypes.get(dtype)) is None:
         raise ConfigError(f"dtype {dtype!r} is not one of {', '.join(dtypes)}")
     place = read_device(device)
     packed = _wants_packed(gguf_weights, place.type, dtype)
@@ -127,7 +129,28 @@ def load_model(
     if packed and not is_gguf(folder):
         raise ConfigError(f"model {model!r}: gguf_weights packed is for .gguf files, and this is none")
     with _announced(model, folder, f"{dtype} on {device}", unsaid=unsaid):
-        return _load(model, folder, dtypes[dtype], place, trust_remote_code, attention, packed, graphs)
+        names = tensor_names(model, folder)
+        # A head is made here, over the decoder that transformers has: code that comes with it is not needed.
+        trust = trust_remote_code and not head_names(names)
+        config = read_config(model, folder, trust, names)
+        raw_tokenizer = read_tokenizer(model, folder, trust_remote_code)
+        network = read_weights(model, folder, config, precision, trust, names, packed=packed).to(place)
+        loaded = prepare(network, raw_tokenizer, name=model, attention=attention, graphs=graphs)
+        _give_back_free_memory()
+        details: dict[str, str] = {}
+        loaded.head = read_head(model, sorted(folder.glob("*.safetensors")))
+        if loaded.head is not None:
+            check_finite(model, loaded.head)
+            loaded.head.to(device=place, dtype=precision).eval().requires_grad_(False)
+            outputs = loaded.head(
+                torch.zeros(1, config.get_text_config(decoder=True).hidden_size).to(network.lm_head.weight)
+            )
+            loaded.has_language_model = _has_language_model(config, names)
+            details["head"] = f"{outputs.shape[-1]} outputs"
+        if is_gguf(folder):
+            details |= gguf_details(read_gguf(model, folder), network)
+        loaded.info = replace(loaded.info, details={**loaded.info.details, **details})
+    return loaded
 
 
 @contextmanager
@@ -151,43 +174,6 @@ def _announced(model: str, folder: Path, how: str, *, unsaid: bool) -> Iterator[
     yield
     if told:
         _log.info("loaded %s in %.0f s", model, time.monotonic() - begun)
-
-
-def _load(
-    model: str,
-    folder: Path,
-    dtype: torch.dtype,
-    place: Any,
-    trust_remote_code: bool,
-    attention: Attention,
-    packed: bool,
-    graphs: bool,
-) -> LoadedModel:
-    import torch
-
-    from search.engines.huggingface.reward_head import head_names, read_head
-
-    names = tensor_names(model, folder)
-    # A head is made here, over the decoder that transformers has: code that comes with it is not needed.
-    trust = trust_remote_code and not head_names(names)
-    config = read_config(model, folder, trust, names)
-    raw_tokenizer = read_tokenizer(model, folder, trust_remote_code)
-    network = read_weights(model, folder, config, dtype, trust, names, packed=packed).to(place)
-    loaded = prepare(network, raw_tokenizer, name=model, attention=attention, graphs=graphs)
-    _give_back_free_memory()
-    loaded.head = read_head(model, sorted(folder.glob("*.safetensors")))
-    if loaded.head is not None:
-        check_finite(model, loaded.head)
-        loaded.head.to(device=place, dtype=dtype).eval().requires_grad_(False)
-        outputs = loaded.head(
-            torch.zeros(1, config.get_text_config(decoder=True).hidden_size).to(network.lm_head.weight)
-        )
-        loaded.has_language_model = _has_language_model(config, names)
-        loaded.info = replace(loaded.info, details={**loaded.info.details, "head": f"{outputs.shape[-1]} outputs"})
-    if is_gguf(folder):
-        details = gguf_details(read_gguf(model, folder), network)
-        loaded.info = replace(loaded.info, details={**loaded.info.details, **details})
-    return loaded
 
 
 def _give_back_free_memory() -> None:

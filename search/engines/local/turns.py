@@ -93,20 +93,14 @@ class Turns:
                 raise self._error("the engine is closed")
             self.closed = last
             self._inbox.append(message)
-            if self._queued:
-                return
-            self._queued = True
-        self._enqueue()
-
-    def _wake(self) -> None:
-        """Look again at a request that waited for room."""
-        with self._lock:
-            if self._queued or self.closed:
-                return
-            self._queued = True
         self._enqueue()
 
     def _enqueue(self) -> None:
+        """Have a turn run, unless one is going to anyway."""
+        with self._lock:
+            if self._queued:
+                return
+            self._queued = True
         try:
             shared_thread().submit(self._turn)
         except RuntimeError:
@@ -139,11 +133,12 @@ class Turns:
         self._send()
         with self._lock:
             again = worked or bool(self._inbox)
-            self._queued = again
+            self._queued = False
         if again:
             self._enqueue()
         elif self._scheduler.pool.blocked:
-            timer = threading.Timer(GRACE_SECONDS * 1.1, self._wake)
+            # To look again at a request that waited for room.
+            timer = threading.Timer(GRACE_SECONDS * 1.1, self._enqueue)
             timer.daemon = True
             timer.start()
 
