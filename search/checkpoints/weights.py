@@ -44,14 +44,11 @@ def fingerprint(path: Path) -> str:
 def _content(file: Path, num_bytes: int, changed_ns: int) -> str:
     """A file's digest; read once while its size and time stay as they are."""
     del changed_ns
-    digest = hashlib.sha256()
     with file.open("rb") as held:
         if num_bytes <= _WHOLE_BYTES:
-            while block := held.read(_BLOCK_BYTES):
-                digest.update(block)
-        else:
+            return hashlib.file_digest(held, "sha256").hexdigest()
+        digest = hashlib.sha256(held.read(_BLOCK_BYTES))
+        for number in range(_NUM_BLOCKS):
+            held.seek((num_bytes - _BLOCK_BYTES) * number // (_NUM_BLOCKS - 1))
             digest.update(held.read(_BLOCK_BYTES))
-            for number in range(_NUM_BLOCKS):
-                held.seek((num_bytes - _BLOCK_BYTES) * number // (_NUM_BLOCKS - 1))
-                digest.update(held.read(_BLOCK_BYTES))
     return digest.hexdigest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,20 +15,6 @@ from search.engines.local.cache import TreeCache
 
 if TYPE_CHECKING:
     from search.engines.local.rows import Row
-
-
-class View(NamedTuple):
-    """What a tree's rows see.
-
-    Attributes:
-        mask: (num_rows, extent) additive; no row sees a slot from `extent` on.
-        trunk: slots [0, trunk) are seen by every row.
-        bands: cover all rows in order.
-    """
-
-    mask: NDArray[np.float32]
-    trunk: int
-    bands: list[Band]
 
 
 class ArenaTree(TreeCache):
@@ -44,7 +30,7 @@ class ArenaTree(TreeCache):
         self._num_channels = shape.num_kv_heads * shape.head_dim
         self._masks = np.zeros((0, 0), np.float32)
         self._extents: list[int] = []
-        self._view: View | None = None
+        self._view: tuple[NDArray[np.float32], int, list[Band]] | None = None
 
     # Slots
 
@@ -99,12 +85,12 @@ class ArenaTree(TreeCache):
         """A row's own node got new slots."""
         self._fill(self.rows.index(row))
 
-    def view(self) -> View:
-        """What the rows see of the arena now."""
+    def view(self) -> tuple[NDArray[np.float32], int, list[Band]]:
+        """What the rows see of the arena now: mask, trunk and bands, as `batch.DecodePart` has them."""
         if self._view is None:
             extent = max(self._extents)
             mask = self._masks[: len(self.rows), :extent]
-            self._view = View(mask, *cut(mask, self._num_channels))
+            self._view = (mask, *cut(mask, self._num_channels))
         return self._view
 
     def _fill(self, index: int) -> None:

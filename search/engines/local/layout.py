@@ -65,10 +65,9 @@ def lay_out_turn(
     decode = []
     for tree in trees:
         if tree.rows:
-            view = tree.view()
-            mask = torch.from_numpy(view.mask).to(device=device, dtype=dtype)
-            seen = [row.lane for row in tree.rows]
-            decode.append(DecodePart(tree.arena, mask, view.trunk, view.bands, seen))
+            seen, trunk, bands = tree.view()
+            mask = torch.from_numpy(seen).to(device=device, dtype=dtype)
+            decode.append(DecodePart(tree.arena, mask, trunk, bands, [row.lane for row in tree.rows]))
     order = None
     flat = [lane for part in decode for lane in part.lanes]
     if flat != list(range(live)):

@@ -7,7 +7,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from search.engines.remote.chat_tokens import END
-from search.engines.remote.http import HttpClient, RequestLimits, bad_answer
+from search.engines.remote.http import HttpClient, RequestLimits, asking, bad_answer
 from search.errors import ConfigError, EngineError
 from search.types import FinishReason
 
@@ -100,8 +100,7 @@ async def find_out(model: str, url: str, limits: RequestLimits) -> ChatServer:
     Raises:
         ConfigError: it cannot be reached, or refuses even the plainest request.
     """
-    client = HttpClient(limits.impatient())
-    try:
+    async with asking("chat", limits) as client:
         if model.startswith("mini:"):
             raise ConfigError(f"engine chat: name the model with --policy; {url} serves {await _served(client, url)}")
         question = {"role": "user", "content": "Write the days of the week, with commas between them."}
@@ -131,10 +130,6 @@ async def find_out(model: str, url: str, limits: RequestLimits) -> ChatServer:
         # A step's end must be told from the text's, too.
         goes_on = reply.ids[: len(_REST)] == tuple(_REST.encode()) and reply.finish is FinishReason.STOP
         return server._replace(continues=goes_on)
-    except EngineError as error:
-        raise ConfigError(f"engine chat: {error}") from error
-    finally:
-        await client.aclose()
 
 
 def _is_chat(answer: Any) -> bool:

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 import aiohttp
 
-from search.errors import ContextOverflowError, EngineError
+from search.errors import ConfigError, ContextOverflowError, EngineError
 
 ROUTING_HEADER = "x-smg-routing-key"
 """By this header `sglang-router --policy manual` keeps the requests of one key on one worker; servers ignore it."""
@@ -259,6 +259,22 @@ def _message(content: bytes) -> str:
         if isinstance(value, dict):
             value = value.get(key, value)
     return " ".join(str(value).split())[:_MAX_MESSAGE] or "no reason given"
+
+
+@asynccontextmanager
+async def asking(kind: str, limits: RequestLimits) -> AsyncGenerator[HttpClient, None]:
+    """A client with little patience, to find out what servers are: a person waits for it.
+
+    Raises:
+        ConfigError: a server cannot be reached, or did not answer as it should.
+    """
+    client = HttpClient(limits.impatient())
+    try:
+        yield client
+    except EngineError as error:
+        raise ConfigError(f"engine {kind}: {error}") from error
+    finally:
+        await client.aclose()
 
 
 def bad_answer(url: str, what: object) -> EngineError:

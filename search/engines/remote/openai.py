@@ -14,10 +14,10 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from search.engines.remote.engine import RemoteEngine
-from search.engines.remote.http import HttpClient, RequestLimits, bad_answer
+from search.engines.remote.http import HttpClient, RequestLimits, asking, bad_answer
 from search.engines.remote.model import PROBE_TEXT, RemoteModel, check_same, parse_urls, read_ids, read_model
 from search.engines.remote.samples import Read, Sample
-from search.errors import ConfigError, EngineError
+from search.errors import EngineError
 from search.support.background import run_apart
 from search.types import Child, Prefix, Sampling
 
@@ -190,8 +190,7 @@ async def _ask(model: RemoteModel, urls: Sequence[str], limits: RequestLimits) -
     Raises:
         ConfigError: one cannot be reached, serves another model, or gives no token ids.
     """
-    client = HttpClient(limits.impatient())
-    try:
+    async with asking("openai", limits) as client:
         served = list(await asyncio.gather(*(_served(client, url) for url in urls)))
         servers = [OpenAIServer(client, url, str(entry["id"])) for url, entry in zip(urls, served, strict=True)]
         ids = list(await asyncio.gather(*(read_ids(client, server.url, server.model) for server in servers)))
@@ -205,10 +204,6 @@ async def _ask(model: RemoteModel, urls: Sequence[str], limits: RequestLimits) -
             seeds, pools = [False], await _all_pool(servers, probe)
             if not pools:
                 raise error from None
-    except EngineError as error:
-        raise ConfigError(f"engine openai: {error}") from error
-    finally:
-        await client.aclose()
     contexts = [model.info.context_tokens]
     for entry in served:
         if isinstance(longest := entry.get("max_model_len"), int):

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 from search.engines.remote.engine import RemoteEngine
 from search.engines.remote.facts import ServerFacts, agree, honours_seeds, read_facts
 from search.engines.remote.gather import Gatherer
-from search.engines.remote.http import HttpClient, RequestLimits, bad_answer
+from search.engines.remote.http import HttpClient, RequestLimits, asking, bad_answer
 from search.engines.remote.load_watch import LoadWatch
 from search.engines.remote.model import PROBE_TEXT, RemoteModel, check_same, parse_urls, read_model
 from search.engines.remote.samples import Read, Sample
@@ -267,11 +267,8 @@ class SglangEngine(RemoteEngine[SglangServer]):
 
 async def _ask(model: RemoteModel, urls: Sequence[str], limits: RequestLimits) -> ServerFacts:
     """What servers are, asked with little patience: a person waits for it."""
-    client = HttpClient(limits.impatient())
-    try:
+    async with asking("sglang", limits) as client:
         return await _facts(model, [HttpServer(client, url) for url in urls])
-    finally:
-        await client.aclose()
 
 
 async def _facts(model: RemoteModel, servers: Sequence[SglangServer]) -> ServerFacts:
