@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from search.errors import ConfigError
@@ -60,8 +59,5 @@ def build_head(model: str, tensors: Mapping[str, Tensor]) -> nn.Module:
 def _linear(tensors: Mapping[str, Tensor], name: str) -> nn.Linear:
     weight, bias = tensors[f"{name}.weight"], tensors.get(f"{name}.bias")
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, dtype=weight.dtype)
-    with torch.no_grad():
-        layer.weight.copy_(weight)
-        if bias is not None:
-            layer.bias.copy_(bias)
+    layer.load_state_dict({"weight": weight} if bias is None else {"weight": weight, "bias": bias})
     return layer

@@ -58,12 +58,14 @@ class Job:
     """The children of one node while they are being written.
 
     Attributes:
+        books: of its tree.
         owed: children not answered yet.
         requests: the server's names of their samples, as far as known.
         logprobs: of the tokens of children that are being continued, where they are kept.
         results: steps, then None; or an error.
     """
 
+    books: Books
     prefix: Prefix
     sampling: Sampling
     arrived: float

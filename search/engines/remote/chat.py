@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
-from search.engines.remote.books import Books, Job
+from search.engines.remote.books import Job
 from search.engines.remote.chat_server import CONTINUED, ChatServer, Reply, find_out, read_replies
 from search.engines.remote.chat_tokens import WHOLE, ChatTokenizer, conversation
 from search.engines.remote.engine import RemoteEngine
@@ -114,7 +114,7 @@ class ChatEngine(RemoteEngine[ChatServer]):
             for key in keys:
                 tally.rests.pop(key, None)
 
-    async def _attempt(self, books: Books, job: Job, worker: Worker[ChatServer]) -> None:
+    async def _attempt(self, job: Job, worker: Worker[ChatServer]) -> None:
         """Write the children that are still owed."""
         if job.sampling.logprobs:
             raise self._error("a chat API gives no log-probabilities of a step's tokens that can be relied on")
@@ -122,36 +122,28 @@ class ChatEngine(RemoteEngine[ChatServer]):
         rest = tally.rests.get(job.prefix.segments[-1].key)
         owed = list(job.owed.items())
         if rest is not None and len(owed) == 1:
-            self._cut(books, job, tally, owed[0], *rest)
+            self._cut(job, tally, owed[0], *rest)
         elif self.continues:
-            await side_by_side(partial(self._step, books, job, worker, tally), owed, len(owed))
+            await side_by_side(partial(self._step, job, worker, tally), owed, len(owed))
         elif len(job.prefix.segments) > 1:
             raise self._error(
                 f"{worker.transport} does not continue an assistant's turn: a step has the one continuation that it had"
             )
         else:
             groups = [owed[first : first + _MOST_CHOICES] for first in range(0, len(owed), _MOST_CHOICES)]
-            await side_by_side(partial(self._whole, books, job, worker, tally), groups, len(groups))
+            await side_by_side(partial(self._whole, job, worker, tally), groups, len(groups))
 
-    async def _whole(
-        self, books: Books, job: Job, worker: Worker[ChatServer], tally: _Tally, group: list[tuple[int, Child]]
-    ) -> None:
+    async def _whole(self, job: Job, worker: Worker[ChatServer], tally: _Tally, group: list[tuple[int, Child]]) -> None:
         """Write whole solutions, deliver the first step of each, and keep the rest."""
         replies = await self._ask(worker.transport, job, tally, group[0][1].seed, b"", num_replies=len(group))
         for one, reply in zip(group, replies, strict=False):
-            self._cut(books, job, tally, one, reply.ids, reply.finish)
+            self._cut(job, tally, one, reply.ids, reply.finish)
         if left := group[len(replies) :]:  # it gives fewer than it was asked for
             groups = [[one] for one in left]
-            await side_by_side(partial(self._whole, books, job, worker, tally), groups, len(groups))
+            await side_by_side(partial(self._whole, job, worker, tally), groups, len(groups))
 
     def _cut(
-        self,
-        books: Books,
-        job: Job,
-        tally: _Tally,
-        asked: tuple[int, Child],
-        ids: tuple[int, ...],
-        finish: FinishReason,
+        self, job: Job, tally: _Tally, asked: tuple[int, Child], ids: tuple[int, ...], finish: FinishReason
     ) -> None:
         """Deliver the first step of what is written already."""
         place, child = asked
@@ -161,13 +153,11 @@ class ChatEngine(RemoteEngine[ChatServer]):
         number, end = rule.find_end(rule.begin(job.prefix), (), ids, _unlimited(job.sampling))
         if end is FinishReason.STOP and number < len(ids):
             tally.rests[child.key] = (ids[number:], finish)
-            self._deliver(books, job, place, ids[:number], end)
+            self._deliver(job, place, ids[:number], end)
         else:
-            self._deliver(books, job, place, ids, finish)
+            self._deliver(job, place, ids, finish)
 
-    async def _step(
-        self, books: Books, job: Job, worker: Worker[ChatServer], tally: _Tally, asked: tuple[int, Child]
-    ) -> None:
+    async def _step(self, job: Job, worker: Worker[ChatServer], tally: _Tally, asked: tuple[int, Child]) -> None:
         """Write one step: asked again where the server stopped and no step ends."""
         place, child = asked
         rule = self._model.stop_rule(job.sampling.stop)
@@ -193,7 +183,7 @@ class ChatEngine(RemoteEngine[ChatServer]):
             else:
                 ids = whole
         if place in job.owed:
-            self._deliver(books, job, place, ids, finish)
+            self._deliver(job, place, ids, finish)
 
     async def _ask(
         self,

@@ -109,9 +109,9 @@ class RemoteEngine(ABC, Generic[Server]):
         if not children:
             return
         books = self._received(prefix.tree)
-        job = Job(prefix, sampling, time.perf_counter(), dict(enumerate(children)))
+        job = Job(books, prefix, sampling, time.perf_counter(), dict(enumerate(children)))
         books.jobs.add(job)
-        job.task = asyncio.create_task(self._write(books, job))
+        job.task = asyncio.create_task(self._write(job))
         self._writers.add(job.task)
         job.task.add_done_callback(self._writers.discard)
         try:
@@ -187,10 +187,10 @@ class RemoteEngine(ABC, Generic[Server]):
 
     # Requests
 
-    async def _write(self, books: Books, job: Job) -> None:
+    async def _write(self, job: Job) -> None:
         """Serve one `generate`; every end of it stands in `job.results`."""
         try:
-            await self._retried(books, job.prefix.tree, lambda worker: self._attempt(books, job, worker))
+            await self._retried(job.books, job.prefix.tree, lambda worker: self._attempt(job, worker))
         except EngineError as error:
             job.results.put_nowait(error)
         except asyncio.CancelledError:
@@ -203,32 +203,26 @@ class RemoteEngine(ABC, Generic[Server]):
         else:
             job.results.put_nowait(None)
 
-    async def _attempt(self, books: Books, job: Job, worker: Worker[Server]) -> None:
+    async def _attempt(self, job: Job, worker: Worker[Server]) -> None:
         """Ask one server for the children that are still owed."""
-        prefix, num_tokens = job.prefix, job.prefix.num_tokens
+        books, prefix, num_tokens = job.books, job.prefix, job.prefix.num_tokens
         if not books.warmth.holds(prefix):
             async with books.warmth.computing(prefix) as num_cold:
                 if num_cold:
                     made = await self._prefill(worker.transport, prefix)
                     books.computed(num_tokens, made.cached_tokens, num_tokens - num_cold, prefix.ahead)
         rule = self._model.stop_rule(job.sampling.stop)
-        await self._continue(books, job, worker, dict(job.owed), (), rule.begin(prefix))
+        await self._continue(job, worker, dict(job.owed), (), rule.begin(prefix))
 
     async def _continue(
-        self,
-        books: Books,
-        job: Job,
-        worker: Worker[Server],
-        owed: Mapping[int, Child],
-        written: tuple[int, ...],
-        writing: Writing,
+        self, job: Job, worker: Worker[Server], owed: Mapping[int, Child], written: tuple[int, ...], writing: Writing
     ) -> None:
         """Have the steps of children written on after `written`, each to its end: a server may stop where none ends."""
         room = self.info.context_tokens - job.prefix.num_tokens
         limited = replace(job.sampling, max_new_tokens=min(job.sampling.max_new_tokens, room))
         asked = ask_for(limited, len(written))
         rule = self._model.stop_rule(limited.stop)
-        places, prefix = list(owed), job.prefix
+        books, places, prefix = job.books, list(owed), job.prefix
         if written:  # of one child alone
             prefix = Prefix(prefix.tree, (*prefix.segments, Segment(owed[places[0]].key, written)), prefix.ahead)
         num_tokens = prefix.num_tokens
@@ -260,12 +254,12 @@ class RemoteEngine(ABC, Generic[Server]):
                         prefix.ahead.computed_tokens += num_tokens - sample.cached_tokens
                     books.sampled(len(sample.whole), prefix.ahead)
                     if finish is None:
-                        more = self._continue(books, job, worker, {place: owed[place]}, ids, begun)
+                        more = self._continue(job, worker, {place: owed[place]}, ids, begun)
                         continued.append(asyncio.create_task(more))
                         continue
                     if finish is FinishReason.LENGTH and job.sampling.max_new_tokens > room and len(ids) >= room:
                         finish = FinishReason.CONTEXT
-                    self._deliver(books, job, place, ids, finish)
+                    self._deliver(job, place, ids, finish)
             if books.computed_tokens is not None:
                 books.computed_tokens += self._extra_tokens(len(owed))
             missing = [place for place in places if place in job.owed and place not in ended]
@@ -279,10 +273,10 @@ class RemoteEngine(ABC, Generic[Server]):
                 task.cancel()
             await asyncio.gather(*continued, return_exceptions=True)
 
-    def _deliver(self, books: Books, job: Job, place: int, ids: tuple[int, ...], finish: FinishReason) -> None:
+    def _deliver(self, job: Job, place: int, ids: tuple[int, ...], finish: FinishReason) -> None:
         """Answer a child."""
         child = job.owed.pop(place)
-        books.warmth.wrote(job.prefix, child.key, ids)
+        job.books.warmth.wrote(job.prefix, child.key, ids)
         text = self._model.table.step_text(job.prefix, ids, finish)
         logprobs = job.logprobs.pop(place)[: len(ids)] if job.sampling.logprobs else None
         seconds = time.perf_counter() - job.arrived

@@ -22,7 +22,7 @@ ROUTING_HEADER = "x-smg-routing-key"
 _RETRYABLE_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 _OVERFLOW_WORDS = ("longer than the model's context", "maximum context length", "maximum allowed length")
 _MAX_MESSAGE = 300
-_CONNECT_SECONDS, _SHORT_SECONDS = 10.0, 5.0
+_CONNECT_SECONDS, _SHORT_SECONDS, _PERSON_SECONDS = 10.0, 5.0, 30.0
 _MOST_WAIT_SECONDS = 120.0
 """The longest that a server is waited for on its word."""
 
@@ -42,10 +42,6 @@ class RequestLimits:
     attempts: int = 5
     max_in_flight: int = 256
     api_key: str = field(default="", repr=False)
-
-    def impatient(self) -> RequestLimits:
-        """The same for questions that a person waits for: asked once."""
-        return replace(self, timeout_seconds=30.0, attempts=1)
 
 
 class _Response(NamedTuple):
@@ -268,7 +264,7 @@ async def asking(kind: str, limits: RequestLimits) -> AsyncGenerator[HttpClient,
     Raises:
         ConfigError: a server cannot be reached, or did not answer as it should.
     """
-    client = HttpClient(limits.impatient())
+    client = HttpClient(replace(limits, timeout_seconds=_PERSON_SECONDS))
     try:
         yield client
     except EngineError as error:
