@@ -94,7 +94,8 @@ def test_readings_of_one_turn_are_fetched_together():
 )
 def test_the_next_turn_waits_no_longer_than_that_costs_the_other_rows(device, ended, running, seconds):
     scheduler = SimpleNamespace(lanes=[None] * running)
-    turns = Turns(scheduler, SimpleNamespace(device=torch.device(device)))
+    shape = SimpleNamespace(device=torch.device(device))
+    turns = Turns(scheduler, SimpleNamespace(forward=SimpleNamespace(shape=shape)))
     turns._turn_seconds = 0.02
     loop = asyncio.new_event_loop()
     for _ in range(ended):

@@ -23,11 +23,13 @@ _GRAIN = 64
 
 
 class KVShape(NamedTuple):
-    """Sizes of one token's keys and values, as the model's own forward showed them."""
+    """Sizes of one token's keys and values, as the model's own forward showed them; where, and in which precision."""
 
     num_layers: int
     num_kv_heads: int
     head_dim: int
+    device: torch.device
+    dtype: torch.dtype
 
 
 @dataclass(slots=True, eq=False)
@@ -107,8 +109,8 @@ class Arena:
         num_holes: freed slots below `end`, until `compact`.
     """
 
-    def __init__(self, shape: KVShape, dtype: torch.dtype, device: torch.device) -> None:
-        self._shape, self._dtype, self._device = shape, dtype, device
+    def __init__(self, shape: KVShape) -> None:
+        self._shape = shape
         self.kv = self._new(0)
         self.end = 0
         self.num_holes = 0
@@ -156,7 +158,7 @@ class Arena:
             node.extend(cursor, length)
             cursor += length
         if first_moved < cursor:
-            slots = torch.from_numpy(np.concatenate(taken)[first_moved:]).to(self._device)
+            slots = torch.from_numpy(np.concatenate(taken)[first_moved:]).to(self._shape.device)
             # Layer by layer: the copy that index_select makes stays small.
             for layer in range(self._shape.num_layers):
                 self.kv[:, layer, :, first_moved:cursor] = self.kv[:, layer].index_select(2, slots)
@@ -170,8 +172,8 @@ class Arena:
         # Zeros, not empty: a blocked slot has weight 0, and 0 times a stray NaN would be NaN.
         return torch.zeros(
             (2, shape.num_layers, shape.num_kv_heads, capacity, shape.head_dim),
-            dtype=self._dtype,
-            device=self._device,
+            dtype=shape.dtype,
+            device=shape.device,
         )
 
     def _resize(self, num_slots: int) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from search.engines.local.arena import BLOCKED, Arena, KVShape, Node
@@ -24,9 +23,9 @@ class ArenaTree(TreeCache):
         arena: its KV.
     """
 
-    def __init__(self, name: str, order: int, shape: KVShape, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, name: str, order: int, shape: KVShape) -> None:
         super().__init__(name, order)
-        self.arena = Arena(shape, dtype, device)
+        self.arena = Arena(shape)
         self._num_channels = shape.num_kv_heads * shape.head_dim
         self._masks = np.zeros((0, 0), np.float32)
         self._extents: list[int] = []

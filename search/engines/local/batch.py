@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from search.engines.local.arena import BLOCKED, Arena
+from search.engines.local.arena import BLOCKED, Arena, KVShape
 from search.engines.local.bands import Band
 
 _MAX_BLOCK_KEYS = 32_768
@@ -153,7 +153,7 @@ class ArenaBatch(Batch):
     prefill: list[PrefillPart]
 
 
-def lay_out(part: PrefillPart, first: int, device: torch.device, dtype: torch.dtype) -> None:
+def lay_out(part: PrefillPart, first: int, shape: KVShape) -> None:
     """Build the blocks of a tree's chunks; fills `part`.
 
     The chunks' slots must be consecutive in the order in which `part.chunks` has them.
@@ -161,8 +161,7 @@ def lay_out(part: PrefillPart, first: int, device: torch.device, dtype: torch.dt
     Args:
         part: a tree's chunks, those of a group next to each other.
         first: the flat token at which they begin.
-        device: where the model runs.
-        dtype: of the model.
+        shape: of the model.
     """
     part.first, part.start = first, part.chunks[0].start
     groups: list[list[Chunk]] = []
@@ -185,7 +184,7 @@ def lay_out(part: PrefillPart, first: int, device: torch.device, dtype: torch.dt
             if end > begin and (uneven or keys * many > _MAX_BLOCK_KEYS):
                 break
             end, num_queries, num_keys = end + 1, queries, keys
-        block = _block(groups[begin:end], sizes[begin:end], cursor, num_queries, num_keys, device, dtype)
+        block = _block(groups[begin:end], sizes[begin:end], cursor, num_queries, num_keys, shape)
         part.blocks.append(block)
         cursor += block.num_tokens
         begin = end
@@ -198,8 +197,7 @@ def _block(
     first: int,
     num_queries: int,
     num_keys: int,
-    device: torch.device,
-    dtype: torch.dtype,
+    shape: KVShape,
 ) -> Block:
     slots = np.zeros((len(groups), num_keys), np.int64)
     mask = np.full((len(groups), 1, num_queries, num_keys), BLOCKED, np.float32)
@@ -225,8 +223,8 @@ def _block(
     return Block(
         first=first,
         num_tokens=token,
-        queries=torch.from_numpy(queries.reshape(-1)).to(device) if padded else None,
-        unpad=torch.from_numpy(np.concatenate(unpad)).to(device) if padded else None,
-        slots=torch.from_numpy(slots).to(device),
-        mask=torch.from_numpy(mask).to(device=device, dtype=dtype),
+        queries=torch.from_numpy(queries.reshape(-1)).to(shape.device) if padded else None,
+        unpad=torch.from_numpy(np.concatenate(unpad)).to(shape.device) if padded else None,
+        slots=torch.from_numpy(slots).to(shape.device),
+        mask=torch.from_numpy(mask).to(device=shape.device, dtype=shape.dtype),
     )

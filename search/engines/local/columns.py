@@ -33,9 +33,9 @@ class ColumnLanes(Lanes):
         mask: (num_lanes, NUM_COLUMNS) 0 where a row has a token, `BLOCKED` elsewhere.
     """
 
-    def __init__(self, shape: KVShape, dtype: torch.dtype, device: torch.device, max_rows: int) -> None:
+    def __init__(self, shape: KVShape, max_rows: int) -> None:
         super().__init__(max_rows)
-        self._shape, self._dtype, self._device = shape, dtype, device
+        self._shape = shape
         self.column = 0
         self.kv = self._new_kv(0)
         self.start = np.zeros(0, np.int64)
@@ -119,8 +119,8 @@ class ColumnLanes(Lanes):
         shape = self._shape
         return torch.zeros(
             (2, shape.num_layers, num_lanes, shape.num_kv_heads, NUM_COLUMNS, shape.head_dim),
-            dtype=self._dtype,
-            device=self._device,
+            dtype=shape.dtype,
+            device=shape.device,
         )
 
     def _grow(self, num_lanes: int) -> None:

@@ -38,7 +38,7 @@ class Forward(Protocol):
     hidden: dict[int, Tensor]
     """(num_reads, dim) the last call's hidden states in `batch.reads`, by layer, as its `tap` says."""
 
-    def store(self, device: torch.device, dtype: torch.dtype, max_rows: int, max_kv_tokens: int | None) -> Store:
+    def store(self, max_rows: int, max_kv_tokens: int | None) -> Store:
         """A new store of the form that its batches must have; `max_kv_tokens`: the most slots that are asked of it."""
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -122,11 +122,11 @@ class TreeForward(ABC):
         for module in model.modules():
             module.search_forward = self
         with attention_of(model, ATTENTION_NAME):
-            self.shape = self._probe(device, context_tokens)
+            self.shape = self._probe(device, dtype, context_tokens)
         self._before = set_attention(model, ATTENTION_NAME)
 
     @abstractmethod
-    def store(self, device: torch.device, dtype: torch.dtype, max_rows: int, max_kv_tokens: int | None) -> Store:
+    def store(self, max_rows: int, max_kv_tokens: int | None) -> Store:
         """As in `Forward`."""
 
     @abstractmethod
@@ -137,7 +137,7 @@ class TreeForward(ABC):
         """Put the model's own attention back."""
         set_attention(self._model, self._before)
 
-    def _probe(self, device: torch.device, context_tokens: int) -> KVShape:
+    def _probe(self, device: torch.device, dtype: torch.dtype, context_tokens: int) -> KVShape:
         ids = torch.zeros((1, 2), dtype=torch.long, device=device)
         with torch.inference_mode():
             try:
@@ -156,7 +156,7 @@ class TreeForward(ABC):
         for layer, (_, _, _, asked) in enumerate(calls):
             _refuse_extras(layer, asked, context_tokens)
         _, heads, _, dim = shapes.pop()
-        return KVShape(num_layers, heads, dim)
+        return KVShape(num_layers, heads, dim, device, dtype)
 
     def __call__(self, batch: Batch) -> Tensor:
         """Logits (num_reads, vocab); writes the new KV to where the batch says."""
@@ -189,9 +189,9 @@ class CascadeForward(TreeForward):
         self._partial = best_partial(device, dtype)
         super().__init__(model, device, dtype, context_tokens)
 
-    def store(self, device: torch.device, dtype: torch.dtype, max_rows: int, max_kv_tokens: int | None) -> Store:
+    def store(self, max_rows: int, max_kv_tokens: int | None) -> Store:
         """Arenas and columns."""
-        return ArenaStore(self.shape, device, dtype, max_rows)
+        return ArenaStore(self.shape, max_rows)
 
     def attend(self, batch: Batch, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """As in `TreeForward`."""
@@ -209,9 +209,9 @@ class PagedForward(TreeForward):
         self._attention = best_paged(device)
         super().__init__(model, device, dtype, context_tokens)
 
-    def store(self, device: torch.device, dtype: torch.dtype, max_rows: int, max_kv_tokens: int | None) -> PagedStore:
+    def store(self, max_rows: int, max_kv_tokens: int | None) -> PagedStore:
         """A pool."""
-        return PagedStore(self.shape, device, dtype, max_rows, max_kv_tokens, self.num_heads)
+        return PagedStore(self.shape, max_rows, max_kv_tokens, self.num_heads)
 
     def attend(self, batch: Batch, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """As in `TreeForward`."""
@@ -224,7 +224,7 @@ class DenseForward:
 
     name = "dense"
 
-    def __init__(self, model: Any, device: torch.device) -> None:
+    def __init__(self, model: Any, device: torch.device, dtype: torch.dtype) -> None:
         """Probe a model.
 
         Raises:
@@ -232,7 +232,7 @@ class DenseForward:
         """
         from transformers import DynamicCache
 
-        self._model, self._device = model, device
+        self._model = model
         self.tap = HiddenTap(model)
         self.hidden: dict[int, Tensor] = {}
         # The faster implementations leave out what they cannot do, soft caps for one.
@@ -255,11 +255,11 @@ class DenseForward:
         _, heads, num_tokens, dim = shapes.pop()
         if num_tokens != 2:
             raise RefusedError("its cache does not hold one entry a token")
-        self.shape = KVShape(len(cache.layers), heads, dim)
+        self.shape = KVShape(len(cache.layers), heads, dim, device, dtype)
 
-    def store(self, device: torch.device, dtype: torch.dtype, max_rows: int, max_kv_tokens: int | None) -> Store:
+    def store(self, max_rows: int, max_kv_tokens: int | None) -> Store:
         """Arenas and columns."""
-        return ArenaStore(self.shape, device, dtype, max_rows)
+        return ArenaStore(self.shape, max_rows)
 
     def __call__(self, batch: Batch) -> Tensor:
         """Logits (num_reads, vocab); writes the new KV to lanes and arenas."""
@@ -281,7 +281,7 @@ class DenseForward:
         for fresh in batch.prefill:
             at = fresh.first
             for chunk in fresh.chunks:
-                slots = torch.from_numpy(chunk.prefix).to(self._device)
+                slots = torch.from_numpy(chunk.prefix).to(self.shape.device)
                 tokens = slice(at, at + len(chunk.ids))
                 reads, new = self._run(
                     fresh.arena.kv.index_select(3, slots), batch.ids[tokens], batch.positions[tokens]

@@ -88,9 +88,9 @@ class GraphedForward:
         self.num_replayed = 0
         self.refusal = ""
 
-    def store(self, device: torch.device, dtype: torch.dtype, max_rows: int, max_kv_tokens: int | None) -> PagedStore:
+    def store(self, max_rows: int, max_kv_tokens: int | None) -> PagedStore:
         """A pool whose turns come in rounded sizes."""
-        store = self._plain.store(device, dtype, max_rows, max_kv_tokens)
+        store = self._plain.store(max_rows, max_kv_tokens)
         store.round_sizes = rounded
         return store
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from search.engines.local.arena import Node
+from search.engines.local.arena import KVShape, Node
 from search.engines.local.arena_tree import ArenaTree
 from search.engines.local.batch import ArenaBatch, Chunk, DecodePart, PrefillPart, lay_out
 from search.engines.local.cache import TreeCache
@@ -46,7 +46,7 @@ class Piece:
 
 
 def lay_out_turn(
-    lanes: ColumnLanes, trees: Collection[ArenaTree], pieces: list[Piece], device: torch.device, dtype: torch.dtype
+    lanes: ColumnLanes, trees: Collection[ArenaTree], pieces: list[Piece], shape: KVShape
 ) -> tuple[ArenaBatch, list[Piece]]:
     """Lay out one forward; opens the lanes' column and takes slots for the pieces.
 
@@ -54,13 +54,12 @@ def lay_out_turn(
         lanes: the live rows.
         trees: all trees, those of the rows among them.
         pieces: prefix tokens to be computed; no node is in two of them.
-        device: where the model runs.
-        dtype: of the model.
+        shape: of the model.
 
     Returns:
         As `store.Store.lay_out`.
     """
-    live = len(lanes)
+    live, device, dtype = len(lanes), shape.device, shape.dtype
     lanes.open_column()
     decode = []
     for tree in trees:
@@ -76,7 +75,7 @@ def lay_out_turn(
     first = int(lanes.start[:live].min()) if live else 0
     lanes_mask = torch.from_numpy(lanes.mask[:live, None, None, first : lanes.column + 1])
 
-    parts, ordered = _lay_out_pieces(pieces, live, device, dtype)
+    parts, ordered = _lay_out_pieces(pieces, live, shape)
     ids = [lanes.last[:live]] + [np.array(c.ids, np.int64) for part in parts for c in part.chunks]
     positions = [lanes.position[:live]]
     positions += [np.arange(c.position, c.position + len(c.ids)) for part in parts for c in part.chunks]
@@ -102,9 +101,7 @@ def lay_out_turn(
     return batch, ordered
 
 
-def _lay_out_pieces(
-    pieces: list[Piece], first: int, device: torch.device, dtype: torch.dtype
-) -> tuple[list[PrefillPart], list[Piece]]:
+def _lay_out_pieces(pieces: list[Piece], first: int, shape: KVShape) -> tuple[list[PrefillPart], list[Piece]]:
     """Take slots for new prefix tokens, and lay them out tree by tree, siblings together."""
     by_tree: dict[object, list[tuple[int, Piece, NDArray[np.int64]]]] = {}
     slots: dict[int, NDArray[np.int64]] = {}
@@ -134,7 +131,7 @@ def _lay_out_pieces(
             chunk = Chunk(tuple(ids), len(prefix), prefix, begin, group, reads)
             part.chunks.append(chunk)
             ordered.append(piece)
-        lay_out(part, first, device, dtype)
+        lay_out(part, first, shape)
         first = part.last
         parts.append(part)
     return parts, ordered

@@ -31,7 +31,6 @@ from search.errors import ConfigError
 from search.types import EngineInfo
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
     from search.engines.local.forward import Forward
@@ -64,8 +63,6 @@ class LoadedModel:
     forward: Forward
     tokenizer: HFTokenizer
     info: EngineInfo
-    device: torch.device
-    dtype: torch.dtype
     num_threads: int | None
     head: nn.Module | None = None
     has_language_model: bool = True
@@ -76,8 +73,6 @@ class LoadedModel:
 
         return Scheduler(
             self.forward,
-            device=self.device,
-            dtype=self.dtype,
             context_tokens=self.info.context_tokens,
             vocab_size=self.info.vocab_size,
             table=self.tokenizer.table,
@@ -257,8 +252,6 @@ def prepare(
         forward=forward,
         tokenizer=HFTokenizer(raw_tokenizer, TokenBytes(raw_tokenizer, vocab), eos_ids),
         info=info,
-        device=parameter.device,
-        dtype=parameter.dtype,
         num_threads=num_threads,
     )
 

@@ -56,14 +56,14 @@ class SlotPool:
         generation: how often it has grown; `kv` lies elsewhere since.
     """
 
-    def __init__(self, shape: KVShape, device: torch.device, dtype: torch.dtype, max_slots: int | None) -> None:
+    def __init__(self, shape: KVShape, max_slots: int | None) -> None:
         """A pool without memory yet; past `max_slots` it grows by no more than it must."""
         size = (2, 1, shape.num_kv_heads, shape.head_dim)
-        self.kv = [torch.zeros(size, device=device, dtype=dtype) for _ in range(shape.num_layers)]
+        self.kv = [torch.zeros(size, device=shape.device, dtype=shape.dtype) for _ in range(shape.num_layers)]
         self.generation = 0
-        slot_bytes = 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim * dtype.itemsize
+        slot_bytes = 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim * shape.dtype.itemsize
         self._least_slots = (
-            _LEAST_SLOTS if device.type == "cpu" else max(_LEAST_SLOTS, _LEAST_DEVICE_BYTES // slot_bytes)
+            _LEAST_SLOTS if shape.device.type == "cpu" else max(_LEAST_SLOTS, _LEAST_DEVICE_BYTES // slot_bytes)
         )
         self._max_slots = max_slots
         self._free = np.zeros(0, np.int32)
@@ -224,18 +224,10 @@ class PagedStore:
         round_sizes: what a turn of some sizes is padded to; None: to nothing.
     """
 
-    def __init__(
-        self,
-        shape: KVShape,
-        device: torch.device,
-        dtype: torch.dtype,
-        max_rows: int,
-        max_kv_tokens: int | None,
-        num_heads: int,
-    ) -> None:
+    def __init__(self, shape: KVShape, max_rows: int, max_kv_tokens: int | None, num_heads: int) -> None:
         """Lay out for a model of this shape and so many query heads; see `SlotPool` for the rest."""
-        self._pool = SlotPool(shape, device, dtype, max_kv_tokens)
-        self._device = device
+        self._pool = SlotPool(shape, max_kv_tokens)
+        self._device = shape.device
         self._width = job_width(num_heads, shape.num_kv_heads)
         self.lanes = PagedLanes(self._pool, max_rows)
         self.round_sizes: Callable[[Sizes], Sizes | None] = lambda sizes: None

@@ -49,8 +49,6 @@ class Scheduler:
         self,
         forward: Forward,
         *,
-        device: torch.device,
-        dtype: torch.dtype,
         context_tokens: int,
         vocab_size: int,
         table: TokenTable,
@@ -61,11 +59,11 @@ class Scheduler:
         head: nn.Module | None = None,
     ) -> None:
         self._forward, self._shape = forward, forward.shape
-        self._new_store: Callable[[], Store] = partial(forward.store, device, dtype, max_rows, max_kv_tokens)
+        self._new_store: Callable[[], Store] = partial(forward.store, max_rows, max_kv_tokens)
         self._store = self._new_store()
         self._text = table
         self._head = head
-        kept_bytes = _KEPT_LOGITS_BYTES if device.type == "cpu" else _KEPT_DEVICE_BYTES
+        kept_bytes = _KEPT_LOGITS_BYTES if forward.shape.device.type == "cpu" else _KEPT_DEVICE_BYTES
         self._kept = KeptLogits(max(16, min(1024, kept_bytes // (4 * vocab_size))))
         self.trees: dict[str, TreeCache] = {}
         self.lanes = self._store.lanes

@@ -73,7 +73,7 @@ def choose_forward(
         forward: TreeForward | None = None
         try:
             forward = kind(network, device, dtype, context_tokens)
-            _compare(forward, network, device, dtype, context_tokens)
+            _compare(forward, network, context_tokens)
         except RefusedError as refusal:
             reasons.append(str(refusal))
             if forward is not None:
@@ -83,8 +83,8 @@ def choose_forward(
             _warn(network, f"{reasons[0]}; it runs with {kind.name} attention, exact but slower")
         return forward
     try:
-        dense = DenseForward(network, device)
-        _compare(dense, network, device, dtype, context_tokens)
+        dense = DenseForward(network, device, dtype)
+        _compare(dense, network, context_tokens)
     except RefusedError as refusal:
         raise ConfigError(
             f"model {name!r}: {type(network).__name__} is not supported: {reasons[-1]}; {refusal}"
@@ -143,7 +143,7 @@ class _Recorder:
         self.outputs[layer].append(output[0])
 
 
-def _compare(forward: Forward, network: Any, device: torch.device, dtype: torch.dtype, context_tokens: int) -> None:
+def _compare(forward: Forward, network: Any, context_tokens: int) -> None:
     """Compare a random tree of two levels with the plain forward.
 
     Raises:
@@ -153,14 +153,14 @@ def _compare(forward: Forward, network: Any, device: torch.device, dtype: torch.
     recorder = _Recorder(forward, attentions)
     with torch.inference_mode():
         try:
-            paths = _run_tree(recorder, network, device, dtype, context_tokens)
+            paths = _run_tree(recorder, network, context_tokens)
         except Exception as error:  # a kernel is compiled here, and what a compiler raises is not to be listed
             if not isinstance(forward, PagedForward):
                 raise
             raise RefusedError(f"its attention over a pool does not run here ({first_line(error)})") from error
         longest = max(len(path) for path in paths)
         # Nobody sees what is padded on the right.
-        ids = torch.tensor([path + path[-1:] * (longest - len(path)) for path in paths], device=device)
+        ids = torch.tensor([path + path[-1:] * (longest - len(path)) for path in paths], device=forward.shape.device)
         calls: dict[int, Call] = {}
         with attention_of(network, "eager"):
             with watching(attentions, lambda layer, call, _: calls.__setitem__(layer, call)):
@@ -170,20 +170,16 @@ def _compare(forward: Forward, network: Any, device: torch.device, dtype: torch.
                     _compare_layer(layer, attention, calls[layer], paths, recorder)
                 except (TypeError, ValueError, RuntimeError, LookupError, StopIteration) as error:
                     raise RefusedError(f"the attention of layer {layer} cannot be checked ({error})") from error
-            with last_digits(network, dtype):
+            with last_digits(network, forward.shape.dtype):
                 shaken = network(input_ids=ids, use_cache=False).logits
         _compare_logits(plain, shaken, paths, recorder)
 
 
-def _run_tree(
-    recorder: _Recorder, network: Any, device: torch.device, dtype: torch.dtype, context_tokens: int
-) -> list[tuple[int, ...]]:
+def _run_tree(recorder: _Recorder, network: Any, context_tokens: int) -> list[tuple[int, ...]]:
     """Write and score a tree; returns its paths, of computed tokens alone."""
     vocab = int(network.get_input_embeddings().weight.shape[0])
     scheduler = Scheduler(
         recorder,
-        device=device,
-        dtype=dtype,
         context_tokens=context_tokens,
         vocab_size=vocab,
         table=TokenTable([b""] * vocab, [b""] * vocab),

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Protocol
 
-import torch
-
 from search.engines.local.arena import KVShape
 from search.engines.local.arena_tree import ArenaTree
 from search.engines.local.batch import ArenaBatch, Batch
@@ -41,16 +39,16 @@ class Store(Protocol):
 class ArenaStore:
     """An arena a tree, and columns for what the rows write: contiguous memory, and a call of attention a tree."""
 
-    def __init__(self, shape: KVShape, device: torch.device, dtype: torch.dtype, max_rows: int) -> None:
-        """Lay out for a model of this shape, `device` and `dtype`, and this many rows at most."""
-        self._shape, self._device, self._dtype = shape, device, dtype
-        self.lanes = ColumnLanes(shape, dtype, device, max_rows)
+    def __init__(self, shape: KVShape, max_rows: int) -> None:
+        """Lay out for a model of this shape, and this many rows at most."""
+        self._shape = shape
+        self.lanes = ColumnLanes(shape, max_rows)
 
     def tree(self, name: str, order: int) -> ArenaTree:
         """A new tree with an empty arena."""
-        return ArenaTree(name, order, self._shape, self._dtype, self._device)
+        return ArenaTree(name, order, self._shape)
 
     def lay_out(self, trees: Collection[TreeCache], pieces: list[Piece]) -> tuple[ArenaBatch, list[Piece]]:
         """As in `Store`."""
         mine = [tree for tree in trees if isinstance(tree, ArenaTree)]
-        return lay_out_turn(self.lanes, mine, pieces, self._device, self._dtype)
+        return lay_out_turn(self.lanes, mine, pieces, self._shape)

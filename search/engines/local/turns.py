@@ -150,7 +150,7 @@ class Turns:
         """
         ended, self._num_ended = self._num_ended, 0
         running = len(self._scheduler.lanes)
-        if self._model.device.type == "cpu" or not running:
+        if self._model.forward.shape.device.type == "cpu" or not running:
             return _REPLY_SECONDS
         return min(_REPLY_SECONDS, max(_LEAST_REPLY_SECONDS, self._turn_seconds * ended / running))
 
