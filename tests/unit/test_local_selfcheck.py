@@ -10,12 +10,11 @@ from transformers import MistralConfig, MistralForCausalLM
 
 from search.engines.local import forward as forward_module
 from search.engines.local import selfcheck
-from search.engines.local.forward import CascadeForward, attention_of
+from search.engines.local.forward import CascadeForward, PagedForward, attention_of
 from search.engines.local.selfcheck import choose_forward
 from search.errors import ConfigError
 
 DTYPES = [torch.float32, torch.bfloat16]
-CPU = torch.device("cpu")
 right = forward_module.attend
 
 
@@ -26,7 +25,7 @@ def chosen(model, dtype, attention="cascade"):
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        name = choose_forward(model, CPU, dtype, CONTEXT, "tiny", attention).name
+        name = choose_forward(model, CONTEXT, "tiny", attention).name
     return name, " ".join(str(one.message) for one in caught)
 
 
@@ -116,8 +115,13 @@ def test_a_wrong_attention_is_refused(wrong, kind, dtype, monkeypatch):
 
 @pytest.mark.parametrize("wrong", [one_head_off_in_the_last_layer, another_scale, siblings_confused])
 def test_a_wrong_attention_over_a_pool_is_refused(wrong, monkeypatch):
-    monkeypatch.setattr(sys.modules[__name__], "right", forward_module.attend_paged)
-    monkeypatch.setattr(forward_module, "attend_paged", wrong)
+    plain = PagedForward.attend
+
+    def over_a_pool(forward, *given):
+        monkeypatch.setattr(sys.modules[__name__], "right", lambda *asked: plain(forward, *asked[:-1]))
+        return wrong(*given, None)
+
+    monkeypatch.setattr(PagedForward, "attend", over_a_pool)
     name, why = chosen(network("qwen2"), torch.bfloat16, "paged")
     assert name == "dense" and "attention of layer" in why
 
@@ -128,7 +132,7 @@ def test_a_pool_that_does_not_run_here_leaves_arenas_and_says_why(monkeypatch):
     def broken(*_):
         raise ArithmeticError("out of resource: shared memory")
 
-    monkeypatch.setattr(forward_module, "attend_paged", broken)
+    monkeypatch.setattr(PagedForward, "attend", broken)
     monkeypatch.setattr(selfcheck, "has_kernel", lambda device: True)
     name, why = chosen(network("llama"), torch.float32, "auto")
     assert name == "cascade" and "does not run here (out of resource: shared memory)" in why
@@ -188,7 +192,7 @@ def test_what_mixes_tokens_outside_attention_is_refused(dtype):
     for layer in model.model.layers:
         layer.mlp.register_forward_pre_hook(lambda module, args: (args[0] + args[0].roll(1, 1),))
     with pytest.raises(Exception, match="its logits on a tree"):
-        choose_forward(model.to(dtype).eval(), CPU, dtype, CONTEXT, "mixing")
+        choose_forward(model.to(dtype).eval(), CONTEXT, "mixing")
 
 
 def test_the_check_leaves_no_hook_behind():

@@ -64,20 +64,7 @@ def best_partial(device: torch.device, dtype: torch.dtype) -> PartialAttention:
 def attend(
     batch: ArenaBatch, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, partial: PartialAttention
 ) -> Tensor:
-    """Attention of a flat batch in one layer; writes the new KV to lanes and arenas.
-
-    Args:
-        batch: what is computed.
-        layer: the layer's index.
-        query: (num_heads, num_tokens, head_dim).
-        key: (num_kv_heads, num_tokens, head_dim).
-        value: (num_kv_heads, num_tokens, head_dim).
-        scale: of the scores.
-        partial: see `best_partial`.
-
-    Returns:
-        (num_tokens, num_heads, head_dim).
-    """
+    """As `forward.TreeForward.attend`: writes the new KV to lanes and arenas; `partial`: see `best_partial`."""
     live = batch.num_lanes
     outputs = []
     if live:

@@ -18,7 +18,7 @@ from search.engines.local.arena import KVShape
 from search.engines.local.attention import attend, best_partial
 from search.engines.local.batch import ArenaBatch, Batch
 from search.engines.local.hidden_states import FINAL, HiddenTap
-from search.engines.local.paged import PagedBatch, PagedStore, attend_paged
+from search.engines.local.paged import PagedBatch, PagedStore
 from search.engines.local.paged_attention import best_paged
 from search.engines.local.store import ArenaStore, Store
 
@@ -102,7 +102,7 @@ class TreeForward(ABC):
 
     name = ""
 
-    def __init__(self, model: Any, device: torch.device, dtype: torch.dtype, context_tokens: int) -> None:
+    def __init__(self, model: Any, context_tokens: int) -> None:
         """Probe a model.
 
         Raises:
@@ -122,7 +122,7 @@ class TreeForward(ABC):
         for module in model.modules():
             module.search_forward = self
         with attention_of(model, ATTENTION_NAME):
-            self.shape = self._probe(device, dtype, context_tokens)
+            self.shape = self._probe(context_tokens)
         self._before = set_attention(model, ATTENTION_NAME)
 
     @abstractmethod
@@ -131,13 +131,26 @@ class TreeForward(ABC):
 
     @abstractmethod
     def attend(self, batch: Batch, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """One layer: (heads, num_tokens, head_dim) of a batch -> (num_tokens, num_heads, head_dim); writes its KV."""
+        """Attention of a flat batch in one layer; writes the new KV.
+
+        Args:
+            batch: what is computed.
+            layer: the layer's index.
+            query: (num_heads, num_tokens, head_dim).
+            key: (num_kv_heads, num_tokens, head_dim).
+            value: (num_kv_heads, num_tokens, head_dim).
+            scale: of the scores.
+
+        Returns:
+            (num_tokens, num_heads, head_dim).
+        """
 
     def undo(self) -> None:
         """Put the model's own attention back."""
         set_attention(self._model, self._before)
 
-    def _probe(self, device: torch.device, dtype: torch.dtype, context_tokens: int) -> KVShape:
+    def _probe(self, context_tokens: int) -> KVShape:
+        device, dtype = _place(self._model)
         ids = torch.zeros((1, 2), dtype=torch.long, device=device)
         with torch.inference_mode():
             try:
@@ -184,10 +197,10 @@ class CascadeForward(TreeForward):
 
     name = "cascade"
 
-    def __init__(self, model: Any, device: torch.device, dtype: torch.dtype, context_tokens: int) -> None:
+    def __init__(self, model: Any, context_tokens: int) -> None:
         """Probe a model; raises as `TreeForward` does."""
-        self._partial = best_partial(device, dtype)
-        super().__init__(model, device, dtype, context_tokens)
+        super().__init__(model, context_tokens)
+        self._partial = best_partial(self.shape.device, self.shape.dtype)
 
     def store(self, max_rows: int, max_kv_tokens: int | None) -> Store:
         """Arenas and columns."""
@@ -204,10 +217,10 @@ class PagedForward(TreeForward):
 
     name = "paged"
 
-    def __init__(self, model: Any, device: torch.device, dtype: torch.dtype, context_tokens: int) -> None:
+    def __init__(self, model: Any, context_tokens: int) -> None:
         """Probe a model; raises as `TreeForward` does."""
-        self._attention = best_paged(device)
-        super().__init__(model, device, dtype, context_tokens)
+        super().__init__(model, context_tokens)
+        self._attention = best_paged(self.shape.device)
 
     def store(self, max_rows: int, max_kv_tokens: int | None) -> PagedStore:
         """A pool."""
@@ -216,7 +229,10 @@ class PagedForward(TreeForward):
     def attend(self, batch: Batch, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """As in `TreeForward`."""
         assert isinstance(batch, PagedBatch)
-        return attend_paged(batch, layer, query, key, value, scale, self._attention)
+        kv = batch.pool.kv[layer]
+        kv[0].index_copy_(0, batch.slots, key.transpose(0, 1))
+        kv[1].index_copy_(0, batch.slots, value.transpose(0, 1))
+        return self._attention(query.transpose(0, 1), kv[0], kv[1], batch.jobs, scale)
 
 
 class DenseForward:
@@ -224,7 +240,7 @@ class DenseForward:
 
     name = "dense"
 
-    def __init__(self, model: Any, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, model: Any) -> None:
         """Probe a model.
 
         Raises:
@@ -232,7 +248,7 @@ class DenseForward:
         """
         from transformers import DynamicCache
 
-        self._model = model
+        self._model, (device, dtype) = model, _place(model)
         self.tap = HiddenTap(model)
         self.hidden: dict[int, Tensor] = {}
         # The faster implementations leave out what they cannot do, soft caps for one.
@@ -310,6 +326,12 @@ class DenseForward:
         )
         states = {layer: kept[0] for layer, kept in self.tap.last.items()}
         return [(row, {layer: kept[at] for layer, kept in states.items()}) for at, row in enumerate(logits)], new
+
+
+def _place(model: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Where a model runs, and in which precision."""
+    parameter = next(model.parameters())
+    return parameter.device, parameter.dtype
 
 
 def _refuse_extras(layer: int, asked: Mapping[str, object], context_tokens: int) -> None:

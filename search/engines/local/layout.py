@@ -1,19 +1,16 @@
-"""From what a turn computes to the batch of its forward: one token of every live row, then pieces of prefixes."""
+"""The pieces of prefixes that a turn computes, and their places in its forward over arenas."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from search.engines.local.arena import KVShape, Node
 from search.engines.local.arena_tree import ArenaTree
-from search.engines.local.batch import ArenaBatch, Chunk, DecodePart, PrefillPart, lay_out
+from search.engines.local.batch import Chunk, PrefillPart, lay_out
 from search.engines.local.cache import TreeCache
-from search.engines.local.columns import ColumnLanes
 from search.types import Ahead
 
 
@@ -45,63 +42,7 @@ class Piece:
         return found
 
 
-def lay_out_turn(
-    lanes: ColumnLanes, trees: Collection[ArenaTree], pieces: list[Piece], shape: KVShape
-) -> tuple[ArenaBatch, list[Piece]]:
-    """Lay out one forward; opens the lanes' column and takes slots for the pieces.
-
-    Args:
-        lanes: the live rows.
-        trees: all trees, those of the rows among them.
-        pieces: prefix tokens to be computed; no node is in two of them.
-        shape: of the model.
-
-    Returns:
-        As `store.Store.lay_out`.
-    """
-    live, device, dtype = len(lanes), shape.device, shape.dtype
-    lanes.open_column()
-    decode = []
-    for tree in trees:
-        if tree.rows:
-            seen, trunk, bands = tree.view()
-            mask = torch.from_numpy(seen).to(device=device, dtype=dtype)
-            decode.append(DecodePart(tree.arena, mask, trunk, bands, [row.lane for row in tree.rows]))
-    order = None
-    flat = [lane for part in decode for lane in part.lanes]
-    if flat != list(range(live)):
-        forth = torch.tensor(flat, device=device)
-        order = (forth, torch.argsort(forth))
-    first = int(lanes.start[:live].min()) if live else 0
-    lanes_mask = torch.from_numpy(lanes.mask[:live, None, None, first : lanes.column + 1])
-
-    parts, ordered = _lay_out_pieces(pieces, live, shape)
-    ids = [lanes.last[:live]] + [np.array(c.ids, np.int64) for part in parts for c in part.chunks]
-    positions = [lanes.position[:live]]
-    positions += [np.arange(c.position, c.position + len(c.ids)) for part in parts for c in part.chunks]
-    reads = list(range(live))
-    cursor = live
-    for part in parts:
-        for chunk in part.chunks:
-            reads.extend(cursor + at for at in chunk.reads)
-            cursor += len(chunk.ids)
-    batch = ArenaBatch(
-        ids=torch.from_numpy(np.concatenate(ids)).to(device),
-        positions=torch.from_numpy(np.concatenate(positions)).to(device),
-        reads=torch.tensor(reads, dtype=torch.long, device=device),
-        num_lanes=live,
-        lanes_kv=lanes.kv,
-        column=lanes.column,
-        first_column=first,
-        lanes_mask=lanes_mask.to(device=device, dtype=dtype),
-        decode=decode,
-        order=order,
-        prefill=parts,
-    )
-    return batch, ordered
-
-
-def _lay_out_pieces(pieces: list[Piece], first: int, shape: KVShape) -> tuple[list[PrefillPart], list[Piece]]:
+def lay_out_pieces(pieces: list[Piece], first: int, shape: KVShape) -> tuple[list[PrefillPart], list[Piece]]:
     """Take slots for new prefix tokens, and lay them out tree by tree, siblings together."""
     by_tree: dict[object, list[tuple[int, Piece, NDArray[np.int64]]]] = {}
     slots: dict[int, NDArray[np.int64]] = {}

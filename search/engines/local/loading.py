@@ -219,7 +219,7 @@ def prepare(
     check_sizes(name, raw_tokenizer, int(network.get_input_embeddings().weight.shape[0]))
     parameter = next(network.parameters())
     context = context_tokens(network.config, raw_tokenizer)
-    forward = choose_forward(network, parameter.device, parameter.dtype, context, name, attention)
+    forward = choose_forward(network, context, name, attention)
     vocab = int(network.get_output_embeddings().weight.shape[0])
     vocab = min(vocab, int(network.get_input_embeddings().weight.shape[0]))
     configs = (getattr(network, "generation_config", None), network.config, raw_tokenizer)

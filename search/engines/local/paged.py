@@ -22,7 +22,7 @@ from search.engines.local.batch import Batch
 from search.engines.local.cache import TreeCache
 from search.engines.local.lanes import Lanes
 from search.engines.local.layout import Piece
-from search.engines.local.paged_attention import Jobs, PagedAttention
+from search.engines.local.paged_attention import Jobs
 from search.engines.local.paged_plan import SPLIT_KEYS, Ints, Reader, job_width, make_plan
 from search.engines.local.rows import Row
 
@@ -339,26 +339,3 @@ def _parted(block: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
         found.append(block[at : at + math.prod(shape)].view(shape))
         at += _aligned(shape)
     return found
-
-
-def attend_paged(
-    batch: PagedBatch, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, attention: PagedAttention
-) -> Tensor:
-    """Attention of a flat batch in one layer; writes the new KV to the pool.
-
-    Args:
-        batch: what is computed.
-        layer: the layer's index.
-        query: (num_heads, num_tokens, head_dim).
-        key: (num_kv_heads, num_tokens, head_dim).
-        value: (num_kv_heads, num_tokens, head_dim).
-        scale: of the scores.
-        attention: see `paged_attention.best_paged`.
-
-    Returns:
-        (num_tokens, num_heads, head_dim).
-    """
-    kv = batch.pool.kv[layer]
-    kv[0].index_copy_(0, batch.slots, key.transpose(0, 1))
-    kv[1].index_copy_(0, batch.slots, value.transpose(0, 1))
-    return attention(query.transpose(0, 1), kv[0], kv[1], batch.jobs, scale)

@@ -45,14 +45,7 @@ Attention = Literal["auto", "paged", "cascade"]
 """How trees are attended to: over one pool of slots, over an arena a tree, or as `choose_forward` says."""
 
 
-def choose_forward(
-    network: Any,
-    device: torch.device,
-    dtype: torch.dtype,
-    context_tokens: int,
-    name: str,
-    attention: Attention = "auto",
-) -> Forward:
+def choose_forward(network: Any, context_tokens: int, name: str, attention: Attention = "auto") -> Forward:
     """The fastest forward that is exact for a model; warns once where that is the slow one.
 
     On a GPU launches are what costs, so one pool for all trees comes first where there is a kernel for it; on a CPU
@@ -62,7 +55,7 @@ def choose_forward(
         ConfigError: none is, or there is no such attention.
     """
     kinds: dict[str, list[type[TreeForward]]] = {
-        "auto": [PagedForward, CascadeForward] if has_kernel(device) else [CascadeForward],
+        "auto": [PagedForward, CascadeForward] if has_kernel(next(network.parameters()).device) else [CascadeForward],
         "paged": [PagedForward],
         "cascade": [CascadeForward],
     }
@@ -72,7 +65,7 @@ def choose_forward(
     for kind in kinds[attention]:
         forward: TreeForward | None = None
         try:
-            forward = kind(network, device, dtype, context_tokens)
+            forward = kind(network, context_tokens)
             _compare(forward, network, context_tokens)
         except RefusedError as refusal:
             reasons.append(str(refusal))
@@ -83,7 +76,7 @@ def choose_forward(
             _warn(network, f"{reasons[0]}; it runs with {kind.name} attention, exact but slower")
         return forward
     try:
-        dense = DenseForward(network, device, dtype)
+        dense = DenseForward(network)
         _compare(dense, network, context_tokens)
     except RefusedError as refusal:
         raise ConfigError(
