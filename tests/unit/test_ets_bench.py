@@ -36,7 +36,7 @@ def outcome(right, kv_tokens, seconds):
     stats = SimpleNamespace(kv_tokens_mean=kv_tokens, seconds_select=0.1)
     tree = SearchTree("t", range(int(kv_tokens)), "prompt")
     results = [SimpleNamespace(correct=bool(one), stats=stats, tree=tree, selections=(kept(ROOT),)) for one in right]
-    return Measured(results, seconds)
+    return Measured(results, [seconds])
 
 
 def test_a_radix_cache_holds_equal_siblings_once():
