@@ -59,6 +59,21 @@ class ServeLimits:
     shutdown_seconds: float = 30.0
     deadline: float | None = None
 
+    def __post_init__(self) -> None:
+        """Check them.
+
+        Raises:
+            ConfigError: a limit is out of range.
+        """
+        for name in ("max_width", "max_tokens", "max_concurrent", "max_body_bytes"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} {getattr(self, name)}: must be at least 1")
+        for name in ("max_queue", "shutdown_seconds"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name} {getattr(self, name)}: must be at least 0")
+        if self.deadline is not None and not self.deadline > 0:
+            raise ConfigError(f"deadline {self.deadline}: must be above 0")
+
 
 class Service:
     """Everything behind the routes."""

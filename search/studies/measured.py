@@ -137,14 +137,16 @@ async def take_turns(
     problems: Sequence[Problem],
     chunk: int,
     say: Callable[[str], object] = lambda _: None,
+    concurrency: int = CONCURRENCY,
 ) -> dict[str, Measured]:
     """Each search in turn, some problems at a time, so that all see the same machine; who goes first changes.
 
     Args:
         searches: by name; the first call of each is not counted.
         problems: for all of them.
-        chunk: problems of a turn, side by side.
+        chunk: problems of a turn.
         say: told after each turn how far it is.
+        concurrency: problems side by side, at most.
     """
     measured, names = {name: Measured() for name in searches}, list(searches)
     for search in searches.values():
@@ -152,7 +154,7 @@ async def take_turns(
     for turn, start in enumerate(range(0, len(problems), chunk)):
         part = problems[start : start + chunk]
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            await measured[name].add(searches[name], part, chunk)
+            await measured[name].add(searches[name], part, concurrency)
         notes = [f"{name} {so_far.accuracy:.3f} {so_far.seconds:.0f} s" for name, so_far in measured.items()]
         say(f"{start + len(part)} of {len(problems)}: {', '.join(notes)}\n")
     return measured

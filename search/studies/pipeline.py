@@ -81,7 +81,7 @@ async def _measure(
     rounds: list[dict[str, Measured]] = []
     try:
         for number in range(repeats):
-            rounds.append(await take_turns(searches, problems, concurrency))
+            rounds.append(await take_turns(searches, problems, concurrency, concurrency=concurrency))
             sys.stderr.write(f"pipeline: round {number + 1} of {repeats}, {_speedup(rounds[-1]):.3f}x\n")
     finally:
         for search in searches.values():

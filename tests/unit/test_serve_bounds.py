@@ -12,6 +12,7 @@ from serving_app import CHAT, TEXT, running, served, settle, slow
 from virtual_clock import timed
 
 from prm import LabelTokenCodec, PrmConfig, PrmScorer
+from search.errors import ConfigError
 from search.parts import Stateless
 from search.serve.access_log import AccessLog
 from search.serve.service import ServeLimits
@@ -371,3 +372,11 @@ def test_a_key_opens_everything_but_health_which_is_open():
             assert [(await server.get(path)).status for path in ("/", "/?key=secret")] == [401, 200]
 
     asyncio.run(whole())
+
+
+@pytest.mark.parametrize(
+    "limit", [{"max_width": 0}, {"max_queue": -1}, {"shutdown_seconds": float("nan")}, {"deadline": 0}]
+)
+def test_a_limit_out_of_its_range_is_refused_in_python_as_well(limit):
+    with pytest.raises(ConfigError, match=f"{next(iter(limit))} .*: must be"):
+        ServeLimits(**limit)

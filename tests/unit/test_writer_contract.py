@@ -87,20 +87,19 @@ def test_a_part_that_fails_fails_its_steps_and_no_other(broken, pipeline):
         assert outcome.tree.leaves(NodeStatus.FINISHED)
 
 
-def test_a_router_that_gives_nonsense_fails_the_step_and_says_so():
+@pytest.mark.parametrize(
+    ("kind", "model", "method", "said"),
+    [
+        ("rsd", "prm", "label_logprobs", "the reward model gave nan"),
+        ("probe", "draft", "read", "the draft's state at the end of its step has what is no number"),
+    ],
+)
+def test_a_router_that_is_given_nonsense_fails_the_step_and_says_so(kind, model, method, said):
     parts = Parts()
-    parts.prm._faults = {("label_logprobs", 1): Fault("label_logprobs", 1, "nan")}
-    outcome = solve(parts.driver("rsd", width=4))
+    getattr(parts, model)._faults = {(method, 1): Fault(method, 1, "nan")}
+    outcome = solve(parts.driver(kind, width=4))
     (failed,) = outcome.tree.leaves(NodeStatus.FAILED)
-    assert "the reward model gave nan" in failed.reason
-
-
-def test_a_state_that_is_no_number_fails_the_step_and_says_so():
-    parts = Parts()
-    parts.draft._faults = {("read", 1): Fault("read", 1, "nan")}
-    outcome = solve(parts.driver("probe", width=4))
-    (failed,) = outcome.tree.leaves(NodeStatus.FAILED)
-    assert "the draft's state at the end of its step has what is no number" in failed.reason
+    assert said in failed.reason
 
 
 def test_failures_of_the_target_alone_are_said():
