@@ -1,11 +1,10 @@
 """`ets bench pipeline`: routed chains, plain and pipelined, beside the target alone.
 
 Whether routing pays by the clock is a question of what the router costs, a router as large as the target more than it
-saves, a probe on the draft's own states (`--router probe`) next to nothing; and of what a turn of the draft costs. Of
-one chain alone that is the launching of its operations, as many a layer as the target's; of many side by side it is
-their arithmetic, of which a small draft has little. While a router judges a step a pipelined draft already writes the
-next. That can only gain where the two run apart: on servers of their own, as `make sglang-cpu` starts them, or on
-other machines.
+saves, a probe on the draft's own states (`--router probe`) next to nothing; of what a turn of the draft costs; and, of
+chains side by side, of how full the turns of both models are. While a router judges a step a pipelined draft already
+writes the next. That can only gain where the two run apart: on servers of their own, as `make sglang-cpu` starts them,
+or on other machines.
 """
 
 from __future__ import annotations
