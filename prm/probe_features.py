@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -144,7 +145,7 @@ async def collect_features(
     """
     kept = {**settings, "layers": list(layers), "shard_size": shard_size}
     begin(folder, kept)
-    there = {name for _, names in _shards(folder, tensors=False) for name in names}
+    there = _held(folder)
     missing = [problem for problem in sampled if problem.problem not in there]
     done = len(sampled) - len(missing)
     report(done, "")
@@ -157,8 +158,10 @@ async def collect_features(
             concurrency,
             lambda more, before=done: report(before + more, ""),  # type: ignore[misc]
         )
-        if fitting := [problem for problem in read if problem is not None]:
-            _write_shard(next(free), fitting)
+        # Another process may fill the same folder; what it was faster with stays.
+        there = _held(folder)
+        if new := [problem for problem in read if problem is not None and problem[2].problem not in there]:
+            _write_shard(next(free), new)
         done += len(part)
         report(done, "")
 
@@ -256,10 +259,15 @@ def _write_shard(file: Path, read: Sequence[_Read]) -> None:
     tensors = {name: torch.tensor(values, dtype=torch.int32) for name, values in columns.items()}
     tensors["states"] = torch.cat([states for *_, states in read])
     ids = json.dumps([sampled.problem for _, _, sampled, _ in read])
-    partial = file.with_name(file.name + ".partial")
+    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
     save_file(tensors, str(partial), metadata={"problems": ids})
     partial.chmod(0o644)
     partial.replace(file)
+
+
+def _held(folder: Path) -> set[str]:
+    """The problems that a folder has features of."""
+    return {name for _, names in _shards(folder, tensors=False) for name in names}
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

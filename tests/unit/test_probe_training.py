@@ -63,6 +63,17 @@ def test_collecting_goes_on_where_it_stopped_and_takes_no_other_settings(tmp_pat
         read_features([tmp_path / "none"])
 
 
+def test_two_that_fill_one_folder_leave_each_problem_once(tmp_path):
+    """They wrote the same problems into shards of their own, and no training took the folder."""
+
+    async def both():
+        engines = FakeEngine(story_model(), seconds_per_call=0.01), FakeEngine(story_model())
+        await asyncio.gather(*(collect_features(one, SAMPLED, (1,), tmp_path, SETTINGS) for one in engines))
+
+    asyncio.run(both())
+    assert read_features([tmp_path]).problem_ids == ("p", "q")
+
+
 @pytest.mark.parametrize("first", [0, 1], ids=["at the end", "before what is there"])
 def test_a_folder_grows_with_the_problems_asked_for(tmp_path, first):
     """A run that grew lists its problems by name, so that new ones may stand before those that were read."""
