@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from search.errors import ConfigError, DataError
 from search.protocols import Engine
+from search.support.files import sweep_parts, write_atomic
 from search.support.streams import side_by_side
 from search.tree import SearchTree
 from search.types import ROOT, FinishReason, NodeId, Step
@@ -144,6 +144,7 @@ async def collect_features(
         EngineError: the model could not be asked; finished shards are kept.
     """
     kept = {**settings, "layers": list(layers), "shard_size": shard_size}
+    sweep_parts(folder)
     begin(folder, kept)
     there = _held(folder)
     missing = [problem for problem in sampled if problem.problem not in there]
@@ -235,7 +236,7 @@ def begin(folder: Path, settings: Mapping[str, Any]) -> None:
 
 def _write_shard(file: Path, read: Sequence[_Read]) -> None:
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     columns: dict[str, list[int]] = {
         name: [] for name in ("problems", "parents", "num_solutions", "num_right", "leaves", "answers", "correct")
@@ -259,10 +260,7 @@ def _write_shard(file: Path, read: Sequence[_Read]) -> None:
     tensors = {name: torch.tensor(values, dtype=torch.int32) for name, values in columns.items()}
     tensors["states"] = torch.cat([states for *_, states in read])
     ids = json.dumps([sampled.problem for _, _, sampled, _ in read])
-    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
-    save_file(tensors, str(partial), metadata={"problems": ids})
-    partial.chmod(0o644)
-    partial.replace(file)
+    write_atomic(file, save(tensors, metadata={"problems": ids}))
 
 
 def _held(folder: Path) -> set[str]:

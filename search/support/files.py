@@ -12,7 +12,7 @@ from pathlib import Path
 from search.errors import ConfigError
 
 
-def write_atomic(file: Path, text: str) -> None:
+def write_atomic(file: Path, content: str | bytes) -> None:
     """Write a file so that a reader, or a crash, sees the old one or the whole new one.
 
     Raises:
@@ -25,8 +25,8 @@ def write_atomic(file: Path, text: str) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.{os.getpid()}.", suffix=".part")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as out:
-                out.write(text)
+            with os.fdopen(handle, "wb") as out:
+                out.write(content.encode() if isinstance(content, str) else content)
                 out.flush()
                 os.fsync(out.fileno())
             Path(name).chmod(file.stat().st_mode if file.exists() else 0o666 & ~_umask())
